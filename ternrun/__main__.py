@@ -1,0 +1,7 @@
+"""`python -m ternrun`."""
+
+import sys
+
+from ternrun.cli import main
+
+sys.exit(main())

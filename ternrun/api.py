@@ -1,0 +1,180 @@
+"""The Python API: `load` a model file, then complete, stream, chat and score. Text in, text out."""
+
+from __future__ import annotations
+
+import operator
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from ternrun.completion import Completion, Stream
+from ternrun.errors import ConfigError, UsageError
+from ternrun.loader.model import ModelFile, open_model
+from ternrun.options import EngineOptions, SamplingOptions, sampling_params
+from ternrun.perplexity import Perplexity, perplexity
+from ternrun.runtime.backend import Progress
+from ternrun.runtime.config import EngineConfig, ModelConfig, SamplingParams
+from ternrun.runtime.driver import Driver
+from ternrun.runtime.engine import Engine
+from ternrun.runtime.logprobs import TokenLogprobs
+from ternrun.runtime.pick import pick
+from ternrun.runtime.request import Request
+from ternrun.runtime.speculate import Lookup
+
+if TYPE_CHECKING:
+    from ternrun.loader.chat import ChatTemplate
+    from ternrun.loader.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
+
+
+def load(
+    path: str | Path, *, pre: str | None = None, progress: Progress | None = None, **options: Unpack[EngineOptions]
+) -> Model:
+    """Open a model: a GGUF file (any part of a split one) or a folder of safetensors.
+
+    `pre` overrides the pre-tokenizer the file names; `progress` is called with the kernels done and the kernels in all
+    where some have to be compiled, which happens once on a machine; `options` are the fields of
+    `ternrun.runtime.config.EngineConfig` (threads, device, context, ...). Raises LoadError for a file that is damaged
+    or not supported, ConfigError and UsageError for options that cannot be.
+    """
+    called = time.perf_counter()
+    engine = EngineConfig.from_dict(options)
+    backend, why = pick(engine.device)
+    with ExitStack() as undo:
+        file = undo.enter_context(open_model(path, pre=pre))
+        trained = file.weights.config.context_length
+        if engine.context > trained:
+            raise ConfigError(f"context {engine.context} is more than this model was made for ({trained} tokens)")
+        tokenizer = threading.Thread(target=_build_tokenizer, args=[file], name="ternrun-tokenizer")
+        tokenizer.start()
+        try:
+            model = backend.load(file.weights, engine, progress)
+        finally:
+            tokenizer.join()
+        undo.callback(model.close)
+        driver = Driver(Engine(model, file.tokenizer.eos_ids, Lookup if engine.speculate else None))
+        undo.callback(driver.close)
+        name, _, reason = model.description.partition(": ")
+        return Model(file, driver, (name, f"{why}; {reason}"), time.perf_counter() - called, undo.pop_all())
+
+
+def _build_tokenizer(file: ModelFile) -> None:
+    with suppress(Exception):  # told where the tokenizer is asked for again
+        _ = file.tokenizer
+
+
+class Model:
+    """A loaded model; made by `load`. Any number of threads may use it at once: they share its batches.
+
+    Close it, or use it as a context manager. `driver` takes requests of token ids, for those who know no text.
+    """
+
+    def __init__(
+        self, file: ModelFile, driver: Driver, backend: tuple[str, str], load_s: float, resources: ExitStack
+    ) -> None:
+        self._file = file
+        self.driver = driver
+        self.name = file.name
+        self.config: ModelConfig = file.weights.config
+        self.context = driver.engine.context  # tokens a prompt and its answer may have together
+        self.tokenizer: Tokenizer = file.tokenizer
+        self.backend, self.backend_reason = backend  # what runs it, and why that
+        self.load_s = load_s
+        self._close = weakref.finalize(self, resources.close)  # also when it is forgotten, or at exit
+
+    def complete(self, prompt: str | Iterable[int], **sampling: Unpack[SamplingOptions]) -> Completion:
+        """Continue a text, or token ids. `sampling`: fields of `ternrun.runtime.config.SamplingParams`.
+
+        Raises ContextError where the prompt is too long, ConfigError and UsageError for options that cannot be.
+        """
+        with self.stream(prompt, **sampling) as stream:
+            for _ in stream:
+                pass
+            return stream.completion
+
+    def stream(self, prompt: str | Iterable[int], **sampling: Unpack[SamplingOptions]) -> Stream:
+        """As `complete`, but hands out the text as it is made, in pieces that never split a character.
+
+        The pieces joined are the text that `complete` gives. Closing the stream ends the request.
+        """
+        return self._stream(prompt, sampling_params(sampling))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Message] | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Completion:
+        """Answer a conversation, written out by the model's own chat template.
+
+        `messages`: [{"role": "user", "content": "..."}, ...]. Raises TemplateError where the template fails or refuses
+        them, UsageError where the model has none, and as `complete` does.
+        """
+        with self.chat_stream(messages, tools=tools, **sampling) as stream:
+            for _ in stream:
+                pass
+            return stream.completion
+
+    def chat_stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Message] | None = None,
+        **sampling: Unpack[SamplingOptions],
+    ) -> Stream:
+        """As `chat`, in pieces; see `stream`."""
+        if self.chat_template is None:
+            raise UsageError(f"{self.name} has no chat template: it continues text, use complete")
+        return self._stream(self.chat_template.render(messages, tools=tools), sampling_params(sampling))
+
+    def score(self, ids: Iterable[int], top: int = 0) -> list[TokenLogprobs]:
+        """How likely the model finds given tokens: entry i tells of ids[i + 1], after ids[: i + 1].
+
+        Each holds the token, its natural-log probability, and the `top` likeliest tokens there with theirs.
+        Raises ContextError where there are more than `context` ids.
+        """
+        request = Request(_token_ids(ids), SamplingParams(max_tokens=0), prompt_logprobs=top)
+        return [entry for output in self.driver.outputs(request) for entry in output.prompt_logprobs]
+
+    def perplexity(self, text: str, window: int = 512, progress: Progress | None = None) -> Perplexity:
+        """How well the model predicts a text of any length, scored in overlapping windows of `window` tokens.
+
+        Every token but those at the very beginning has at least half a window before it. `progress` is called with the
+        tokens done and the tokens in all.
+        """
+        return perplexity(self, text, window, progress)
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """The model's own; None if it has none. Raises TemplateError for one that is damaged or hostile."""
+        return self._file.chat_template
+
+    def close(self) -> None:
+        """End all requests, stop all threads, let go of the file. May be called twice."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _stream(self, prompt: str | Iterable[int], params: SamplingParams) -> Stream:
+        called = time.perf_counter()
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
+        return Stream(self, ids, params, called)
+
+
+def _token_ids(ids: Iterable[int]) -> list[int]:
+    """A list of Python's own integers, whatever kind the caller's are."""
+    try:
+        return [operator.index(i) for i in ids]
+    except TypeError:
+        raise UsageError("a prompt is text, or a sequence of token ids") from None

@@ -1,0 +1,112 @@
+"""A loaded model on its engine, and how long its work takes: tokens in, tokens out, sampling and Python included."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.bench.works import DECODED, Work
+from ternrun.loader.model import open_model
+from ternrun.runtime.config import EngineConfig, SamplingParams
+from ternrun.runtime.cpu.model import CpuModel
+from ternrun.runtime.cpu.objects import Progress
+from ternrun.runtime.engine import Engine
+from ternrun.runtime.request import Request
+
+
+class Subject:
+    """One model file, loaded for some works; `runs` is how often each is timed."""
+
+    def __init__(self, model: CpuModel, runs: int) -> None:
+        self.model, self.runs = model, runs
+        self.cycles: dict[str, NDArray[np.int64]] = {}  # what `CpuModel.cycles` is while the clock runs
+        self.steps = 0  # engine steps that were timed, warming up included
+        self._rng = np.random.default_rng(0)
+
+    def seconds(self, work: Work) -> list[float]:
+        """Times of `runs` runs, after one that warms up."""
+        if work.kind == "ctx":
+            return self._at_depth(work.number, self.runs)
+        return [self.once(work) for _ in range(self.runs + 1)][1:]
+
+    def once(self, work: Work) -> float:
+        """Time of one run."""
+        if work.kind == "ctx":
+            return self._at_depth(work.number, 0)[0]
+        return {"pp": self._prompt, "tg": self._generate, "batch": self._together}[work.kind](work.number)
+
+    def _prompt(self, tokens: int) -> float:
+        return self._time(self._engine(tokens, 1))
+
+    def _generate(self, tokens: int) -> float:
+        return self._time(self._engine(1, tokens))
+
+    def _together(self, sequences: int) -> float:
+        engine = self._engine(1, DECODED + 1, sequences)
+        engine.step()  # all prompts
+        return self._time(engine)
+
+    def _at_depth(self, depth: int, runs: int) -> list[float]:
+        """One prompt; each run goes on where the last one stopped, the last of them at `depth` tokens."""
+        runs = min(runs + 1, depth // DECODED - 1)
+        engine = self._engine(depth - runs * DECODED - 1, runs * DECODED + 1)
+        while not engine.step():  # the prompt, until its first token
+            pass
+        times = [self._time(engine, DECODED) for _ in range(runs)]
+        return times[1:] or times
+
+    def _engine(self, prompt: int, tokens: int, sequences: int = 1) -> Engine:
+        """An engine with requests of random tokens, so that none finds another's prefix."""
+        engine = Engine(self.model)
+        for _ in range(sequences):
+            ids = self._rng.integers(0, self.model.config.vocab_size, prompt).tolist()
+            engine.add(Request(ids, SamplingParams(max_tokens=tokens, ignore_eos=True)))
+        return engine
+
+    def _time(self, engine: Engine, most: int = 1 << 30) -> float:
+        """Seconds of the engine's next steps, until it has no more work or `most` were done."""
+        self.model.cycles = self.cycles
+        before = self.steps
+        start = time.perf_counter()
+        while engine.has_work and self.steps - before < most:
+            engine.step()
+            self.steps += 1
+        seconds = time.perf_counter() - start
+        self.model.cycles = {}
+        return seconds
+
+
+def tokens(work: Work) -> int:
+    """Tokens that one run of a work brings."""
+    return {"pp": work.number, "tg": work.number, "batch": work.number * DECODED, "ctx": DECODED}[work.kind]
+
+
+def engine_config(works: list[Work], context: int, threads: int) -> EngineConfig:
+    """Settings with room for all these works, and otherwise the defaults."""
+    together = max((w.number for w in works if w.kind == "batch"), default=0)
+    longest = max((w.number + 1 for w in works if w.kind != "batch"), default=1)
+    longest = min(max(longest, DECODED + 2), context)
+    defaults = EngineConfig()
+    return EngineConfig(
+        threads=threads, context=longest, max_batch=max(together, defaults.max_batch),
+        kv_tokens=max(longest, together * (DECODED + 2 + 16)),
+    )  # fmt: skip
+
+
+@contextmanager
+def loaded(
+    path: Path, works: list[Work], threads: int, runs: int, progress: Progress | None = None
+) -> Iterator[Subject]:
+    """Open a model file for these works."""
+    with open_model(path) as file:
+        engine = engine_config(works, file.weights.config.context_length, threads)
+        model = CpuModel(file.weights, engine, progress=progress)
+        try:
+            yield Subject(model, runs)
+        finally:
+            model.close()

@@ -1,0 +1,157 @@
+"""The `ternrun` command: finds the command that was named and runs it.
+
+This file imports argparse and nothing heavier; a command's own body, with its flags, is imported when it runs, so
+`ternrun --help` answers at once and `ternrun complete` never pays for what only another command needs.
+
+Exit codes: 0 done, 1 a fault of ours, 2 the user's mistake, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+COMMANDS = {  # name: (module, summary)
+    "complete": ("ternrun.commands.complete", "complete text, streaming to the terminal"),
+    "serve": ("ternrun.commands.serve", "serve a model over HTTP: OpenAI's, llama.cpp's and Ollama's routes"),
+    "inspect": ("ternrun.commands.inspect", "show what is in a model file, and what of it cannot be run"),
+    "eval": ("ternrun.commands.eval", "perplexity of a text, or log-probabilities of token ids"),
+    "tokenize": ("ternrun.commands.tokenize", "turn text into a model's token ids"),
+    "detokenize": ("ternrun.commands.detokenize", "turn token ids back into text"),
+    "convert": ("ternrun.commands.convert", "write a GGUF file from another model file"),
+    "pull": ("ternrun.commands.pull", "download a model from the Hugging Face hub"),
+    "bench": ("ternrun.commands.bench", "measure speed: this machine, the kernels, a model"),
+    "train": ("ternrun.train.cli", "train a ternary model from text and export it"),
+}
+
+EXAMPLES = """\
+examples:
+  ternrun pull HuggingFaceTB/SmolLM2-135M-Instruct-GGUF
+  ternrun complete -m model.gguf "def fibonacci(n):"
+  ternrun inspect model.gguf
+
+`ternrun COMMAND --help` explains a command and its flags.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one sentence, and whose positionals may stand among the flags."""
+
+    nested = False
+
+    def add_subparsers(self, **kwargs: Any) -> Any:
+        """As argparse has it; commands of a command rule out positionals among the flags."""
+        self.nested = True
+        return super().add_subparsers(**kwargs)
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse a command's arguments."""
+        return self.parse_args(arguments) if self.nested else self.parse_intermixed_args(arguments)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the complaint and exit with code 2."""
+        sys.stderr.write(f"ternrun: error: {message} (try `{self.prog} --help`)\n")
+        raise SystemExit(2)
+
+
+def top_parser() -> Parser:
+    """The parser of what stands before a command's own arguments."""
+    width = max(map(len, COMMANDS))
+    table = "\n".join(f"  {name:{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
+    parser = Parser(
+        prog="ternrun",
+        usage="ternrun COMMAND [ARGUMENTS]",
+        description="Run ternary (1.58-bit) and other language models on the CPU.",
+        epilog=f"commands:\n{table}\n\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def command_parser(name: str) -> Parser:
+    """The parser of one command: its module's docstring, flags and examples."""
+    body = import_module(COMMANDS[name][0])
+    parser = Parser(
+        prog=f"ternrun {name}",
+        description=paragraphs(body.__doc__ or ""),
+        epilog=body.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    body.add_arguments(parser)
+    parser.set_defaults(run=body.run)
+    return parser
+
+
+def paragraphs(text: str) -> str:
+    """The text's paragraphs, filled to the terminal's width."""
+    from shutil import get_terminal_size
+    from textwrap import fill
+
+    width = min(get_terminal_size().columns - 2, 110)
+    return "\n\n".join(fill(paragraph, max(width, 40)) for paragraph in text.split("\n\n"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 shows what it can
+            stream.reconfigure(errors="replace")
+    parser = top_parser()
+    args = parser.parse_args(argv)
+    if args.version:
+        from importlib.metadata import version
+
+        print(f"ternrun {version('ternrun')}")
+        return 0
+    if args.command is None:
+        parser.print_help()
+        return 0
+    if args.command not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(args.command, COMMANDS, 1)
+        parser.error(f"there is no command {args.command!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return guarded(args.command, args.arguments)
+
+
+def guarded(name: str, arguments: Sequence[str]) -> int:
+    """Run one command; whatever goes wrong becomes one sentence on stderr and an exit code."""
+    try:
+        args = command_parser(name).parse(arguments)
+        code: int = args.run(args)
+        sys.stdout.flush()  # a reader that went away shows here, not in the interpreter's last words
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("TERNRUN_DEBUG"):
+            raise
+        code, sentence = explain(error)
+        sys.stderr.write(f"ternrun: error: {sentence}\n")
+    return code
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """The exit code and the sentence for what went wrong."""
+    from ternrun.errors import KernelError, TernrunError
+
+    if isinstance(error, TernrunError):
+        return 1 if isinstance(error, KernelError) else 2, str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return 2, f"{error.filename or 'input or output'}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return 2, "there is not enough memory for this model and context; a smaller --context takes less"
+    kind = f"{type(error).__name__}: {error}".rstrip(": ")
+    return 1, f"this is a fault of ours, please report it: {kind} (TERNRUN_DEBUG=1 shows where)"

@@ -1,0 +1,73 @@
+"""Measure speed: this machine, the kernels, and a model's prompts, decoding and batches, against what is possible.
+
+Without arguments: a tour of about a minute on a synthetic model of 125 million parameters. Run it on a quiet machine;
+it says so where the machine was too noisy to judge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from ternrun.commands.options import ENGINE, add_flags, given
+from ternrun.commands.terminal import Progress, safe
+from ternrun.errors import UsageError
+from ternrun.runtime.config import EngineConfig
+
+EXAMPLES = """\
+examples:
+  ternrun bench
+  ternrun bench --model model.gguf --work pp512,tg64 --profile
+  ternrun bench --model 2b4t --head f16 --work pp128,pp512,tg64,batch8,batch16,load --threads 2 --json
+  ternrun bench --model nano-125m --work pp128,tg64 --against llama.cpp --llama-bench build/bin/llama-bench
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's flags."""
+    add = parser.add_argument
+    add("-m", "--model", metavar="MODEL", default="nano-125m", help="a file, or a shape: nano-125m (default), 2b4t, 8b")
+    add("--type", metavar="TYPE", help="of a shape: encoding of the projections (default i2_s; tq2_0 with --against)")
+    add("--head", metavar="TYPE", help="of a shape: encoding of embedding and head (default f16)")
+    add("--folder", metavar="DIR", default="", help="keep the files of shapes there, to be used again")
+    add("--work", metavar="LIST", help="ppN, tgN, batchN, ctxN, context, load, kernels, machine; default: the tour")
+    add("--runs", metavar="N", type=int, default=5, help="times that each work is measured (default %(default)s)")
+    add("--profile", action="store_true", help="show where the time of a step goes")
+    add("--plot", metavar="FILE", help="write a roofline plot (needs matplotlib)")
+    add("--against", metavar="NAME", help="run llama.cpp on the same file, turn by turn")
+    add("--llama-bench", metavar="PATH", default="", help="llama.cpp's program, in place of llama-cpp-python")
+    add("--json", action="store_true", help="print one JSON object")
+    add_flags(parser, "how it runs", EngineConfig, {"threads": ENGINE["threads"]})
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, then print."""
+    from ternrun.bench import peers, roofline, suite, text
+    from ternrun.bench.files import wanted
+    from ternrun.bench.works import TOUR
+    from ternrun.runtime.cpu.model import default_threads
+
+    threads = given(args, EngineConfig).get("threads", 0) or default_threads()
+    if not 1 <= args.runs <= 1000:
+        raise UsageError(f"--runs must be from 1 to 1000, not {args.runs}")
+    if args.llama_bench and not args.against:
+        raise UsageError("--llama-bench needs --against llama.cpp")
+    if args.plot:
+        roofline.check(args.plot)
+    options = suite.Options(
+        wanted(args.model, args.type, args.head, args.folder, readable_by=args.against or ""),
+        ",".join(TOUR) if args.work is None else args.work,
+        threads,
+        args.runs,
+        peers.find(args.against, args.llama_bench, threads) if args.against else None,
+    )
+    with Progress("measuring", "works") as progress:
+        report = suite.run(options, progress.update)
+    if args.plot:
+        roofline.draw(report, args.plot)
+    if args.json:
+        print(json.dumps(report.json(phases=args.profile)))
+    else:
+        for line in text.lines(report, phases=args.profile):
+            print(safe(line))
+    return 0

@@ -1,0 +1,43 @@
+"""Write a GGUF file from any model that ternrun opens.
+
+The projections get the encoding that --type names, embedding and head that of --head; all else stays as exact as it
+was. A ternary type takes only weights that are ternary already, unless --absmean asks to round them as BitNet does.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ternrun.commands.models import add_model, model_path
+from ternrun.commands.terminal import Progress, size
+
+EXAMPLES = """\
+examples:
+  ternrun convert folder-with-safetensors model.gguf --type tq2_0
+  ternrun convert model-i2_s.gguf model-tq1_0.gguf --type tq1_0 --head q8_0
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's flags."""
+    add_model(parser, positional=True)
+    parser.add_argument("out", metavar="OUT", type=Path, help="the GGUF file to write")
+    types = "ternary: tq2_0, tq1_0, i2_s, q2_0, iq2_bn, iq1_bn; others: q8_0, f16, bf16, f32"
+    parser.add_argument("--type", metavar="TYPE", required=True, help=types)
+    parser.add_argument("--head", metavar="TYPE", help="q8_0, f16, bf16 or f32 (default: as in the model)")
+    parser.add_argument("--absmean", action="store_true", help="round weights that are not ternary: a lossy step")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, with progress in bytes; print what was written."""
+    source = model_path(args)
+
+    from ternrun.loader.convert import convert
+
+    with Progress("writing", "bytes") as progress:
+        path = convert(
+            source, args.out, args.type, head=args.head, absmean=args.absmean, pre=args.pre, progress=progress.update
+        )
+    print(f"{path}: {size(path.stat().st_size)}")
+    return 0

@@ -1,0 +1,55 @@
+"""The model that a command works on: how it is named, and how it is opened."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ternrun.commands.terminal import Progress
+from ternrun.errors import UsageError
+
+if TYPE_CHECKING:
+    from ternrun.api import Model
+    from ternrun.loader.tokenizer import Tokenizer
+
+
+def add_model(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
+    """The model file, as `MODEL` or as `-m MODEL`, and what may be overridden about it."""
+    text = "a GGUF file (any part of a split one) or a folder with safetensors"
+    if positional:
+        parser.add_argument("model", metavar="MODEL", help=text)
+    else:
+        parser.add_argument("-m", "--model", metavar="MODEL", help=text)
+    parser.add_argument("--pre", metavar="NAME", help="the pre-tokenizer, where the file names none or an unknown one")
+
+
+def model_path(args: argparse.Namespace) -> str:
+    """The model named. Raises UsageError where none is, or where the name is a repository's."""
+    if not args.model:
+        raise UsageError("no model given: pass -m FILE, or download one with `ternrun pull OWNER/NAME`")
+    path = Path(args.model).expanduser()
+    if not path.exists() and not path.suffix and len(path.parts) == 2:
+        raise UsageError(f"{path} does not exist; a repository is downloaded first: ternrun pull {path}")
+    return str(path)
+
+
+def open_tokenizer(args: argparse.Namespace) -> Tokenizer:
+    """The model's tokenizer; a GGUF file needs no weights for it, a bare vocabulary will do. Raises LoadError."""
+    from ternrun.loader.gguf import open_gguf
+    from ternrun.loader.model import open_model
+    from ternrun.loader.tokenizer import Tokenizer
+
+    path = model_path(args)
+    if path.endswith(".gguf"):
+        return Tokenizer.from_gguf(open_gguf(path).metadata, pre=args.pre)
+    with open_model(path, pre=args.pre) as model:
+        return model.tokenizer
+
+
+def load_model(args: argparse.Namespace, engine: dict[str, Any]) -> Model:
+    """The model, ready to run; shows progress where kernels have to be compiled first. Raises as `api.load` does."""
+    from ternrun.api import load
+
+    with Progress("compiling kernels for this CPU, this once", "kernels") as progress:
+        return load(model_path(args), pre=args.pre, progress=progress.update, **engine)

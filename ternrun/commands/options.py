@@ -1,0 +1,89 @@
+"""Flags that commands share. Defaults are those of the records in `runtime/config.py`: none is written here.
+
+Only flags that were given end up in `args`, so a record sees exactly what the user said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from ternrun.runtime.config import EngineConfig, SamplingParams
+
+
+class Flag(NamedTuple):
+    """How one field of a record is spelt on the command line."""
+
+    names: tuple[str, ...]
+    kind: Callable[[str], Any]
+    metavar: str
+    help: str
+    more: Mapping[str, Any] = {}
+
+
+def bias(text: str) -> tuple[int, float]:
+    """`ID=VALUE`; `ID=-inf` bans a token."""
+    token, _, value = text.partition("=")
+    try:
+        pair = int(token), float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ID=VALUE") from None
+    if math.isnan(pair[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not ID=VALUE")
+    return pair
+
+
+APPEND = {"action": "append"}
+SWITCH = {"action": "store_true"}
+OFF = {"action": "store_false"}
+
+SAMPLING = {
+    "max_tokens": Flag(("-n", "--max-tokens"), int, "N", "tokens to generate at most"),
+    "temperature": Flag(("-t", "--temperature"), float, "X", "0 always takes the likeliest token; more is more random"),
+    "top_k": Flag(("--top-k",), int, "N", "choose among the N likeliest tokens; 0: off"),
+    "top_p": Flag(("--top-p",), float, "X", "choose among the likeliest tokens that make up this probability; 1: off"),
+    "min_p": Flag(("--min-p",), float, "X", "drop tokens less likely than X times the likeliest; 0: off"),
+    "typical_p": Flag(("--typical-p",), float, "X", "locally typical sampling; 1: off"),
+    "repeat_penalty": Flag(("--repeat-penalty",), float, "X", "divide the logits of recent tokens; 1: off"),
+    "presence_penalty": Flag(("--presence-penalty",), float, "X", "subtract from tokens that occurred"),
+    "frequency_penalty": Flag(("--frequency-penalty",), float, "X", "subtract per time a token occurred"),
+    "repeat_last_n": Flag(("--repeat-last-n",), int, "N", "tokens the penalties look back on; -1: all"),
+    "logit_bias": Flag(("--logit-bias",), bias, "ID=X", "add X to a logit, -inf bans the token; repeatable", APPEND),
+    "seed": Flag(("--seed",), int, "N", "the same seed gives the same text"),
+    "stop": Flag(("--stop",), str, "TEXT", "end before this text; repeatable", APPEND),
+    "ignore_eos": Flag(("--ignore-eos",), bool, "", "go on past the model's own end token", SWITCH),
+    "logprobs": Flag(("--logprobs",), int, "N", "report log-probabilities, with the N likeliest tokens (needs --json)"),
+}
+
+ENGINE = {
+    "threads": Flag(("--threads",), int, "N", "threads; 0: one per physical core"),
+    "device": Flag(("--device",), str, "NAME", "auto, cpu or cuda"),
+    "context": Flag(("-c", "--context"), int, "N", "tokens a text may reach; 0: the model's own, at most 8192"),
+    "kv_type": Flag(("--kv-type",), str, "TYPE", "keys and values kept as f16 or f32"),
+    "speculate": Flag(("--no-speculate",), bool, "", "do not guess tokens ahead (changes the speed only)", OFF),
+}
+
+
+def add_flags(parser: argparse.ArgumentParser, title: str, record: type[Any], table: Mapping[str, Flag]) -> None:
+    """Add a group of flags for some fields of a record, with the record's defaults in the help."""
+    group = parser.add_argument_group(title)
+    defaults = {f.name: f.default for f in fields(record)}
+    for name, flag in table.items():
+        default = defaults[name]
+        told = isinstance(default, (int, float, str)) and default != "" and not flag.more
+        shown = f" (default {default})" if told else ""
+        typed: dict[str, Any] = {} if flag.kind is bool else {"type": flag.kind, "metavar": flag.metavar}
+        group.add_argument(
+            *flag.names, dest=name, default=argparse.SUPPRESS, help=flag.help + shown, **typed, **flag.more
+        )
+
+
+def given(args: argparse.Namespace, record: type[SamplingParams] | type[EngineConfig]) -> dict[str, Any]:
+    """What the user said of a record's fields, checked by the record. Raises ConfigError."""
+    known = {f.name for f in fields(record)}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k in known}
+    record.from_dict(values)
+    return values

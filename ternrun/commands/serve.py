@@ -1,0 +1,94 @@
+"""Serve a model over HTTP: OpenAI's API, llama.cpp's and Ollama's routes; docs/server.md lists them all.
+
+It listens at once and loads behind that (/health says when it is ready). SIGTERM or Ctrl-C lets requests come to their
+end, a second one ends at once. API keys may also stand in TERNRUN_API_KEYS, separated by commas.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from ternrun.commands.models import add_model, load_model, model_path
+from ternrun.commands.options import APPEND, ENGINE, SWITCH, Flag, add_flags, given
+from ternrun.runtime.config import EngineConfig
+from ternrun.server.settings import ServerConfig, read_keys
+
+if TYPE_CHECKING:
+    from ternrun.api import Model
+
+EXAMPLES = """\
+examples:
+  ternrun serve -m model.gguf
+  ternrun serve -m model.gguf --host 0.0.0.0 --port 8000 --api-key-file keys.txt
+  curl localhost:8080/v1/completions -d '{"prompt": "def fibonacci(n):", "max_tokens": 32}'
+"""
+
+LISTEN = {
+    "host": Flag(("--host",), str, "ADDRESS", "where to listen; 0.0.0.0: everywhere"),
+    "port": Flag(("--port",), int, "N", "where to listen; 0: any port that is free"),
+    "unix_socket": Flag(("--unix-socket",), str, "PATH", "listen there in place of host and port"),
+    "certificate": Flag(("--certificate",), str, "PEM", "serve TLS with it"),
+    "private_key": Flag(("--private-key",), str, "PEM", "the certificate's key, where it is in another file"),
+    "api_keys": Flag(("--api-key",), str, "KEY", "answer only those who know it; repeatable", APPEND),
+    "cors": Flag(("--cors",), str, "ORIGIN", "web pages of this origin may ask; repeatable, *: all", APPEND),
+    "allow_hosts": Flag(("--allow-host",), str, "NAME", "a name this machine goes by; repeatable", APPEND),
+    "alias": Flag(("--alias",), str, "NAME", "the model's name in answers"),
+    "ignore_unknown_fields": Flag(("--ignore-unknown-fields",), bool, "", "do not refuse them", SWITCH),
+}
+LIMITS = {
+    "queue": Flag(("--queue",), int, "N", "sequences that may wait before others are told to try again"),
+    "timeout": Flag(("--timeout",), float, "S", "seconds a request may take; 0: any"),
+    "stall": Flag(("--stall",), float, "S", "seconds a client may take to send its request or to read"),
+    "drain": Flag(("--drain",), float, "S", "seconds that requests may go on after SIGTERM"),
+    "max_body": Flag(("--max-body",), int, "BYTES", "the largest request"),
+    "max_prompts": Flag(("--max-prompts",), int, "N", "prompts of a request times its n"),
+}
+BATCH = {
+    "max_batch": Flag(("--max-batch",), int, "N", "sequences that run together"),
+    "prefill_chunk": Flag(("--prefill-chunk",), int, "N", "prompt tokens a step"),
+    "kv_tokens": Flag(("--kv-tokens",), int, "N", "tokens the cache holds for all; 0: one whole context"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's flags."""
+    add_model(parser)
+    add_flags(parser, "who may ask, and where", ServerConfig, LISTEN)
+    parser.add_argument("--api-key-file", metavar="FILE", help="API keys, one a line")
+    add_flags(parser, "limits", ServerConfig, LIMITS)
+    add_flags(parser, "how it runs", EngineConfig, ENGINE | BATCH)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    from ternrun.server.run import serve
+
+    model_path(args)
+    engine, config = given(args, EngineConfig), settings(args)
+    if not config.api_keys and not config.unix_socket and config.host not in ("127.0.0.1", "::1", "localhost"):
+        _tell("anybody who reaches this machine may ask: an --api-key-file or a firewall would prevent that")
+
+    def open_model() -> Model:
+        return load_model(args, engine)
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    serve(config, open_model, _tell)
+    return 0
+
+
+def settings(args: argparse.Namespace) -> ServerConfig:
+    """What flags, key file and environment say. Raises ConfigError, UsageError."""
+    known = {f.name for f in fields(ServerConfig)}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k in known}
+    keys = [*values.get("api_keys", ()), *filter(None, os.environ.get("TERNRUN_API_KEYS", "").split(","))]
+    keys += read_keys(args.api_key_file) if args.api_key_file else ()
+    return ServerConfig(**(values | {"api_keys": tuple(keys)}))
+
+
+def _tell(line: str) -> None:
+    print(f"ternrun: {line}", file=sys.stderr, flush=True)

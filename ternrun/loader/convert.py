@@ -1,0 +1,210 @@
+"""Write a GGUF file from any model ternrun opens: projections in one encoding, everything else as exact as it was.
+
+A ternary encoding takes only weights that are ternary already, unless `absmean` asks to round them as BitNet does
+(arXiv 2402.17764: to the nearest of -1, 0 and 1 in units of the matrix's mean magnitude).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.errors import UsageError
+from ternrun.loader.architectures import ARCHITECTURES, write_config
+from ternrun.loader.assemble import is_linear, vector
+from ternrun.loader.gguf_types import TYPE_IDS
+from ternrun.loader.gguf_write import write_gguf
+from ternrun.loader.hf_text import vocabulary_metadata
+from ternrun.loader.model import ModelFile, open_model
+from ternrun.loader.quants import decode, encode, encode_trits, trits
+from ternrun.runtime.config import ModelConfig
+from ternrun.runtime.encodings import ENCODINGS, nbytes
+from ternrun.runtime.weights import Tensor
+
+TYPES = ("tq2_0", "tq1_0", "i2_s", "q2_0", "iq2_bn", "iq1_bn", "q8_0", "f16", "bf16", "f32")
+HEAD_TYPES = ("q8_0", "f16", "bf16", "f32")
+_HEADS = ("token_embd.weight", "output.weight")
+_NOT_CARRIED = ("general.architecture", "general.alignment", "general.file_type", "general.quantization_version")
+
+Progress = Callable[[int, int], None]  # bytes written, bytes in all
+Matrix = tuple[NDArray[np.int8], NDArray[np.float32]]
+
+
+def convert(
+    source: str | Path, target: str | Path, type_name: str, *, head: str | None = None, absmean: bool = False,
+    pre: str | None = None, progress: Progress | None = None,
+) -> Path:  # fmt: skip
+    """Write `target`, a GGUF file whose projections are of `type_name` (one of TYPES) and embedding and head of `head`.
+
+    The file appears under its name only when it is complete. `pre` names the pre-tokenizer where the source does not.
+    Raises UsageError for a type that cannot hold the weights or a target that cannot be written, LoadError for a source
+    that cannot be read.
+    """
+    target = Path(target).expanduser()
+    kind, head_kind = _encoding(type_name, TYPES), _encoding(head, HEAD_TYPES) if head else None
+    if target.is_dir() or not target.parent.is_dir():
+        raise UsageError(f"{target} is a folder or lies in none that exists; name the file to write")
+    with open_model(source, pre=pre) as model:
+        if target.exists() and model.path.exists() and target.samefile(model.path):
+            raise UsageError(f"{target} is the model itself; name another file to write")
+        config = _file_config(model.weights.config)
+        metadata = write_config(config) | _carried(model, pre)
+        plan = list(_plan(model, config, kind, head_kind, absmean))
+        _report(plan, progress)
+        try:
+            write_gguf(target, metadata, plan)
+        except OSError as e:
+            raise UsageError(f"{target} cannot be written: {e.strerror or e}; nothing was changed") from e
+    return target
+
+
+def _encoding(name: str, choices: tuple[str, ...]) -> str:
+    if name.lower() not in choices:
+        raise UsageError(f"{name!r} is not a type to convert to; these are: {', '.join(choices)}")
+    return name.upper()
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A tensor of the file to be, made when its turn comes, so that memory holds one at a time."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    make: Callable[[], NDArray[np.uint8]]
+    done: Callable[[], None] = lambda: None
+
+    @property
+    def data(self) -> NDArray[np.uint8]:
+        """The bytes. Raises UsageError naming the tensor that its type cannot hold."""
+        try:
+            data = self.make()
+        except UsageError as e:
+            raise UsageError(f"tensor {self.name!r}: {e}") from e
+        self.done()
+        return data
+
+    @property
+    def size(self) -> int:
+        return nbytes(self.type, self.shape) or 0
+
+
+def _report(plan: list[_Pending], progress: Progress | None) -> None:
+    if progress is None:
+        return
+    total, written = sum(p.size for p in plan), 0
+    for pending in plan:
+        written += pending.size
+        pending.done = lambda so_far=written: progress(so_far, total)  # type: ignore[misc]
+
+
+def _file_config(config: ModelConfig) -> ModelConfig:
+    """The same model as its GGUF architecture wires it: llama's rotates neighbouring pairs."""
+    style = ARCHITECTURES[config.architecture].style
+    if config.rope.style != style and config.rope.dim != config.head_dim:
+        raise UsageError("a llama model that rotates only a part of each head cannot be a GGUF file")
+    return replace(config, rope=replace(config.rope, style=style))
+
+
+def _carried(model: ModelFile, pre: str | None) -> dict[str, Any]:
+    """Metadata about the model and its text, from the source."""
+    keys = {
+        key: value for key, value in model.metadata.items()
+        if key.startswith(("general.", "tokenizer.")) and key not in _NOT_CARRIED
+    }  # fmt: skip
+    if pre is not None:
+        keys["tokenizer.ggml.pre"] = pre
+    if model.is_folder:
+        keys |= vocabulary_metadata(model.path, model.weights.config.vocab_size)
+    return keys
+
+
+def _plan(model: ModelFile, config: ModelConfig, kind: str, head: str | None, absmean: bool) -> Iterator[_Pending]:
+    permuted = (".attn_q.", ".attn_k.") if config.rope.style != model.weights.config.rope.style else ()
+    for tensor in model.weights.tensors.values():
+        order = _pairs(tensor, config) if any(part in tensor.name for part in permuted) else None
+        yield _pending(tensor, kind, head, order, absmean)
+    if config.rope.frequency_factors:
+        factors = np.array(config.rope.frequency_factors, np.float32)
+        yield _Pending("rope_freqs.weight", "F32", factors.shape, lambda: encode("F32", factors))
+
+
+def _pending(tensor: Tensor, kind: str, head: str | None, order: Any, absmean: bool) -> _Pending:
+    name, shape = tensor.name, tensor.shape
+    if len(shape) == 1 or ".mhc_" in name:  # norms and biases: float32, which loses nothing and which all readers take
+        values = vector(tensor).reshape(shape)
+        return _Pending(name, "F32", shape, lambda: encode("F32", values if order is None else values[order]))
+    if is_linear(name) or tensor.type not in TYPE_IDS:  # the seed's and Hugging Face's own packings have no id
+        _check_blocks(tensor, kind)
+        if ENCODINGS[kind].kind == "ternary":
+            return _Pending(name, kind, shape, lambda: _encode_ternary(tensor, kind, order, absmean))
+        return _Pending(name, kind, shape, lambda: encode(kind, _dense(tensor, order)))
+    if head and name in _HEADS and tensor.type != head:
+        return _Pending(name, head, shape, lambda: encode(head, _dense(tensor, None)))
+    return _Pending(name, tensor.type, shape, lambda: tensor.data)
+
+
+def _check_blocks(tensor: Tensor, kind: str) -> None:
+    if nbytes(kind, tensor.shape) is None:
+        fitting = [name for name in TYPES if nbytes(name.upper(), tensor.shape) is not None]
+        raise UsageError(
+            f"tensor {tensor.name!r} of shape {list(tensor.shape)} does not divide into blocks of {kind}; "
+            f"these types can hold it: {', '.join(fitting)}"
+        )
+
+
+def _pairs(tensor: Tensor, config: ModelConfig) -> NDArray[np.intp]:
+    """Order of rows that turns rotation of halves into rotation of neighbours, head by head."""
+    half = np.arange(tensor.shape[0]).reshape(-1, 2, config.head_dim // 2)
+    return half.swapaxes(1, 2).ravel()
+
+
+def _dense(tensor: Tensor, order: NDArray[np.intp] | None) -> NDArray[np.float32]:
+    values = decode(tensor.type, tensor.data, tensor.shape, name=tensor.name) * np.float32(tensor.scale)
+    return values if order is None else values[order]
+
+
+def _encode_ternary(tensor: Tensor, kind: str, order: NDArray[np.intp] | None, absmean: bool) -> NDArray[np.uint8]:
+    codes, scales = _matrix(tensor, absmean)
+    scales = np.broadcast_to(scales, (len(codes), scales.shape[1]))
+    if order is not None:
+        codes, scales = codes[order], scales[order]
+    halves = ENCODINGS[kind].row_bytes != 4 and kind != "I2_S"
+    with np.errstate(all="ignore"):
+        if halves and (np.abs(scales.astype(np.float16) - scales) > np.abs(scales) / 1000).any():
+            raise UsageError(f"its scale {scales.flat[0]:g} does not fit the fp16 of {kind}; write i2_s or iq2_bn")
+    return encode_trits(kind, codes, scales)
+
+
+def _matrix(tensor: Tensor, absmean: bool) -> Matrix:
+    """Trits (rows, cols) and scales (rows or 1, groups) of a matrix that is ternary, or is to be made so."""
+    if ENCODINGS[tensor.type].kind == "ternary":
+        codes, scales = trits(tensor.type, tensor.data, tensor.shape, name=tensor.name)
+        return codes, scales * np.float32(tensor.scale)
+    dense = _dense(tensor, None)
+    if absmean:
+        scale = np.maximum(np.abs(dense).mean(dtype=np.float64), 1e-5).astype(np.float32)
+        return np.clip(np.rint(dense / scale), -1, 1).astype(np.int8), np.full((1, 1), scale)
+    found = _as_ternary(dense)
+    if found is None:
+        raise UsageError(
+            "its weights are not ternary; write q8_0 or f16, or round them to ternary with --absmean "
+            "(only a model trained for it survives that)"
+        )
+    return found
+
+
+def _as_ternary(dense: NDArray[np.float32]) -> Matrix | None:
+    """The same matrix as trits, if every weight is -s, 0 or s with one s a matrix, a row, or a group of a row."""
+    rows, cols = dense.shape
+    size = np.abs(dense)
+    for groups in (size.reshape(1, 1, -1), *(size.reshape(rows, -1, n) for n in (cols, 256, 128, 64) if cols % n == 0)):
+        scales = groups.max(axis=2)
+        if ((groups == 0) | (groups == scales[:, :, None])).all():
+            return np.sign(dense).astype(np.int8), scales
+    return None

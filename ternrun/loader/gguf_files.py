@@ -1,0 +1,76 @@
+"""From a path to mapped bytes: what is not a GGUF file is recognised and refused with a remedy."""
+
+from __future__ import annotations
+
+import mmap
+import re
+import stat
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.errors import LoadError
+from ternrun.loader.gguf_header import SEED_MAGIC
+
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
+_MAX_PARTS = 4096
+
+# how files begin that people mistake for GGUF
+_LOOKALIKES: tuple[tuple[bytes, str], ...] = (
+    (b"<", "is a web page, not a model; download the file itself (a link with /resolve/ in it, not /blob/)"),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the model; fetch the file itself with 'git lfs pull'"),
+    (b"FUGG", "is big-endian; only little-endian GGUF files are read: convert the model again"),
+    (b"PK\x03\x04", "is a zip archive (perhaps a torch checkpoint), not a GGUF file"),
+    (b"{", "is a JSON text, not a GGUF file"),
+    *((m, "is of a format older than GGUF; convert the model again") for m in (b"lmgg", b"fmgg", b"tjgg")),
+)
+
+
+def map_file(path: Path) -> NDArray[np.uint8]:
+    """The file's bytes, read-only, mapped. Raises LoadError for anything that is not a GGUF file by its first bytes."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise LoadError(f"{path} is a folder; name the .gguf file in it")
+        if not stat.S_ISREG(mode):  # opening a pipe could wait forever
+            raise LoadError(f"{path} is not a regular file")
+        with path.open("rb") as f:
+            head = f.read(64)
+            _refuse_lookalike(path, head)
+            return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    except FileNotFoundError as e:
+        raise LoadError(f"{path} does not exist") from e
+    except (OSError, ValueError) as e:  # ValueError: a NUL in the path
+        reason = e.strerror if isinstance(e, OSError) else str(e)
+        raise LoadError(f"{path} cannot be read: {reason}") from e
+
+
+def _refuse_lookalike(path: Path, head: bytes) -> None:
+    if not head:
+        raise LoadError(f"{path} is empty (0 bytes); download it again")
+    if head[:4] in (b"GGUF", SEED_MAGIC):
+        return
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for start, fault in _LOOKALIKES:
+        if text.startswith(start):
+            raise LoadError(f"{path} {fault}")
+    if head[8:9] == b"{":
+        raise LoadError(f"{path} looks like a safetensors file, not a GGUF file; name the model folder it belongs to")
+    raise LoadError(f"{path} is not a GGUF file (it starts with {head[:4]!r})")
+
+
+def part_paths(path: Path) -> list[Path]:
+    """All files of the model that `path` is a part of, by its name, in order. Raises LoadError for a missing part."""
+    match = _PART.fullmatch(path.name)
+    if not match:
+        return [path]
+    stem, number, total = match[1], int(match[2]), int(match[3])
+    if not 1 <= number <= total <= _MAX_PARTS:
+        raise LoadError(f"{path} has an impossible name: part {number} of {total}")
+    paths = [path.with_name(f"{stem}-{i:05}-of-{total:05}.gguf") for i in range(1, total + 1)]
+    if path.exists():
+        for p in paths:
+            if not p.exists():
+                raise LoadError(f"{p} is missing: {path.name} is one of {total} parts, which must lie together")
+    return paths

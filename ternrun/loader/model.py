@@ -1,0 +1,151 @@
+"""Open a model whatever it is kept in: a GGUF file or its parts, or a Hugging Face folder of safetensors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from ternrun.errors import ConfigError, LoadError, UsageError
+from ternrun.loader import seed
+from ternrun.loader.architectures import read_config
+from ternrun.loader.assemble import assemble, vector
+from ternrun.loader.gguf import GGUFFile, open_gguf
+from ternrun.runtime.weights import Tensor, Weights
+
+if TYPE_CHECKING:  # both pull in packages that take time: imported when text is first at hand
+    from ternrun.loader.chat import ChatTemplate
+    from ternrun.loader.tokenizer import Tokenizer
+
+
+class ModelFile:
+    """A checked model: `weights` map the file; `tokenizer` and `chat_template` are built when first asked for."""
+
+    def __init__(
+        self, path: Path, weights: Weights, metadata: Mapping[str, Any], size: int, *, folder: bool, pre: str | None
+    ) -> None:
+        self.path = path
+        name = metadata.get("general.name")
+        self.name = name if isinstance(name, str) and name else path.stem
+        self.weights = weights
+        self.metadata = metadata
+        self.size = size  # bytes on disk
+        self.is_folder = folder
+        self._pre = pre
+        self._lock = threading.Lock()
+        self._tokenizer: Tokenizer | None = None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises LoadError for a vocabulary that is missing, damaged or of an unknown kind."""
+        from ternrun.loader.tokenizer import Tokenizer
+
+        with self._lock:
+            if self._tokenizer is None:
+                if self.is_folder:
+                    self._tokenizer = Tokenizer.from_hf(self.path)
+                else:
+                    self._tokenizer = Tokenizer.from_gguf(self.metadata, pre=self._pre)
+            return self._tokenizer
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """The model's own, corrected where it is known to be wrong; None if it has none. Raises TemplateError."""
+        from ternrun.loader.chat import ChatTemplate, template_for
+
+        source = template_for(self.metadata)
+        if source is None:
+            return None
+        return ChatTemplate(source, self.tokenizer.bos_token, self.tokenizer.eos_token)
+
+    def close(self) -> None:
+        """Let go of the map; it is released once no backend uses it any more."""
+        self.weights = Weights(self.weights.config, {})
+        self._tokenizer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_model(path: str | Path, *, pre: str | None = None) -> ModelFile:
+    """Open and check a GGUF file (any part of a split one), a folder holding one, or a Hugging Face folder.
+
+    `pre` overrides the name of a GGUF file's pre-tokenizer. Raises LoadError: one sentence that names the file and the
+    fault; UsageError for a `pre` that cannot apply.
+    """
+    path = Path(path)
+    try:
+        path = _resolve(path.expanduser())
+        if path.is_dir():
+            return _open_folder(path, pre)
+        file = open_gguf(path)
+        return ModelFile(path, gguf_weights(file), file.metadata, file.size, folder=False, pre=pre)
+    except (LoadError, ConfigError, OSError, RuntimeError) as e:  # RuntimeError: a ~user who does not exist
+        named = str(path) in str(e)
+        raise LoadError(str(e) if named else f"{path}: {e}") from e
+
+
+def _open_folder(path: Path, pre: str | None) -> ModelFile:
+    if pre is not None:
+        raise UsageError(f"{path} states its own pre-tokenizer in tokenizer.json; leave out --pre (in Python: pre=)")
+    from ternrun.loader.hf import open_hf  # most models are GGUF files: they need not wait for this
+    from ternrun.loader.hf_text import chat_metadata
+
+    model = open_hf(path)
+    metadata = {"general.architecture": model.config.architecture, "general.name": path.resolve().name}
+    metadata |= {f"config.{key}": value for key, value in model.stated.items()} | chat_metadata(path)
+    return ModelFile(path, assemble(model.config, model.tensors), metadata, model.size, folder=True, pre=pre)
+
+
+def gguf_weights(file: GGUFFile) -> Weights:
+    """Configuration and checked tensors of a GGUF file. Raises LoadError or ConfigError naming the fault."""
+    tensors = {}
+    for name, entry in file.tensors.items():
+        entry.checked()
+        tensors[name] = Tensor(name, entry.type, entry.shape, entry.data)
+    metadata = file.metadata
+    if seed.wrote(metadata):
+        metadata, tensors = seed.translate(metadata, tensors, file.paths[0])
+    embedding = tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        raise LoadError("tensor 'token_embd.weight' is missing or not a matrix: this file holds no language model")
+    config = read_config(metadata, embedding.shape[0], _frequency_factors(tensors))
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, Sequence) and len(tokens) > config.vocab_size:
+        raise LoadError(f"the vocabulary has {len(tokens)} tokens, the embedding only {config.vocab_size} rows")
+    return assemble(config, tensors)
+
+
+def _frequency_factors(tensors: dict[str, Tensor]) -> tuple[float, ...]:
+    """llama-3's divisors of RoPE frequencies, which travel as a tensor."""
+    tensor = tensors.pop("rope_freqs.weight", None)
+    if tensor is None:
+        return ()
+    if (
+        tensor.type != "F32"
+        or len(tensor.shape) != 1
+        or tensor.data.size != 4 * tensor.shape[0]
+        or tensor.data.size > 1 << 14
+    ):
+        raise LoadError(f"tensor 'rope_freqs.weight' has shape {list(tensor.shape)} and type {tensor.type}")
+    return tuple(vector(tensor).tolist())
+
+
+def _resolve(path: Path) -> Path:
+    """The GGUF file to open, or the folder that is a Hugging Face model."""
+    if path.is_file() and (path.suffix == ".safetensors" or path.name == "config.json"):
+        return path.parent
+    if not path.is_dir() or (path / "config.json").is_file():
+        return path
+    files = sorted(p for p in path.glob("*.gguf") if p.is_file())
+    models = [p for p in files if "-of-" not in p.name or "-00001-of-" in p.name]
+    if len(models) == 1:
+        return models[0]
+    if models:
+        raise LoadError(f"{path} holds {len(models)} models; name one, such as {models[0]}")
+    what = "safetensors files but no config.json" if any(path.glob("*.safetensors")) else "no model"
+    raise LoadError(f"{path} is a folder that holds {what} (a .gguf file, or config.json beside safetensors)")

@@ -1,0 +1,67 @@
+"""How well a model predicts a text: perplexity and bits per byte, in overlapping windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ternrun.errors import UsageError
+from ternrun.runtime.backend import Progress
+
+if TYPE_CHECKING:
+    from ternrun.api import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """exp of the mean negative log-probability a token; the same sum in bits, per byte of the text it was about."""
+
+    perplexity: float
+    bits_per_byte: float
+    tokens: int  # scored; without a beginning-of-text token in the vocabulary the first cannot be
+    bytes: int  # of the scored tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`start` to `end` of the text's tokens; those before `scored` are context only."""
+
+    start: int
+    end: int
+    scored: int
+
+
+def windows(n: int, size: int) -> Iterator[Window]:
+    """Cover n tokens so that each is scored once, and with at least half a window before it where there is one."""
+    scored = 0
+    while scored < n:
+        start = max(0, scored - size // 2)
+        end = min(start + size, n)
+        yield Window(start, end, scored)
+        scored = end
+
+
+def perplexity(model: Model, text: str, window: int, progress: Progress | None = None) -> Perplexity:
+    """Score the whole text in windows of `window` tokens; `progress` hears of the tokens done and of how many.
+
+    Raises UsageError where there is nothing to score.
+    """
+    tokenizer = model.tokenizer
+    ids = tokenizer.encode(text, special=False, bos=False)
+    head = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
+    size = min(window, model.context) - len(head)
+    if size < 2:
+        raise UsageError(f"a window must hold at least {2 + len(head)} tokens, not {min(window, model.context)}")
+    if len(ids) + len(head) < 2:
+        raise UsageError("the text is too short: the first token has nothing to be predicted from")
+    nats, tokens = 0.0, 0
+    for part in windows(len(ids), size):
+        scores = model.score([*head, *ids[part.start : part.end]])[part.scored - part.end :]
+        nats -= math.fsum(score.logprob for score in scores)
+        tokens += len(scores)
+        if progress:
+            progress(part.end, len(ids))
+    n_bytes = len(text.encode(errors="replace")) - (0 if head else len(tokenizer.token_bytes(ids[0])))
+    return Perplexity(math.exp(nats / tokens), nats / math.log(2) / max(n_bytes, 1), tokens, n_bytes)

@@ -1,0 +1,16 @@
+"""The CPU backend: kernels written in Python, compiled once by numba, run by a team of threads."""
+
+from __future__ import annotations
+
+from ternrun.runtime.backend import Progress
+from ternrun.runtime.config import EngineConfig
+from ternrun.runtime.cpu.model import CpuModel
+from ternrun.runtime.weights import Weights
+
+name = "cpu"
+
+
+def load(weights: Weights, engine: EngineConfig, progress: Progress | None = None) -> CpuModel:
+    """See `backend.Backend.load`."""
+    report = (lambda _, done, total: progress(done, total)) if progress else None
+    return CpuModel(weights, engine, progress=report)

@@ -1,0 +1,106 @@
+"""What this CPU can do at best: one instruction repeated in registers, or memory read in order, and nothing else.
+
+`ternrun bench` holds the real kernels against these. Each chain's next value depends on its last, so that the compiler
+can drop none of them; eight chains hide the instruction's latency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ternrun.runtime.cpu.isa import build_target
+from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.simd import (
+    VecType,
+    f32x16,
+    fma,
+    i8x32,
+    i16x16,
+    i16x32,
+    i32x16,
+    load,
+    reinterpret,
+    splat,
+    store,
+)  # fmt: skip
+from ternrun.runtime.cpu.x86 import cycles, dot_bytes, lookup, multiply_add_bytes
+
+CHAINS = 8
+floats = f32x16 if build_target() == "avx512" else VecType("f", 32, 8)
+
+
+@compiled
+def _lookup(value: Any) -> Any:
+    return lookup(value, value)
+
+
+@compiled
+def _dot(value: Any) -> Any:
+    return dot_bytes(value, value, value)
+
+
+@compiled
+def _bytes(value: Any) -> Any:
+    w = reinterpret(i8x32, value)
+    return multiply_add_bytes(w, w)
+
+
+@compiled
+def _floats(value: Any) -> Any:
+    return fma(value, value, value)
+
+
+#: entry: what one link of a chain does, and the vector it does it to
+OPERATIONS = {
+    "lookup": (_lookup, i16x32),
+    "dot": (_dot, i32x16),
+    "bytes": (_bytes, i16x16),
+    "floats": (_floats, floats),
+}
+
+
+def _chains(operation: Any, vec: Any) -> Callable[..., Any]:
+    @compiled
+    def chains(args: int, tid: int, nt: int) -> int:
+        """CHAINS * rounds operations by every thread. Arguments: rounds, 64 bytes a thread to read and write."""
+        at = word(args, 1) + 64 * tid
+        v = load(vec, at)
+        s = (v, v, v, v, v, v, v, v)
+        for _ in range(word(args, 0)):
+            s = (
+                operation(s[0]), operation(s[1]), operation(s[2]), operation(s[3]),
+                operation(s[4]), operation(s[5]), operation(s[6]), operation(s[7]),
+            )  # fmt: skip
+        store(at, s[0] + s[1] + s[2] + s[3] + s[4] + s[5] + s[6] + s[7])
+        return 0
+
+    return chains  # type: ignore[no-any-return]
+
+
+@compiled
+def _read(args: int, tid: int, nt: int) -> int:
+    """Read memory once, each thread one stretch. Arguments: address, bytes, 64 bytes a thread to write."""
+    first, last = share(word(args, 1) // 256, tid, nt)
+    z = splat(i32x16, 0)
+    a, b, c, d = z, z, z, z
+    for at in range(word(args, 0) + 256 * first, word(args, 0) + 256 * last, 256):
+        a = a ^ load(i32x16, at)
+        b = b ^ load(i32x16, at + 64)
+        c = c ^ load(i32x16, at + 128)
+        d = d ^ load(i32x16, at + 192)
+    store(word(args, 2) + 64 * tid, (a ^ b) ^ (c ^ d))
+    return 0
+
+
+@compiled
+def _clock(args: int, tid: int, nt: int) -> int:
+    """The counter that profiles are in (`Team.run`)."""
+    return cycles()  # type: ignore[no-any-return]
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """Entries: read, clock, and those of OPERATIONS."""
+    if entry in OPERATIONS:
+        return _chains(*OPERATIONS[entry])
+    return {"read": _read, "clock": _clock}[entry]  # type: ignore[no-any-return]

@@ -1,0 +1,91 @@
+"""mHC-lite: several residual streams, mixed by a doubly stochastic matrix (arXiv 2601.05732).
+
+Rows of x hold `streams` vectors of `ld` floats. The table (streams + 2 rows of `streams` float32) holds the mixing
+matrix, the weights a sublayer reads the streams with, and those its result is written back with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+
+from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.simd import f32x16, get, load, splat, store, zero
+
+MAX_STREAMS = 4
+
+
+@compiled
+def _weight(table: int, i: int) -> Any:
+    return splat(f32x16, get(types.float32, table + 4 * i))
+
+
+@compiled
+def _spread(args: int, tid: int, nt: int) -> int:
+    """Copy the first stream to the others. Arguments: count, x, ld, streams."""
+    x, ld, streams = word(args, 1), 4 * word(args, 2), word(args, 3)
+    first, last = share(get(types.int64, word(args, 0)), tid, nt)
+    for t in range(first, last):
+        row = x + ld * streams * t
+        for i in range(0, ld, 64):
+            for s in range(1, streams):
+                store(row + ld * s + i, load(f32x16, row + i))
+    return 0
+
+
+@compiled
+def _read(args: int, tid: int, nt: int) -> int:
+    """out[t] = sum of streams, weighted by row `streams` of the table. Arguments: count, x, ld, streams, table, out."""
+    x, ld, streams, table, out = word(args, 1), 4 * word(args, 2), word(args, 3), word(args, 4), word(args, 5)
+    first, last = share(get(types.int64, word(args, 0)), tid, nt)
+    for t in range(first, last):
+        for i in range(0, ld, 64):
+            acc = zero(f32x16)
+            for s in range(streams):
+                acc = acc + _weight(table, streams * streams + s) * load(f32x16, x + ld * (streams * t + s) + i)
+            store(out + ld * t + i, acc)
+    return 0
+
+
+@compiled
+def _write(args: int, tid: int, nt: int) -> int:
+    """streams = mix(streams) + write weights * y. Arguments: count, x, ld, streams, table, y, scratch, scratch bytes
+    a thread."""
+    x, ld, streams, table, y = word(args, 1), 4 * word(args, 2), word(args, 3), word(args, 4), word(args, 5)
+    old = word(args, 6) + word(args, 7) * tid
+    first, last = share(get(types.int64, word(args, 0)), tid, nt)
+    for t in range(first, last):
+        row = x + ld * streams * t
+        for i in range(0, ld, 64):
+            result = load(f32x16, y + ld * t + i)
+            for s in range(streams):
+                store(old + 64 * s, load(f32x16, row + ld * s + i))
+            for r in range(streams):
+                acc = zero(f32x16)
+                for s in range(streams):
+                    acc = acc + _weight(table, streams * r + s) * load(f32x16, old + 64 * s)
+                store(row + ld * r + i, acc + _weight(table, streams * (streams + 1) + r) * result)
+    return 0
+
+
+@compiled
+def _mean(args: int, tid: int, nt: int) -> int:
+    """The first stream becomes the mean of all. Arguments: count, x, ld, streams."""
+    x, ld, streams = word(args, 1), 4 * word(args, 2), word(args, 3)
+    share_of_one = splat(f32x16, types.float32(1.0) / types.float32(streams))
+    first, last = share(get(types.int64, word(args, 0)), tid, nt)
+    for t in range(first, last):
+        row = x + ld * streams * t
+        for i in range(0, ld, 64):
+            acc = zero(f32x16)
+            for s in range(streams):
+                acc = acc + load(f32x16, row + ld * s + i)
+            store(row + i, acc * share_of_one)
+    return 0
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """Entries: spread, read, write, mean."""
+    return {"spread": _spread, "read": _read, "write": _write, "mean": _mean}[entry]  # type: ignore[no-any-return]

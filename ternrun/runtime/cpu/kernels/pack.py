@@ -1,0 +1,180 @@
+"""Ternary tensors from their file's encoding to the layouts of `ternary.py` and `ternary_bytes.py`, by all threads.
+
+Runs once, at load. A code that is not ternary sets the status word; places that pad a chunk or a superblock are 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+
+from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.kernels import ternary, ternary_bytes
+from ternrun.runtime.cpu.simd import (
+    constant,
+    get,
+    i8x16,
+    i8x64,
+    i16x8,
+    i32x16,
+    lane,
+    load,
+    narrow,
+    put,
+    reinterpret,
+    shuffler,
+    total,
+    zero,
+)
+from ternrun.runtime.cpu.unpack import ROWS
+
+ZERO_DIGIT = 1
+ROWS_AT_ONCE = 32
+SPARE = 704  # bytes behind a row's digits that unpacking may write
+SWAR = 0x1 | 0x3 << 8 | 0x9 << 16  # three digit bytes times this hold 9 a + 3 b + c in their third byte
+
+
+@compiled
+def _fault(digits: int, n: int) -> Any:
+    """Whether one of n digits is 3."""
+    bad = zero(i8x16)
+    for i in range(0, n - 15, 16):
+        v = load(i8x16, digits + i)
+        bad = bad | (v & (v >> 1))
+    found = total(bad & 1)
+    for i in range(n // 16 * 16, n):
+        found += get(types.int8, digits + i) == 3
+    return found != 0
+
+
+@compiled
+def _silence(digits: int, cols: int, scales: int, group: int) -> None:
+    """Blocks whose scale is 0 hold zeros, whatever their codes say: then rows of one scale need no exception."""
+    for g in range(cols // group):
+        if get(types.float32, scales + 4 * g) == 0:
+            for i in range(group):
+                put(digits + g * group + i, types.uint8(ZERO_DIGIT))
+
+
+@compiled
+def _pad(digits: int, n: int) -> None:
+    """Zero digits behind a row."""
+    for i in range(16):
+        put(digits + n + i, types.uint8(ZERO_DIGIT))
+
+
+@compiled
+def _word_of(at: int, n: int) -> Any:
+    """n digits, at most nine, and zeros as one word of three indices."""
+    value, index = types.int64(0), types.int64(0)
+    for i in range(9):
+        digit = types.int64(get(types.uint8, at + i)) if i < n else types.int64(ZERO_DIGIT)
+        index = 3 * index + digit
+        if i % 3 == 2:
+            value |= index << (5 * (i // 3))
+            index = types.int64(0)
+    return types.uint16(value)
+
+
+def _thirds(first: int) -> tuple[int, ...]:
+    """Which bytes of 63 digits and a zero vector make seven 32-bit lanes: digits first .. first + 2 of each word, 0."""
+    return tuple(64 if k == 3 else 9 * w + first + k for w in range(7) for k in range(4)) + (64,) * 4
+
+
+_first_two = shuffler(i8x64, _thirds(0) + _thirds(3))
+_last = shuffler(i8x64, _thirds(6) + (64,) * 32)
+_up = constant(i32x16, (0,) * 8 + (5,) * 8)
+_low = shuffler(i32x16, tuple(range(8)), operands=1)
+_high = shuffler(i32x16, tuple(range(8, 16)), operands=1)
+
+
+@compiled
+def _seven_words(at: int, to: int) -> None:
+    """63 digits as seven words, 256 bytes apart."""
+    digits, nothing = load(i8x64, at), zero(i8x64)
+    two = (((reinterpret(i32x16, _first_two(digits, nothing)) * SWAR) >> 16) & 31) << _up()
+    one = (((reinterpret(i32x16, _last(digits, nothing)) * SWAR) >> 16) & 31) << 10
+    words = narrow(i16x8, _low(two) + _high(two) + _low(one))
+    for w in range(7):
+        put(to + 256 * w, lane(words, w))
+
+
+@compiled
+def _put_words(spots: int, n: int, chunk: int, words: int, dst: int, blocks: int, row: int) -> None:
+    """The words of 32 rows into [chunk][superblock][word][128 rows]: whole cache lines, as rows follow each other."""
+    for start in range(0, n, chunk):
+        inputs = min(chunk, n - start)
+        count = min(words, (inputs + 8) // 9)
+        to = dst + 256 * count * (row // ternary.SUPERBLOCK) + 2 * (row % ternary.SUPERBLOCK)
+        sevens = inputs // 63
+        for i in range(0, 7 * sevens, 7):
+            for r in range(ROWS_AT_ONCE):
+                _seven_words(get(types.int64, spots + 8 * r) + start + 9 * i, to + 256 * i + 2 * r)
+        for i in range(7 * sevens, count):
+            for r in range(ROWS_AT_ONCE):
+                at = get(types.int64, spots + 8 * r) + start + 9 * i
+                put(to + 256 * i + 2 * r, _word_of(at, min(9, inputs - 9 * i)))
+        dst += 256 * count * blocks
+
+
+@compiled
+def _put_bytes(spots: int, n: int, dst: int, row: int) -> None:
+    """The codes of 32 rows into [superblock of 32][16 inputs][4][8 rows x 4]."""
+    width = (n + 15) // 16 * 16
+    to = dst + 8 * width * (row // ternary_bytes.SUPERBLOCK)
+    for k in range(0, width, 16):
+        for r in range(ROWS_AT_ONCE):
+            digits = get(types.int64, spots + 8 * r) + k
+            for j in range(4):
+                code = 0
+                for i in range(4):
+                    code |= types.int64(get(types.uint8, digits + 4 * i + j)) << (2 * i)
+                put(to + 8 * k + 4 * r + j, types.uint8(code))
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """One kernel per encoding and layout: `pack.TQ2_0-words`, `pack.TQ2_0-bytes`."""
+    encoding, _, layout = entry.partition("-")
+    unpack = ROWS[encoding]
+    in_words = layout == "words"
+    groups = (ternary.SUPERBLOCK if in_words else ternary_bytes.SUPERBLOCK) // ROWS_AT_ONCE
+
+    @compiled
+    def row_digits(args: int, row: int, to: int) -> Any:
+        """Digits of one row, zeros behind them; a row beyond the matrix is all zeros. Returns where they begin."""
+        rows, cols, scales, group = word(args, 1), word(args, 2), word(args, 10), word(args, 11)
+        if row >= rows:
+            for i in range(cols):
+                put(to + i, types.uint8(ZERO_DIGIT))
+            _pad(to, cols)
+            return to
+        digits = unpack(word(args, 0), row, rows, cols, to)
+        if _fault(digits, cols):
+            put(word(args, 9), types.int64(1))
+        if scales:
+            _silence(digits, cols, scales + 4 * (cols // group) * row, group)
+        _pad(digits, cols)
+        return digits
+
+    @compiled
+    def pack(args: int, tid: int, nt: int) -> int:
+        """Arguments: source, rows, cols, destination, superblocks, chunk, words a chunk, scratch, scratch bytes a
+        thread,
+        status, scales where a block may have scale 0 (else 0), its columns a scale."""
+        cols, dst, blocks = word(args, 2), word(args, 3), word(args, 4)
+        spots = word(args, 7) + word(args, 8) * tid
+        room = (cols + SPARE) // 128 * 128 + 64  # an odd number of cache lines keeps rows off each other's cache sets
+        first, last = share(groups * blocks, tid, nt)
+        for part in range(first, last):
+            row = ROWS_AT_ONCE * part
+            for r in range(ROWS_AT_ONCE):
+                put(spots + 8 * r, row_digits(args, row + r, spots + 256 + room * r))
+            if in_words:
+                _put_words(spots, cols, word(args, 5), word(args, 6), dst, blocks, row)
+            else:
+                _put_bytes(spots, cols, dst, row)
+        return 0
+
+    return pack  # type: ignore[no-any-return]

@@ -1,0 +1,99 @@
+"""From float32 rows to the codes that the ternary kernels read: norm, then int8 per token.
+
+Quantization is BitNet's: s = 127 / max(max|x|, 1e-5), q = round-half-even(x * s) (arXiv 2402.17764).
+
+The output begins with the step 1 / s of every token (float32, `header` bytes), then a row of `stride` bytes a token:
+`words`: the codes as int16, zeros behind. `bytes`: as int8, zeros up to a multiple of 16, then each chunk's sum as
+int32.
+
+With one token every thread works for itself, in an area of its own and with no barrier after; else tokens are shared
+out and all threads read the first area.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+
+from ternrun.runtime.cpu.functions import inverse_rms, normalized
+from ternrun.runtime.cpu.jit import compiled, number, share, word
+from ternrun.runtime.cpu.simd import (
+    f32x16,
+    get,
+    i8x16,
+    i16x16,
+    i32x16,
+    largest,
+    load,
+    magnitude,
+    maximum,
+    narrow,
+    put,
+    round_even,
+    splat,
+    store,
+    to_int,
+    total,
+    widen,
+    zero,
+)  # fmt: skip
+
+f32 = types.float32
+
+
+@compiled
+def quantize_row(x: int, n: int, weight: int, eps: Any, q: int) -> Any:
+    """Quantize one row to int16 at `q` (n padded to 16), normed first unless eps < 0; returns the step 1 / s."""
+    inverse = f32(1.0) if eps < 0 else inverse_rms(x, n, eps)
+    vectors = (n + 15) // 16
+    peak = zero(f32x16)
+    for i in range(vectors):
+        peak = maximum(peak, magnitude(normalized(x, inverse, weight, i)))
+    s = f32(127.0) / max(largest(peak), f32(1e-5))
+    for i in range(vectors):
+        code = to_int(i32x16, round_even(normalized(x, inverse, weight, i) * splat(f32x16, s)))
+        store(q + 32 * i, narrow(i16x16, code))
+    return f32(1.0) / s
+
+
+@compiled
+def _words(q: int, n: int, chunk: int, out: int) -> None:
+    for i in range(0, n, 16):
+        store(out + 2 * i, load(i16x16, q + 2 * i))
+
+
+@compiled
+def _bytes(q: int, n: int, chunk: int, out: int) -> None:
+    for i in range(0, n, 16):
+        store(out + i, narrow(i8x16, load(i16x16, q + 2 * i)))
+    sums = out + (n + 15) // 16 * 16
+    for c in range((n + chunk - 1) // chunk):
+        acc = zero(i32x16)
+        for i in range(c * chunk, min(n, (c + 1) * chunk), 16):
+            acc = acc + widen(i32x16, load(i16x16, q + 2 * i))
+        put(sums + 4 * c, types.int32(total(acc)))
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """Entries: words, bytes."""
+    finish = {"words": _words, "bytes": _bytes}[entry]
+
+    @compiled
+    def prepare(args: int, tid: int, nt: int) -> int:
+        """Arguments: count, x, ldx, n, weight or 0, eps (< 0: no norm), out, bytes a thread, header, stride, chunk,
+        scratch,
+        scratch bytes a thread."""
+        tokens, x, ldx, n = get(types.int64, word(args, 0)), word(args, 1), 4 * word(args, 2), word(args, 3)
+        out, q = word(args, 6), word(args, 11) + word(args, 12) * tid
+        first, last = share(tokens, tid, nt)
+        if tokens == 1:
+            out += word(args, 7) * tid
+            first, last = 0, 1
+        for t in range(first, last):
+            put(out + 4 * t, quantize_row(x + ldx * t, n, word(args, 4), number(args, 5), q))
+            finish(q, n, word(args, 10), out + word(args, 8) + word(args, 9) * t)
+        return 0
+
+    return prepare  # type: ignore[no-any-return]

@@ -1,0 +1,303 @@
+"""The exact head from half its bytes: an 8-bit copy screens all rows, the few that can still matter are computed
+exactly.
+
+For row i with codes W' (one step a row) and error norm |W_i - W'_i|, Cauchy-Schwarz bounds the copy's fault:
+|W_i x - W'_i x'| <= |W_i - W'_i| |x| + |W_i| |x - x'|, plus the rounding of both sums. A row whose upper bound is below
+the k-th largest lower bound is not among the k largest; every other row is computed as `linear.*` would compute it.
+
+x' has 15 bits: two int8 planes, 128 high + low. Rows lie sixteen by sixteen, [block][4 inputs][16 rows][4] as codes
++ 128
+(AVX-512 VNNI multiplies unsigned by signed bytes).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+
+from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.dequantize import ROWS
+from ternrun.runtime.cpu.jit import compiled, number, share, word
+from ternrun.runtime.cpu.simd import (
+    f32x16,
+    fma,
+    get,
+    i8x16,
+    i32x4,
+    i32x16,
+    iota,
+    lane,
+    largest,
+    load,
+    magnitude,
+    maximum,
+    narrow,
+    put,
+    reinterpret,
+    round_even,
+    splat,
+    store,
+    to_float,
+    to_int,
+    total,
+    where_less,
+    zero,
+)  # fmt: skip
+from ternrun.runtime.cpu.x86 import dot_bytes
+
+f32 = types.float32
+BLOCK = 16
+HEADER = layout.SCREEN_HEADER
+STEP, NORM, LOSS, HIGH_SUM, LOW_SUM = (
+    0,
+    4,
+    8,
+    12,
+    16,
+)  # of a prepared row: x' = STEP * (128 high + low); NORM = |x|, LOSS = |x - x'|
+ROUNDING = 2.0**-22  # relative, an input: both sums round once an input, and the bounds themselves a few times
+
+
+@compiled
+def _square_norm(x: int, n: int) -> Any:
+    acc = zero(f32x16)
+    for i in range(0, 4 * n, 64):
+        v = load(f32x16, x + i)
+        acc = fma(v, v, acc)
+    return total(acc)
+
+
+@compiled
+def _peak(x: int, n: int) -> Any:
+    peak = zero(f32x16)
+    for i in range(0, 4 * n, 64):
+        peak = maximum(peak, magnitude(load(f32x16, x + i)))
+    return max(largest(peak), f32(1e-30))
+
+
+def _make_copy(decode: Any) -> Callable[..., Any]:
+    @compiled
+    def copy(args: int, tid: int, nt: int) -> int:
+        """Fill the 8-bit copy.
+
+        Arguments: weights, bytes a row, rows, columns (padded), codes, steps, error norms, norms, scratch, bytes a
+        thread.
+        """
+        stride, rows, n = word(args, 1), word(args, 2), word(args, 3)
+        w = word(args, 8) + word(args, 9) * tid
+        first, last = share((rows + BLOCK - 1) // BLOCK, tid, nt)
+        for row in range(BLOCK * first, min(BLOCK * last, rows)):
+            decode(word(args, 0) + stride * row, 0, n, w)
+            step = _peak(w, n) / f32(127.0)
+            inverse, wide, error = splat(f32x16, f32(1.0) / step), splat(f32x16, step), zero(f32x16)
+            to = word(args, 4) + BLOCK * n * (row // BLOCK) + 4 * (row % BLOCK)
+            for i in range(0, n, 16):
+                v = load(f32x16, w + 4 * i)
+                q = round_even(v * inverse)
+                e = v - q * wide
+                error = fma(e, e, error)
+                codes = reinterpret(i32x4, narrow(i8x16, to_int(i32x16, q) + 128))
+                for j in range(4):
+                    put(to + 16 * (i + 4 * j), lane(codes, j))
+            put(word(args, 5) + 4 * row, step)
+            put(word(args, 6) + 4 * row, f32(math.sqrt(total(error))))
+            put(word(args, 7) + 4 * row, f32(math.sqrt(_square_norm(w, n))))
+        return 0
+
+    return copy  # type: ignore[no-any-return]
+
+
+@compiled
+def _prepare(args: int, tid: int, nt: int) -> int:
+    """Split rows of x into two int8 planes. Arguments: count, x, ldx, columns (padded), out, bytes a row.
+
+    A row: HEADER bytes, the high plane, the low plane.
+    """
+    n = word(args, 3)
+    first, last = share(get(types.int64, word(args, 0)), tid, nt)
+    for t in range(first, last):
+        x, out = word(args, 1) + 4 * word(args, 2) * t, word(args, 4) + word(args, 5) * t
+        step = _peak(x, n) / f32(16256.0)
+        inverse, wide, loss = splat(f32x16, f32(1.0) / step), splat(f32x16, step), zero(f32x16)
+        high_sum, low_sum = zero(i32x16), zero(i32x16)
+        for i in range(0, n, 16):
+            v = load(f32x16, x + 4 * i)
+            rounded = round_even(v * inverse)
+            e = v - rounded * wide
+            loss = fma(e, e, loss)
+            q = to_int(i32x16, rounded)
+            high = ((q + (64 + (1 << 20))) >> 7) - (1 << 13)  # a shift of signed numbers, made positive first
+            low = q - (high << 7)
+            store(out + HEADER + i, narrow(i8x16, high))
+            store(out + HEADER + n + i, narrow(i8x16, low))
+            high_sum, low_sum = high_sum + high, low_sum + low
+        put(out + STEP, step)
+        put(out + NORM, f32(math.sqrt(_square_norm(x, n))))
+        put(out + LOSS, f32(math.sqrt(total(loss))))
+        put(out + HIGH_SUM, types.int32(128 * total(high_sum)))
+        put(out + LOW_SUM, types.int32(128 * total(low_sum)))
+    return 0
+
+
+@compiled
+def _planes(codes: int, n: int, x: int) -> Any:
+    """Sixteen rows against both planes of one x: codes times high, codes times low. Two sums each hide the latency."""
+    a, b, c, d = zero(i32x16), zero(i32x16), zero(i32x16), zero(i32x16)
+    high, low = x + HEADER, x + HEADER + n
+    for i in range(0, n, 8):
+        w, v = load(i32x16, codes + 16 * i), load(i32x16, codes + 16 * i + 64)
+        a = dot_bytes(a, w, splat(i32x16, get(types.int32, high + i)))
+        b = dot_bytes(b, w, splat(i32x16, get(types.int32, low + i)))
+        c = dot_bytes(c, v, splat(i32x16, get(types.int32, high + i + 4)))
+        d = dot_bytes(d, v, splat(i32x16, get(types.int32, low + i + 4)))
+    return a + c, b + d
+
+
+@compiled
+def _planes4(codes: int, n: int, x: int, stride: int) -> Any:
+    """The same for four x, `stride` bytes apart."""
+    z = zero(i32x16)
+    a, b, c, d, e, f, g, h = z, z, z, z, z, z, z, z
+    high = x + HEADER
+    for i in range(0, n, 4):
+        w = load(i32x16, codes + 16 * i)
+        a = dot_bytes(a, w, splat(i32x16, get(types.int32, high + i)))
+        b = dot_bytes(b, w, splat(i32x16, get(types.int32, high + n + i)))
+        c = dot_bytes(c, w, splat(i32x16, get(types.int32, high + stride + i)))
+        d = dot_bytes(d, w, splat(i32x16, get(types.int32, high + stride + n + i)))
+        e = dot_bytes(e, w, splat(i32x16, get(types.int32, high + 2 * stride + i)))
+        f = dot_bytes(f, w, splat(i32x16, get(types.int32, high + 2 * stride + n + i)))
+        g = dot_bytes(g, w, splat(i32x16, get(types.int32, high + 3 * stride + i)))
+        h = dot_bytes(h, w, splat(i32x16, get(types.int32, high + 3 * stride + n + i)))
+    return a, b, c, d, e, f, g, h
+
+
+@compiled
+def _bound(args: int, row: int, x: int) -> Any:
+    """How far the copies of sixteen rows can be off for this x."""
+    norm, loss = get(types.float32, x + NORM), get(types.float32, x + LOSS)
+    slack = loss + norm * f32(ROUNDING) * f32(word(args, 4))
+    errors, norms = load(f32x16, word(args, 7) + 4 * row), load(f32x16, word(args, 8) + 4 * row)
+    return (errors * splat(f32x16, norm) + norms * splat(f32x16, slack)) * splat(f32x16, f32(1.0001))
+
+
+@compiled
+def _note(args: int, t: int, block: int, x: int, high: Any, low: Any) -> None:
+    """Keep sixteen approximate logits, and the largest of their lower bounds."""
+    row = BLOCK * block
+    high = to_float(f32x16, high - splat(i32x16, get(types.int32, x + HIGH_SUM)))
+    low = to_float(f32x16, low - splat(i32x16, get(types.int32, x + LOW_SUM)))
+    scale = load(f32x16, word(args, 6) + 4 * row) * splat(f32x16, get(types.float32, x + STEP) * number(args, 14))
+    value = fma(high, splat(f32x16, f32(128.0)), low) * scale
+    store(word(args, 9) + 4 * (word(args, 10) * t + row), value)
+    lower = value - _bound(args, row, x) * splat(f32x16, abs(number(args, 14)))
+    valid = splat(i32x16, word(args, 3) - row)
+    lower = where_less(iota(i32x16), valid, lower, splat(f32x16, f32(-math.inf)))
+    put(word(args, 11) + 4 * (word(args, 12) * t + block), largest(lower))
+
+
+@compiled
+def _scan(args: int, tid: int, nt: int) -> int:
+    """Approximate logits of all rows.
+
+    Arguments: count, prepared x, bytes a row of it, rows, columns (padded), codes, steps, error norms, norms,
+    logits, ld, block peaks, ld, bars, scale of the matrix.
+    """
+    tokens, stride, n = get(types.int64, word(args, 0)), word(args, 2), word(args, 4)
+    first, last = share((word(args, 3) + BLOCK - 1) // BLOCK, tid, nt)
+    for block in range(first, last):
+        codes = word(args, 5) + BLOCK * n * block
+        for t in range(0, tokens - 3, 4):
+            x = word(args, 1) + stride * t
+            a, b, c, d, e, f, g, h = _planes4(codes, n, x, stride)
+            _note(args, t, block, x, a, b)
+            _note(args, t + 1, block, x + stride, c, d)
+            _note(args, t + 2, block, x + 2 * stride, e, f)
+            _note(args, t + 3, block, x + 3 * stride, g, h)
+        for t in range(tokens // 4 * 4, tokens):
+            x = word(args, 1) + stride * t
+            a, b = _planes(codes, n, x)
+            _note(args, t, block, x, a, b)
+    return 0
+
+
+@compiled
+def _kth_largest(peaks: int, n: int, k: int, heap: int) -> Any:
+    """The k-th largest of n floats, with the k largest so far kept sorted at `heap`; -inf where there are fewer."""
+    lowest = f32(-math.inf)
+    for i in range(k):
+        put(heap + 4 * i, lowest)
+    for i in range(n):
+        value = get(types.float32, peaks + 4 * i)
+        if value > get(types.float32, heap + 4 * (k - 1)):
+            j = k - 1
+            while j > 0 and get(types.float32, heap + 4 * (j - 1)) < value:
+                put(heap + 4 * j, get(types.float32, heap + 4 * (j - 1)))
+                j -= 1
+            put(heap + 4 * j, value)
+    return get(types.float32, heap + 4 * (k - 1))
+
+
+@compiled
+def _select(args: int, tid: int, nt: int) -> int:
+    """The bar of each row of logits: the k-th largest lower bound, k = keep[t]; the k largest logits reach it.
+
+    Arguments: count, keep (int32), block peaks, ld, blocks, bars (float32), scratch, bytes a thread.
+    """
+    for t in range(tid, get(types.int64, word(args, 0)), nt):
+        keep, blocks = types.int64(get(types.int32, get(types.int64, word(args, 1)) + 4 * t)), word(args, 4)
+        bar = f32(-math.inf)
+        if 0 < keep < blocks and keep <= layout.SCREEN_KEEP:
+            heap = word(args, 6) + word(args, 7) * tid
+            bar = _kth_largest(word(args, 2) + 4 * word(args, 3) * t, blocks, keep, heap)
+        put(word(args, 5) + 4 * t, bar)
+    return 0
+
+
+@compiled
+def _dot(w: int, x: int, n: int) -> Any:
+    """One output, summed exactly as `linear.*` sums it."""
+    acc = zero(f32x16)
+    for i in range(0, 4 * n, 64):
+        acc = fma(load(f32x16, w + i), load(f32x16, x + i), acc)
+    return total(acc)
+
+
+def _make_exact(decode: Any) -> Callable[..., Any]:
+    @compiled
+    def exact(args: int, tid: int, nt: int) -> int:
+        """Rows whose upper bound reaches the bar are computed, the others become -inf.
+
+        Arguments: as `scan`, then weights, bytes a row, x, ldx, scratch, bytes a thread.
+        """
+        rows, n, scale = word(args, 3), word(args, 4), number(args, 14)
+        scratch = word(args, 19) + word(args, 20) * tid
+        first, last = share((rows + BLOCK - 1) // BLOCK, tid, nt)
+        for t in range(get(types.int64, word(args, 0))):
+            x, prepared = word(args, 17) + 4 * word(args, 18) * t, word(args, 1) + word(args, 2) * t
+            bar = get(types.float32, word(args, 13) + 4 * t)
+            for block in range(first, last):
+                row = BLOCK * block
+                at = word(args, 9) + 4 * (word(args, 10) * t + row)
+                upper = load(f32x16, at) + _bound(args, row, prepared) * splat(f32x16, abs(scale))
+                store(at, splat(f32x16, f32(-math.inf)))
+                if largest(upper) < bar:
+                    continue
+                for r in range(min(BLOCK, rows - row)):
+                    if not lane(upper, r) < bar:
+                        decode(word(args, 15) + word(args, 16) * (row + r), 0, n, scratch)
+                        put(at + 4 * r, _dot(scratch, x, n) * scale)
+        return 0
+
+    return exact  # type: ignore[no-any-return]
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """Entries: prepare, scan, select, and for each encoding copy-X and exact-X."""
+    what, _, encoding = entry.partition("-")
+    if encoding:
+        return (_make_copy if what == "copy" else _make_exact)(ROWS[encoding])
+    return {"prepare": _prepare, "scan": _scan, "select": _select}[what]  # type: ignore[no-any-return]

@@ -1,0 +1,263 @@
+"""y = W x for ternary weights by table lookup (AVX-512): three weights are one index into the 27 sums of their inputs.
+
+A word of 16 bits holds three indices; one `vpermw` looks up 32 rows at once and a shift brings up the next index.
+int16 sums hold for a chunk of at most 258 inputs, then widen: to int32 where a row has one scale (`rows`), or to
+float32 times the chunk's scale where every block has its own (`blocks`). All sums are exact; each output is
+float32(sum) * scale, then times the token's step, whatever the tile or the thread. Codes lie as `pack.py` writes them:
+[chunk][superblock of 128 rows][word][4][32 rows].
+
+Tables are built by every thread for itself, a chunk and a tile of tokens at a time, and stay in L1: sharing them costs
+more in cache traffic between cores than building them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+
+from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.simd import (
+    constant,
+    f32x16,
+    get,
+    i16x32,
+    i32x16,
+    lane,
+    load,
+    put,
+    shuffler,
+    splat,
+    store,
+    to_float,
+    widen,
+    zero,
+)  # fmt: skip
+from ternrun.runtime.cpu.x86 import lookup
+
+SUPERBLOCK = 128  # rows: four vectors of 32
+TILE = 4  # tokens of a full tile: 16 sums, 4 words, and tables of 21 KB, which stay in L1; those of six tokens do not
+BATCH = layout.TERNARY_TOKENS
+SEGMENT = 5  # words that describe one matrix: codes, scales, rows, superblocks, output column
+_low = shuffler(i16x32, tuple(range(16)), operands=1)
+_high = shuffler(i16x32, tuple(range(16, 32)), operands=1)
+
+
+_first = constant(i16x32, tuple(i // 9 - 1 if i < 27 else 0 for i in range(32)))
+_second = constant(i16x32, tuple(i // 3 % 3 - 1 if i < 27 else 0 for i in range(32)))
+_third = constant(i16x32, tuple(i % 3 - 1 if i < 27 else 0 for i in range(32)))
+
+
+@compiled
+def tile_width(tokens: int) -> Any:
+    """Tokens that the next tile has room for, when so many are left."""
+    return tokens if tokens < 3 else TILE
+
+
+@compiled
+def build_tables(q: int, stride: int, groups: int, tables: int, tokens: int, width: int) -> None:
+    """Tables of `tokens` rows of int16 codes, `stride` bytes apart, as [group][width][32].
+
+    Entry 9 a + 3 b + c of a group is (a-1) q0 + (b-1) q1 + (c-1) q2.
+    """
+    for g in range(groups):
+        for t in range(tokens):
+            at = q + stride * t + 6 * g
+            a = splat(i16x32, get(types.int16, at)) * _first()
+            b = splat(i16x32, get(types.int16, at + 2)) * _second()
+            c = splat(i16x32, get(types.int16, at + 4)) * _third()
+            store(tables + 64 * (width * g + t), a + b + c)
+
+
+@compiled
+def _look(acc: Any, w: Any, table: Any) -> Any:
+    """Four row vectors against one table."""
+    return (
+        acc[0] + lookup(w[0], table),
+        acc[1] + lookup(w[1], table),
+        acc[2] + lookup(w[2], table),
+        acc[3] + lookup(w[3], table),
+    )
+
+
+@compiled
+def _next(w: Any) -> Any:
+    """Bring up the next index of each word."""
+    return (w[0] >> 5, w[1] >> 5, w[2] >> 5, w[3] >> 5)
+
+
+@compiled
+def _load4(at: int) -> Any:
+    return (load(i16x32, at), load(i16x32, at + 64), load(i16x32, at + 128), load(i16x32, at + 192))
+
+
+@compiled
+def _group1(sums: Any, w: Any, tables: int) -> Any:
+    """128 rows, three inputs, one token."""
+    return (_look(sums[0], w, load(i16x32, tables)),)
+
+
+@compiled
+def _group2(sums: Any, w: Any, tables: int) -> Any:
+    return _look(sums[0], w, load(i16x32, tables)), _look(sums[1], w, load(i16x32, tables + 64))
+
+
+@compiled
+def _group4(sums: Any, w: Any, tables: int) -> Any:
+    return (
+        _look(sums[0], w, load(i16x32, tables)),
+        _look(sums[1], w, load(i16x32, tables + 64)),
+        _look(sums[2], w, load(i16x32, tables + 128)),
+        _look(sums[3], w, load(i16x32, tables + 192)),
+    )
+
+
+def _make_tile(group: Any, width: int) -> Any:
+    @compiled
+    def tile(codes: int, tables: int, words: int, zeros: Any) -> Any:
+        """128 rows, one chunk, `width` tokens: for each token four int16 vectors of sums."""
+        sums = zeros
+        for i in range(words):
+            w = _load4(codes + 256 * i)
+            sums = group(sums, w, tables + 192 * width * i)
+            w = _next(w)
+            sums = group(sums, w, tables + 192 * width * i + 64 * width)
+            sums = group(sums, _next(w), tables + 192 * width * i + 128 * width)
+        return sums
+
+    return tile
+
+
+_tile1, _tile2, _tile4 = (_make_tile(g, n) for g, n in ((_group1, 1), (_group2, 2), (_group4, 4)))
+
+
+@compiled
+def _rows_flush(acc: int, half: Any, scales: int, fresh: bool) -> None:
+    value = widen(i32x16, half)
+    store(acc, value if fresh else load(i32x16, acc) + value)
+
+
+@compiled
+def _blocks_flush(acc: int, half: Any, scales: int, fresh: bool) -> None:
+    value = to_float(f32x16, widen(i32x16, half)) * load(f32x16, scales)
+    store(acc, value if fresh else load(f32x16, acc) + value)
+
+
+@compiled
+def _rows_value(acc: int, scales: int) -> Any:
+    return to_float(f32x16, load(i32x16, acc)) * load(f32x16, scales)
+
+
+@compiled
+def _blocks_value(acc: int, scales: int) -> Any:
+    return load(f32x16, acc)
+
+
+@compiled
+def emit(value: Any, out: int, rows: int, add: int) -> None:
+    """Store (or add) up to 16 outputs; lanes beyond `rows` belong to someone else."""
+    if rows >= 16:
+        store(out, load(f32x16, out) + value if add else value)
+        return
+    for r in range(rows):
+        at = out + 4 * r
+        put(at, get(types.float32, at) + lane(value, r) if add else lane(value, r))
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """Entries: rows, blocks."""
+    flush = {"rows": _rows_flush, "blocks": _blocks_flush}[entry]
+    value_of = {"rows": _rows_value, "blocks": _blocks_value}[entry]
+    by_block = entry == "blocks"
+
+    @compiled
+    def flush4(acc: int, sums: Any, scales: int, fresh: bool) -> None:
+        """Add 128 rows of int16 sums to the accumulator (512 bytes, like the rows' scales)."""
+        flush(acc, _low(sums[0]), scales, fresh)
+        flush(acc + 64, _high(sums[0]), scales + 64, fresh)
+        flush(acc + 128, _low(sums[1]), scales + 128, fresh)
+        flush(acc + 192, _high(sums[1]), scales + 192, fresh)
+        flush(acc + 256, _low(sums[2]), scales + 256, fresh)
+        flush(acc + 320, _high(sums[2]), scales + 320, fresh)
+        flush(acc + 384, _low(sums[3]), scales + 384, fresh)
+        flush(acc + 448, _high(sums[3]), scales + 448, fresh)
+
+    @compiled
+    def superblock(
+        codes: int, tables: int, words: int, width: int, acc: int, ld: int, scales: int, fresh: bool
+    ) -> None:
+        """128 rows and one chunk for a tile of `width` tokens."""
+        z = zero(i16x32)
+        row = (z, z, z, z)
+        if width == 1:
+            flush4(acc, _tile1(codes, tables, words, (row,))[0], scales, fresh)
+        elif width == 2:
+            a, b = _tile2(codes, tables, words, (row, row))
+            flush4(acc, a, scales, fresh)
+            flush4(acc + ld, b, scales, fresh)
+        else:
+            a, b, c, d = _tile4(codes, tables, words, (row, row, row, row))
+            flush4(acc, a, scales, fresh)
+            flush4(acc + ld, b, scales, fresh)
+            flush4(acc + 2 * ld, c, scales, fresh)
+            flush4(acc + 3 * ld, d, scales, fresh)
+
+    @compiled
+    def multiply(args: int, segment: int, first: int, last: int, q: int, tokens: int, acc: int, tables: int) -> None:
+        """Superblocks first..last of one matrix against up to BATCH tokens; sums to acc[token][row of this part]."""
+        stride, n, chunk, words, ld = word(args, 4), word(args, 5), word(args, 6), word(args, 7), 4 * word(args, 12)
+        codes, scales, blocks = word(segment, 0), word(segment, 1), word(segment, 3)
+        for start in range(0, n, chunk):
+            count = min(words, (n - start + 8) // 9)
+            for t in range(0, tokens, TILE):
+                width, left = tile_width(tokens - t), min(TILE, tokens - t)
+                build_tables(q + stride * t + 2 * start, stride, 3 * count, tables, left, width)
+                for s in range(first, last):
+                    here = acc + ld * t + 512 * (s - first)
+                    superblock(codes + 256 * count * s, tables, count, width, here, ld, scales + 512 * s, start == 0)
+            codes += 256 * count * blocks
+            if by_block:
+                scales += 512 * blocks
+
+    @compiled
+    def finish(args: int, segment: int, first: int, last: int, steps: int, begin: int, tokens: int, acc: int) -> None:
+        """Sums to outputs, for the same part and the tokens from `begin` on."""
+        ldo, add, ld = 4 * word(args, 9), word(args, 10), 4 * word(args, 12)
+        out, scales, rows = word(args, 8) + ldo * begin, word(segment, 1), word(segment, 2)
+        for t in range(tokens):
+            step = splat(f32x16, get(types.float32, steps + 4 * (begin + t)))
+            for row in range(SUPERBLOCK * first, min(rows, SUPERBLOCK * last), 16):
+                value = value_of(acc + ld * t + 4 * (row - SUPERBLOCK * first), scales + 4 * row) * step
+                emit(value, out + ldo * t + 4 * (word(segment, 4) + row), rows - row, add)
+
+    @compiled
+    def ternary(args: int, tid: int, nt: int) -> int:
+        """Up to three matrices that read the same input, as one range of superblocks shared out to the threads.
+
+        Arguments: count, prepared input, its bytes a thread, header, bytes a token, n, chunk, words a chunk, out,
+        ldo, add,
+        accumulator, its floats a token, matrices, scratch, scratch bytes a thread, then SEGMENT words for each matrix.
+        """
+        tokens, prepared, segments = get(types.int64, word(args, 0)), word(args, 1), args + 8 * 16
+        if tokens == 1:
+            prepared += word(args, 2) * tid
+        total = 0
+        for m in range(word(args, 13)):
+            total += word(segments, SEGMENT * m + 3)
+        first, last = share(total, tid, nt)
+        acc, tables = word(args, 11) + 512 * first, word(args, 14) + word(args, 15) * tid
+        before = 0
+        for m in range(word(args, 13)):
+            segment = segments + 8 * SEGMENT * m
+            low, high = max(first - before, 0), min(last - before, word(segment, 3))
+            for t in range(0, tokens if low < high else 0, BATCH):
+                count = min(BATCH, tokens - t)
+                q = prepared + word(args, 3) + word(args, 4) * t
+                multiply(args, segment, low, high, q, count, acc, tables)
+                finish(args, segment, low, high, prepared, t, count, acc)
+            before += word(segment, 3)
+        return 0
+
+    return ternary  # type: ignore[no-any-return]

@@ -1,0 +1,145 @@
+"""y = W x for ternary weights by byte multiply-add: AVX2's `vpmaddubsw`, or the same integers on any CPU.
+
+Codes are trit + 1, two bits each; the sum of the inputs is taken off at the end. Eight rows by sixteen inputs make 32
+bytes: byte 4 r + j holds, in bits 2 i, the code of row r and input 4 i + j. They lie as `pack.py` writes them:
+[superblock of 32 rows][16 inputs][4][32 bytes]. Results equal `ternary.py`'s bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+
+from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.simd import (
+    VecType,
+    get,
+    i8x32,
+    i16x16,
+    i32x8,
+    lane,
+    load,
+    put,
+    reinterpret,
+    splat,
+    store,
+    to_float,
+    zero,
+)  # fmt: skip
+from ternrun.runtime.cpu.x86 import add_pairs, multiply_add_bytes
+
+f32 = types.float32
+f32x8 = VecType("f", 32, 8)
+SUPERBLOCK = 32
+SEGMENT = 5
+
+
+@compiled
+def _madd(acc: Any, w: Any, q: Any) -> Any:
+    """Four vectors of eight rows against four inputs."""
+    return (
+        acc[0] + multiply_add_bytes(w[0] & 3, q),
+        acc[1] + multiply_add_bytes(w[1] & 3, q),
+        acc[2] + multiply_add_bytes(w[2] & 3, q),
+        acc[3] + multiply_add_bytes(w[3] & 3, q),
+    )
+
+
+@compiled
+def _four_inputs(q: int) -> Any:
+    return reinterpret(i8x32, splat(i32x8, get(types.int32, q)))
+
+
+@compiled
+def _next(w: Any) -> Any:
+    return (w[0] >> 2, w[1] >> 2, w[2] >> 2, w[3] >> 2)
+
+
+@compiled
+def _run(codes: int, q: int, steps: int) -> Any:
+    """32 rows by 16 * steps inputs (at most 256: 128 products of 2 * 127 fit int16): four i32x8."""
+    z = zero(i16x16)
+    acc = (z, z, z, z)
+    for i in range(steps):
+        at = codes + 128 * i
+        w = (load(i8x32, at), load(i8x32, at + 32), load(i8x32, at + 64), load(i8x32, at + 96))
+        acc = _madd(acc, w, _four_inputs(q + 16 * i))
+        w = _next(w)
+        acc = _madd(acc, w, _four_inputs(q + 16 * i + 4))
+        w = _next(w)
+        acc = _madd(acc, w, _four_inputs(q + 16 * i + 8))
+        w = _next(w)
+        acc = _madd(acc, w, _four_inputs(q + 16 * i + 12))
+    return add_pairs(acc[0]), add_pairs(acc[1]), add_pairs(acc[2]), add_pairs(acc[3])
+
+
+@compiled
+def _emit(value: Any, out: int, rows: int, add: int) -> None:
+    if rows >= 8:
+        store(out, load(f32x8, out) + value if add else value)
+        return
+    for r in range(rows):
+        at = out + 4 * r
+        put(at, get(types.float32, at) + lane(value, r) if add else lane(value, r))
+
+
+@compiled
+def _chunk(codes: int, q: int, inputs: int) -> Any:
+    """32 rows by one chunk of any length: four i32x8."""
+    z = zero(i32x8)
+    a, b, c, d = z, z, z, z
+    steps = (inputs + 15) // 16
+    for i in range(0, steps, 16):
+        e, f, g, h = _run(codes + 128 * i, q + 16 * i, min(16, steps - i))
+        a, b, c, d = a + e, b + f, c + g, d + h
+    return a, b, c, d
+
+
+@compiled
+def _product(args: int, segment: int, s: int, prepared: int, t: int) -> None:
+    """Superblock s of one matrix against token t."""
+    n, chunk = word(args, 5), word(args, 6)
+    blocks, width = word(segment, 3), (n + 15) // 16 * 16
+    codes, q = word(segment, 0) + 8 * width * s, prepared + word(args, 3) + word(args, 4) * t
+    z = zero(f32x8)
+    a, b, c, d = z, z, z, z
+    for k in range((n + chunk - 1) // chunk):
+        e, f, g, h = _chunk(codes + 8 * chunk * k, q + chunk * k, min(chunk, n - chunk * k))
+        less = splat(i32x8, get(types.int32, q + width + 4 * k))
+        scales = word(segment, 1) + 4 * SUPERBLOCK * (blocks * k + s)
+        a = a + to_float(f32x8, e - less) * load(f32x8, scales)
+        b = b + to_float(f32x8, f - less) * load(f32x8, scales + 32)
+        c = c + to_float(f32x8, g - less) * load(f32x8, scales + 64)
+        d = d + to_float(f32x8, h - less) * load(f32x8, scales + 96)
+    step, rows, add = (
+        splat(f32x8, get(types.float32, prepared + 4 * t)),
+        word(segment, 2) - SUPERBLOCK * s,
+        word(args, 10),
+    )
+    at = word(args, 8) + 4 * (word(args, 9) * t + word(segment, 4) + SUPERBLOCK * s)
+    _emit(a * step, at, rows, add)
+    _emit(b * step, at + 32, rows - 8, add)
+    _emit(c * step, at + 64, rows - 16, add)
+    _emit(d * step, at + 96, rows - 24, add)
+
+
+@compiled
+def ternary(args: int, tid: int, nt: int) -> int:
+    """Arguments as in `ternary.py`; matrices with a scale a row have one chunk."""
+    tokens, prepared, segments = get(types.int64, word(args, 0)), word(args, 1), args + 8 * 16
+    if tokens == 1:
+        prepared += word(args, 2) * tid
+    for m in range(word(args, 13)):
+        segment = segments + 8 * SEGMENT * m
+        first, last = share(word(segment, 3), tid, nt)
+        for s in range(first, last):
+            for t in range(tokens):
+                _product(args, segment, s, prepared, t)
+    return 0
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """Entries: any (one scale a row, or one a chunk)."""
+    return {"any": ternary}[entry]  # type: ignore[no-any-return]

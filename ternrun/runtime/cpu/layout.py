@@ -1,0 +1,35 @@
+"""Where things lie in the memory that Python fills and kernels read: byte offsets, in one place for both sides."""
+
+from __future__ import annotations
+
+MAX_THREADS = 62
+
+#: The team's block. Cells that threads write at once stand on cache lines of their own; `parked` has one line a worker:
+#: its flag, then the last generation it ran.
+TEAM = {
+    "program": 0, "count": 8, "state": 16, "yield": 24, "profile": 32, "stop": 40,
+    "arrived": 128, "passed": 256, "generation": 384, "parked": 512,
+}  # fmt: skip
+TEAM_BYTES = TEAM["parked"] + 64 * (MAX_THREADS + 1)
+
+#: One call of a program: the kernel's address, the fewest tokens of a step that need a barrier after it, its arguments.
+RECORD = 320
+RECORD_ARGS = (RECORD - 16) // 8
+
+#: Tokens that the ternary kernels take at once, so that their sums stay in L2.
+TERNARY_TOKENS = 32
+
+#: What changes from step to step: counts and the addresses of int32 arrays (see `backend.Batch`).
+STATE = {
+    "tokens": 0, "outputs": 8, "ids": 16, "positions": 24, "slots": 32, "tables": 40, "table_stride": 48, "wanted": 56,
+    "keep": 64,
+}  # fmt: skip
+STATE_BYTES = 72
+
+#: Tokens of one KV block: one f32x16 of scores.
+KV_BLOCK = 16
+
+#: Screening of the head (`kernels/screen.py`): bytes before a prepared row, and the most logits it may be asked to
+#: keep.
+SCREEN_HEADER = 64
+SCREEN_KEEP = 1024

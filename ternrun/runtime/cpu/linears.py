@@ -1,0 +1,146 @@
+"""Matrix products of a step: which kernels multiply which weights, and what they need prepared.
+
+Ternary matrices that read the same input share one prepared copy of it and one kernel call; ordinary ones read the
+(normed) float32 rows themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.runtime.cpu.layout import TERNARY_TOKENS
+from ternrun.runtime.cpu.matrix import Plain, Ternary
+from ternrun.runtime.cpu.memory import address, aligned, round_up
+from ternrun.runtime.cpu.program import ALWAYS, NEVER, Program, Scratch
+from ternrun.runtime.encodings import ENCODINGS
+from ternrun.runtime.weights import Tensor
+
+Matrix = Plain | Ternary
+MAX_GROUP = 3  # matrices of one call of `ternary.*`
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A float32 buffer of activations: its address, floats from row to row, and used columns."""
+
+    base: int
+    ld: int
+    cols: int
+
+    def at(self, column: int, cols: int) -> Rows:
+        """A part of the columns."""
+        return Rows(self.base + 4 * column, self.ld, cols)
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """RMSNorm with a padded weight vector (address 0: none); eps below 0: no norm at all."""
+
+    weight: int = 0
+    eps: float = -1.0
+
+
+NO_NORM = Norm()
+
+
+def is_ternary(tensor: Tensor) -> bool:
+    """Whether the ternary kernels can hold it; Q2_0's fourth code, 2d, makes a tensor an ordinary one."""
+    if ENCODINGS[tensor.type].kind != "ternary":
+        return False
+    if tensor.type not in ("Q2_0", "PQ2_0"):
+        return True
+    codes = tensor.data.reshape(-1, ENCODINGS[tensor.type].block_bytes)[:, 2:]
+    return not (codes & (codes >> 1) & 0x55).any()
+
+
+class Linears:
+    """Emits products into a program. `isa` decides the ternary layout; `tokens` is the most a step may have."""
+
+    def __init__(self, isa: str, threads: int, tokens: int, scratch: Scratch, matrices: Mapping[str, Matrix]) -> None:
+        self.layout = "words" if isa == "avx512" else "bytes"
+        self._tokens = tokens
+        self._threads, self._scratch = threads, scratch
+        self._header = round_up(4 * tokens, 64)
+        widest = max((self._stride(m) for m in matrices.values() if isinstance(m, Ternary)), default=0)
+        self._private = round_up(self._header + widest, 4096) + 64
+        self._prepared = aligned(max(self._header + widest * tokens, self._private * threads))
+        rows = max((128 * m.superblocks for m in matrices.values() if isinstance(m, Ternary)), default=0) * MAX_GROUP
+        self._acc_ld = rows if self.layout == "words" else 0
+        self._acc: NDArray[np.uint8] = aligned(4 * self._acc_ld * TERNARY_TOKENS)
+        widest = max((m.cols for m in matrices.values()), default=0)
+        self._normed_ld = round_up(widest, 16)
+        self._normed = aligned(4 * self._normed_ld * self._tokens)
+
+    def _stride(self, m: Ternary) -> int:
+        """Bytes of one token's prepared codes, with room for a table's width behind them."""
+        if self.layout == "words":
+            return round_up(2 * m.cols + 64, 64)
+        return round_up(round_up(m.cols, 16) + 4 * -(-m.cols // m.chunk), 64)
+
+    def emit(
+        self,
+        program: Program,
+        count: int,
+        x: Rows,
+        norm: Norm,
+        parts: Sequence[tuple[Matrix, Rows]],
+        *,
+        add: bool = False,
+    ) -> None:
+        """out (+)= W norm(x) for each (W, out), all reading the same x; `count` is the address of the number of rows.
+
+        Ends with a barrier: all outputs are complete.
+        """
+        formats: dict[tuple[int, int, bool], list[tuple[Ternary, Rows]]] = {}
+        plain: list[tuple[Plain, Rows]] = []
+        for matrix, out in parts:
+            if isinstance(matrix, Ternary):
+                formats.setdefault(matrix.input_format, []).append((matrix, out))
+            else:
+                plain.append((matrix, out))
+        for same in formats.values():
+            for i in range(0, len(same), MAX_GROUP):
+                self._ternary(program, count, x, norm, same[i : i + MAX_GROUP], add)
+        if plain:
+            self._plain(program, count, x, norm, plain, add)
+
+    def _ternary(
+        self, program: Program, count: int, x: Rows, norm: Norm, parts: Sequence[tuple[Ternary, Rows]], add: bool
+    ) -> None:
+        first, out = parts[0]
+        base, stride, scratch = address(self._prepared), self._stride(first), (self._scratch.base, self._scratch.stride)
+        program.call(
+            f"prepare.{self.layout}", count, x.base, x.ld, first.cols, norm.weight, norm.eps, base, self._private,
+            self._header, stride, first.chunk, *scratch,
+            barrier=2,  # one token: every thread prepares for itself
+        )  # fmt: skip
+        segments: list[int] = []
+        for matrix, to in parts:
+            column = (to.base - out.base) // 4
+            segments += [address(matrix.codes), address(matrix.scales), matrix.rows, matrix.superblocks, column]
+        kernel = (
+            ("ternary.blocks" if first.by_block else "ternary.rows") if self.layout == "words" else "ternary_bytes.any"
+        )
+        program.call(
+            kernel, count, base, self._private, self._header, stride, first.cols, first.chunk, first.words, out.base,
+            out.ld,
+            int(add), address(self._acc), self._acc_ld, len(parts), *scratch, *segments,
+        )  # fmt: skip
+
+    def _plain(
+        self, program: Program, count: int, x: Rows, norm: Norm, parts: Sequence[tuple[Plain, Rows]], add: bool
+    ) -> None:
+        if norm.eps >= 0:
+            normed = Rows(address(self._normed), self._normed_ld, x.cols)
+            program.call("rows.norm", count, x.base, x.ld, x.cols, norm.weight, norm.eps, normed.base, normed.ld)
+            x = normed
+        for i, (m, out) in enumerate(parts):
+            program.call(
+                f"linear.{m.tensor.type}", count, x.base, x.ld, address(m.data), m.stride, m.rows, m.padded, int(add),
+                out.base, out.ld, self._scratch.base, self._scratch.stride, float(m.tensor.scale),
+                barrier=ALWAYS if i == len(parts) - 1 else NEVER,
+            )  # fmt: skip

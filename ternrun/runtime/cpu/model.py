@@ -1,0 +1,175 @@
+"""A model on this CPU: weights packed, kernels loaded, workers waiting. Implements `backend.Model`."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.errors import LoadError
+from ternrun.runtime.backend import Batch
+from ternrun.runtime.config import EngineConfig
+from ternrun.runtime.cpu import isa as instruction_sets
+from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.decoder import Decoder, limits_for
+from ternrun.runtime.cpu.head import Screen, can_screen
+from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary
+from ternrun.runtime.cpu.matrix import Plain, Ternary
+from ternrun.runtime.cpu.memory import address, padded_vector
+from ternrun.runtime.cpu.objects import Kernels, Progress
+from ternrun.runtime.cpu.packing import Packing
+from ternrun.runtime.cpu.program import Program, Scratch
+from ternrun.runtime.cpu.scales import block_scales
+from ternrun.runtime.cpu.team import Team
+from ternrun.runtime.weights import Tensor, Weights
+
+
+def default_threads() -> int:
+    """Physical cores this process may run on."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        smt = Path("/sys/devices/system/cpu/smt/active").read_text().strip() == "1"
+    except OSError:
+        smt = False
+    return max(1, min(usable // 2 if smt else usable, layout.MAX_THREADS))
+
+
+class CpuModel:
+    """Loaded weights with their cache; see `backend.Model`."""
+
+    def __init__(
+        self, weights: Weights, engine: EngineConfig, *, isa: str = "", progress: Progress | None = None
+    ) -> None:
+        self.config, self.engine = weights.config, engine
+        chosen = instruction_sets.pick(isa)
+        threads = engine.threads or default_threads()
+        self.description = f"cpu/{chosen.name}, {threads} threads: {chosen.reason}"
+        self._kernels = Kernels(chosen, progress)
+        limits = limits_for(self.config, engine)
+        self.block_size, self.n_blocks, self.positions = layout.KV_BLOCK, limits.blocks, limits.positions
+        self._tensors = weights.tensors  # keeps the file's map alive
+        widest = max(max(t.shape[-1] for t in weights.tensors.values()), limits.positions, self.config.head_dim)
+        self._scratch = Scratch(threads, 32 * (widest + 1024) + 8192)
+        packing = Packing()
+        layout_name = "words" if chosen.name == "avx512" else "bytes"
+        matrices: dict[str, Matrix] = {}
+        vectors: dict[str, NDArray[np.float32]] = {}
+        for name, tensor in weights.tensors.items():
+            if len(tensor.shape) == 1 or "mhc_" in name:
+                vectors[name] = padded_vector(_floats(tensor))
+            elif name == "token_embd.weight" and "output.weight" in weights.tensors:
+                continue  # looked up, never multiplied
+            elif is_ternary(tensor):
+                matrices[name] = Ternary.pack(tensor, layout_name, packing, self._scratch)
+            else:
+                matrices[name] = Plain.of(tensor)
+        linears = Linears(chosen.name, threads, limits.tokens, self._scratch, matrices)
+        embedding = self._embedding(weights.tensors["token_embd.weight"], matrices)
+        self._decoder = Decoder(self.config, limits, linears, matrices, vectors, embedding, self._scratch)
+        self._linears, self._vectors, self._limits = linears, vectors, limits
+        self.matrices, self.head_name = matrices, self._decoder.head_name
+        body, head = self._decoder.body, self._decoder.head
+        screened = head
+        matrix = matrices[self.head_name]
+        self.screen: Screen | None = None  # what the head is screened with, if it is
+        if isinstance(matrix, Plain) and can_screen(chosen, matrix, biased="output.bias" in vectors):
+            self.screen = Screen(matrix, limits.tokens, self._scratch)
+            self.screen.emit_copy(packing)
+            screened = self._decoder.screened_head(self.screen)
+        self.programs = {"embed": body, "full": body + head, "largest": body + screened}
+        needed = packing.kernels.union(head.kernels, *(p.kernels for p in self.programs.values()))
+        self._kernels.require(needed)
+        self._team = Team(self._kernels, threads)
+        weakref.finalize(self, self._team.close)  # a model that is forgotten, or fails below, leaves no threads behind
+        packing.run(self._run)
+        for matrix in matrices.values():
+            if isinstance(matrix, Ternary):
+                matrix.check()
+        self._assembled = {name: program.assemble(self._kernels) for name, program in self.programs.items()}
+        self._state = self._decoder.state.view(np.int64)
+        self.cycles: dict[str, NDArray[np.int64]] = {}  # by program: cycles of its calls, added up here
+
+    def _run(self, program: Program) -> None:
+        self._team.run(program.assemble(self._kernels), len(program), address(self._decoder.state))
+
+    def _embedding(self, tensor: Tensor, matrices: dict[str, Matrix]) -> tuple[str, tuple[int | float, ...]]:
+        """Kernel and arguments that look rows up (all but the output)."""
+        scale = self.config.embedding_scale
+        if is_ternary(tensor):
+            scales = np.ascontiguousarray(block_scales(tensor))
+            self._embedding_scales = scales
+            rows, cols = tensor.shape
+            group = cols // scales.shape[1]
+            tail = (address(scales), group, self._scratch.base, self._scratch.stride)
+            return f"embed.{tensor.type}-trits", (address(tensor.data), rows, cols, scale, *tail)
+        plain = matrices.get("token_embd.weight")
+        if not isinstance(plain, Plain):
+            plain = Plain.of(tensor)
+        self._embedding_table = plain
+        return f"embed.{tensor.type}", (address(plain.data), plain.stride, plain.padded, scale * tensor.scale)
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits (n, vocab_size) of the wanted tokens; the buffer is overwritten by the next call."""
+        self._step(batch, "full" if batch.keep is None or not batch.keep.all() else "largest")
+        n, ld = len(batch.outputs), self._decoder.logits_ld
+        return self._decoder.logits[: n * ld].reshape(n, ld)[:, : self.config.vocab_size]
+
+    def embed(self, batch: Batch) -> NDArray[np.float32]:
+        """Final-norm hidden states (n, dim) of the wanted tokens."""
+        self._step(batch, "embed")
+        n, ld = len(batch.outputs), self._decoder.hidden_ld
+        return self._decoder.hidden[: n * ld].reshape(n, ld)[:, : self.config.dim]
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self._team.close()
+
+    def _step(self, batch: Batch, program: str) -> None:
+        self._check(batch)
+        wanted = (batch.tokens, batch.positions, batch.slots, batch.block_tables, batch.outputs)
+        tokens, positions, slots, tables, outputs = (np.ascontiguousarray(a, np.int32) for a in wanted)
+        keep = None if batch.keep is None else np.ascontiguousarray(batch.keep, np.int32)
+        self._state[:9] = (
+            len(tokens), len(outputs), address(tokens), address(positions), address(slots), address(tables),
+            tables.shape[1], address(outputs), 0 if keep is None else address(keep),
+        )  # fmt: skip
+        calls, state = len(self.programs[program]), address(self._decoder.state)
+        self._team.run(self._assembled[program], calls, state, self.cycles.get(program))
+
+    def _check(self, batch: Batch) -> None:
+        """Kernels check no bounds: every index is checked here, before they see it."""
+        n = len(batch.tokens)
+        if not 0 < n <= self._limits.tokens or len(batch.positions) != n or len(batch.slots) != n:
+            raise ValueError(f"a step takes 1 to {self._limits.tokens} tokens, got {n}")
+        if len(batch.outputs) > n:
+            raise ValueError(f"a step of {n} tokens has no {len(batch.outputs)} outputs")
+        slots, blocks = batch.block_tables.shape
+        _within(batch.tokens, self.config.vocab_size, "token id")
+        _within(batch.positions, min(self.positions, blocks * self.block_size), "position")
+        _within(batch.slots, slots, "slot")
+        _within(batch.block_tables, self.n_blocks, "cache block")
+        _within(batch.outputs, n, "output")
+        if batch.keep is not None and len(batch.keep) != len(batch.outputs):
+            raise ValueError(f"keep names {len(batch.keep)} of {len(batch.outputs)} outputs")
+
+
+def _within(values: NDArray[np.int32], limit: int, what: str) -> None:
+    if values.size and (int(values.min()) < 0 or int(values.max()) >= limit):
+        raise ValueError(f"{what} {int(values.min())} to {int(values.max())} is outside 0 to {limit - 1}")
+
+
+def _floats(tensor: Tensor) -> NDArray[np.float32]:
+    """A small float tensor (norms, biases, mixing tables) as float32."""
+    dtype = {"F32": "<f4", "F16": "<f2"}.get(tensor.type)
+    if dtype:
+        values = tensor.data.view(dtype).astype(np.float32)
+    elif tensor.type == "BF16":
+        values = (tensor.data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    else:
+        raise LoadError(f"tensor {tensor.name} is {tensor.type}; a vector must be F32, F16 or BF16")
+    if not np.isfinite(values).all():
+        raise LoadError(f"tensor {tensor.name} holds values that are not finite numbers")
+    return values * np.float32(tensor.scale)

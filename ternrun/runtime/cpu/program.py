@@ -1,0 +1,70 @@
+"""A step as data: the list of kernel calls that every worker runs, built once for a model."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.memory import aligned, round_up
+from ternrun.runtime.cpu.objects import Kernels
+
+Argument = int | float
+ALWAYS, NEVER = 0, 2**62
+
+
+class Program:
+    """Kernel calls in order, each with the fewest tokens of a step that need a barrier after it: ALWAYS, NEVER, or a
+    number."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._calls: list[tuple[str, int, Sequence[Argument]]] = []
+
+    def call(self, kernel: str, *args: Argument, barrier: int = ALWAYS) -> None:
+        """Append a call; floats go as doubles."""
+        if len(args) > layout.RECORD_ARGS:
+            raise AssertionError(f"{kernel} takes too many arguments: {len(args)}")
+        self._calls.append((kernel, barrier, args))
+        self.names.append(kernel)
+
+    def __add__(self, other: Program) -> Program:
+        """The calls of both, in order."""
+        both = Program()
+        both.names, both._calls = self.names + other.names, self._calls + other._calls
+        return both
+
+    @property
+    def kernels(self) -> set[str]:
+        """Names of all kernels called."""
+        return set(self.names)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def assemble(self, kernels: Kernels) -> NDArray[np.uint8]:
+        """The records as the team reads them."""
+        out = aligned(layout.RECORD * len(self._calls))
+        for i, (name, barrier, args) in enumerate(self._calls):
+            words = [kernels[name], barrier, *(a if isinstance(a, int) else _bits(a) for a in args)]
+            record = struct.pack(f"<{len(words)}q", *words)
+            out[layout.RECORD * i : layout.RECORD * i + len(record)] = np.frombuffer(record, np.uint8)
+        return out
+
+
+def _bits(value: float) -> int:
+    """A double's bits as an int64."""
+    return int(struct.unpack("<q", struct.pack("<d", value))[0])
+
+
+class Scratch:
+    """One private area for each thread, as large as the kernel that needs most; reserve first, then take the
+    address."""
+
+    def __init__(self, threads: int, nbytes: int) -> None:
+        self.stride = round_up(nbytes, 4096) + 64  # the odd line keeps threads off each other's cache sets
+        self._memory = aligned(self.stride * threads)
+        self.base = int(self._memory.ctypes.data)

@@ -1,0 +1,141 @@
+"""The engine: token ids in, token ids out. It knows nothing of text, files or threads (see driver.py).
+
+Results depend on the request alone: not on the batch, the chunk size, the order of arrival, preemption or what the
+cache held.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.errors import TernrunError
+from ternrun.runtime.backend import Model
+from ternrun.runtime.kvcache import KVCache
+from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
+from ternrun.runtime.request import Draft, FinishReason, Request, Sequence, StepOutput
+from ternrun.runtime.sampler import bias_of, sample
+from ternrun.runtime.scheduler import Chunk, Scheduler, batch
+
+DEFAULT_CONTEXT = 8192
+
+Rows = Iterator[NDArray[np.float32]]
+Sampled = tuple[tuple[int, ...], tuple[TokenLogprobs, ...], FinishReason | None, TokenLogprobs | None]
+
+
+class Engine:
+    """Continuous batching over one model. Not thread-safe: one thread calls everything but `check`.
+
+    `eos_ids` end a request beside its own stop ids. `drafter` makes, for each request, what guesses
+    at the tokens to come, to be verified in one pass: it changes the speed, never the result.
+    """
+
+    def __init__(
+        self, model: Model, eos_ids: frozenset[int] = frozenset(), drafter: Callable[[], Draft] | None = None
+    ) -> None:
+        options = model.engine
+        room = min(model.config.context_length, model.n_blocks * model.block_size)
+        self.model = model
+        self.context = min(options.context or DEFAULT_CONTEXT, room)  # tokens a sequence may reach
+        self._eos_ids = eos_ids
+        self._cache = KVCache(model.n_blocks, model.block_size, self.context)
+        self._scheduler = Scheduler(self._cache, options.max_batch, options.prefill_chunk)
+        self._drafter = drafter
+        self._sequences: dict[int, Sequence] = {}
+        self._ids = itertools.count()
+
+    def check(self, request: Request) -> None:
+        """Raises UsageError or ContextError for a request that `add` would refuse; safe from any thread."""
+        request.check(self.model.config.vocab_size, self.context)
+
+    def add(self, request: Request) -> int:
+        """Queue a request; returns the id that its outputs carry. Raises as `check` does."""
+        self.check(request)
+        params = request.params
+        sequence = Sequence(
+            id=next(self._ids),
+            request=request,
+            table=self._cache.table(),
+            seed=int.from_bytes(os.urandom(8), "little") if params.seed is None else params.seed,
+            limit=min(len(request.ids) + params.max_tokens, self.context),
+            stops=frozenset(params.stop_ids) | (frozenset() if params.ignore_eos else self._eos_ids),
+            bias=bias_of(params, self._eos_ids),
+            ids=list(request.ids),
+            draft=self._drafter() if self._drafter else None,
+        )
+        self._sequences[sequence.id] = sequence
+        self._scheduler.waiting.append(sequence)
+        return sequence.id
+
+    def abort(self, request_id: int) -> None:
+        """Drop a request and free what it holds; nothing more is heard of it. Unknown and finished ids are ignored."""
+        sequence = self._sequences.pop(request_id, None)
+        if sequence:
+            self._scheduler.remove(sequence)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a request is waiting or running."""
+        return bool(self._sequences)
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many requests run and how many wait; safe to read from any thread."""
+        return len(self._scheduler.running), len(self._scheduler.waiting)
+
+    def step(self) -> list[StepOutput]:
+        """Run one batch: choose tokens, compute, sample, hand out. Requests that are only prefilled stay silent."""
+        chunks = self._scheduler.schedule()
+        if not chunks:
+            return []
+        rows = iter(self.model.forward(batch(chunks)))
+        return [output for chunk in chunks if (output := self._advance(chunk, rows))]
+
+    def _advance(self, chunk: Chunk, rows: Rows) -> StepOutput | None:
+        """Use up the chunk's rows; note what is computed; end the sequence if it is done."""
+        sequence = chunk.sequence
+        mine = list(itertools.islice(rows, len(chunk.scored) + len(chunk.sampled)))
+        try:
+            scores = self._score(chunk, mine[: len(chunk.scored)])
+            tokens, logprobs, reason, end = self._sample(chunk, mine[len(chunk.scored) :])
+        except TernrunError as error:  # logits that are not numbers: this request ends, the others go on
+            self.abort(sequence.id)
+            return StepOutput(sequence.id, finish_reason="error", error=error)
+        self._cache.publish(sequence.table, sequence.ids, sequence.computed)
+        if reason:
+            self.abort(sequence.id)
+        if not (scores or tokens or reason):
+            return None
+        return StepOutput(sequence.id, tokens, logprobs, scores, reason, sequence.cached, end=end)
+
+    def _score(self, chunk: Chunk, rows: list[NDArray[np.float32]]) -> tuple[TokenLogprobs, ...]:
+        """Log-probabilities of the prompt tokens that follow the scored ones."""
+        sequence, after = chunk.sequence, chunk.start + chunk.scored.start + 1
+        top = sequence.request.prompt_logprobs or 0
+        sequence.scored = max(sequence.scored, chunk.start + chunk.scored.stop)
+        return tuple(token_logprobs(row, sequence.ids[after + i], top) for i, row in enumerate(rows))
+
+    def _sample(self, chunk: Chunk, rows: list[NDArray[np.float32]]) -> Sampled:
+        """Tokens for the sampled rows, until one differs from the guess that the next row rests on."""
+        sequence, params = chunk.sequence, chunk.sequence.request.params
+        guesses = chunk.tokens[len(chunk.tokens) - chunk.drafted :]
+        sequence.computed = chunk.start + len(chunk.tokens) - chunk.drafted
+        tokens: list[int] = []
+        logprobs: list[TokenLogprobs] = []
+        reason: FinishReason | None = "length" if sequence.computed == sequence.limit else None
+        for row, guess in zip(rows, [*guesses, None], strict=False):
+            token = sample(row, params, sequence.ids, sequence.seed, sequence.bias)
+            reason = sequence.accept(token)
+            told = None if params.logprobs is None else token_logprobs(row, token, params.logprobs)
+            if reason == "stop":
+                return tuple(tokens), tuple(logprobs), reason, told
+            tokens.append(token)
+            logprobs += [told] if told else []
+            if reason or token != guess:
+                break
+            sequence.computed += 1
+        return tuple(tokens), tuple(logprobs), reason, None

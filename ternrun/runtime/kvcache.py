@@ -1,0 +1,131 @@
+"""Which cache block holds which tokens of which sequence; the keys and values themselves are the backend's.
+
+A block is in exactly one of three places: free; referenced by one or more tables; or idle, meaning that nobody
+references it but its contents are known and may be used again until it is evicted (least recently used first).
+Full blocks whose contents were computed are published under the digest of all tokens up to their end (a hash chain),
+so an equal prefix of a later sequence finds them, whoever computed it.
+
+The cache owns its contract: tables change only through its methods, and what a caller may not do is asserted.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(slots=True, eq=False)
+class Table:
+    """The blocks of one sequence: tokens [i * block_size, (i + 1) * block_size) are in block row[i], i < count."""
+
+    row: NDArray[np.int32]  # (blocks a sequence may reach,); 0 from `count` on
+    count: int = 0
+    published: int = 0  # leading blocks that were found in the cache or offered to it
+    digests: list[bytes] = field(default_factory=list)  # of the first full blocks; outlives `release`
+
+
+class KVCache:
+    """The block pool. Not thread-safe: the engine's thread owns it."""
+
+    def __init__(self, n_blocks: int, block_size: int, tokens_per_sequence: int) -> None:
+        self.n_blocks = n_blocks
+        self.block_size = block_size
+        self._width = -(-tokens_per_sequence // block_size)
+        self._free = list(range(n_blocks))[::-1]
+        self._references = [0] * n_blocks
+        self._idle: OrderedDict[int, None] = OrderedDict()  # least recently used first
+        self._block: dict[bytes, int] = {}  # digest -> published block
+        self._digest: dict[int, bytes] = {}  # the inverse
+
+    @property
+    def available(self) -> int:
+        """Blocks that `extend` could hand out now."""
+        return len(self._free) + len(self._idle)
+
+    def table(self) -> Table:
+        """A new table without blocks."""
+        return Table(np.zeros(self._width, np.int32))
+
+    def attach(self, table: Table, ids: Sequence[int], limit: int) -> int:
+        """Reference the published blocks that hold a prefix of ids[:limit]; returns how many tokens that covers.
+
+        The table must be empty. Only whole blocks are reused, so nobody ever writes to a block that has two readers.
+        """
+        assert table.count == 0
+        full = min(limit, len(ids)) // self.block_size
+        while table.count < full:
+            block = self._block.get(self._chain(table, ids, table.count))
+            if block is None:
+                break
+            self._references[block] += 1
+            self._idle.pop(block, None)
+            self._append(table, block)
+        table.published = table.count
+        return table.count * self.block_size
+
+    def extend(self, table: Table, n_tokens: int) -> bool:
+        """Grow the table to hold n_tokens, all or nothing; idle blocks are evicted when none is free.
+
+        Returns False, and changes nothing, where fewer blocks are available than it takes.
+        """
+        missing = -(-n_tokens // self.block_size) - table.count
+        if missing > self.available:
+            return False
+        for _ in range(missing):
+            block = self._free.pop() if self._free else self._evict()
+            self._references[block] = 1
+            self._append(table, block)
+        return True
+
+    def publish(self, table: Table, ids: Sequence[int], n_tokens: int) -> None:
+        """Offer for reuse the full blocks of the first n_tokens of `ids`, whose keys and values must be written.
+
+        Where another sequence published the same tokens first, its block stays the known one.
+        """
+        full = n_tokens // self.block_size
+        assert full <= table.count
+        for index in range(table.published, full):
+            digest, block = self._chain(table, ids, index), int(table.row[index])
+            if digest not in self._block:
+                self._block[digest] = block
+                self._digest[block] = digest
+            table.published = index + 1
+
+    def release(self, table: Table) -> None:
+        """Give all blocks of the table back; it is empty afterwards.
+
+        Blocks go idle from the last to the first, so that a chain is evicted from its end and its start stays of use.
+        """
+        for block in table.row[: table.count][::-1].tolist():
+            self._references[block] -= 1
+            if self._references[block] == 0:
+                if block in self._digest:
+                    self._idle[block] = None
+                else:
+                    self._free.append(block)
+        table.row[:] = 0
+        table.count = table.published = 0
+
+    def _append(self, table: Table, block: int) -> None:
+        table.row[table.count] = block
+        table.count += 1
+
+    def _evict(self) -> int:
+        block, _ = self._idle.popitem(last=False)
+        del self._block[self._digest.pop(block)]
+        return block
+
+    def _chain(self, table: Table, ids: Sequence[int], index: int) -> bytes:
+        """The digest of tokens [0, (index + 1) * block_size), kept in the table; 128 bits, so that none collide."""
+        size = self.block_size
+        while len(table.digests) <= index:
+            n = len(table.digests)
+            above = table.digests[-1] if n else b""
+            tokens = np.array(ids[n * size : (n + 1) * size], np.int32).tobytes()
+            table.digests.append(blake2b(above + tokens, digest_size=16).digest())
+        return table.digests[index]

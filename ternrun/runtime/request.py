@@ -1,0 +1,103 @@
+"""What is asked of the engine, what it answers a step, and what it remembers of a request in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ternrun.errors import ContextError, UsageError
+from ternrun.runtime.config import SamplingParams
+from ternrun.runtime.kvcache import Table
+from ternrun.runtime.logprobs import TokenLogprobs
+from ternrun.runtime.sampler import Bias
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+Draft = Callable[[list[int], int], list[int]]  # (known ids, most tokens wanted) -> a guess at what follows them
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """Continue the token ids `ids`. Stop strings in `params` are the caller's business: the engine knows no text.
+
+    With `prompt_logprobs` = k, every prompt token but the first is reported with its log-probability and the k
+    likeliest; with `params.max_tokens` = 0 nothing is generated, so the two together score a given text.
+    """
+
+    ids: Items[int]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    prompt_logprobs: int | None = None
+
+    def check(self, vocab_size: int, context: int) -> None:
+        """Raises UsageError or ContextError for what a model of this vocabulary and context cannot do."""
+        n, params = len(self.ids), self.params
+        if n == 0:
+            raise UsageError("the prompt is empty: there is no token to start from")
+        if n + min(params.max_tokens, 1) > context:
+            raise ContextError(f"the prompt has {n} tokens, but the context holds {context}, the answer's included")
+        if not 0 <= (self.prompt_logprobs or 0) <= 1000:
+            raise UsageError(f"prompt_logprobs must be from 0 to 1000, not {self.prompt_logprobs}")
+        for what, ids in (
+            ("prompt", self.ids),
+            ("stop_ids", params.stop_ids),
+            ("logit_bias", [i for i, _ in params.logit_bias]),
+        ):
+            for i in ids:
+                if type(i) is not int or not 0 <= i < vocab_size:
+                    raise UsageError(f"{what}: {i!r} is not a token id of this model (0 to {vocab_size - 1})")
+        for i, value in params.logit_bias:
+            if not -float("inf") <= value <= 1e6:  # false for NaN too
+                raise UsageError(f"logit_bias of token {i} must be at most 1e6, not {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What one step brought one request; the last one of a request has a `finish_reason`.
+
+    The end token that stopped a request is not among `tokens`. `error` stands beside the reason "error".
+    """
+
+    id: int
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()  # one per token, where params.logprobs is set
+    prompt_logprobs: tuple[TokenLogprobs, ...] = ()  # of the next prompt tokens, in order
+    finish_reason: FinishReason | None = None
+    cached_tokens: int = 0  # prompt tokens whose keys and values were in the cache already
+    error: Exception | None = None
+    end: TokenLogprobs | None = None  # of the end token that stopped it, where params.logprobs is set
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request under way. `ids` is the prompt and the output so far; the last is not computed yet."""
+
+    id: int
+    request: Request
+    table: Table
+    seed: int
+    limit: int  # tokens at which it ends, prompt included
+    stops: frozenset[int]
+    bias: Bias | None
+    ids: list[int]
+    draft: Draft | None = None
+    computed: int = 0  # leading tokens whose keys and values are in the cache
+    scored: int = 0  # leading prompt tokens after which the next one's log-probability was reported
+    cached: int = 0  # tokens the cache had at first admission
+
+    @property
+    def pending(self) -> int:
+        """Known tokens that the model has not seen."""
+        return len(self.ids) - self.computed
+
+    @property
+    def reusable(self) -> int:
+        """Leading tokens that may come from the cache: those after which no result is wanted any more."""
+        return len(self.ids) - 1 if self.request.prompt_logprobs is None else self.scored
+
+    def accept(self, token: int) -> FinishReason | None:
+        """Append a sampled token; says why the sequence ends, if it does. An end token is not appended."""
+        if token in self.stops:
+            return "stop"
+        self.ids.append(token)
+        return "length" if len(self.ids) >= self.limit else None

@@ -1,0 +1,176 @@
+"""From one row of logits to one token id: composed pure functions, none of which changes what it is given.
+
+The order is llama.cpp's default: logit bias, penalties, top-k, typical-p, top-p, min-p, temperature, draw. So top-p,
+typical-p and min-p look at the distribution before temperature. Temperature 0 is the argmax after bias and penalties.
+
+The draw at a position depends on the seed and the position alone, never on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.errors import UsageError
+from ternrun.runtime.config import SamplingParams
+from ternrun.runtime.logprobs import exp_above, finite_max, log_sum_exp, top_ids
+
+Logits = NDArray[np.float32]
+
+
+class Candidates(NamedTuple):
+    """Tokens that may still be drawn."""
+
+    ids: NDArray[np.int64]  # (n,)
+    logits: Logits  # (n,)
+
+    def keep(self, chosen: NDArray[Any]) -> Candidates:
+        """Those at the given indices, or where the given mask is true."""
+        return Candidates(self.ids[chosen], self.logits[chosen])
+
+
+class Bias(NamedTuple):
+    """What is added to some logits; -inf bans a token."""
+
+    ids: NDArray[np.int64]  # (n,), each once
+    values: Logits  # (n,)
+
+
+def bias_of(params: SamplingParams, eos_ids: frozenset[int]) -> Bias | None:
+    """The request's logit bias; `ignore_eos` bans the end tokens, as in llama.cpp. None where nothing is biased."""
+    table = dict(params.logit_bias) | (dict.fromkeys(eos_ids, -math.inf) if params.ignore_eos else {})
+    return Bias(np.array(list(table), np.int64), np.array(list(table.values()), np.float32)) if table else None
+
+
+def logits_needed(params: SamplingParams, bias: Bias | None) -> int:
+    """How many of the largest logits decide the next token; 0: all of them may.
+
+    A penalty can only push a token of its window down, so as many more are enough to fill their places.
+    """
+    kept = 1 if params.temperature == 0 else params.top_k
+    raising = params.repeat_penalty < 1 or params.presence_penalty < 0 or params.frequency_penalty < 0
+    if not kept or bias is not None or params.logprobs is not None or raising:
+        return 0
+    if params.repeat_penalty == 1 and not params.presence_penalty and not params.frequency_penalty:
+        return kept
+    return kept + params.repeat_last_n if params.repeat_last_n >= 0 else 0
+
+
+def sample(logits: Logits, params: SamplingParams, history: Sequence[int], seed: int, bias: Bias | None = None) -> int:
+    """The next token id for logits (vocab_size,) after `history` (prompt and output; its length is the position).
+
+    Raises LoadError where the logits are not numbers, UsageError where the bias bans every token.
+    """
+    if bias is not None:
+        logits = biased(logits, bias)
+    if params.repeat_penalty != 1 or params.presence_penalty or params.frequency_penalty:
+        logits = penalized(logits, history, params)
+    if params.temperature == 0:
+        return greedy(logits)
+    finite_max(logits)
+    candidates = Candidates(np.arange(logits.size), logits)
+    for name, off, keep in FILTERS:
+        value = getattr(params, name)
+        if value != off:
+            candidates = keep(candidates, value)
+    return draw(candidates, params.temperature, uniform(seed, len(history)))
+
+
+def biased(logits: Logits, bias: Bias) -> Logits:
+    """A copy with the bias added."""
+    out = logits.copy()
+    out[bias.ids] += bias.values
+    if out.max() == -math.inf:
+        finite_max(logits)
+        raise UsageError("the logit bias leaves no token that could be chosen")
+    return out
+
+
+def penalized(logits: Logits, history: Sequence[int], params: SamplingParams) -> Logits:
+    """A copy with the tokens of the last `repeat_last_n` made less likely.
+
+    Positive logits are divided by `repeat_penalty` and others multiplied (arXiv 1909.05858, as llama.cpp has it), then
+    `presence_penalty` and `frequency_penalty` times the count are taken away (OpenAI's definition, over the window).
+    """
+    n = params.repeat_last_n
+    window = history if n < 0 else history[len(history) - min(n, len(history)) :]
+    seen, counts = np.unique(np.array(window, np.int64), return_counts=True)
+    out = logits.copy()
+    x = out[seen]
+    x = np.where(x <= 0, x * np.float32(params.repeat_penalty), x / np.float32(params.repeat_penalty))
+    out[seen] = x - (params.frequency_penalty * counts + params.presence_penalty).astype(np.float32)
+    return out
+
+
+def greedy(logits: Logits) -> int:
+    """The likeliest token, the lowest id among equals."""
+    best = int(logits.argmax())
+    finite_max(logits[best : best + 1])  # argmax stops at a NaN, so looking at the winner is enough
+    return best
+
+
+def top_k(c: Candidates, k: int) -> Candidates:
+    """The k likeliest."""
+    return c.keep(top_ids(c.logits, k))
+
+
+def typical(c: Candidates, mass: float) -> Candidates:
+    """The least set around the expected information that holds `mass` (locally typical sampling, arXiv 2202.00666)."""
+    information = -c.logits.astype(np.float64)
+    information += log_sum_exp(c.logits)
+    p = np.exp(-information)
+    expected = np.minimum(information, 1e4)  # a token that cannot be carries none: 0 * inf is not 0
+    expected *= p
+    information -= expected.sum()
+    return c.keep(nucleus(-np.abs(information), p, mass))
+
+
+def top_p(c: Candidates, mass: float) -> Candidates:
+    """The least set of the likeliest that holds `mass` (nucleus sampling, arXiv 1904.09751)."""
+    return c.keep(nucleus(c.logits, exp_above(c.logits, log_sum_exp(c.logits)), mass))
+
+
+def min_p(c: Candidates, ratio: float) -> Candidates:
+    """Those at least `ratio` times as likely as the likeliest (arXiv 2407.01082)."""
+    return c.keep(c.logits >= c.logits.max() + np.float32(math.log(ratio)))
+
+
+def nucleus(score: NDArray[Any], p: NDArray[np.float64], mass: float) -> NDArray[np.int64]:
+    """Indices of the fewest of highest score whose probabilities reach `mass`, at least one; highest score first."""
+    k = 64
+    while True:
+        best = top_ids(score, min(k, score.size))
+        reached = np.cumsum(p[best])
+        if reached[-1] >= mass or k >= score.size:
+            return best[: int(np.searchsorted(reached, mass)) + 1]
+        k *= 8
+
+
+def draw(c: Candidates, temperature: float, u: float) -> int:
+    """The candidate at fraction `u` of the cumulative distribution at this temperature."""
+    x = c.logits.astype(np.float64)
+    x -= x.max()
+    with np.errstate(over="ignore"):  # a tiny temperature sends all but the best to -inf, which is right
+        x /= temperature
+    reached = np.exp(x, out=x).cumsum(out=x)
+    at = int(np.searchsorted(reached, u * reached[-1], side="right"))
+    return int(c.ids[min(at, c.ids.size - 1)])
+
+
+def uniform(seed: int, position: int) -> float:
+    """A number in [0, 1) for this seed and position (Philox4x64, Salmon et al. 2011, keyed by the two)."""
+    key = np.array([seed, position], np.uint64)
+    return float(np.random.Generator(np.random.Philox(key=key)).random())
+
+
+Filter = Callable[[Candidates, Any], Candidates]
+FILTERS: tuple[tuple[str, float, Filter], ...] = (  # parameter, value that turns it off, function; applied in order
+    ("top_k", 0, top_k),
+    ("typical_p", 1, typical),
+    ("top_p", 1, top_p),
+    ("min_p", 0, min_p),
+)

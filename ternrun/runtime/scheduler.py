@@ -1,0 +1,138 @@
+"""Which tokens of which sequences the next step runs.
+
+Sequences are admitted first come, first served. A step carries one token of every sequence that generates, plus up to
+`prefill_chunk` prompt tokens, oldest prompt first: a long prompt delays the others by one chunk a step, no more.
+
+Blocks are taken when they are needed: a prompt's at admission, then one at a time. Where none is left, the youngest
+sequence gives all of its back and waits at the head of the queue, to be computed again (which costs time and changes
+no result). Reserving prompt + max_tokens at admission would be shorter, but most requests end long before their limit,
+and clients who set none would be run one by one. Nothing deadlocks: the pool holds at least one full context, and the
+oldest sequence is the last to be preempted, so it always ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import accumulate, chain
+
+import numpy as np
+
+from ternrun.runtime.backend import Batch
+from ternrun.runtime.kvcache import KVCache
+from ternrun.runtime.request import Sequence
+from ternrun.runtime.sampler import logits_needed
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens of one sequence in one step, at positions start, start + 1, ...; the last `drafted` of them are guesses.
+
+    Results are wanted after the tokens at `scored` (prompt log-probabilities) and `sampled` (ranges within the chunk).
+    """
+
+    sequence: Sequence
+    start: int
+    tokens: list[int]
+    drafted: int
+    scored: range
+    sampled: range
+
+    @property
+    def cost(self) -> int:
+        """Tokens beyond the one that every running sequence may add, so that no step exceeds chunk + max_batch."""
+        return self.drafted if len(self.tokens) - self.drafted == 1 else len(self.tokens)
+
+
+class Scheduler:
+    """The queue, the running sequences and their blocks."""
+
+    def __init__(self, cache: KVCache, max_batch: int, prefill_chunk: int) -> None:
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # oldest first
+        self._cache = cache
+        self._max_batch = max_batch
+        self._prefill_chunk = prefill_chunk
+
+    def schedule(self) -> list[Chunk]:
+        """The chunks of the next step; empty only where there is nothing to do."""
+        chunks: list[Chunk] = []
+        budget = self._prefill_chunk
+        for sequence in tuple(self.running):
+            if self._hold(sequence) and (budget or sequence.pending == 1):
+                chunks.append(self._chunk(sequence, budget))
+                budget -= chunks[-1].cost
+        while budget and self.waiting and len(self.running) < self._max_batch and self._admit(self.waiting[0]):
+            chunks.append(self._chunk(self.running[-1], budget))
+            budget -= chunks[-1].cost
+        return chunks
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence, running or waiting, and free its blocks."""
+        (self.running if sequence in self.running else self.waiting).remove(sequence)
+        self._cache.release(sequence.table)
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Move the head of the queue to the running ones, if there is room for all it has to compute."""
+        covered = self._cache.attach(sequence.table, sequence.ids, sequence.reusable)
+        if not self._cache.extend(sequence.table, len(sequence.ids)):
+            self._cache.release(sequence.table)
+            return False
+        sequence.computed = covered
+        if len(sequence.ids) == len(sequence.request.ids):
+            sequence.cached = covered
+        self.running.append(self.waiting.popleft())
+        return True
+
+    def _hold(self, sequence: Sequence) -> bool:
+        """Make room for the next token, at the expense of younger sequences; False where it is itself preempted."""
+        while sequence in self.running:
+            if self._cache.extend(sequence.table, len(sequence.ids)):
+                return True
+            youngest = self.running.pop()
+            self._cache.release(youngest.table)
+            self.waiting.appendleft(youngest)
+        return False
+
+    def _chunk(self, sequence: Sequence, budget: int) -> Chunk:
+        start, known, ids = sequence.computed, len(sequence.ids), sequence.ids
+        end = min(known, start + max(budget, 1))
+        guess = self._guess(sequence, budget) if sequence.pending == 1 else []
+        last = known - 1  # the first position whose result is sampled
+        score_from, score_to = start, start
+        if sequence.request.prompt_logprobs is not None:
+            score_from = max(start, sequence.scored)
+            score_to = max(score_from, min(end, len(sequence.request.ids) - 1))
+        sample_to = end + len(guess) if end == known and known < sequence.limit else last
+        return Chunk(
+            sequence, start, ids[start:end] + guess, len(guess),
+            range(score_from - start, score_to - start), range(last - start, sample_to - start),
+        )  # fmt: skip
+
+    def _guess(self, sequence: Sequence, budget: int) -> list[int]:
+        """Draft tokens, as many as may still be wanted and have a place; none rather than preempt for them."""
+        known = len(sequence.ids)
+        most = min(sequence.limit - known - 1, budget)
+        guess = sequence.draft(sequence.ids, most)[:most] if sequence.draft and most > 0 else []
+        return guess if self._cache.extend(sequence.table, known + len(guess)) else []
+
+
+def batch(chunks: list[Chunk]) -> Batch:
+    """The chunks as the backend wants them, one slot each, in order."""
+    sizes = [len(c.tokens) for c in chunks]
+    starts = [0, *accumulate(sizes)]
+    outputs = [start + i for c, start in zip(chunks, starts, strict=False) for i in chain(c.scored, c.sampled)]
+    return Batch(
+        tokens=np.array([t for c in chunks for t in c.tokens], np.int32),
+        positions=np.array([p for c in chunks for p in range(c.start, c.start + len(c.tokens))], np.int32),
+        slots=np.repeat(np.arange(len(chunks), dtype=np.int32), sizes),
+        block_tables=np.stack([c.sequence.table.row for c in chunks]),
+        outputs=np.array(outputs, np.int32),
+        keep=np.array([k for c in chunks for k in _logits_needed(c)], np.int32),
+    )
+
+
+def _logits_needed(chunk: Chunk) -> list[int]:
+    """For each output of the chunk; scoring needs them all."""
+    sampled = logits_needed(chunk.sequence.request.params, chunk.sequence.bias)
+    return [0] * len(chunk.scored) + [sampled] * len(chunk.sampled)

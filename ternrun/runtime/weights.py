@@ -1,0 +1,37 @@
+"""Checked weights, as a loader hands them to a backend: names, shapes, and bytes still in the file's encoding.
+
+Tensor names are GGUF's (`token_embd.weight`, `blk.0.attn_q.weight`, ...), whatever file they came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.runtime.config import ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor: `data` holds exactly the bytes that `type` and `shape` call for (checked by the loader).
+
+    shape is (rows, columns) for a matrix, columns = the input dimension, contiguous in memory; (n,) for a vector.
+    `scale` multiplies every decoded element (`bitnet`'s `.scale` tensors, Hugging Face's `weight_scale`).
+    """
+
+    name: str
+    type: str  # a key of `ternrun.runtime.encodings.ENCODINGS`
+    shape: tuple[int, ...]
+    data: NDArray[np.uint8]
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A whole model: its configuration and its tensors by GGUF name."""
+
+    config: ModelConfig
+    tensors: Mapping[str, Tensor]

@@ -1,0 +1,121 @@
+"""Who may ask: API keys, origins of web pages, names of this machine. And a line in the log for each request.
+
+A page that a browser shows can send requests to servers on the same machine. One whose origin is not this server's own
+(or a name that --cors allows) is refused, and a name that merely resolves to this machine (DNS rebinding) is, too.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import time
+from hashlib import sha256
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from ternrun.server.problems import ApiError, Handler
+from ternrun.server.settings import ServerConfig
+
+log = logging.getLogger("ternrun.access")
+
+PUBLIC = ("/", "/health", "/v1/health")  # they tell nothing that a key protects
+Told = dict[str, int]  # what a handler adds to its line in the log: counts of tokens
+TOLD: web.RequestKey[Told] = web.RequestKey("told", dict)
+ALLOWED: web.RequestKey[str] = web.RequestKey("origin", str)
+
+
+def keys(config: ServerConfig) -> Middleware:
+    """Refuses requests without one of the API keys; takes the same time whatever the key given."""
+    known = [sha256(key.encode()).digest() for key in config.api_keys]
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if known and request.path not in PUBLIC and request.method != "OPTIONS":
+            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+            given = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-Api-Key", "")
+            digest = sha256(given.encode("utf-8", "surrogateescape")).digest()
+            if not sum(hmac.compare_digest(digest, key) for key in known):  # every key is compared
+                raise ApiError(
+                    "a valid API key is needed: Authorization: Bearer KEY",
+                    status=401, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"},
+                )  # fmt: skip
+        return await handler(request)
+
+    return check
+
+
+def origins(config: ServerConfig) -> Middleware:
+    """Refuses web pages of other origins but those allowed, whose preflights it answers."""
+    local = bool(config.unix_socket) or _is_local(config.host)
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if local and not config.api_keys and not _known_host(request.host, config):
+            raise ApiError("this server does not go by that name; start it with --allow-host NAME", status=403)
+        origin = request.headers.get("Origin")
+        if origin is None or urlsplit(origin).netloc == request.host:
+            return await handler(request)
+        if "*" not in config.cors and origin not in config.cors:
+            raise ApiError("pages of this origin may not ask; start the server with --cors ORIGIN", status=403)
+        request[ALLOWED] = origin
+        if request.method != "OPTIONS":
+            return await handler(request)
+        asked = request.headers.get("Access-Control-Request-Headers", "")
+        return web.Response(
+            status=204,
+            headers={"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Allow-Headers": asked[:1000]},
+        )
+
+    return check
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """A signal of aiohttp, before the headers of any answer go out, streams and refusals included."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if ALLOWED in request:
+        response.headers["Access-Control-Allow-Origin"] = request[ALLOWED]
+        response.headers["Vary"] = "Origin"
+
+
+@web.middleware
+async def access_log(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """One JSON object a request: no body, no query, no header."""
+    request[TOLD] = {}
+    start, status = time.perf_counter(), 499  # the client went away
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "remote": request.remote or "",
+            "method": request.method,
+            "path": request.path[:200],
+            "status": status,
+            "seconds": round(time.perf_counter() - start, 4),
+        }
+        log.info(json.dumps(line | request[TOLD]))
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _known_host(host: str, config: ServerConfig) -> bool:
+    """Whether a Host header names this machine in a way that nobody else's DNS server decides about."""
+    name = (urlsplit(f"//{host}").hostname or "").lower()
+    if not name or name == "localhost" or name.endswith(".localhost") or name in config.allow_hosts:
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return config.unix_socket != "" or name == config.host.lower()
+    return True

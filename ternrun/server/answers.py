@@ -1,0 +1,229 @@
+"""The sequences of one HTTP request, from the engine's thread to the event loop, and from token ids to text.
+
+The engine never waits for a client: outputs that nobody has taken yet are merged into one update when somebody does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ternrun.runtime.logprobs import TokenLogprobs
+from ternrun.runtime.request import FinishReason, Request, StepOutput
+from ternrun.server.problems import ApiError
+from ternrun.text import StopMatcher
+
+if TYPE_CHECKING:
+    from ternrun.api import Model
+    from ternrun.runtime.driver import Ticket
+    from ternrun.server.access import Told
+    from ternrun.server.service import Service
+
+ENDING = "the server is shutting down"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that came out; `offset`: characters of this answer before it."""
+
+    id: int
+    offset: int
+    logprobs: TokenLogprobs | None
+
+
+@dataclass(slots=True)
+class Update:
+    """What came since the last one."""
+
+    text: str = ""
+    tokens: list[Token] = field(default_factory=list)
+    prompt: list[TokenLogprobs] = field(default_factory=list)  # of the next prompt tokens
+    reason: FinishReason | None = None
+
+
+class Answer:
+    """One sequence: what the engine said of it, as text up to its stop string."""
+
+    def __init__(self, model: Model, request: Request) -> None:
+        self.request = request
+        self.ticket: Ticket | None = None
+        self.generated = 0  # tokens, those of a stop string included, the end token not
+        self.cached = 0
+        self.stopping_word = ""
+        self.reason: FinishReason | None = None
+        self.end: Token | None = None  # the end token, where log-probabilities were asked for
+        self.first = self.last = 0.0  # when its first and its last token came
+        self._decoder = model.tokenizer.stream(request.ids)
+        self._stops = StopMatcher(request.params.stop)
+        self._raw = ""  # decoded, and not certain yet
+        self._certain = 0  # characters handed out
+        self._held: list[Token] = []  # their text is not certain yet
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will come."""
+        return self.reason is not None
+
+    def take(self, output: StepOutput, update: Update) -> None:
+        """Add an output to an update. Raises what ended the sequence where that was an error."""
+        if self.ended:
+            return
+        if output.error:
+            raise output.error
+        if output.finish_reason == "abort":
+            raise ApiError(ENDING, status=503, code=503)
+        update.prompt += output.prompt_logprobs
+        self.cached = max(self.cached, output.cached_tokens)
+        for index, token in enumerate(output.tokens):
+            self.generated += 1
+            offset = self._certain + len(self._raw)
+            self._held.append(Token(token, offset, output.logprobs[index] if output.logprobs else None))
+            if self._push(self._decoder.push(token), update):
+                return
+        if output.finish_reason and not self._push(self._decoder.flush(), update):
+            self._finish(update, self._stops.flush(), output.finish_reason)
+            if output.end:
+                self.end = Token(output.end.id, self._certain, output.end)
+                update.tokens.append(self.end)
+
+    def _push(self, piece: str, update: Update) -> bool:
+        """Text that this piece makes certain, and its tokens; says whether a stop string ended it."""
+        self._raw += piece
+        certain, stopped = self._stops.push(piece)
+        if stopped:
+            rest = self._raw[len(certain) :]
+            self.stopping_word = max((s for s in self.request.params.stop if rest.startswith(s)), key=len, default="")
+            self._finish(update, certain, "stop", cut=True)
+            return True
+        self._release(update, certain)
+        return False
+
+    def _release(self, update: Update, certain: str) -> None:
+        update.text += certain
+        self._certain += len(certain)
+        self._raw = self._raw[len(certain) :]
+        ends = [t.offset for t in self._held[1:]] + [self._certain + len(self._raw)]
+        count = 0
+        while count < len(ends) and ends[count] <= self._certain:
+            count += 1
+        update.tokens += self._held[:count]
+        del self._held[:count]
+
+    def _finish(self, update: Update, certain: str, reason: FinishReason, cut: bool = False) -> None:
+        """The last of its text. Where a stop string cut it, tokens that lie behind the cut are not told of."""
+        self._release(update, certain)
+        update.tokens += [t for t in self._held if not cut or t.offset < self._certain]
+        update.reason = self.reason = reason
+
+
+class Answers:
+    """All sequences of one request; iterate over `updates`. Made by `asking`."""
+
+    def __init__(self, service: Service, requests: Sequence[Request]) -> None:
+        self._service = service
+        self._driver = service.model.driver
+        self._loop = asyncio.get_running_loop()
+        self._inbox: deque[tuple[int, StepOutput]] = deque()
+        self._bell = asyncio.Event()
+        self._rung = False
+        self._ended_early = False
+        self.began = time.perf_counter()
+        self.all = [Answer(service.model, request) for request in requests]
+
+    def submit(self) -> None:
+        """Hand all to the engine. Raises UsageError, ContextError."""
+        for index, answer in enumerate(self.all):
+            answer.ticket = self._driver.submit(answer.request, self._receiver(index))
+
+    async def updates(self) -> AsyncIterator[tuple[int, Update]]:
+        """(index, update) until all have ended. Raises what ends one with an error, TimeoutError past the deadline."""
+        limit = self._service.config.timeout
+        deadline = self._loop.time() + limit if limit else None
+        while not all(answer.ended for answer in self.all):
+            async with asyncio.timeout_at(deadline):
+                await self._bell.wait()
+            self._bell.clear()
+            self._rung = False
+            for index, update in self._merge().items():
+                yield index, update
+
+    def end(self) -> None:
+        """The server shuts down: those who wait are told."""
+        self._ended_early = True
+        self._bell.set()
+
+    def close(self) -> None:
+        """End what has not ended: the engine's places come free before its next step."""
+        for answer in self.all:
+            if answer.ticket and not answer.ended:
+                self._driver.abort(answer.ticket)
+
+    @property
+    def usage(self) -> tuple[int, int, int]:
+        """Tokens of the prompts (each counted once), generated, and found in the cache."""
+        prompts = {id(a.request.ids): a for a in reversed(self.all)}.values()
+        return (
+            sum(len(a.request.ids) for a in prompts),
+            sum(a.generated for a in self.all),
+            sum(a.cached for a in prompts),
+        )
+
+    def _receiver(self, index: int) -> Callable[[StepOutput], None]:
+        def receive(output: StepOutput) -> None:  # in the engine's thread
+            self._inbox.append((index, output))
+            if not self._rung:
+                self._rung = True
+                self._loop.call_soon_threadsafe(self._bell.set)
+
+        return receive
+
+    def _merge(self) -> dict[int, Update]:
+        if self._ended_early:
+            raise ApiError(ENDING, status=503, code=503)
+        updates: dict[int, Update] = {}
+        while self._inbox:
+            index, output = self._inbox.popleft()
+            answer = self.all[index]
+            before = answer.generated
+            answer.take(output, updates.setdefault(index, Update()))
+            self._clock(answer, answer.generated - before)
+            if answer.ended and output.finish_reason is None and answer.ticket:
+                self._driver.abort(answer.ticket)  # a stop string, of which the engine knows nothing
+        return updates
+
+    def _clock(self, answer: Answer, tokens: int) -> None:
+        if not tokens:
+            return
+        now, metrics = time.perf_counter(), self._service.metrics
+        if answer.first:
+            metrics.token_s.observe((now - answer.last) / tokens)
+            metrics.totals.decode_s += now - answer.last
+        else:
+            answer.first = now
+            metrics.first_token_s.observe(now - self.began)
+            metrics.totals.prompt_s += now - self.began
+        answer.last = now
+
+
+@contextmanager
+def asking(service: Service, requests: Sequence[Request], told: Told) -> Iterator[Answers]:
+    """Ask the engine; whatever happens, nothing of it is left behind. Raises ApiError, UsageError, ContextError."""
+    for request in requests:  # before anything runs, so that a list of prompts is refused as a whole
+        service.model.driver.engine.check(request)
+    with service.admit(len(requests)):
+        answers = Answers(service, requests)
+        service.answers.add(answers)
+        try:
+            answers.submit()
+            yield answers
+        finally:
+            service.answers.discard(answers)
+            answers.close()
+            prompt, generated, cached = answers.usage
+            told |= {"prompt_tokens": prompt, "completion_tokens": generated, "cached_tokens": cached}
+            service.metrics.totals.add(prompt, generated, cached)

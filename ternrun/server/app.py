@@ -1,0 +1,60 @@
+"""The table of routes, and the application around it."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from ternrun.server import access, chat, completions, llama, ollama, page, problems, tools
+from ternrun.server.service import SERVICE, Route, Service, serving
+
+ROUTES: tuple[tuple[str, str, Route], ...] = (
+    ("GET", "/", page.page),
+    ("POST", "/v1/completions", completions.completions),
+    ("POST", "/v1/chat/completions", chat.chat_completions),
+    ("GET", "/v1/models", tools.models),
+    ("GET", "/v1/models/{name:.+}", tools.one_model),
+    ("GET", "/health", tools.health),
+    ("GET", "/v1/health", tools.health),
+    ("POST", "/completion", llama.completion),
+    ("POST", "/tokenize", tools.tokenize),
+    ("POST", "/detokenize", tools.detokenize),
+    ("POST", "/apply-template", tools.apply_template),
+    ("GET", "/props", tools.props),
+    ("GET", "/slots", tools.slots),
+    ("GET", "/metrics", tools.metrics),
+    ("POST", "/api/generate", ollama.generate),
+    ("POST", "/api/chat", ollama.chat),
+    ("GET", "/api/tags", ollama.tags),
+    ("GET", "/api/version", ollama.version),
+)
+
+
+def make_app(service: Service) -> web.Application:
+    """The application; the outermost middleware comes first."""
+    config = service.config
+    checks = [access.origins(config), access.keys(config)]
+    app = web.Application(
+        middlewares=[access.access_log, _counting(service), problems.errors, *checks], client_max_size=config.max_body
+    )
+    app[SERVICE] = service
+    app.on_response_prepare.append(access.add_headers)
+    for method, path, route in ROUTES:
+        app.router.add_route(method, path, serving(route))
+    return app
+
+
+def _counting(service: Service) -> Middleware:
+    @web.middleware
+    async def count(request: web.Request, handler: problems.Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource else "none"  # not the path: anybody can make up paths
+        status = 499
+        try:
+            response = await handler(request)
+            status = response.status
+            return response
+        finally:
+            service.metrics.requests.labels(route, str(status)).inc()
+
+    return count

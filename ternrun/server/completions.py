@@ -1,0 +1,154 @@
+"""POST /v1/completions: text goes on. With echo and logprobs it tells how likely the given text was."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from ternrun.runtime.config import SamplingParams
+from ternrun.runtime.logprobs import TokenLogprobs
+from ternrun.runtime.request import Request
+from ternrun.server import shapes
+from ternrun.server.access import TOLD
+from ternrun.server.answers import Token, Update, asking
+from ternrun.server.fields import read_json
+from ternrun.server.problems import ApiError
+from ternrun.server.prompts import Prompt, encode, fill_in, openai_prompts
+from ternrun.server.schema import COMPLETION, needed, sampling
+from ternrun.server.service import Service
+from ternrun.server.stream import Items, events
+
+if TYPE_CHECKING:
+    from ternrun.api import Model
+    from ternrun.loader.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A checked request: `requests[i]` belongs to choice i."""
+
+    requests: list[Request]
+    echoes: list[str]  # the text to put in front of each choice
+    values: dict[str, Any]
+
+    @property
+    def logprobs(self) -> int | None:
+        """How many of the likeliest tokens to tell at each place; None: no log-probabilities at all."""
+        return self.values["logprobs"]  # type: ignore[no-any-return]
+
+
+async def completions(request: web.Request, service: Service) -> web.StreamResponse:
+    """The route."""
+    model = service.model
+    body = await read_json(request, service.config.stall)
+    values = COMPLETION.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
+    asked = await asyncio.to_thread(_read, model, values, service.config.max_prompts)
+    items = _chunks(service, asked, request)
+    if values["stream"]:
+        return await events(request, items, service.config.stall)
+    with asking(service, asked.requests, request[TOLD]) as answers:
+        choices = [_Choice(model.tokenizer, asked, i) for i in range(len(asked.requests))]
+        texts = [""] * len(choices)
+        tokens: list[list[Token]] = [[] for _ in choices]
+        async for i, update in answers.updates():
+            text, told = choices[i].add(update)
+            texts[i] += text
+            tokens[i] += told
+        listed = [c.written(text, told) for c, text, told in zip(choices, texts, tokens, strict=True)]
+        answer = shapes.head("text_completion", "cmpl", service.name)
+        return web.json_response(answer | {"choices": listed, "usage": shapes.usage(answers)})
+
+
+async def _chunks(service: Service, asked: Asked, request: web.Request) -> Items:
+    with_usage = asked.values["stream_options"]
+    with asking(service, asked.requests, request[TOLD]) as answers:
+        chunk = shapes.head("text_completion", "cmpl", service.name) | ({"usage": None} if with_usage else {})
+        choices = [_Choice(service.model.tokenizer, asked, i) for i in range(len(asked.requests))]
+        async for i, update in answers.updates():
+            text, told = choices[i].add(update)
+            if text or told or update.reason:
+                yield chunk | {"choices": [choices[i].written(text, told)]}
+        if with_usage:
+            yield chunk | {"choices": [], "usage": shapes.usage(answers)}
+
+
+class _Choice:
+    """One choice as it grows: the echoed prompt in front of the first text, offsets that count from its start."""
+
+    def __init__(self, tokenizer: Tokenizer, asked: Asked, index: int) -> None:
+        self._tokenizer, self._asked, self._index = tokenizer, asked, index
+        self._request = asked.requests[index]
+        self._echo = asked.echoes[index]
+        self._echoed = not asked.values["echo"]
+        self._prompt: list[TokenLogprobs] = []
+        self._reason: str | None = None
+
+    def add(self, update: Update) -> tuple[str, list[Token]]:
+        """The text and the tokens to tell of; the prompt's come with the first that was generated."""
+        self._prompt += update.prompt
+        self._reason = shapes.finish(update.reason)
+        shifted = [dataclasses.replace(t, offset=t.offset + len(self._echo)) for t in update.tokens]
+        if self._echoed or not (update.tokens or update.text or update.reason):
+            return update.text, shifted
+        self._echoed = True
+        prompt = _prompt_tokens(self._tokenizer, self._request, self._echo, self._prompt)
+        return self._echo + update.text, prompt + shifted
+
+    def written(self, text: str, tokens: Sequence[Token]) -> dict[str, Any]:
+        """OpenAI's object."""
+        top = self._asked.logprobs
+        logprobs = None if top is None else shapes.legacy(self._tokenizer, tokens, top)
+        return {"index": self._index, "text": text, "logprobs": logprobs, "finish_reason": self._reason}
+
+
+def _prompt_tokens(tokenizer: Tokenizer, request: Request, echo: str, logprobs: Sequence[TokenLogprobs]) -> list[Token]:
+    """The prompt's tokens, the first without a probability."""
+    if request.prompt_logprobs is None:
+        return []
+    decoder, offset, tokens = tokenizer.stream([]), 0, []
+    for token, told in zip(request.ids, [None, *logprobs], strict=True):
+        tokens.append(Token(token, min(offset, len(echo)), told))
+        offset += len(decoder.push(token))
+    return tokens
+
+
+def _read(model: Model, values: dict[str, Any], most: int) -> Asked:
+    """Beside the event loop: tokenizing a book takes a while."""
+    n, echo, logprobs = values["n"], values["echo"], values["logprobs"]
+    if values["best_of"] not in (None, n):
+        raise ApiError("best_of: only the same number as n is supported", param="best_of", code="unsupported")
+    prompts = openai_prompts(needed(values, "prompt"), most)
+    if len(prompts) * n > most:
+        raise ApiError(f"n: {len(prompts)} prompts times {n} are more than the {most} that may be asked at once")
+    params = sampling(values, values["max_tokens"], logprobs)
+    scored = logprobs if echo else None
+    requests, echoes = [], []
+    for prompt in prompts:
+        ids = _ids(model, prompt, values)
+        requests += [Request(ids, seeded(params, i), scored) for i in range(n)]
+        echoes += [_text(model.tokenizer, prompt) if echo else ""] * n
+    return Asked(requests, echoes, values)
+
+
+def seeded(params: SamplingParams, choice: int) -> SamplingParams:
+    """Choices of one prompt differ, and each is the same every time."""
+    if params.seed is None or not choice:
+        return params
+    return dataclasses.replace(params, seed=(params.seed + choice) % 2**64)
+
+
+def _ids(model: Model, prompt: Prompt, values: dict[str, Any]) -> list[int]:
+    if values["suffix"] is None:
+        return encode(model, prompt)
+    if values["echo"]:
+        raise ApiError("echo: it cannot be combined with suffix", param="echo", code="unsupported")
+    return fill_in(model, prompt, values["suffix"])
+
+
+def _text(tokenizer: Tokenizer, prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else tokenizer.decode(prompt)

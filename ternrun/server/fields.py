@@ -1,0 +1,162 @@
+"""Reading JSON that strangers send: tables of fields, each read by a function that checks kind, range and size.
+
+A field is in one of three tables: read; accepted without effect, because it cannot change our answer; refused unless
+it holds a value that asks for nothing. Anything else is unknown, and named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from aiohttp import web
+
+from ternrun.server.problems import ApiError
+
+Read = Callable[[Any], Any]  # raises ValueError that says what the field must be
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The fields of one route. `read`: name -> (reader, default)."""
+
+    read: Mapping[str, tuple[Read, Any]]
+    ignored: frozenset[str] = frozenset()
+    refused: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # name -> values that ask for nothing
+
+    def parse(self, body: Any, *, ignore_unknown: bool = False) -> dict[str, Any]:
+        """Every field of `read`, checked, or its default where it is absent or null. Raises ApiError naming one."""
+        if not isinstance(body, dict):
+            raise ApiError("the body must be a JSON object")
+        for name, value in body.items():
+            if name in self.read or name in self.ignored or value is None:
+                continue
+            if name in self.refused:
+                if not any(type(value) is type(same) and value == same for same in self.refused[name]):
+                    raise ApiError(f"{name}: this server does not support it", param=name, code="unsupported")
+            elif not ignore_unknown:
+                raise self._unknown(name)
+        values = {name: default for name, (_, default) in self.read.items()}
+        for name, (read, _) in self.read.items():
+            if body.get(name) is not None:
+                try:
+                    values[name] = read(body[name])
+                except ValueError as error:
+                    raise ApiError(f"{name}: {error}", param=name) from None
+        return values
+
+    def _unknown(self, name: str) -> ApiError:
+        near = get_close_matches(name, [*self.read, *self.ignored], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return ApiError(f"unknown field {name[:100]!r}{hint}", param=name[:100], code="unknown_field")
+
+
+async def read_json(request: web.Request, stall: float) -> Any:
+    """The request's body as JSON. Raises ApiError; ContentLengthError and the like are aiohttp's."""
+    try:
+        async with asyncio.timeout(stall):
+            data = await request.read()
+    except TimeoutError:
+        raise ApiError("the request's body did not arrive in time", status=408) from None
+    try:
+        return await asyncio.to_thread(json.loads, data, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise ApiError(f"the body is not JSON: {why}") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def number(low: float, high: float) -> Read:
+    """A number from low to high."""
+
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise ValueError(f"must be a number from {low:g} to {high:g}")
+        return float(value)
+
+    return read
+
+
+def whole(low: int, high: int) -> Read:
+    """A whole number from low to high; 3.0 counts as one."""
+
+    def read(value: Any) -> int:
+        exact = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not exact or not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(value)
+
+    return read
+
+
+def flag(value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")  # noqa: TRY004
+    return value
+
+
+def text(value: Any) -> str:
+    """A string; its length is bounded by the body's."""
+    if not isinstance(value, str):
+        raise ValueError("must be a string")  # noqa: TRY004
+    return value
+
+
+def anything(value: Any) -> Any:
+    """Checked by who uses it."""
+    return value
+
+
+def stops(value: Any) -> tuple[str, ...]:
+    """A string, or at most 64 of at most 1024 characters; empty ones are left out, as in llama.cpp."""
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or len(listed) > 64 or not all(isinstance(s, str) for s in listed):
+        raise ValueError("must be a string or a list of at most 64 strings")
+    if any(len(s) > 1024 for s in listed):
+        raise ValueError("a stop string may have at most 1024 characters")
+    return tuple(s for s in listed if s)
+
+
+def token_ids(value: Any) -> list[int]:
+    """A list of whole numbers, which the engine holds against the vocabulary."""
+    if not isinstance(value, list) or not all(type(i) is int for i in value):
+        raise ValueError("must be a list of token ids")
+    return value
+
+
+def logit_bias(value: Any) -> tuple[tuple[int, float], ...]:
+    """OpenAI's {"id": bias}, or llama.cpp's [[id, bias], ...] where `false` bans the token; at most 1024 of them."""
+    items = list(value.items()) if isinstance(value, dict) else value
+    if not isinstance(items, list) or len(items) > 1024:
+        raise ValueError("must hold at most 1024 pairs of token id and bias")
+    return tuple(_bias(item) for item in items)
+
+
+def _bias(item: Any) -> tuple[int, float]:
+    wrong = ValueError("must map token ids to numbers from -100 to 100")
+    if not isinstance(item, (list, tuple)) or len(item) != 2:
+        raise wrong
+    token, value = item
+    if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) < 10:
+        token = int(token)
+    if type(token) is not int:
+        raise wrong
+    if value is False:
+        return token, -math.inf
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -100 <= value <= 100:
+        raise wrong
+    return token, float(value)
+
+
+def optional(read: Read, off: Any, means: Any = None) -> Read:
+    """As `read`, but the value `off` means something else: by default the same as an absent field."""
+    return lambda value: means if type(value) is type(off) and value == off else read(value)

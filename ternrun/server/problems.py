@@ -1,0 +1,84 @@
+"""What went wrong, as HTTP status and OpenAI's error object. Nobody's prompt and no key ever stands in it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from ternrun.errors import ConfigError, ContextError, LoadError, TemplateError, UsageError
+
+log = logging.getLogger("ternrun.server")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+TYPES = {
+    400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    405: "invalid_request_error", 408: "timeout_error", 413: "invalid_request_error", 429: "rate_limit_error",
+    501: "not_supported_error", 503: "unavailable_error", 504: "timeout_error",
+}  # fmt: skip
+
+
+class ApiError(Exception):
+    """A refusal. `param` names the field at fault; `code` is for programs."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str | int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message, self.status, self.param, self.code = message, status, param, code
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """{"error": {"message", "type", "param", "code"}}."""
+        kind = TYPES.get(self.status, "server_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def explain(error: Exception) -> ApiError:
+    """The refusal that tells of any error; what is a fault of ours goes to the log and is not told in detail."""
+    match error:
+        case ApiError():
+            return error
+        case ContextError():
+            return ApiError(str(error), param="prompt", code="context_length_exceeded")
+        case ConfigError() | UsageError() | TemplateError():
+            return ApiError(str(error))
+        case TimeoutError():
+            return ApiError("the request took longer than this server allows", status=504, code="timeout")
+        case web.HTTPRequestEntityTooLarge():
+            return ApiError("the request's body is larger than this server allows", status=413)
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            message = f"this route takes {allowed} only"
+            return ApiError(message, status=405, headers={"Allow": allowed})
+        case web.HTTPException():
+            reason = "there is no such route" if error.status == 404 else error.reason
+            return ApiError(reason, status=error.status)
+        case LoadError():  # damaged weights show when they run
+            return ApiError(str(error), status=500)
+    log.error("a fault of ours", exc_info=error)
+    return ApiError("a fault of the server, which its log tells of", status=500)
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns whatever a handler raises into an answer."""
+    try:
+        return await handler(request)
+    except ConnectionError:  # the client is gone: no fault, so aiohttp must not log it as one
+        raise asyncio.CancelledError from None
+    except Exception as error:
+        problem = explain(error)
+        body = {"error": problem.message} if request.path.startswith("/api/") else problem.body  # Ollama's shape
+        return web.json_response(body, status=problem.status, headers=problem.headers)

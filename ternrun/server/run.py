@@ -1,0 +1,99 @@
+"""From start to end: listen at once, load behind it, serve, and on SIGTERM let what is under way come to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from ternrun.errors import UsageError
+from ternrun.server.app import make_app
+from ternrun.server.service import Service
+from ternrun.server.settings import ServerConfig
+
+if TYPE_CHECKING:
+    from ternrun.api import Model
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def serve(config: ServerConfig, open_model: Callable[[], Model], tell: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C; a second one ends at once. `tell` hears where it listens and when it is ready.
+
+    Raises UsageError where it cannot listen there, and what `open_model` raises.
+    """
+    asyncio.run(_serve(config, open_model, tell))
+
+
+async def _serve(config: ServerConfig, open_model: Callable[[], Model], tell: Callable[[str], None]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stopped() -> None:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+        stop.set()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stopped)
+    async with listening(Service(config, open_model)) as (service, where):
+        tell(f"listening on {where}, loading the model")
+        loading, stopping = asyncio.create_task(service.load()), asyncio.create_task(stop.wait())
+        await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+        await loading
+        if not stop.is_set():
+            tell(f"ready: {service.name} at {where}")
+        await stopping
+        tell("shutting down")
+
+
+@asynccontextmanager
+async def listening(service: Service) -> AsyncIterator[tuple[Service, str]]:
+    """The server and its address; leaving ends it gracefully: first the sockets close, then requests end."""
+    config = service.config
+    runner = web.AppRunner(make_app(service), access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        site = _site(runner, config)
+        try:
+            await site.start()
+        except OSError as error:
+            where = config.unix_socket or f"{config.host}:{config.port}"
+            raise UsageError(f"{where} cannot be listened on: {error.strerror or error}") from error
+        yield service, _address(runner, config)
+        await site.stop()
+    finally:
+        await service.close()
+        await runner.cleanup()
+        if config.unix_socket:
+            Path(config.unix_socket).unlink(missing_ok=True)
+
+
+def _site(runner: web.AppRunner, config: ServerConfig) -> web.BaseSite:
+    tls = None
+    if config.certificate:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            tls.load_cert_chain(config.certificate, config.private_key or None)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"{config.certificate} cannot be used as a certificate: {error}") from error
+    if config.unix_socket:
+        path = Path(config.unix_socket)
+        if path.exists() and not path.is_socket():
+            raise UsageError(f"{path} exists and is no socket")
+        return web.UnixSite(runner, config.unix_socket, ssl_context=tls)
+    return web.TCPSite(runner, config.host, config.port, ssl_context=tls)
+
+
+def _address(runner: web.AppRunner, config: ServerConfig) -> str:
+    if config.unix_socket:
+        return f"unix:{config.unix_socket}"
+    host, port = runner.addresses[0][:2]
+    name = f"[{host}]" if ":" in host else host
+    return f"http{'s' if config.certificate else ''}://{name}:{port}"

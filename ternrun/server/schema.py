@@ -1,0 +1,130 @@
+"""The fields of OpenAI's routes: what is read, what is accepted without effect, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ternrun.runtime.config import SamplingParams
+from ternrun.server.fields import (
+    Read,
+    Table,
+    anything,
+    flag,
+    logit_bias,
+    number,
+    optional,
+    stops,
+    text,
+    token_ids,
+    whole,
+)
+from ternrun.server.problems import ApiError
+
+UNLIMITED = 2**24  # the context ends it
+MAX_CHOICES = 128
+MAX_LOGPROBS = 100
+
+Fields = dict[str, tuple[Read, Any]]
+
+
+def stream_options(value: Any) -> bool:
+    """Whether `include_usage` is set."""
+    if not isinstance(value, dict) or not set(value) <= {"include_usage", "include_obfuscation"}:
+        raise ValueError('must be an object such as {"include_usage": true}')
+    return flag(value.get("include_usage") or False)
+
+
+def length(value: Any) -> int:
+    """A count of tokens; -1: up to the context's end."""
+    count: int = whole(-1, UNLIMITED)(value)
+    return UNLIMITED if count == -1 else count
+
+
+SAMPLING: Fields = {  # named as in SamplingParams; beyond OpenAI's from top_k on
+    "temperature": (number(0, 100), 1.0),
+    "top_p": (number(0, 1), 1.0),
+    "presence_penalty": (number(-2, 2), 0.0),
+    "frequency_penalty": (number(-2, 2), 0.0),
+    "logit_bias": (logit_bias, ()),
+    "seed": (optional(whole(0, 2**64 - 1), -1), None),
+    "stop": (stops, ()),
+    "top_k": (optional(whole(0, UNLIMITED), -1, 0), 0),
+    "min_p": (number(0, 1), 0.0),
+    "typical_p": (number(0, 1), 1.0),
+    "repeat_penalty": (number(0.01, 100), 1.0),
+    "repeat_last_n": (whole(-1, UNLIMITED), -1),  # OpenAI's penalties look at the whole text
+    "ignore_eos": (flag, False),
+    "stop_token_ids": (token_ids, ()),
+}
+STREAM: Fields = {
+    "model": (text, ""),
+    "n": (whole(1, MAX_CHOICES), 1),
+    "stream": (flag, False),
+    "stream_options": (stream_options, False),
+}
+NO_EFFECT = frozenset(
+    ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+     "prediction", "cache_prompt")
+)  # fmt: skip
+
+COMPLETION = Table(
+    read={
+        **STREAM,
+        **SAMPLING,
+        "prompt": (anything, None),
+        "suffix": (optional(text, ""), None),
+        "max_tokens": (length, 16),
+        "echo": (flag, False),
+        "logprobs": (whole(0, MAX_LOGPROBS), None),
+        "best_of": (whole(1, MAX_CHOICES), None),
+    },
+    ignored=NO_EFFECT,
+    refused={"response_format": ({"type": "text"},), "grammar": ("",), "json_schema": (), "guided_json": ()},
+)
+
+CHAT = Table(
+    read={
+        **STREAM,
+        **SAMPLING,
+        "messages": (anything, None),
+        "max_tokens": (length, UNLIMITED),
+        "max_completion_tokens": (length, None),
+        "logprobs": (flag, False),
+        "top_logprobs": (whole(0, 20), 0),
+        "chat_template_kwargs": (anything, None),
+        "add_generation_prompt": (flag, True),
+    },
+    ignored=NO_EFFECT | {"parallel_tool_calls"},
+    refused={
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "functions": ([],),
+        "function_call": ("none", "auto"),
+        "response_format": ({"type": "text"},),
+        "modalities": (["text"],),
+        "audio": (),
+        "reasoning_effort": (),
+        "verbosity": (),
+        "web_search_options": (),
+        "grammar": ("",),
+        "json_schema": (),
+        "guided_json": (),
+    },
+)
+
+
+def sampling(values: Mapping[str, Any], max_tokens: int, logprobs: int | None) -> SamplingParams:
+    """The engine's record for the fields of SAMPLING."""
+    named = {name: values[name] for name in SAMPLING if name != "stop_token_ids"}
+    stop_ids = tuple(values["stop_token_ids"])
+    if len(stop_ids) > 1024:
+        raise ApiError("stop_token_ids: at most 1024 of them", param="stop_token_ids")
+    return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, stop_ids=stop_ids, **named)
+
+
+def needed(values: Mapping[str, Any], name: str) -> Any:
+    """A field that has no default. Raises ApiError where it is absent."""
+    if values[name] is None:
+        raise ApiError(f"{name}: it is missing", param=name)
+    return values[name]

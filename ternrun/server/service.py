@@ -1,0 +1,106 @@
+"""What all requests share: the model (once it is loaded), who is admitted, and the figures kept about it all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from ternrun.server.metrics import Metrics
+from ternrun.server.problems import ApiError
+from ternrun.server.settings import ServerConfig
+
+if TYPE_CHECKING:
+    from ternrun.api import Model
+    from ternrun.server.answers import Answers
+
+RETRY_AFTER = 1  # seconds; places in the queue come free all the time
+
+
+class Service:
+    """Lives on the event loop; only `open` runs elsewhere."""
+
+    def __init__(self, config: ServerConfig, open_model: Callable[[], Model]) -> None:
+        self.config = config
+        self.started = int(time.time())
+        self.draining = False
+        self.sequences = 0  # admitted, and not ended
+        self.answers: set[Answers] = set()  # under way
+        self.metrics = Metrics(self._load)
+        self._open_model = open_model
+        self._model: Model | None = None
+
+    async def load(self) -> None:
+        """Load the model beside the event loop. Raises what loading raises."""
+        self._model = await asyncio.to_thread(self._open_model)
+
+    @property
+    def model(self) -> Model:
+        """Raises ApiError while there is none, or none any more."""
+        if self.draining:
+            raise ApiError("the server is shutting down", status=503, code=503, headers={"Retry-After": "5"})
+        if self._model is None:
+            raise ApiError("Loading model", status=503, code=503, headers={"Retry-After": str(RETRY_AFTER)})
+        return self._model
+
+    @property
+    def name(self) -> str:
+        """The model's, in answers; those that are being given while the server shuts down, too."""
+        return self.config.alias or (self._model.name if self._model else "")
+
+    @contextmanager
+    def admit(self, count: int) -> Iterator[None]:
+        """A place for `count` sequences. Raises ApiError where the queue is full.
+
+        A request larger than the queue is let in when it is alone: else nobody could ever send it.
+        """
+        places = self.model.driver.engine.model.engine.max_batch + self.config.queue
+        if self.sequences and self.sequences + count > places:
+            self.metrics.refused.inc()
+            raise ApiError(
+                f"{self.sequences} sequences run or wait already, and this server takes {places}: try again",
+                status=429, code="queue_full", headers={"Retry-After": str(RETRY_AFTER)},
+            )  # fmt: skip
+        self.sequences += count
+        try:
+            yield
+        finally:
+            self.sequences -= count
+
+    async def close(self) -> None:
+        """Wait for the requests under way, no longer than `drain`; end the others; close the model."""
+        self.draining = True
+        if await self._idle(self.config.drain):
+            for answers in tuple(self.answers):
+                answers.end()
+            await self._idle(5)
+        if self._model is not None:
+            await asyncio.to_thread(self._model.close)
+
+    async def _idle(self, seconds: float) -> int:
+        """Wait until nothing is under way; returns what still is when the time is up."""
+        end = time.monotonic() + seconds
+        while self.answers and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        return len(self.answers)
+
+    def _load(self) -> tuple[int, int]:
+        return self._model.driver.engine.load if self._model else (0, 0)
+
+
+SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
+
+Route = Callable[[web.Request, Service], Awaitable[web.StreamResponse]]
+
+
+def serving(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A handler for aiohttp."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await route(request, request.app[SERVICE])
+
+    return handle

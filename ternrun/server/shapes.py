@@ -1,0 +1,89 @@
+"""How tokens and their log-probabilities are written in OpenAI's answers."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ternrun.runtime.logprobs import TokenLogprobs
+from ternrun.runtime.request import FinishReason
+from ternrun.server.answers import Answers, Token
+
+if TYPE_CHECKING:
+    from ternrun.loader.tokenizer import Tokenizer
+
+LOWEST = -9999.0  # JSON knows no infinity; OpenAI's own floor
+
+
+def head(kind: str, prefix: str, model: str) -> dict[str, Any]:
+    """What every answer, and every chunk of a stream, begins with."""
+    return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def usage(answers: Answers) -> dict[str, Any]:
+    """OpenAI's token counts."""
+    prompt, generated, cached = answers.usage
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": generated,
+        "total_tokens": prompt + generated,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def finish(reason: FinishReason | None) -> str | None:
+    """OpenAI's finish_reason; other reasons than these end in an error."""
+    return reason if reason in ("stop", "length") else None
+
+
+def legacy(tokenizer: Tokenizer, tokens: Sequence[Token], top: int) -> dict[str, Any]:
+    """Of /v1/completions: parallel lists. The first token of a prompt has no probability."""
+    return {
+        "tokens": [spell(tokenizer, t.id) for t in tokens],
+        "token_logprobs": [bounded(t.logprobs.logprob) if t.logprobs else None for t in tokens],
+        "top_logprobs": [_ranking(tokenizer, t.logprobs) if t.logprobs else None for t in tokens] if top else None,
+        "text_offset": [t.offset for t in tokens],
+    }
+
+
+def chat(tokenizer: Tokenizer, tokens: Sequence[Token]) -> dict[str, Any]:
+    """Of /v1/chat/completions: a list of objects."""
+    content = []
+    for entry in (t.logprobs for t in tokens):
+        if entry is not None:
+            top = [_one(tokenizer, best.id, best.logprob) for best in entry.top]
+            content.append(_one(tokenizer, entry.id, entry.logprob) | {"top_logprobs": top})
+    return {"content": content, "refusal": None}
+
+
+def bounded(logprob: float) -> float:
+    """A number that JSON can hold."""
+    return max(logprob, LOWEST)
+
+
+def data(tokenizer: Tokenizer, token: int) -> bytes:
+    """What a token adds to the text; nothing where the embedding has more rows than there are tokens."""
+    return tokenizer.token_bytes(token) if token < tokenizer.vocab_size else b""
+
+
+def spell(tokenizer: Tokenizer, token: int) -> str:
+    r"""A token's text; `bytes:\xe2\x80` where it is a part of a character, so that no two look alike."""
+    raw = data(tokenizer, token)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def _ranking(tokenizer: Tokenizer, entry: TokenLogprobs) -> dict[str, float]:
+    """The likeliest tokens, best first, and the one that was taken."""
+    ranking = {spell(tokenizer, best.id): bounded(best.logprob) for best in entry.top}
+    ranking.setdefault(spell(tokenizer, entry.id), bounded(entry.logprob))
+    return ranking
+
+
+def _one(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
+    raw = data(tokenizer, token)
+    return {"token": spell(tokenizer, token), "logprob": bounded(logprob), "bytes": list(raw)}

@@ -1,0 +1,146 @@
+"""Routes that tell of the server and its model, or turn text into tokens: OpenAI's /v1/models and llama.cpp's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from ternrun.runtime.config import SamplingParams
+from ternrun.server.fields import Table, anything, flag, read_json, text, token_ids
+from ternrun.server.llama import settings
+from ternrun.server.metrics import CONTENT_TYPE
+from ternrun.server.problems import ApiError
+from ternrun.server.prompts import render
+from ternrun.server.schema import needed
+from ternrun.server.service import Service
+
+TOKENIZE = Table(
+    read={
+        "content": (text, None),
+        "add_special": (flag, False),
+        "parse_special": (flag, True),
+        "with_pieces": (flag, False),
+    }
+)
+DETOKENIZE = Table(read={"tokens": (token_ids, None)})
+APPLY = Table(
+    read={
+        "messages": (anything, None),
+        "add_generation_prompt": (flag, True),
+        "chat_template_kwargs": (anything, None),
+    },
+    ignored=frozenset(("model", "user")),
+    refused={"tools": ([],)},
+)
+
+
+async def health(_request: web.Request, service: Service) -> web.Response:
+    """503 while the model loads and while the server shuts down, 200 in between. Needs no key."""
+    _ = service.model
+    return web.json_response({"status": "ok"})
+
+
+async def models(_request: web.Request, service: Service) -> web.Response:
+    """The one model there is, in OpenAI's list."""
+    return web.json_response({"object": "list", "data": [describe(service)]})
+
+
+async def one_model(request: web.Request, service: Service) -> web.Response:
+    """That model by its name."""
+    if request.match_info["name"] != service.name:
+        raise ApiError("there is no such model; /v1/models lists them", status=404, code="model_not_found")
+    return web.json_response(describe(service))
+
+
+def describe(service: Service) -> dict[str, Any]:
+    """OpenAI's object, with llama.cpp's `meta`."""
+    config = service.model.config
+    meta = {
+        "n_vocab": config.vocab_size,
+        "n_ctx": service.model.context,
+        "n_ctx_train": config.context_length,
+        "n_embd": config.dim,
+    }
+    head = {"id": service.name, "object": "model", "created": service.started, "owned_by": "ternrun"}
+    return head | {"meta": meta}
+
+
+async def tokenize(request: web.Request, service: Service) -> web.Response:
+    """Ids of `content`; with their text where `with_pieces` is set, as bytes where that is not whole characters."""
+    values, tokenizer = await _values(request, service, TOKENIZE), service.model.tokenizer
+    ids = await asyncio.to_thread(
+        tokenizer.encode, needed(values, "content"), special=values["parse_special"], bos=values["add_special"]
+    )
+    if not values["with_pieces"]:
+        return web.json_response({"tokens": ids})
+    return web.json_response({"tokens": [{"id": i, "piece": _piece(tokenizer.token_bytes(i))} for i in ids]})
+
+
+async def detokenize(request: web.Request, service: Service) -> web.Response:
+    """Text of `tokens`, control tokens by their names."""
+    values = await _values(request, service, DETOKENIZE)
+    decode = service.model.tokenizer.decode
+    content = await asyncio.to_thread(decode, needed(values, "tokens"), special=True)
+    return web.json_response({"content": content})
+
+
+async def apply_template(request: web.Request, service: Service) -> web.Response:
+    """The prompt that a conversation becomes."""
+    values = await _values(request, service, APPLY)
+    messages, begin = needed(values, "messages"), values["add_generation_prompt"]
+    prompt = await asyncio.to_thread(
+        render, service.model, messages, begin=begin, variables=values["chat_template_kwargs"]
+    )
+    return web.json_response({"prompt": prompt})
+
+
+async def props(_request: web.Request, service: Service) -> web.Response:
+    """What runs here. The model's path is not told, its name is."""
+    model = service.model
+    template = model.chat_template
+    tokenizer = model.tokenizer
+    return web.json_response(
+        {
+            "default_generation_settings": {"n_ctx": model.context, "params": settings(model, SamplingParams())},
+            "total_slots": _slots(service),
+            "model_alias": service.name,
+            "chat_template": template.source if template else "",
+            "bos_token": tokenizer.bos_token,
+            "eos_token": tokenizer.eos_token,
+            "modalities": {"vision": False, "audio": False},
+            "backend": f"{model.backend}: {model.backend_reason}",
+        }
+    )
+
+
+async def slots(request: web.Request, service: Service) -> web.Response:
+    """One entry a place in the batch; nobody's prompt. `?fail_on_no_slot=1`: 503 where all are taken."""
+    total, (running, _) = _slots(service), service.model.driver.engine.load
+    if request.query.get("fail_on_no_slot", "") not in ("", "0") and running >= total:
+        raise ApiError("no slot is free", status=503, code=503)
+    context = service.model.context
+    return web.json_response([{"id": i, "n_ctx": context, "is_processing": i < running} for i in range(total)])
+
+
+async def metrics(_request: web.Request, service: Service) -> web.Response:
+    """Prometheus' text format."""
+    return web.Response(body=service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _values(request: web.Request, service: Service, table: Table) -> dict[str, Any]:
+    _ = service.model  # not loaded yet: said before the body is looked at
+    body = await read_json(request, service.config.stall)
+    return table.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
+
+
+def _slots(service: Service) -> int:
+    return service.model.driver.engine.model.engine.max_batch
+
+
+def _piece(raw: bytes) -> str | list[int]:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return list(raw)

@@ -1,0 +1,57 @@
+"""Stop strings in text that arrives piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class StopMatcher:
+    """Passes text on up to the first stop string to be completed, and holds back what may still become one.
+
+    The text ends where that stop string begins (the longest, where several end at the same character). How the text
+    was cut into pieces makes no difference. One Knuth-Morris-Pratt automaton a stop string: the time is linear in the
+    text, whatever the two look like.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = [(stop, _borders(stop)) for stop in stops]
+        self._matched = [0] * len(stops)  # characters of each stop string that the text ends with
+        self._held = ""
+
+    def push(self, piece: str) -> tuple[str, bool]:
+        """Text that is now certain, and whether a stop string was completed (push nothing more then)."""
+        if not self._stops:
+            return piece, False
+        text, self._held = self._held + piece, ""
+        for at in range(len(text) - len(piece), len(text)):
+            found = max((len(stop) for i, (stop, _) in enumerate(self._stops) if self._step(i, text[at])), default=0)
+            if found:
+                return text[: at + 1 - found], True
+        certain = len(text) - max(self._matched)
+        self._held = text[certain:]
+        return text[:certain], False
+
+    def flush(self) -> str:
+        """What was held back, at the end of the text."""
+        held, self._held = self._held, ""
+        self._matched = [0] * len(self._stops)
+        return held
+
+    def _step(self, index: int, char: str) -> bool:
+        stop, borders = self._stops[index]
+        n = self._matched[index]
+        while n and stop[n] != char:
+            n = borders[n - 1]
+        self._matched[index] = n + (stop[n] == char)
+        return self._matched[index] == len(stop)
+
+
+def _borders(stop: str) -> list[int]:
+    """For each prefix, the length of its longest proper prefix that is also its suffix."""
+    borders = [0]
+    for char in stop[1:]:
+        n = borders[-1]
+        while n and stop[n] != char:
+            n = borders[n - 1]
+        borders.append(n + (stop[n] == char))
+    return borders

@@ -1,0 +1,69 @@
+"""Do the torch model and the runtime, reading the exported file, say the same? The numbers that prove an export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ternrun.loader.model import open_model
+from ternrun.runtime.backend import Batch, Model
+from ternrun.runtime.config import EngineConfig
+from ternrun.runtime.pick import pick
+from ternrun.train.model import Decoder
+
+_CHUNK = 128  # tokens the runtime takes a step
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Over `positions`: how often the likeliest token is the same, and how far logits lie apart, in logit ranges."""
+
+    positions: int
+    same: float
+    median: float  # of the largest difference at each position
+    largest: float
+
+
+def agreement(model: Decoder, path: Path, tokens: NDArray[Any], positions: int, kv_type: Any = "f32") -> Agreement:
+    """Run both over `tokens` in windows of the model's context; `model` holds the values the file does, in f32."""
+    context = model.shape.context
+    apart, same = [], []
+    with open_model(path) as file:
+        engine = EngineConfig(context=context, max_batch=1, prefill_chunk=_CHUNK, kv_type=kv_type)
+        runtime = pick("auto")[0].load(file.weights, engine)
+        try:
+            for start in range(0, min(positions, len(tokens)), context):
+                window = np.asarray(tokens[start : start + context], np.int32)
+                ours, theirs = torch_logits(model, window), runtime_logits(runtime, window)
+                apart.append(np.abs(ours - theirs).max(-1) / np.ptp(ours))
+                same.append(ours.argmax(-1) == theirs.argmax(-1))
+        finally:
+            runtime.close()
+    distance, equal = np.concatenate(apart), np.concatenate(same)
+    return Agreement(len(equal), float(equal.mean()), float(np.median(distance)), float(distance.max()))
+
+
+@torch.no_grad()
+def torch_logits(model: Decoder, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    """(T, V) of one sequence of ids (T,)."""
+    logits: NDArray[np.float32] = model.logits(torch.from_numpy(ids.astype(np.int64))[None])[0].numpy()
+    return logits
+
+
+def runtime_logits(runtime: Model, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    """(T, V) of one sequence of ids (T,), written over whatever the cache held."""
+    blocks = np.arange(-(-len(ids) // runtime.block_size), dtype=np.int32)[None]
+    parts = []
+    for start in range(0, len(ids), _CHUNK):
+        part = ids[start : start + _CHUNK]
+        count = np.arange(len(part), dtype=np.int32)
+        batch = Batch(
+            tokens=part, positions=start + count, slots=np.zeros_like(count), block_tables=blocks, outputs=count
+        )  # fmt: skip
+        parts.append(runtime.forward(batch).copy())
+    return np.concatenate(parts)

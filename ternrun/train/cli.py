@@ -1,0 +1,222 @@
+"""Train ternary models: text to tokens, tokens to a checkpoint, a checkpoint to a GGUF that `ternrun complete` runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ternrun.errors import MissingExtra, UsageError
+
+EXAMPLES = """\
+examples:
+  ternrun train data shakespeare --tokenizer char --split tail --val-share 0.1 --out data/shakespeare
+  ternrun train run shakespeare-char --out runs/shakespeare
+  ternrun train export runs/shakespeare/best.safetensors shakespeare.gguf
+  ternrun train eval runs/shakespeare/best.safetensors
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Hang `train` and its own commands under the command line's subparsers."""
+    add_arguments(subparsers.add_parser("train", help=__doc__, description=__doc__, epilog=EXAMPLES))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The commands of `ternrun train`."""
+    commands = parser.add_subparsers(dest="train_command", required=True, metavar="COMMAND")
+    for name, (summary, flags, body) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        flags(command)
+        command.set_defaults(train_body=body)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command that was chosen. Raises TernrunError."""
+    for package in ("torch", "safetensors"):
+        if find_spec(package) is None:
+            raise MissingExtra("ternrun train", "train")
+    args.train_body(args)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.replace(",", " ").split()))
+
+
+def _data_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="python, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND",
+    )
+    p.add_argument("--out", type=Path, required=True, help="folder for tokens, tokenizer and manifest")
+    p.add_argument(
+        "--tokenizer",
+        default="bpe:4096",
+        help="bpe:SIZE, char, gpt2:VOCAB,MERGES or a tokenizer.json (default %(default)s)",
+    )
+    p.add_argument(
+        "--val-share", type=float, default=0.01, help="share of text kept for validation (default %(default)s)"
+    )
+    p.add_argument(
+        "--split",
+        choices=("hash", "tail"),
+        default="hash",
+        help="validate on documents chosen by hash, or on each text's end",
+    )
+    p.add_argument("--holdout", type=_names, default=(), help="packages kept out of training as a whole")
+    p.add_argument("--group-bytes", type=int, default=0, help="most text taken of one package (default: all)")
+    p.add_argument("--keep-duplicates", action="store_true", help="do not remove exact and near duplicates")
+    p.add_argument("--installed", type=_names, default=(), help="python: installed packages to read")
+    p.add_argument("--packages", type=_names, default=(), help="python: packages to download with pip into --archives")
+    p.add_argument("--archives", type=Path, help="python: folder of wheels and sdists")
+    p.add_argument("--column", default="text", help="jsonl, parquet, hf: the column that holds the text")
+
+
+def _data(args: argparse.Namespace) -> None:
+    from ternrun.train.data.prepare import Plan, prepare
+    from ternrun.train.data.sources import Options, documents
+
+    if not 0 < args.val_share < 1:
+        raise UsageError(f"--val-share must lie between 0 and 1, not {args.val_share}")
+    options = Options(installed=args.installed, packages=args.packages, archives=args.archives, column=args.column)
+    skipped: Counter[str] = Counter()
+    found = [document for source in args.sources for document in documents(source, options, _say, skipped)]
+    plan = Plan(
+        tokenizer=args.tokenizer, val_share=args.val_share, split=args.split, holdout=args.holdout,
+        group_bytes=args.group_bytes, duplicates=args.keep_duplicates,
+    )  # fmt: skip
+    prepare(found, args.out, plan, _say, skipped)
+
+
+def _tokenizer_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("sources", nargs="+", metavar="SOURCE", help="as for `ternrun train data`")
+    p.add_argument("--size", type=int, default=4096, help="tokens, special ones included (default %(default)s)")
+    p.add_argument("--out", type=Path, required=True, help="tokenizer.json to write")
+
+
+def _tokenizer(args: argparse.Namespace) -> None:
+    from ternrun.train.data.prepare import make_tokenizer
+    from ternrun.train.data.sources import Options, documents
+
+    skipped: Counter[str] = Counter()
+    texts = [d.text for source in args.sources for d in documents(source, Options(), _say, skipped)]
+    if not texts:
+        raise UsageError("the corpus is empty: there is no text to learn a vocabulary from")
+    made = make_tokenizer(f"bpe:{args.size}", texts)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    made.save(str(args.out))
+    _say(f"{args.out}: {made.get_vocab_size()} tokens")
+
+
+def _run_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("config", help="a preset's name or a TOML file")
+    p.add_argument("--out", type=Path, required=True, help="folder for checkpoints and logs")
+    p.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="TABLE.KEY=VALUE",
+        help="change a setting; may be repeated",
+    )
+    p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+
+
+def _run(args: argparse.Namespace) -> None:
+    from ternrun.train.config import load_config
+    from ternrun.train.curve import draw
+    from ternrun.train.devices import placed
+    from ternrun.train.trainer import Trainer
+
+    config = load_config(args.config, args.changes)
+    if not args.resume and (args.out / "last.safetensors").exists():
+        raise UsageError(f"{args.out} holds a run already; --resume goes on with it, another --out starts anew")
+    with placed(config.run, config.data.batch) as place:
+        Trainer(config, args.out, place, resume=args.resume).run()
+        if place.first:
+            draw(args.out, _say)
+
+
+def _export_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("checkpoint", type=Path)
+    p.add_argument("out", type=Path, help="GGUF file to write")
+    p.add_argument("--data", type=Path, help="data folder with the tokenizer (default: the one trained on)")
+    p.add_argument(
+        "--type", choices=("tq2_0", "tq1_0", "i2_s"), default="tq2_0", help="ternary encoding (default %(default)s)"
+    )
+    p.add_argument(
+        "--dense", choices=("f16", "f32", "q8_0"), default="f16", help="embedding and head (default %(default)s)"
+    )
+    p.add_argument("--name", default="", help="general.name in the file (default: the file's own)")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from ternrun.train.export import export
+    from ternrun.train.restore import restored
+
+    found = restored(args.checkpoint, args.data)
+    export(found.model, found.tokenizer, args.out, ternary=args.type, dense=args.dense, name=args.name or args.out.stem)
+    _say(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
+
+
+def _eval_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("model", type=Path, help="a checkpoint (torch computes), or a model file (the runtime does)")
+    p.add_argument("--data", type=Path, help="data folder (default: the one a checkpoint was trained on)")
+    p.add_argument("--part", help="train, val or holdout (default: val of a checkpoint, holdout of a model file)")
+    p.add_argument("--windows", type=int, default=0, help="checkpoint: score so many windows only (default: all)")
+    p.add_argument("--against", type=Path, help="checkpoint: the GGUF exported from it, to compare logits with")
+    p.add_argument("--positions", type=int, default=10_000, help="how many to compare (default %(default)s)")
+    p.add_argument("--text-bytes", type=int, default=200_000, help="file: text to score (default %(default)s)")
+    p.add_argument("--functions", type=int, default=0, help="file: function headers to complete")
+    p.add_argument("--lines", type=int, default=0, help="file: lines to complete")
+    p.add_argument("--humaneval", type=Path, metavar="FILE", help="file: HumanEval.jsonl; needs --run-generated-code")
+    p.add_argument("--run-generated-code", action="store_true", help="allow code that the model wrote to run here")
+
+
+def _eval(args: argparse.Namespace) -> None:
+    found = _eval_file(args) if args.model.suffix != ".safetensors" else _eval_checkpoint(args)
+    print("\n".join(f"{name:18} {value}" for name, value in found.items()))
+
+
+def _eval_file(args: argparse.Namespace) -> dict[str, str]:
+    from ternrun.train.evalfile import Tasks, evaluate
+
+    if args.data is None:
+        raise UsageError("evaluating a model file needs --data FOLDER, made by `ternrun train data`")
+    if args.humaneval and not args.run_generated_code:
+        raise UsageError(
+            "--humaneval runs code that the model wrote: say --run-generated-code if that is what you want"
+        )
+    tasks = Tasks(
+        part=args.part or "holdout", text_bytes=args.text_bytes, functions=args.functions, lines=args.lines,
+        humaneval=args.humaneval,
+    )  # fmt: skip
+    return evaluate(args.model, args.data, tasks)
+
+
+def _eval_checkpoint(args: argparse.Namespace) -> dict[str, str]:
+    from ternrun.train.restore import compare, score
+
+    found = score(args.model, args.data, args.part or "val", args.windows)
+    return found | (compare(args.model, args.data, args.against, args.positions) if args.against else {})
+
+
+_Flags = Callable[[argparse.ArgumentParser], None]
+_COMMANDS: dict[str, tuple[str, _Flags, Callable[[argparse.Namespace], None]]] = {
+    "data": ("turn text into token files with a tokenizer and a validation split", _data_flags, _data),
+    "tokenizer": ("learn a byte-level BPE vocabulary", _tokenizer_flags, _tokenizer),
+    "run": ("train a model, or go on training it", _run_flags, _run),
+    "export": ("write a checkpoint as a GGUF file", _export_flags, _export),
+    "eval": ("loss, bits per byte and accuracy on held-out text", _eval_flags, _eval),
+}

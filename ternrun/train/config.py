@@ -1,0 +1,213 @@
+"""A training run as data: TOML with four tables, each a frozen record whose unknown keys are refused by name.
+
+`ternrun train run PRESET_OR_FILE --set table.key=value`: presets stand in `presets/`, one file each.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from ternrun.errors import ConfigError
+from ternrun.runtime.config import Activation, _Record
+from ternrun.train.bitlinear import GROUP, Granularity
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape(_Record):
+    """The decoder to train."""
+
+    vocab_size: int = 0  # 0: the tokenizer's
+    context: int = 512
+    dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    ffn_dim: int
+    head_dim: int = 0  # 0: dim / n_heads
+    activation: Activation = "silu"
+    sub_norm: bool = True  # RMSNorm before the output projections (SubLN, arXiv 2210.06423)
+    qk_norm: bool = False
+    tied: bool = True
+    ternary: bool = True  # False: the full-precision twin
+    granularity: Granularity = "tensor"
+    mhc_streams: int = 1
+    rope_base: float = 10000.0
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name, high in (
+            ("context", 2**20),
+            ("dim", 2**16),
+            ("n_layers", 1024),
+            ("n_heads", 1024),
+            ("ffn_dim", 2**18),
+        ):
+            self._range(name, 1, high)
+        self._range("n_kv_heads", 1, self.n_heads)
+        self._range("vocab_size", 0, 2**24)
+        self._choice("activation", ("silu", "relu2"))
+        self._choice("granularity", ("tensor", "row", "group"))
+        if self.n_heads % self.n_kv_heads:
+            raise ConfigError(f"{self.n_heads} query heads cannot share {self.n_kv_heads} key/value heads evenly")
+        if self.mhc_streams not in (1, 2, 4):
+            raise ConfigError(f"mhc_streams must be 1, 2 or 4, not {self.mhc_streams}")
+        if self.width % 2:
+            raise ConfigError(f"head width {self.width} must be even for rotary embedding")
+        if self.granularity == "group" and any(n % GROUP for n in (self.dim, self.ffn_dim, self.n_heads * self.width)):
+            raise ConfigError(f"granularity 'group' needs dim, ffn_dim and heads x width divisible by {GROUP}")
+
+    @property
+    def width(self) -> int:
+        """Elements of one head."""
+        return self.head_dim or self.dim // self.n_heads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimisation(_Record):
+    """Muon for matrices; AdamW or Lion for embeddings, norms and mHC; warm-up, stable, decay."""
+
+    matrix_lr: float = 0.02
+    other: Literal["adamw", "lion"] = "adamw"
+    other_lr: float = 3e-3
+    momentum: float = 0.95
+    weight_decay: float = 0.0  # of matrices; goes to 0 with the decay of the learning rate
+    clip: float = 1.0  # largest global gradient norm; 0: off
+    z_loss: float = 1e-4
+    dropout: float = 0.0
+    steps: int = 0  # 0: until stopped
+    warmup_steps: int = 100
+    decay_steps: int = 0  # the last so many of `steps`
+    decay: Literal["linear", "sqrt"] = "sqrt"
+
+    def __post_init__(self) -> None:
+        for name, high in (("matrix_lr", 10), ("other_lr", 10), ("clip", 1e6), ("z_loss", 1), ("weight_decay", 10)):
+            self._range(name, 0, high)
+        self._range("momentum", 0, 0.9999)
+        self._range("dropout", 0, 0.9)
+        for name in ("steps", "warmup_steps", "decay_steps"):
+            self._range(name, 0, 2**40)
+        self._choice("other", ("adamw", "lion"))
+        self._choice("decay", ("linear", "sqrt"))
+        if self.steps and self.decay_steps > self.steps:
+            raise ConfigError(f"decay_steps {self.decay_steps} exceeds steps {self.steps}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data(_Record):
+    """What is read: a folder made by `ternrun train data`."""
+
+    path: str = ""
+    batch: int = 16  # windows a step, over all ranks
+    micro_batch: int = 0  # windows a forward pass; 0: all of the rank's
+    fim: float = 0.0  # share of windows turned prefix / suffix / middle
+
+    def __post_init__(self) -> None:
+        self._range("batch", 1, 2**20)
+        self._range("micro_batch", 0, 2**20)
+        self._range("fim", 0, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(_Record):
+    """How the run is carried out and what it writes."""
+
+    seed: int = 1
+    threads: int = 0  # 0: torch's choice
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["bf16", "f32"] = "bf16"
+    compile: bool = False  # needs a C++ compiler on CPU
+    fsdp: bool = False
+    log_every: int = 10
+    validate_every: int = 500
+    validate_windows: int = 0  # 0: the whole validation part
+    sample_every: int = 0  # 0: no text samples
+    sample_prompt: str = ""
+    save_every: int = 500
+    save_minutes: float = 10.0  # save after so long even between steps of save_every
+
+    def __post_init__(self) -> None:
+        self._range("seed", 0, 2**32 - 1)
+        self._range("threads", 0, 1024)
+        for name in ("log_every", "validate_every", "save_every"):
+            self._range(name, 1, 2**40)
+        for name in ("validate_windows", "sample_every"):
+            self._range(name, 0, 2**40)
+        self._range("save_minutes", 0, 1e6)
+        self._choice("device", ("auto", "cpu", "cuda"))
+        self._choice("precision", ("bf16", "f32"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One run."""
+
+    model: Shape
+    data: Data = field(default_factory=Data)
+    optim: Optimisation = field(default_factory=Optimisation)
+    run: Run = field(default_factory=Run)
+
+    @classmethod
+    def from_dict(cls, tables: dict[str, Any]) -> Self:
+        """Raises ConfigError for unknown tables, unknown keys, missing keys and values of the wrong kind."""
+        kinds: dict[str, Any] = {"model": Shape, "data": Data, "optim": Optimisation, "run": Run}
+        for name, table in tables.items():
+            if name not in kinds:
+                raise ConfigError(f"a training config has no table {name!r}; it has {', '.join(kinds)}")
+            if not isinstance(table, dict):
+                raise ConfigError(f"{name!r} must be a table, not {table!r}")
+            for f in fields(kinds[name]):
+                _check_kind(f"{name}.{f.name}", table.get(f.name), f.type)
+        missing = [
+            f for f in ("dim", "n_layers", "n_heads", "n_kv_heads", "ffn_dim") if f not in tables.get("model", {})
+        ]
+        if missing:
+            raise ConfigError(f"the config's model table lacks {', '.join(missing)}")
+        return cls(**{name: kind.from_dict(tables.get(name, {})) for name, kind in kinds.items()})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The tables, as `from_dict` takes them."""
+        return asdict(self)
+
+
+def load_config(source: str, changes: Sequence[str] = ()) -> TrainConfig:
+    """The preset or TOML file `source`, with `table.key=value` changes. Raises ConfigError."""
+    path = Path(source)
+    if not path.is_file():
+        path = PRESETS / f"{source}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise ConfigError(f"{source!r} is neither a config file nor a preset ({names})")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    return TrainConfig.from_dict(changed(tables, changes))
+
+
+def changed(tables: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """`tables` with `table.key=value` settings applied; values are TOML, or plain words."""
+    tables = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
+    for change in changes:
+        target, equals, text = change.partition("=")
+        table, dot, key = target.strip().partition(".")
+        if not (equals and dot and key):
+            raise ConfigError(f"--set takes table.key=value, not {change!r}")
+        try:
+            value = tomllib.loads(f"v = {text}")["v"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        tables.setdefault(table, {})[key] = value
+    return tables
+
+
+def _check_kind(name: str, value: Any, annotation: Any) -> None:
+    wanted = {"int": int, "float": (int, float), "bool": bool, "str": str}.get(str(annotation), str)
+    if value is None or (isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))):  # type: ignore[arg-type]
+        return
+    raise ConfigError(f"{name} must be of type {annotation}, not {value!r}")

@@ -1,0 +1,27 @@
+"""The loss curve of a run as a picture, where matplotlib is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from ternrun.train.logs import RunLog
+
+
+def draw(folder: Path, report: Callable[[str], None]) -> None:
+    """Write `loss.png` from `log.jsonl`."""
+    if find_spec("matplotlib") is None:
+        report("no loss curve drawn: matplotlib is not installed")
+        return
+    from matplotlib.figure import Figure
+
+    entries = RunLog.entries(folder / "log.jsonl")
+    axes = (figure := Figure(figsize=(8, 4.5), layout="constrained")).subplots()
+    for key, label in (("loss", "training"), ("val_loss", "validation")):
+        points = [(e["step"], e[key]) for e in entries if key in e]
+        axes.plot([x for x, _ in points], [y for _, y in points], label=label, linewidth=1 if key == "loss" else 2)
+    axes.set(xlabel="step", ylabel="loss (nats a token)")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(folder / "loss.png", dpi=120)

@@ -1,0 +1,122 @@
+"""Documents to a data folder: hold out, remove duplicates, split, learn a tokenizer, tokenize."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from ternrun.errors import UsageError
+from ternrun.train import tokenizer as tokenizers
+from ternrun.train.data import dedup
+from ternrun.train.data.document import Document
+from ternrun.train.data.tokenfile import Manifest, write_tokens
+
+_SAMPLE = 64_000_000  # characters a vocabulary is learned from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a corpus is cut."""
+
+    tokenizer: str = "bpe:4096"  # bpe:SIZE, char, gpt2:VOCAB,MERGES, or a tokenizer.json
+    val_share: float = 0.01
+    split: str = "hash"  # hash: by document; tail: the last val_share of one text (nanoGPT's split)
+    holdout: tuple[str, ...] = ()  # groups kept out of training as a whole
+    group_bytes: int = 0  # most text taken of one group; 0: all
+    duplicates: bool = False  # keep duplicates
+
+
+def prepare(
+    documents: Iterable[Document],
+    folder: Path,
+    plan: Plan,
+    report: Callable[[str], None],
+    skipped: Mapping[str, int] | None = None,
+) -> Manifest:
+    """Write a data folder; `skipped` goes into its manifest. Raises UsageError where nothing is left to train on."""
+    kept = _held_out_first(documents, plan)
+    if not plan.duplicates:
+        before = len(kept)
+        kept = list(dedup.distinct(kept))
+        report(f"{before - len(kept)} duplicates removed, {len(kept)} documents left")
+    parts = _split(_capped(kept, plan), plan)
+    if not any(text for _, text in parts["train"]):
+        raise UsageError("the corpus is empty: no document is left to train on")
+    folder.mkdir(parents=True, exist_ok=True)
+    learned = parts if plan.tokenizer == "char" else ("train",)  # a character never seen would have no token at all
+    tokenizer = make_tokenizer(plan.tokenizer, [text for name in learned for _, text in parts[name]])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    manifest = Manifest(
+        dtype="<u2" if tokenizer.get_vocab_size() <= 2**16 else "<u4",
+        vocab_size=tokenizer.get_vocab_size(),
+        tokenizer_sha256=hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest(),
+        groups={d.group: d.licence for d in kept},
+        holdout=sorted(plan.holdout),
+        skipped=dict(skipped or {}),
+    )
+    for name, texts in parts.items():
+        part = write_tokens(folder / f"{name}.bin", (text for _, text in texts), tokenizer, manifest.dtype)
+        manifest.parts[name] = part
+        report(f"{name}: {part.documents} documents, {part.text_bytes / 1e6:.1f} MB, {part.tokens / 1e6:.2f}M tokens")
+    manifest.save(folder)
+    return manifest
+
+
+def make_tokenizer(spec: str, texts: Sequence[str]) -> Tokenizer:
+    """The tokenizer that `Plan.tokenizer` describes. Raises UsageError, LoadError."""
+    kind, _, rest = spec.partition(":")
+    if kind == "bpe":
+        if not rest.isdigit():
+            raise UsageError(f"bpe:SIZE needs a number, not {rest!r}")
+        return tokenizers.train_bpe(
+            tokenizers.sample(texts[:: max(1, sum(map(len, texts)) // _SAMPLE)], _SAMPLE), int(rest)
+        )
+    if kind == "char":
+        return tokenizers.char_level(texts)
+    if kind == "gpt2":
+        vocab, _, merges = rest.partition(",")
+        return tokenizers.gpt2(Path(vocab), Path(merges))
+    return tokenizers.load(Path(spec))
+
+
+def _held_out_first(documents: Iterable[Document], plan: Plan) -> list[Document]:
+    """Held-out groups lead, so that training loses its copies of them and not the other way round."""
+    kept = sorted(documents, key=lambda d: d.group not in plan.holdout)
+    if missing := set(plan.holdout) - {d.group for d in kept}:
+        raise UsageError(f"nothing to hold out of {', '.join(sorted(missing))}: not in the corpus")
+    return kept
+
+
+def _capped(documents: Sequence[Document], plan: Plan) -> list[Document]:
+    """At most `group_bytes` of each group, chosen by hash, so that no one package outweighs the rest."""
+    if not plan.group_bytes:
+        return list(documents)
+    used: Counter[str] = Counter()
+    kept = []
+    for document in sorted(documents, key=lambda d: dedup.digest(d.text)):
+        if used[document.group] < plan.group_bytes:
+            used[document.group] += len(document.text)
+            kept.append(document)
+    return kept
+
+
+def _split(documents: Sequence[Document], plan: Plan) -> dict[str, list[tuple[str, str]]]:
+    """(name, text) of each part; which part a document goes to depends on its text alone."""
+    parts: dict[str, list[tuple[str, str]]] = {"train": [], "val": []}
+    if plan.split == "tail":
+        for d in documents:
+            cut = int(len(d.text) * (1 - plan.val_share))
+            parts["train"].append((d.name, d.text[:cut]))
+            parts["val"].append((d.name, d.text[cut:]))
+        return parts
+    if plan.holdout:
+        parts["holdout"] = []
+    for d in documents:
+        chosen = int.from_bytes(dedup.digest(d.text)[:8], "little") < plan.val_share * 2**64
+        parts["holdout" if d.group in plan.holdout else "val" if chosen else "train"].append((d.name, d.text))
+    return parts

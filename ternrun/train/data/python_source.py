@@ -1,0 +1,141 @@
+"""Python files as documents: the interpreter's standard library, installed packages, and wheels or sdists in a folder.
+
+Archives are read in memory, never unpacked, and no code of theirs runs. Packages whose metadata does not declare a
+permissive licence are named and left out; so are tests, vendored copies and stubs.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path, PurePosixPath
+
+from ternrun.errors import LoadError, UsageError
+from ternrun.train.data.document import Document
+from ternrun.train.data.filters import MAX_BYTES
+from ternrun.train.data.licences import licence_of
+
+_SKIPPED = re.compile(
+    r"(^|/)(tests?|testing|_?vendor(ed)?|extern(al|als)?|third_party|site-packages|dist-packages|pydoc_data|lib2to3|"
+    r"idlelib|turtledemo|locale|migrations|__pycache__|[^/]*-info|[^/]*\.data)(/|$)|(^|/)(test_[^/]*|[^/]*_test|conftest|setup)\.py$"
+)
+Report = Callable[[str], None]
+
+
+def stdlib() -> Iterator[Document]:
+    """The standard library of the interpreter that runs this (PSF licence)."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        if wanted(name) and (text := decoded(path.read_bytes())):
+            yield Document(f"stdlib/{name}", "stdlib", "PSF-2.0", text)
+
+
+def installed(names: Iterable[str], report: Report) -> Iterator[Document]:
+    """Files of installed distributions. Raises UsageError for one that is not installed."""
+    for name in names:
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:
+            raise UsageError(f"package {name!r} is not installed") from None
+        licence = licence_of(found.read_text("METADATA") or "")
+        if licence is None:
+            report(f"{name}: no permissive licence in its metadata, left out")
+            continue
+        for file in sorted(found.files or ()):
+            path = Path(str(file.locate()))
+            if wanted(file.as_posix()) and path.is_file() and (text := decoded(path.read_bytes())):
+                yield Document(f"{name}/{file.as_posix()}", name, licence, text)
+
+
+def archives(folder: Path, report: Report) -> Iterator[Document]:
+    """Files of the wheels (.whl) and sdists (.tar.gz) in `folder`. Raises LoadError for a damaged archive."""
+    paths = sorted(p for p in folder.iterdir() if p.name.endswith((".whl", ".tar.gz")))
+    if not paths:
+        raise UsageError(f"{folder} holds no wheel (.whl) and no sdist (.tar.gz)")
+    for path in paths:
+        group = re.split(r"-\d", path.name)[0].lower().replace("_", "-")
+        try:
+            metadata, members = _wheel(path) if path.suffix == ".whl" else _sdist(path)
+        except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError) as error:
+            raise LoadError(f"{path.name} is not a readable archive: {error}") from error
+        licence = licence_of(metadata)
+        if licence is None:
+            report(f"{path.name}: no permissive licence in its metadata, left out")
+            continue
+        for name, data in members:
+            if text := decoded(data):
+                yield Document(f"{group}/{name}", group, licence, text)
+
+
+def download(names: Sequence[str], folder: Path) -> None:
+    """Fetch wheels of the named packages with pip, without their dependencies and without running their code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--only-binary=:all:",
+        "-d",
+        str(folder),
+        *names,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise UsageError(f"pip could not download {', '.join(names)}: {lines[0] if lines else done.stderr[-200:]}")
+
+
+def wanted(name: str) -> bool:
+    """Is a file of this relative path Python source that a person wrote for use?"""
+    return name.endswith(".py") and not _SKIPPED.search(name)
+
+
+def decoded(data: bytes) -> str | None:
+    """UTF-8 text with plain line ends, or None."""
+    if len(data) > MAX_BYTES:
+        return None
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        return None
+
+
+def _wheel(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
+    archive = zipfile.ZipFile(path)
+    names = archive.namelist()
+    metadata = next((n for n in names if n.endswith(".dist-info/METADATA")), None)
+    text = archive.read(metadata).decode("utf-8", "replace") if metadata else ""
+
+    def members() -> Iterator[tuple[str, bytes]]:
+        with archive:
+            for name in sorted(names):
+                if wanted(name) and archive.getinfo(name).file_size <= MAX_BYTES:
+                    yield name, archive.read(name)
+
+    return text, members()
+
+
+def _sdist(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
+    text, files = "", []
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = str(PurePosixPath(*PurePosixPath(member.name).parts[1:]))
+            if not member.isfile() or member.size > MAX_BYTES or not (name == "PKG-INFO" or wanted(name)):
+                continue
+            handle = archive.extractfile(member)
+            data = handle.read() if handle else b""
+            if name == "PKG-INFO":
+                text = data.decode("utf-8", "replace")
+            else:
+                files.append((name, data))
+    return text, iter(sorted(files))

@@ -1,0 +1,74 @@
+"""The words that name a source on the command line, and the documents each stands for."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from ternrun.errors import UsageError
+from ternrun.train.data import python_source, text_source
+from ternrun.train.data.document import Document
+from ternrun.train.data.filters import reason_to_skip
+from ternrun.train.data.synthetic import synthetic
+
+KINDS = "python, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND"
+_SYNTHETIC_DOCUMENTS = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Settings of sources: which Python packages, which column of a table."""
+
+    installed: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    archives: Path | None = None
+    column: str = "text"
+
+
+def documents(
+    source: str, options: Options, report: Callable[[str], None], skipped: Counter[str]
+) -> Iterable[Document]:
+    """The documents of one source; `skipped` counts Python files left out, by reason. Raises UsageError, LoadError."""
+    kind, _, rest = source.partition(":")
+    if kind == "python":
+        return _filtered(_python(options, report), skipped)
+    if kind == "shakespeare":
+        return [text_source.shakespeare(Path(rest) if rest else None)]
+    if kind == "synthetic":
+        made, floor = synthetic(rest, _SYNTHETIC_DOCUMENTS)
+        report(f"synthetic {rest}: the lowest loss possible is {'not known' if math.isnan(floor) else f'{floor:.4f}'}")
+        return made
+    if not rest or kind not in ("text", "jsonl", "parquet", "hf"):
+        raise UsageError(f"{source!r} is not a source; these are: {KINDS}")
+    if kind == "text":
+        return text_source.text_files(Path(rest))
+    if kind == "hf":
+        return text_source.hf_dataset(rest, options.column)
+    read = text_source.jsonl_files if kind == "jsonl" else text_source.parquet_files
+    return read(Path(rest), options.column)
+
+
+def _python(options: Options, report: Callable[[str], None]) -> Iterator[Document]:
+    folder = options.archives
+    if options.packages:
+        if folder is None:
+            raise UsageError("--packages needs --archives FOLDER to download into")
+        python_source.download(options.packages, folder)
+    archives = python_source.archives(folder, report) if folder else ()
+    return chain(python_source.stdlib(), python_source.installed(options.installed, report), archives)
+
+
+def _filtered(found: Iterable[Document], skipped: Counter[str]) -> Iterator[Document]:
+    listed = list(found)
+    with ProcessPoolExecutor() as pool:
+        reasons = pool.map(reason_to_skip, (d.text for d in listed), chunksize=64)
+        for document, reason in zip(listed, reasons, strict=True):
+            if reason is None:
+                yield document
+            else:
+                skipped[reason] += 1

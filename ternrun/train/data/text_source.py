@@ -1,0 +1,107 @@
+"""Texts as documents: plain files and folders, JSON lines, Parquet, Hugging Face datasets, tiny Shakespeare."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ternrun.errors import LoadError, MissingExtra, UsageError
+from ternrun.train.data.document import Document
+
+SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+_TIMEOUT = 60  # seconds
+_COLUMN = "text"
+
+
+def text_files(path: Path) -> Iterator[Document]:
+    """One document a file. Raises UsageError where there is none, LoadError where one is not UTF-8."""
+    for file in _files(path, ""):
+        yield Document(file.name, file.parent.name, "as given", _read(file))
+
+
+def jsonl_files(path: Path, column: str = _COLUMN) -> Iterator[Document]:
+    """One document a line, under the key `column`. Raises LoadError naming the line at fault."""
+    for file in _files(path, ".jsonl"):
+        for number, line in enumerate(_read(file).splitlines(), 1):
+            try:
+                value = json.loads(line)[column]
+            except (ValueError, KeyError, TypeError):
+                raise LoadError(f"{file} line {number} is not a JSON object with the key {column!r}") from None
+            yield _row(value, column, f"{file.name}:{number}", file.stem)
+
+
+def parquet_files(path: Path, column: str = _COLUMN) -> Iterator[Document]:
+    """One document a row, read batch by batch. Raises MissingExtra without pyarrow."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtra("reading Parquet files", "data") from None
+    for file in _files(path, ".parquet"):
+        number = 0
+        try:
+            for batch in parquet.ParquetFile(file).iter_batches(columns=[column]):
+                for value in batch.column(column).to_pylist():
+                    number += 1
+                    yield _row(value, column, f"{file.name}:{number}", file.stem)
+        except (pyarrow.ArrowException, OSError, KeyError) as error:
+            raise LoadError(f"{file} is no Parquet file with a column {column!r}: {error}") from None
+
+
+def hf_dataset(name: str, column: str = _COLUMN, split: str = "train") -> Iterator[Document]:
+    """Rows of a Hugging Face dataset, streamed; `name` may carry a configuration: "owner/name:part"."""
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise MissingExtra("reading Hugging Face datasets", "data") from None
+    path, _, part = name.partition(":")
+    for number, row in enumerate(load_dataset(path, part or None, split=split, streaming=True)):
+        if column not in row:
+            raise LoadError(f"{name} has no column {column!r}; it has {', '.join(row)}")
+        yield _row(row[column], column, f"{name}:{number}", name)
+
+
+def shakespeare(file: Path | None = None) -> Document:
+    """Tiny Shakespeare from a file, or from its public address with the sha256 checked. Raises LoadError."""
+    if file is None:
+        try:
+            with urllib.request.urlopen(SHAKESPEARE_URL, timeout=_TIMEOUT) as reply:
+                data = reply.read(4_000_000)
+        except OSError as error:
+            raise LoadError(
+                f"could not download {SHAKESPEARE_URL}: {error}; give the file with shakespeare:FILE"
+            ) from None
+    else:
+        data = _read(file).encode()
+    if (found := hashlib.sha256(data).hexdigest()) != SHAKESPEARE_SHA256:
+        raise LoadError(f"this is not tiny Shakespeare: its sha256 is {found}, not {SHAKESPEARE_SHA256}")
+    return Document("tinyshakespeare", "shakespeare", "public domain", data.decode())
+
+
+def _row(value: Any, column: str, name: str, group: str) -> Document:
+    if not isinstance(value, str):
+        raise LoadError(f"{name} holds no text under {column!r}")
+    return Document(name, group, "as given", value)
+
+
+def _files(path: Path, suffix: str) -> list[Path]:
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    found = [path] if path.is_file() else sorted(p for p in path.rglob(f"*{suffix}") if p.is_file())
+    if not found:
+        raise UsageError(f"{path} holds no {suffix or 'text'} file")
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise LoadError(f"{path} is not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,106 @@
+"""Token files: flat little-endian u16 (or u32 for large vocabularies), memory-mapped, with a manifest beside them.
+
+A data folder holds `train.bin`, `val.bin`, perhaps `holdout.bin`, `tokenizer.json` and `manifest.json`. Every
+document ends with the tokenizer's end token, which is how boundaries are found again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from ternrun.errors import LoadError
+from ternrun.train.tokenizer import END
+
+_BATCH = 256  # documents tokenized at a time, in parallel by the tokenizers library
+
+
+@dataclass(slots=True)
+class Part:
+    """One token file: how much is in it and its sha256."""
+
+    documents: int = 0
+    tokens: int = 0
+    text_bytes: int = 0
+    sha256: str = ""
+
+
+@dataclass(slots=True)
+class Manifest:
+    """What a data folder holds and where it came from."""
+
+    dtype: str
+    vocab_size: int
+    tokenizer_sha256: str
+    groups: dict[str, str] = field(default_factory=dict)  # package or source -> licence
+    holdout: list[str] = field(default_factory=list)
+    parts: dict[str, Part] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json`."""
+        (folder / "manifest.json").write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises LoadError where the folder is not a data folder."""
+    try:
+        raw: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        parts = {name: Part(**part) for name, part in raw.pop("parts").items()}
+        return Manifest(**raw, parts=parts)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LoadError(f"{folder} is not a folder made by `ternrun train data`: {error}") from None
+
+
+def write_tokens(path: Path, texts: Iterable[str], tokenizer: Tokenizer, dtype: str) -> Part:
+    """Tokenize `texts` into `path`, each followed by the end token."""
+    part, digest, end = Part(), hashlib.sha256(), tokenizer.token_to_id(END)
+    with path.open("wb") as file:
+        for batch in _batches(texts):
+            for text, encoding in zip(batch, tokenizer.encode_batch_fast(batch, add_special_tokens=False), strict=True):
+                data = np.asarray([*encoding.ids, end], dtype).tobytes()
+                file.write(data)
+                digest.update(data)
+                part.documents += 1
+                part.tokens += len(encoding.ids) + 1
+                part.text_bytes += len(text.encode())
+    part.sha256 = digest.hexdigest()
+    return part
+
+
+def open_tokens(folder: Path, name: str, manifest: Manifest) -> NDArray[Any]:
+    """The tokens of one part (n,), mapped from the file. Raises LoadError where it does not fit its manifest."""
+    path = folder / f"{name}.bin"
+    part = manifest.parts.get(name)
+    if part is None or not path.is_file():
+        raise LoadError(f"{folder} has no {name} tokens")
+    if part.tokens == 0:
+        raise LoadError(f"{path} is empty: the corpus gave no {name} tokens")
+    dtype = np.dtype(manifest.dtype)
+    if path.stat().st_size != part.tokens * dtype.itemsize:
+        raise LoadError(
+            f"{path} has {path.stat().st_size} bytes, but its manifest says {part.tokens} tokens of {dtype.itemsize}"
+        )
+    tokens = np.memmap(path, dtype, "r")
+    if (largest := int(tokens.max())) >= manifest.vocab_size:
+        raise LoadError(f"{path} holds token id {largest}, beyond the vocabulary of {manifest.vocab_size}")
+    return tokens
+
+
+def _batches(texts: Iterable[str]) -> Iterable[list[str]]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,74 @@
+"""Shuffled training windows over a token file: which windows make batch n depends on (seed, n) alone.
+
+That makes the position in the data one integer, so a resumed run, or one spread over several ranks, sees exactly
+the samples an unbroken run on one machine sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.errors import LoadError
+from ternrun.train.data.fim import fill_in_middle
+
+Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+class Windows:
+    """Windows of `context` + 1 tokens; each epoch visits all of them once, in a new order and from a new offset."""
+
+    def __init__(
+        self,
+        tokens: NDArray[Any],
+        context: int,
+        seed: int,
+        *,
+        fim: float = 0.0,
+        fim_ids: tuple[int, int, int] | None = None,
+    ) -> None:
+        if len(tokens) < context + 1:
+            raise LoadError(f"{len(tokens)} tokens are too few for one window of {context} + 1")
+        if fim and fim_ids is None:
+            raise LoadError("data.fim needs a tokenizer with fill-in-the-middle tokens")
+        self.tokens, self.context, self.seed = tokens, context, seed
+        self.fim, self.fim_ids = fim, fim_ids
+        self.per_epoch = max(1, (len(tokens) - 1) // context - 1)
+        self._epoch, self._order, self._offset = -1, np.zeros(0, np.int64), 0
+
+    def window(self, sample: int) -> NDArray[np.int64]:
+        """Tokens (context + 1,) of global sample number `sample`."""
+        epoch, place = divmod(sample, self.per_epoch)
+        if epoch != self._epoch:
+            rng = np.random.default_rng((self.seed, epoch))
+            self._order = rng.permutation(self.per_epoch)
+            spare = len(self.tokens) - 1 - self.per_epoch * self.context
+            self._epoch, self._offset = epoch, int(rng.integers(0, min(spare, self.context) + 1))
+        start = self._offset + int(self._order[place]) * self.context
+        window = np.asarray(self.tokens[start : start + self.context + 1], np.int64)
+        if self.fim_ids is not None and self.fim:
+            rng = np.random.default_rng((self.seed, sample, 1))
+            if rng.random() < self.fim:
+                return fill_in_middle(window, self.fim_ids, rng)
+        return window
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Inputs and targets (count, context) of samples first .. first + count - 1."""
+        windows = np.stack([self.window(sample) for sample in range(first, first + count)])
+        return windows[:, :-1], windows[:, 1:]
+
+
+def consecutive(tokens: NDArray[Any], context: int, size: int, limit: int = 0) -> Iterator[Batch]:
+    """A part once, in order, `size` windows at a time: the first `limit` windows, or (0) all and the shorter rest."""
+    full = (len(tokens) - 1) // context
+    taken = min(full, limit) if limit else full
+    for i in range(0, taken, size):
+        rows = range(i, min(i + size, taken))
+        windows = np.stack([np.asarray(tokens[r * context : (r + 1) * context + 1], np.int64) for r in rows])
+        yield windows[:, :-1], windows[:, 1:]
+    rest = np.asarray(tokens[full * context :], np.int64)[None]
+    if rest.shape[1] > 1 and not limit:
+        yield rest[:, :-1], rest[:, 1:]

@@ -1,0 +1,91 @@
+"""Where a run runs: one process, or one of several started by torchrun; CPU or GPU."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+from ternrun.errors import ConfigError
+from ternrun.train.config import Run
+from ternrun.train.model import Decoder
+from ternrun.train.sharding import shard
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """This process among `world` processes."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Does this process write the files?"""
+        return self.rank == 0
+
+    def wrap(self, model: Decoder, run: Run) -> nn.Module:
+        """The module to call in training: compiled blocks, gradients averaged over the ranks."""
+        if run.compile:
+            model.compile_parts()
+        if self.world > 1:
+            return shard(model) if run.fsdp else nn.parallel.DistributedDataParallel(model)
+        return model
+
+    @contextmanager
+    def accumulating(self, module: Any, *, last: bool) -> Iterator[None]:
+        """Gradients are averaged over the ranks with the last micro-batch only."""
+        if hasattr(module, "set_requires_gradient_sync"):  # FSDP2
+            module.set_requires_gradient_sync(last)
+            yield
+        elif self.world > 1 and not last:
+            with module.no_sync():
+                yield
+        else:
+            yield
+
+    def mean(self, value: Tensor) -> float:
+        """The mean of a scalar over all ranks."""
+        if self.world > 1:
+            distributed.all_reduce(value)
+        return float(value.item()) / self.world
+
+
+@contextmanager
+def placed(run: Run, batch: int) -> Iterator[Place]:
+    """Join torchrun's group where there is one. Raises ConfigError where the batch cannot be shared out."""
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    cuda = run.device == "cuda" or (run.device == "auto" and torch.cuda.is_available())
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device is cuda, but torch finds no usable GPU")
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if batch % world:
+        raise ConfigError(f"data.batch {batch} cannot be shared evenly by {world} processes")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    if world == 1:
+        yield Place(device)
+        return
+    distributed.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield Place(device, rank, world)
+    finally:
+        distributed.destroy_process_group()
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 1024, tries: int = 20) -> float:
+    """Floating-point operations a second of this device's plain matrix product, the best of a few."""
+    a, b = torch.randn(size, size, device=device).to(dtype), torch.randn(size, size, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(tries):
+        start = time.perf_counter()
+        (a @ b)[0, 0].item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best

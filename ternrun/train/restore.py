@@ -1,0 +1,70 @@
+"""From a checkpoint file back to a model with its tokenizer, for export and evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from ternrun.errors import ConfigError
+from ternrun.train import checkpoint
+from ternrun.train import tokenizer as tokenizers
+from ternrun.train.agree import agreement
+from ternrun.train.data.tokenfile import Manifest, open_tokens, read_manifest
+from ternrun.train.data.windows import consecutive
+from ternrun.train.evaluate import validate, windows_at_once
+from ternrun.train.export import round_dense
+from ternrun.train.model import Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A model as it was saved, and the data folder whose tokenizer it speaks."""
+
+    model: Decoder
+    tokenizer: Tokenizer
+    manifest: Manifest
+    data: Path
+    step: int
+
+
+def restored(path: Path, data: Path | None = None) -> Restored:
+    """Raises LoadError for a damaged checkpoint, ConfigError where the folder's tokenizer is not the model's."""
+    saved = checkpoint.load(path)
+    data = data or Path(saved.config.data.path)
+    manifest = read_manifest(data)
+    if manifest.tokenizer_sha256 != saved.tokenizer_sha256:
+        raise ConfigError(f"{path} was trained with another tokenizer than the one in {data}")
+    model = Decoder(saved.config.model)
+    model.load_state_dict(saved.under("model."))
+    return Restored(model, tokenizers.load(data / "tokenizer.json"), manifest, data, int(saved.state["step"]))
+
+
+def score(path: Path, data: Path | None, part: str, windows: int = 0) -> dict[str, str]:
+    """What `ternrun train eval` prints about one part of the data, computed in f32."""
+    found = restored(path, data)
+    context = found.model.shape.context
+    tokens = open_tokens(found.data, part, found.manifest)
+    result = validate(found.model, consecutive(tokens, context, windows_at_once(context), windows), torch.float32)
+    size = found.manifest.parts[part]
+    return {
+        "step": str(found.step),
+        "tokens": str(result.tokens),
+        "loss": f"{result.loss:.4f}",
+        "bits per byte": f"{result.bits_per_byte(size.text_bytes / size.tokens):.4f}",
+        "accuracy": f"{result.accuracy:.4f}",
+    }
+
+
+def compare(path: Path, data: Path | None, exported: Path, positions: int) -> dict[str, str]:
+    """How far the runtime, reading `exported`, is from the checkpoint it was made from."""
+    found = restored(path, data)
+    tokens = open_tokens(found.data, "val", found.manifest)
+    result = agreement(round_dense(found.model), exported, tokens, positions)
+    return {
+        "positions": str(result.positions),
+        "same argmax": f"{result.same:.4%}",
+        "logits apart": f"{result.median:.2e} of their range at the median, {result.largest:.2e} at most",
+    }

@@ -1,0 +1,129 @@
+"""Byte-level tokenizers to train with, made and kept by the `tokenizers` library, and carried inside the GGUF.
+
+Three kinds: `bpe` trained on the corpus (digits one by one; a line end and the indentation after it make one token),
+`gpt2` imported from its vocabulary, and `char` (one token per character seen) for comparisons.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from ternrun.errors import LoadError, UsageError
+
+END = "<|endoftext|>"
+FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+_NORMAL, _CONTROL = 1, 3  # tokenizer.ggml.token_type
+
+
+def _byte_level() -> Any:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+
+
+def train_bpe(texts: Iterable[str], size: int) -> Tokenizer:
+    """Byte-level BPE of `size` tokens (special ones included) learned from `texts`. Raises UsageError."""
+    if not 300 <= size <= 2**20:
+        raise UsageError(f"a vocabulary has 300 to {2**20} tokens, not {size}")
+    tokenizer = _fresh(models.BPE(), "starcoder")
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[END, *FIM],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        min_frequency=2,
+        max_token_length=24,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def char_level(texts: Iterable[str]) -> Tokenizer:
+    """One token per byte that occurs (so per character of ASCII text), in order, and the end token last."""
+    seen: set[str] = set()
+    splitter = _byte_level()
+    for text in texts:
+        seen.update(symbol for word, _ in splitter.pre_tokenize_str("".join(sorted(set(text)))) for symbol in word)
+    if not seen:
+        raise UsageError("the corpus is empty: there is no character to make a vocabulary from")
+    vocabulary = {symbol: i for i, symbol in enumerate(sorted(seen))}
+    tokenizer = _fresh(models.BPE(vocabulary, []), "gpt-2")
+    tokenizer.add_special_tokens([END])
+    return tokenizer
+
+
+def gpt2(vocab: Path, merges: Path) -> Tokenizer:
+    """GPT-2's tokenizer from its two files. Raises LoadError."""
+    try:
+        model = models.BPE.from_file(str(vocab), str(merges))
+    except Exception as error:
+        raise LoadError(f"{vocab} and {merges} are not GPT-2's vocabulary: {error}") from None
+    tokenizer = _fresh(model, "gpt-2")
+    tokenizer.add_special_tokens([END])
+    return tokenizer
+
+
+def load(path: Path) -> Tokenizer:
+    """A tokenizer that one of the functions above made and `Tokenizer.save` wrote. Raises LoadError."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise LoadError(f"{path} is not a tokenizer file: {error}") from None
+    if tokenizer.token_to_id(END) is None:
+        raise LoadError(f"{path} has no {END} token, which separates documents")
+    return tokenizer
+
+
+def sample(texts: Iterable[str], limit: int) -> Iterator[str]:
+    """Texts up to `limit` characters in all: learning merges needs no more."""
+    for text in texts:
+        if limit <= 0:
+            return
+        limit -= len(text)
+        yield text
+
+
+def gguf_metadata(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The `tokenizer.ggml.*` keys of a tokenizer made here."""
+    state = json.loads(tokenizer.to_str())
+    tokens = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
+    special = {token["content"] for token in state["added_tokens"]}
+    merges = [m if isinstance(m, str) else " ".join(m) for m in state["model"]["merges"]]
+    end = tokenizer.token_to_id(END)
+    keys = {
+        "model": "gpt2",
+        "pre": _pre_tokenizer(state["pre_tokenizer"]),
+        "tokens": tokens,
+        "token_type": [_CONTROL if token in special else _NORMAL for token in tokens],
+        "merges": merges,
+        "bos_token_id": end,
+        "eos_token_id": end,
+        "add_bos_token": False,
+    }
+    if tokenizer.token_to_id(FIM[0]) is not None:
+        names = ("fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id")
+        keys |= {name: tokenizer.token_to_id(token) for name, token in zip(names, FIM, strict=True)}
+    return {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
+
+
+def fim_ids(tokenizer: Tokenizer) -> tuple[int, int, int] | None:
+    """Ids of the prefix, suffix and middle tokens, or None where the tokenizer has none."""
+    prefix, suffix, middle = (tokenizer.token_to_id(token) for token in FIM)
+    return None if prefix is None or suffix is None or middle is None else (prefix, suffix, middle)
+
+
+def _pre_tokenizer(state: dict[str, Any]) -> str:
+    """GGUF's name of it, so that every reader splits text as training did."""
+    parts = [part["type"] for part in state.get("pretokenizers", [state])]
+    return "starcoder" if parts == ["Digits", "ByteLevel"] else "gpt-2"
+
+
+def _fresh(model: Any, pre: str) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    split = [_byte_level()] if pre == "gpt-2" else [pre_tokenizers.Digits(individual_digits=True), _byte_level()]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer

@@ -1,0 +1,238 @@
+"""The training loop. It knows tokens, steps and files; it knows nothing of where the text came from."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ternrun.errors import ConfigError, TernrunError
+from ternrun.train import checkpoint, optim, schedule
+from ternrun.train import tokenizer as tokenizers
+from ternrun.train.config import TrainConfig
+from ternrun.train.data.tokenfile import open_tokens, read_manifest
+from ternrun.train.data.windows import Windows, consecutive
+from ternrun.train.devices import Place, matmul_rate
+from ternrun.train.evaluate import Score, validate, windows_at_once
+from ternrun.train.logs import RunLog
+from ternrun.train.model import Decoder, flops_per_token
+from ternrun.train.sample import generate
+from ternrun.train.sharding import whole, whole_state
+
+_SKIPS_IN_A_ROW = 20  # steps that may be thrown away before the run is given up
+_SPIKE = 1.5  # nats above the running mean that make a step one to throw away
+_SAMPLE_TOKENS = 96
+
+
+class Trainer:
+    """One run in one folder: `last.safetensors`, `best.safetensors`, `log.jsonl`.
+
+    Raises ConfigError where the checkpoint to resume is of another model, LoadError for damaged data.
+    """
+
+    def __init__(self, config: TrainConfig, folder: Path, place: Place, *, resume: bool) -> None:
+        self.folder, self.place = folder, place
+        data = Path(config.data.path)
+        self.manifest = read_manifest(data)
+        self.tokenizer = tokenizers.load(data / "tokenizer.json")
+        config = with_vocabulary(config, self.manifest.vocab_size)
+        self.config = config
+        torch.manual_seed(config.run.seed)
+        self.dtype = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
+        self.model = Decoder(config.model).to(place.device)
+        self.windows = Windows(
+            open_tokens(data, "train", self.manifest), config.model.context, config.run.seed,
+            fim=config.data.fim, fim_ids=tokenizers.fim_ids(self.tokenizer),
+        )  # fmt: skip
+        self.val = open_tokens(data, "val", self.manifest)
+        self.state: dict[str, Any] = {
+            "step": 0,
+            "sample": 0,
+            "mean_loss": None,
+            "best": None,
+            "seconds": 0.0,
+            "skipped": 0,
+        }
+        saved = checkpoint.load(folder / "last.safetensors") if resume else None
+        if saved:
+            check_same_run(config, saved, self.manifest.tokenizer_sha256)
+            self.model.load_state_dict(saved.under("model."))
+            self.state = saved.state
+        self.wrapped = place.wrap(self.model, config.run)
+        self.optimizers = optim.build(self.model, config.optim)
+        for label, optimizer in self.optimizers.items() if saved else ():
+            checkpoint.restore_optimizer(optimizer, saved.under(f"{label}."))  # type: ignore[union-attr]
+        self.rate = matmul_rate(place.device, self.dtype)
+        self.log = RunLog(folder if place.first else folder / f"rank{place.rank}", self.state["step"])
+        self._stop = ""
+        self._skips = 0
+
+    def run(self) -> None:
+        """Train until `steps` are done or a signal arrives; either way the last state is saved."""
+        try:
+            with self._signals():
+                self._loop()
+            self.save("last")
+            self.log.say(self._stop or f"finished {self.state['step']} steps")
+        finally:
+            self.log.close()
+
+    def _loop(self) -> None:
+        saved, run = time.monotonic(), self.config.run
+        while not self._stop and not self.finished:
+            self.step()
+            step = self.state["step"]
+            if step % run.validate_every == 0 or self.finished:
+                self.validate()
+            if run.sample_every and step % run.sample_every == 0:
+                self.show_sample()
+            if step % run.save_every == 0 or time.monotonic() - saved > 60 * run.save_minutes:
+                self.save("last")
+                saved = time.monotonic()
+
+    @property
+    def finished(self) -> bool:
+        """Are all steps done?"""
+        return bool(0 < self.config.optim.steps <= self.state["step"])
+
+    def step(self) -> None:
+        """One batch: gradients of all micro-batches, one update."""
+        began, state, optimisation = time.monotonic(), self.state, self.config.optim
+        torch.manual_seed(self._step_seed())  # dropout: of this step and rank, whatever ran before
+        factor = schedule.factor(state["step"], optimisation)
+        optim.set_rates(self.optimizers, optimisation, factor, schedule.decay_factor(state["step"], optimisation))
+        loss = self._gradients()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), optimisation.clip or math.inf)
+        size = float(whole(norm))
+        if self._sane(loss, size):
+            for optimizer in self.optimizers.values():
+                optimizer.step()
+        self.model.zero_grad(set_to_none=True)
+        state["step"] += 1
+        state["sample"] += self.config.data.batch
+        state["seconds"] += time.monotonic() - began
+        if state["step"] % self.config.run.log_every == 0:
+            self._report(loss, size, factor, time.monotonic() - began)
+
+    def validate(self) -> Score:
+        """Score the validation part; keep the model if it is the best so far."""
+        run, context = self.config.run, self.config.model.context
+        batches = consecutive(self.val, context, windows_at_once(context), run.validate_windows)
+        score: Score = validate(self.model, batches, self.dtype)
+        part = self.manifest.parts["val"]
+        bits = score.bits_per_byte(part.text_bytes / part.tokens)
+        self.log.write(self.state["step"], val_loss=score.loss, val_bits_per_byte=bits, val_accuracy=score.accuracy)
+        numbers = f"validation loss {score.loss:.4f}, {bits:.4f} bits a byte, accuracy {score.accuracy:.3f}"
+        self.log.say(f"step {self.state['step']}: {numbers}")
+        if math.isfinite(score.loss) and (self.state["best"] is None or score.loss < self.state["best"]):
+            self.state["best"] = score.loss
+            self.save("best")
+        return score
+
+    def show_sample(self) -> None:
+        """Log what the model makes of the prompt."""
+        ids = self.tokenizer.encode(self.config.run.sample_prompt or "\n").ids
+        text = self.tokenizer.decode(ids + generate(self.model, ids, _SAMPLE_TOKENS, self.dtype, temperature=0.4))
+        self.log.write(self.state["step"], sample=text)
+        self.log.say(text)
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint; called on every rank, written by the first."""
+        tensors = {f"model.{n}": t for n, t in self.model.state_dict().items()}
+        for label, optimizer in self.optimizers.items():
+            tensors |= checkpoint.optimizer_tensors(label, optimizer)
+        tensors = whole_state(tensors)
+        if self.place.first:
+            saved = checkpoint.Checkpoint(self.config, self.manifest.tokenizer_sha256, self.state, tensors)
+            checkpoint.save(self.folder / f"{name}.safetensors", saved)
+
+    def _step_seed(self) -> int:
+        number = self.state["step"] * self.place.world + self.place.rank
+        return int(np.random.SeedSequence((self.config.run.seed, number)).generate_state(1, np.uint64)[0] >> 1)
+
+    def _gradients(self) -> float:
+        """Accumulate the gradients of this rank's share of the batch; returns the mean loss over all ranks."""
+        share = self.config.data.batch // self.place.world
+        size = self.config.data.micro_batch or share
+        first = self.state["sample"] + self.place.rank * share
+        total = torch.zeros((), device=self.place.device)
+        for start in range(0, share, size):
+            count = min(size, share - start)
+            ids, targets = (torch.from_numpy(a).to(self.place.device) for a in self.windows.batch(first + start, count))
+            with self.place.accumulating(self.wrapped, last=start + size >= share):
+                objective, loss = self.wrapped(
+                    ids, targets, self.dtype, self.config.optim.dropout, self.config.optim.z_loss
+                )
+                (objective * (count / share)).backward()
+            total += loss * (count / share)
+        return self.place.mean(total)
+
+    def _sane(self, loss: float, norm: float) -> bool:
+        """Is this step safe to apply? Raises TernrunError where too many in a row were not."""
+        mean = self.state["mean_loss"]
+        good = math.isfinite(loss) and math.isfinite(norm) and (mean is None or loss < mean + _SPIKE)
+        self._skips = 0 if good else self._skips + 1
+        if good:
+            self.state["mean_loss"] = loss if mean is None else 0.98 * mean + 0.02 * loss
+            return True
+        self.state["skipped"] += 1
+        if self._skips >= _SKIPS_IN_A_ROW:
+            raise TernrunError(
+                f"training diverged at step {self.state['step'] + 1}: {self._skips} steps in a row had a spike or a "
+                f"number that is not finite; lower optim.matrix_lr (checkpoints in {self.folder} are kept)"
+            )
+        return False
+
+    def _report(self, loss: float, norm: float, factor: float, seconds: float) -> None:
+        step, config, part = self.state["step"], self.config, self.manifest.parts["train"]
+        speed = config.data.batch * config.model.context / seconds
+        bits = loss / math.log(2) * part.tokens / part.text_bytes
+        use = speed * flops_per_token(config.model) / self.place.world / self.rate
+        left = f", {(config.optim.steps - step) * seconds / 60:.0f} min left" if config.optim.steps else ""
+        self.log.write(step, loss=loss, grad_norm=norm, lr=factor, tokens_per_second=round(speed), mfu=round(use, 3))
+        numbers = f"loss {loss:.4f}, {bits:.3f} bits a byte, {speed:,.0f} tokens/s, {use:.0%} of matmul rate"
+        self.log.progress(f"step {step}: {numbers}{left}")
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the run after the step in progress."""
+
+        def stop(number: int, _: FrameType | None) -> None:
+            self._stop = f"stopped by {signal.Signals(number).name} after step {self.state['step']}; --resume goes on"
+
+        previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def with_vocabulary(config: TrainConfig, vocab_size: int) -> TrainConfig:
+    """The config with the data's vocabulary filled in. Raises ConfigError where it names another."""
+    if config.model.vocab_size not in (0, vocab_size):
+        raise ConfigError(
+            f"model.vocab_size is {config.model.vocab_size}, but the data's tokenizer has {vocab_size} tokens"
+        )
+    return replace(config, model=replace(config.model, vocab_size=vocab_size))
+
+
+def check_same_run(config: TrainConfig, saved: checkpoint.Checkpoint, tokenizer: str) -> None:
+    """Resuming may change rates, lengths and logging, not the model or the order of the data. Raises ConfigError."""
+    now, then = config.as_dict(), saved.config.as_dict()
+    fixed = [("model", key) for key in now["model"]] + [("data", "batch"), ("data", "fim"), ("run", "seed")]
+    for table, key in fixed:
+        if now[table][key] != then[table][key]:
+            was, asked = then[table][key], now[table][key]
+            raise ConfigError(f"the checkpoint was made with {table}.{key} = {was!r}, the config says {asked!r}")
+    if tokenizer != saved.tokenizer_sha256:
+        raise ConfigError("the checkpoint was made with another tokenizer than the data's")

@@ -1,0 +1,86 @@
+"""Other runtimes, played by a script and by a module that only look like them."""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ternrun.bench import peers
+from ternrun.bench.subject import tokens
+from ternrun.bench.works import DECODED, Work
+from ternrun.errors import UsageError
+
+PATH = Path("model.gguf")
+
+
+def script(folder: Path, body: str) -> str:
+    path = folder / "llama-bench"
+    path.write_text(f"#!{sys.executable}\nimport json, sys\n{body}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("work", "flags"),
+    [
+        (Work("pp", 128), "-p 128 -n 0"),
+        (Work("tg", 64), "-p 0 -n 64"),
+        (Work("ctx", 512), f"-p 0 -n {DECODED} -d {512 - DECODED}"),
+    ],
+)
+def test_program_is_asked_for_the_same_work(work: Work, flags: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    body = f"open({str(log)!r}, 'w').write(' '.join(sys.argv[1:])); print(json.dumps([dict(avg_ts=50.0)]))"
+    peer = peers.find("llama.cpp", script(tmp_path, body), 2)
+    assert peer.can(work)
+    assert not peer.can(Work("batch", 8))
+    assert peer.seconds(PATH, work) == pytest.approx(tokens(work) / 50)
+    assert f"-m model.gguf {flags} -t 2" in log.read_text()
+
+
+@pytest.mark.parametrize("body", ["sys.exit('no such architecture')", "print('[]')", "print('[1]')", "pass"])
+def test_program_that_fails_is_one_sentence(body: str, tmp_path: Path) -> None:
+    peer = peers.find("llama.cpp", script(tmp_path, body), 2)
+    with pytest.raises(UsageError, match=r"could not run model.gguf: (no such architecture|it said nothing)"):
+        peer.seconds(PATH, Work("tg", 4))
+
+
+def test_peers_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="only llama.cpp is"):
+        peers.find("vllm", "", 2)
+    with pytest.raises(UsageError, match="not a program"):
+        peers.find("llama.cpp", "no/such/program", 2)
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="needs llama-cpp-python"):
+        peers.find("llama.cpp", "", 2)
+
+
+def test_python_binding_evaluates_as_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    class Llama:
+        def __init__(self, path: str, *, n_ctx: int, n_threads: int, n_threads_batch: int, verbose: bool) -> None:
+            if path != str(PATH):
+                raise ValueError("cannot be opened")
+            self.n_ctx = lambda: n_ctx
+
+        def reset(self) -> None:
+            calls.clear()
+
+        def eval(self, ids: list[int]) -> None:
+            calls.append(len(ids))
+
+    module = ModuleType("llama_cpp")
+    module.__spec__ = ModuleSpec("llama_cpp", None)
+    module.Llama = Llama  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "llama_cpp", module)
+    peer = peers.find("llama.cpp", "", 2)
+    for work, evaluated in ((Work("pp", 7), [7]), (Work("tg", 3), [1, 1, 1]), (Work("ctx", 100), [68] + [1] * DECODED)):
+        assert peer.seconds(PATH, work) >= 0
+        assert calls == evaluated
+    with pytest.raises(UsageError, match="could not run other.gguf"):
+        peers.find("llama.cpp", "", 2).seconds(Path("other.gguf"), Work("tg", 4))

@@ -1,0 +1,43 @@
+"""`ternrun convert`: the file it writes says the same as the one it read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ternrun.loader.convert import HEAD_TYPES, TYPES
+
+Run = Callable[..., Any]
+
+
+def test_converted_model_says_the_same(ternrun: Run, tiny: str, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    done = ternrun("convert", tiny, out, "--type", "tq1_0")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"{out}: ")
+    assert "TQ1_0" in json.loads(ternrun("inspect", out, "--json").out)["types"]
+    call = ["complete", "-n", "8", "--ignore-eos", "--json", "ab", "-m"]
+    assert json.loads(ternrun(*call, out).out)["ids"] == json.loads(ternrun(*call, tiny).out)["ids"]
+
+
+def test_help_names_every_type(capsys: pytest.CaptureFixture[str], ternrun: Run) -> None:
+    with pytest.raises(SystemExit):
+        ternrun("convert", "--help")
+    words = capsys.readouterr().out.replace(",", " ").replace(";", " ").split()
+    assert set(TYPES) | set(HEAD_TYPES) <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [(["--type", "tq3_0"], "not a type to convert to"), (["--type", "tq2_0", "--head", "tq2_0"], "not a type")],
+)
+def test_wrong_types_are_one_sentence(ternrun: Run, tiny: str, tmp_path: Path, argv: list[str], message: str) -> None:
+    done = ternrun("convert", tiny, tmp_path / "out.gguf", *argv)
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,54 @@
+"""Colour and progress on a terminal only; no control characters from models or files."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from ternrun.commands import terminal
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colour_only_where_welcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert terminal.paint("x", terminal.BOLD, Terminal()) == "\x1b[1mx\x1b[0m"
+    assert terminal.paint("x", terminal.BOLD, io.StringIO()) == "x"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert terminal.paint("x", terminal.BOLD, Terminal()) == "x"
+
+
+def test_control_characters_are_made_harmless() -> None:
+    assert terminal.safe("a\tb\nc \x1b[31m\x07\r\x9b2J\x7f é漢") == "a\tb\nc \ufffd[31m\ufffd\ufffd\ufffd2J\ufffd é漢"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (98_362_432, "98.4 MB"), (1.2e9, "1.20 GB")]
+)
+def test_sizes(count: float, text: str) -> None:
+    assert terminal.size(count) == text
+
+
+def test_progress_is_drawn_and_wiped_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    with terminal.Progress("reading", "tokens") as progress:
+        progress.update(50, 100)
+        progress.update(51, 100)  # too soon to be shown
+    text = screen.getvalue()
+    assert "reading ██████████·········· 50/100 tokens" in text
+    assert "51/100" not in text
+    assert text.endswith("\r\x1b[K")
+
+
+def test_progress_is_silent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    with terminal.Progress("reading") as progress:
+        progress.update(1, 2)
+    assert screen.getvalue() == ""

@@ -1,0 +1,13 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+# the trainer is an extra: its tests belong to those who installed it, as continuous integration does
+collect_ignore = [] if find_spec("torch") else ["train"]
+
+
+def pytest_report_header() -> str:
+    """Say so, rather than leaving them out in silence."""
+    return "the trainer's tests are left out: pip install -e '.[dev,train]' brings them" if collect_ignore else ""

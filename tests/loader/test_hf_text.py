@@ -1,0 +1,113 @@
+"""Vocabularies of Hugging Face folders, carried into GGUF's keys: the same ids, or a refusal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from ternrun.errors import LoadError
+from ternrun.loader.hf_text import chat_metadata, vocabulary_metadata
+from ternrun.loader.pretokenizers import PRETOKENIZERS
+from ternrun.loader.tokenizer import Tokenizer as Ours
+
+TEXT = [
+    "def fibonacci(n):\n    if n < 2:\n        return n\n    return fibonacci(n - 1) + fibonacci(n - 2)  # 123456789\n",
+    "It's a truth universally acknowledged, that HE'LL want naïve wives in 1813.   Isn't it?\n\n\tYes!!! ... no",
+    "日本語のテキスト и русский текст, 🙂🙂 (x=[1,22,333,4444])",
+]
+
+
+def byte_level(name: str, size: int = 600) -> Tokenizer:
+    row = PRETOKENIZERS[name]
+    tokenizer = Tokenizer(models.BPE(ignore_merges=row.ignore_merges))
+    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in row.patterns]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        TEXT, trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    )
+    tokenizer.add_special_tokens([AddedToken("<|bos|>", special=True, normalized=False)])
+    tokenizer.add_tokens([AddedToken("<tool>", special=False, normalized=False)])
+    return tokenizer
+
+
+def save(tokenizer: Tokenizer, folder: Path, **config: Any) -> Path:
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "llama-bpe", "qwen2", "smollm", "deepseek-coder", "tekken"])
+@pytest.mark.parametrize("bos", [False, True])
+def test_byte_level_vocabularies_find_their_pre_tokenizer(name: str, bos: bool, tmp_path: Path) -> None:
+    tokenizer = byte_level(name)
+    if bos:
+        first = ("<|bos|>", tokenizer.token_to_id("<|bos|>"))
+        tokenizer.post_processor = processors.TemplateProcessing(single="<|bos|> $A", special_tokens=[first])
+    folder = save(tokenizer, tmp_path, bos_token="<|bos|>")
+    size = tokenizer.get_vocab_size() + 7  # an embedding padded beyond the vocabulary
+    metadata = vocabulary_metadata(folder, size)
+    assert len(metadata["tokenizer.ggml.tokens"]) == len(metadata["tokenizer.ggml.token_type"]) == size
+    carried, original = Ours.from_gguf(metadata), Ours.from_hf(folder)
+    for text in [*TEXT, "a<|bos|>a <tool> b", "  spaces  and\n\n\nlines", ""]:
+        ids = carried.encode(text)
+        assert ids == original.encode(text) == tokenizer.encode(text).ids
+        assert carried.decode(ids) == original.decode(ids)
+
+
+def test_sentence_piece_vocabularies_with_byte_fallback(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    fallback = [f"<0x{i:02X}>" for i in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=["<unk>", "<s>", "</s>", *fallback], show_progress=False
+    )
+    tokenizer.train_from_iterator([word for text in TEXT for word in text.split()], trainer)
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    data = json.loads(tokenizer.to_str())
+    data["added_tokens"] = [t for t in data["added_tokens"] if t["id"] < 3]  # bytes are ordinary tokens
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
+    metadata = vocabulary_metadata(tmp_path, len(data["model"]["vocab"]))
+    assert metadata["tokenizer.ggml.model"] == "llama"
+    carried, original = Ours.from_gguf(metadata), Ours.from_hf(tmp_path)
+    for text in ["It's a truth", "fibonacci return", "日本 🚀 unseen ½", "a  b"]:
+        assert carried.encode(text) == original.encode(text)
+
+
+def test_what_gguf_cannot_say_is_refused(tmp_path: Path) -> None:
+    tokenizer = byte_level("gpt-2")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("e"), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    folder = save(tokenizer, tmp_path)
+    with pytest.raises(LoadError, match="splits text in a way that no pre-tokenizer known to GGUF does"):
+        vocabulary_metadata(folder, 700)
+    with pytest.raises(LoadError, match=r"has id \d+ of 300"):
+        vocabulary_metadata(folder, 300)
+    (folder / "tokenizer.json").write_text('{"model": {"type": "WordPiece", "vocab": {}}}')
+    with pytest.raises(LoadError, match="not a byte-pair tokenizer"):
+        vocabulary_metadata(folder, 300)
+
+
+def test_chat_template_from_either_file(tmp_path: Path) -> None:
+    assert chat_metadata(tmp_path) == {}
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(
+        json.dumps({"chat_template": [{"name": "tool", "template": "T"}, {"name": "default", "template": "D"}]})
+    )
+    assert chat_metadata(tmp_path) == {"tokenizer.chat_template": "D"}
+    config.write_text(json.dumps({"chat_template": "S"}))
+    assert chat_metadata(tmp_path) == {"tokenizer.chat_template": "S"}
+    (tmp_path / "chat_template.jinja").write_text("J")
+    assert chat_metadata(tmp_path) == {"tokenizer.chat_template": "J"}
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(LoadError, match=r"chat_template\.jinja cannot be read"):
+        chat_metadata(tmp_path)

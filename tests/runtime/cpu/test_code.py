@@ -1,0 +1,87 @@
+"""Instructions of the hot loops, counted: a worse code generation is seen here without a timer."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from ternrun.runtime.cpu import isa
+from ternrun.runtime.cpu.objects import _build_environment, folder_for
+from tests.runtime.cpu.harness import ISAS, machine
+
+PRINT = (
+    "import sys; from ternrun.runtime.cpu.build import compile_kernel; "
+    "machine, module = compile_kernel(sys.argv[1]); print(machine.emit_assembly(module))"
+)
+Loop = list[str]
+
+
+def assembly(name: str, kernel: str) -> list[str]:
+    """Lines of a kernel's assembly, kept beside its object file."""
+    machine(name)
+    kept = folder_for(isa.pick(name)) / f"{kernel}.s"
+    if not kept.exists():
+        command = [sys.executable, "-P", "-c", PRINT, kernel]
+        done = subprocess.run(
+            command, env=_build_environment(isa.pick(name)), capture_output=True, text=True, check=True
+        )
+        kept.write_text(done.stdout)
+    return kept.read_text().splitlines()
+
+
+def innermost_loops(lines: list[str]) -> list[Loop]:
+    """Instructions of each loop that holds no other: from a label to the jump back to it."""
+    labels = {m[1]: n for n, line in enumerate(lines) if (m := re.match(r"(\.?\w+):", line))}
+    jumps = [
+        (labels[m[1]], n)
+        for n, line in enumerate(lines)
+        if (m := re.match(r"\s+j\w+\s+(\S+)", line)) and m[1] in labels
+    ]
+    loops = {(start, end) for start, end in jumps if start <= end}
+    inner = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
+    return [[line for line in lines[a : b + 1] if re.match(r"\s+[a-z]", line)] for a, b in inner]
+
+
+def hot_loops(name: str, kernel: str, work: str) -> list[tuple[Loop, Counter[str]]]:
+    """Innermost loops with at least a dozen of the instruction that does the work, densest first."""
+    found = [(loop, Counter(line.split()[0] for line in loop)) for loop in innermost_loops(assembly(name, kernel))]
+    return sorted((f for f in found if f[1][work] >= 12), key=lambda f: len(f[0]) / f[1][work])
+
+
+@pytest.mark.parametrize("kernel", ["ternary.rows", "ternary.blocks"])
+@pytest.mark.parametrize("name", sorted({"avx512"} & {*ISAS}))
+def test_table_lookups(name: str, kernel: str) -> None:
+    """One lookup, one addition; words and tables loaded once each; one shift for the next index; nothing spilt."""
+    loops = hot_loops(name, kernel, "vpermw")
+    assert len(loops) >= 2  # a tile of tokens, and one token
+    for loop, count in loops:
+        assert count["vpaddw"] == count["vpermw"]
+        assert not [line for line in loop if "%rsp" in line or "%rbp" in line]
+        useful = sum(count[i] for i in ("vpermw", "vpaddw", "vpsrlw", "vmovdqu64", "vmovdqa64"))
+        assert len(loop) - useful <= 5  # counters, addresses and the jump
+    tile, one = loops[0], loops[-1]
+    assert len(tile[0]) <= 2.7 * tile[1]["vpermw"]
+    assert len(one[0]) <= 3.6 * one[1]["vpermw"]
+
+
+@pytest.mark.parametrize("name", sorted({"avx2"} & {*ISAS}))
+def test_byte_products(name: str) -> None:
+    """One multiplication, one addition and one mask for each vector of codes; a shift for all but the first."""
+    loops = hot_loops(name, "ternary_bytes.any", "vpmaddubsw")
+    assert loops
+    for loop, count in loops:
+        assert count["vpaddw"] == count["vpand"] == count["vpmaddubsw"]
+        assert not [line for line in loop if "%rsp" in line or "%rbp" in line]
+        assert len(loop) <= 4.7 * count["vpmaddubsw"]
+
+
+@pytest.mark.parametrize("name", ISAS)
+def test_nothing_is_called(name: str) -> None:
+    """Kernels stand alone: no helper of numba's, no library function is left to be linked."""
+    kernel = {"avx512": "ternary.rows"}.get(name, "ternary_bytes.any")
+    calls = [line for line in assembly(name, kernel) if re.match(r"\s+call\w*\s+[^*]", line)]
+    assert not calls

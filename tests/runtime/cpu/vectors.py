@@ -1,0 +1,142 @@
+"""Small kernels that store what each vector instruction makes of its inputs, for `test_vectors.py` to check.
+
+Each is built as `entry-version` (see `harness.vector_kernel`). Arguments: source, bytes an item, destination, bytes an
+item, items. An item is the operands, one after another; the results are stored one after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+
+from ternrun.runtime.cpu import functions, half, simd, x86
+from ternrun.runtime.cpu.jit import compiled, word
+from ternrun.runtime.cpu.simd import (
+    VecType,
+    f32x16,
+    get,
+    i8x16,
+    i8x32,
+    i16x16,
+    i16x32,
+    i32x16,
+    load,
+    put,
+    store,
+)  # fmt: skip
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """The kernel that applies `ENTRIES[entry]` to every item."""
+    body = compiled(ENTRIES[entry.partition("-")[0]])
+
+    @compiled
+    def kernel(args: int, tid: int, nt: int) -> int:
+        for i in range(word(args, 4)):
+            body(word(args, 0) + word(args, 1) * i, word(args, 2) + word(args, 3) * i)
+        return 0
+
+    return kernel  # type: ignore[no-any-return]
+
+
+def _integers(vec: VecType) -> Callable[..., None]:
+    size, bits, lanes = vec.bits * vec.lanes // 8, vec.bits, vec.lanes
+    backwards = simd.shuffler(vec, tuple(reversed(range(lanes))), operands=1)
+    zipped = simd.shuffler(vec, tuple(i // 2 + lanes * (i % 2) for i in range(lanes)))
+    pattern = simd.constant(vec, tuple(3 * i - 40 for i in range(lanes)))
+
+    def body(src: int, dst: int) -> None:
+        a, b, n = load(vec, src), load(vec, src + size), get(types.int64, src + 2 * size)
+        store(dst, a + b)
+        store(dst + size, a - b)
+        store(dst + 2 * size, a * b)
+        store(dst + 3 * size, a & b)
+        store(dst + 4 * size, a | b)
+        store(dst + 5 * size, a ^ b)
+        store(dst + 6 * size, a << (b & (bits - 1)))
+        store(dst + 7 * size, a >> (b & (bits - 1)))
+        store(dst + 8 * size, a >> 3)
+        store(dst + 9 * size, (a + 7) & 0x55)
+        store(dst + 10 * size, simd.splat(vec, n))
+        store(dst + 11 * size, simd.iota(vec) + pattern())
+        store(dst + 12 * size, simd.where_less(a, b, a, b))
+        store(dst + 13 * size, backwards(a))
+        store(dst + 14 * size, zipped(a, b))
+        store(dst + 15 * size, simd.zero(vec))
+        put(dst + 15 * size, simd.total(a))
+        put(dst + 15 * size + 8, simd.lane(a, n & (lanes - 1)))
+
+    return body
+
+
+def _floats(src: int, dst: int) -> None:
+    a, b, c = load(f32x16, src), load(f32x16, src + 64), load(f32x16, src + 128)
+    store(dst, a + b)
+    store(dst + 64, a - b)
+    store(dst + 128, a * b)
+    store(dst + 192, a / b)
+    store(dst + 256, simd.fma(a, b, c))
+    store(dst + 320, simd.square_root(a))
+    store(dst + 384, simd.magnitude(a))
+    store(dst + 448, simd.maximum(a, b))
+    store(dst + 512, simd.minimum(a, b))
+    store(dst + 576, simd.where_less(a, b, a, b))
+    store(dst + 640, simd.round_even(c))
+    store(dst + 704, simd.zero(f32x16))
+    put(dst + 704, simd.total(a))
+    put(dst + 708, simd.largest(c))
+    put(dst + 712, simd.lane(a, types.int64(5)))
+
+
+def _casts(src: int, dst: int) -> None:
+    bytes_, words = load(i8x16, src), load(i16x16, src + 16)
+    store(dst, simd.widen(i32x16, bytes_))
+    store(dst + 64, simd.widen_unsigned(i32x16, bytes_))
+    store(dst + 128, simd.narrow(i8x16, words))
+    store(dst + 144, simd.to_float(f32x16, simd.widen(i32x16, words)))
+    store(dst + 208, simd.to_int(i32x16, load(f32x16, src + 48)))
+    store(dst + 272, simd.reinterpret(i32x16, load(f32x16, src + 48)))
+    store(dst + 336, simd.splat(f32x16, get(types.float32, src + 48)))
+
+
+def _halves(src: int, dst: int) -> None:
+    """Sixteen halves (or bfloat16s) to floats."""
+    store(dst, half.load_f16(src))
+    store(dst + 64, half.load_bf16(src))
+    for i in range(16):
+        put(dst + 128 + 4 * i, half.get_f16(src + 2 * i))
+
+
+def _floats_to_half(src: int, dst: int) -> None:
+    store(dst, half.f16_bits(load(f32x16, src)))
+
+
+def _functions(src: int, dst: int) -> None:
+    x = load(f32x16, src)
+    store(dst, functions.exp(x))
+    store(dst + 64, functions.silu(x))
+    store(dst + 128, functions.gelu(x))
+    store(dst + 192, functions.relu2(x))
+
+
+def _byte_products(src: int, dst: int) -> None:
+    store(dst, x86.multiply_add_bytes(load(i8x32, src), load(i8x32, src + 32)))
+    store(dst + 32, x86.add_pairs(load(i16x16, src)))
+
+
+def _table(src: int, dst: int) -> None:
+    store(dst, x86.lookup(load(i16x32, src), load(i16x32, src + 64)))
+
+
+ENTRIES: dict[str, Callable[..., None]] = {
+    **{name: _integers(getattr(simd, name)) for name in ("i8x32", "i8x64", "i16x16", "i16x32", "i32x8", "i32x16")},
+    "f32x16": _floats,
+    "casts": _casts,
+    "halves": _halves,
+    "floats_to_half": _floats_to_half,
+    "functions": _functions,
+    "byte_products": _byte_products,
+    "table": _table,
+}

@@ -1,0 +1,85 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.server.serving import Server
+
+MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
+
+
+def chat(server: Server, messages: Any = MESSAGES, **fields: Any) -> Any:
+    fields = {"temperature": 0, "max_tokens": 12} | fields
+    answer = server.ask("/v1/chat/completions", {"messages": messages, **fields})
+    assert answer.status == 200, answer.body
+    return answer
+
+
+def test_text_is_what_the_python_api_makes(server: Server) -> None:
+    done = chat(server).json
+    same = server.model.chat(MESSAGES, max_tokens=12)
+    (choice,) = done["choices"]
+    assert choice["message"] == {"role": "assistant", "content": same.text, "refusal": None}
+    assert choice["finish_reason"] == same.finish_reason
+    assert done["usage"]["prompt_tokens"] == len(same.prompt_ids)
+
+
+def test_streamed_equals_unstreamed(server: Server) -> None:
+    fields = {"logprobs": True, "top_logprobs": 2, "n": 2, "seed": 3, "temperature": 1}
+    whole = chat(server, **fields).json["choices"]
+    events = chat(server, **fields, stream=True, stream_options={"include_usage": True}).events
+    assert events.pop()["choices"] == []
+    for i in range(2):
+        mine = [e["choices"][0] for e in events if e["choices"][0]["index"] == i]
+        assert mine[0]["delta"] == {"role": "assistant", "content": ""}
+        assert "".join(c["delta"].get("content", "") for c in mine) == whole[i]["message"]["content"]
+        told = [entry for c in mine if c["logprobs"] for entry in c["logprobs"]["content"]]
+        assert told == whole[i]["logprobs"]["content"]
+        assert all(len(entry["top_logprobs"]) == 2 for entry in told)
+        assert mine[-1]["finish_reason"] == whole[i]["finish_reason"]
+
+
+def test_other_ways_to_say_the_same(server: Server) -> None:
+    plain = chat(server).json["choices"]
+    parts = [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]
+    for messages in (
+        [{"role": "developer", "content": "be brief"}, MESSAGES[1]],
+        [MESSAGES[0], {"role": "user", "content": parts, "tool_calls": None}],
+    ):
+        assert chat(server, messages).json["choices"] == plain
+    assert chat(server, max_tokens=None, max_completion_tokens=12).json["choices"] == plain
+
+
+def test_the_template_gets_its_variables(server: Server) -> None:
+    def prompt(**fields: Any) -> str:
+        answer = server.ask("/apply-template", {"messages": MESSAGES, **fields})
+        return str(answer.json["prompt"])
+
+    assert prompt() == "[system]be brief[user]hi[assistant]"
+    assert prompt(add_generation_prompt=False) == "[system]be brief[user]hi"
+    assert prompt(chat_template_kwargs={"shout": True}) == "[system]be brief[user]hi![assistant]"
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        ([], "messages: must be a list of 1"),
+        ("hi", "messages: must be a list of 1"),
+        (["hi"], "messages[0]: must be an object"),
+        ([{"role": "robot", "content": ""}], "messages[0].role: must be one of"),
+        ([{"role": ["user"], "content": ""}], "messages[0].role: must be one of"),
+        ([{"role": "user", "content": 3}], "messages[0].content: must be a string"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "parts of type text only"),
+        ([{"role": "assistant", "tool_calls": [{}]}], "messages[0].tool_calls: this server does not support it"),
+        ([{"role": "user", "content": "", "name": 3}], "messages[0].name: must be a string"),
+        (None, "messages: it is missing"),
+    ],
+)
+def test_messages_that_cannot_be(server: Server, messages: Any, says: str) -> None:
+    answer = server.ask("/v1/chat/completions", {"messages": messages})
+    assert answer.status == 400
+    assert says in answer.json["error"]["message"]
+    assert answer.json["error"]["param"] == "messages"

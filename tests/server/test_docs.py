@@ -1,0 +1,64 @@
+"""docs/server.md is true: its examples run, its tables name every field and route."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ternrun.server import ollama
+from ternrun.server.app import ROUTES
+from ternrun.server.fields import Table
+from ternrun.server.llama import COMPLETION as LLAMA
+from ternrun.server.schema import CHAT, COMPLETION
+from tests.server.serving import Server
+
+PAGE = (Path(__file__).parents[2] / "docs/server.md").read_text()
+CURLS = re.findall(r"^\$ (curl .*)$", PAGE, re.M)
+
+
+@pytest.mark.parametrize("call", CURLS)
+def test_curl(server: Server, call: str) -> None:
+    """As curl would send it, its content type included."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-N", action="store_true")
+    parser.add_argument("-d")
+    parser.add_argument("url")
+    args = parser.parse_args(shlex.split(call)[1:])
+    path = args.url.removeprefix("localhost:8080")
+    answer = server.ask(path, args.d.encode(), Content_Type="application/x-www-form-urlencoded")
+    assert answer.status == 200, answer.body
+    assert answer.events if args.N else answer.json
+
+
+def test_python(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"^```py\n(.*?)^```", PAGE, re.S | re.M)
+    exec(compile(code.replace("http://localhost:8080", server.url), "block", "exec"), {})
+    assert "prompt_tokens=16" in capsys.readouterr().out
+
+
+def test_every_route_is_there() -> None:
+    for _, path, _ in ROUTES:
+        assert f"`{path.replace('{name:.+}', 'NAME')}`" in re.sub(r"`(?:GET|POST) ", "`", PAGE), path
+
+
+@pytest.mark.parametrize(
+    ("title", "table"),
+    [
+        ("/v1/completions", COMPLETION),
+        ("/v1/chat/completions", CHAT),
+        ("/completion", LLAMA),
+        ("/api/generate", ollama.GENERATE),
+        ("/api/generate", ollama.CHAT),
+        ("/api/generate", ollama.OPTIONS),
+    ],
+)
+def test_every_field_is_there(title: str, table: Table) -> None:
+    sections = dict(re.findall(r"^### (/\S+)[^\n]*\n(.*?)(?=^##)", PAGE, re.S | re.M))
+    text = sections[title] + (sections["/v1/completions"] if table is CHAT else "")
+    families = re.findall(r"`(\w+)\*`", text)
+    for name in [*table.read, *table.ignored, *table.refused]:
+        assert f"`{name}`" in text or any(name.startswith(family) for family in families), name

@@ -1,0 +1,125 @@
+"""llama.cpp's routes, as its clients use them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.server.serving import Server
+
+
+def complete(server: Server, prompt: Any, **fields: Any) -> Any:
+    answer = server.ask("/completion", {"prompt": prompt, "temperature": 0, "n_predict": 8, **fields})
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+def test_completion_tells_how_it_went(server: Server) -> None:
+    done = complete(server, "hello", n_probs=2, return_tokens=True)
+    same = server.model.complete("hello", max_tokens=8)
+    assert done["content"] == same.text
+    assert done["tokens"] == same.ids
+    assert (done["stop"], done["stop_type"], done["stopping_word"]) == (True, "limit", "")
+    assert (done["tokens_predicted"], done["tokens_evaluated"]) == (len(same.ids), 5)
+    assert [p["id"] for p in done["completion_probabilities"]] == same.ids
+    assert all(len(p["top_logprobs"]) == 2 and p["logprob"] <= 0 for p in done["completion_probabilities"])
+    assert done["generation_settings"]["n_predict"] == 8
+    assert done["timings"]["predicted_n"] == len(same.ids)
+
+
+def test_why_it_stopped(server: Server) -> None:
+    text = complete(server, "abc")["content"]
+    cut = complete(server, "abc", stop=["nothing", text[2:4]])
+    assert (cut["stop_type"], cut["stopping_word"]) == ("word", text[2:4])
+    eos = min(server.model.tokenizer.eos_ids)
+    ended = complete(server, "abc", logit_bias=[[eos, 100]], n_probs=1, return_tokens=True)
+    assert (ended["stop_type"], ended["content"], ended["tokens"]) == ("eos", "", [])
+    assert ended["completion_probabilities"] == []
+    assert eos not in complete(server, "abc", logit_bias=[[eos, False]], return_tokens=True)["tokens"]
+
+
+def test_a_stream_has_no_done_and_ends_with_the_whole_answer(server: Server) -> None:
+    answer = server.ask("/completion", {"prompt": "hello", "temperature": 0, "n_predict": 8, "stream": True})
+    events = [json.loads(part.removeprefix("data: ")) for part in answer.body.decode().split("\n\n")[:-1]]
+    assert "".join(e["content"] for e in events) == complete(server, "hello")["content"]
+    assert [e["stop"] for e in events] == [False] * (len(events) - 1) + [True]
+    assert events[-1]["stop_type"] == "limit"
+
+
+def test_every_form_of_prompt(server: Server) -> None:
+    encode = server.model.tokenizer.encode
+    plain = complete(server, "hello")["content"]
+    for prompt in (encode("hello"), ["hello"], ["hel", *encode("lo", bos=False)], [encode("hello")]):
+        assert complete(server, prompt)["content"] == plain
+    many = complete(server, ["hello", encode("once"), ["on", *encode("ce", bos=False)]])
+    assert [d["index"] for d in many] == [0, 1, 2]
+    assert many[0]["content"] == plain
+    assert many[1]["content"] == many[2]["content"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"mirostat": 1}, "mirostat: this server does not support it"),
+        ({"grammar": "root ::= 1"}, "grammar: this server does not support it"),
+        ({"prompt": []}, "from 1 to 128 prompts"),
+        ({"prompt": [None]}, "must be a string, a list"),
+        ({"prompt": [True, 1]}, "must be a string, a list"),
+        ({"n_predict": -2}, "n_predict: must be a whole number from -1"),
+        ({"n_discard": -5}, "n_discard: this server does not support it"),
+    ],
+)
+def test_what_cannot_be(server: Server, fields: dict[str, Any], says: str) -> None:
+    answer = server.ask("/completion", {"prompt": "a", "n_predict": 1} | fields)
+    assert answer.status == 400
+    assert says in answer.json["error"]["message"]
+
+
+def test_values_that_turn_a_feature_off_are_accepted(server: Server) -> None:
+    off = {"mirostat": 0, "grammar": "", "dry_multiplier": 0, "xtc_probability": 0.0, "n_keep": 0, "seed": -1}
+    assert complete(server, "a", **off, cache_prompt=True, id_slot=-1)["stop"]
+
+
+def test_text_and_tokens(server: Server) -> None:
+    ids = server.ask("/tokenize", {"content": "hé<|eos|>"}).json["tokens"]
+    assert ids == server.model.tokenizer.encode("hé<|eos|>", bos=False)
+    assert len(server.ask("/tokenize", {"content": "hé<|eos|>", "parse_special": False}).json["tokens"]) > len(ids)
+    pieces = server.ask("/tokenize", {"content": "hé", "with_pieces": True}).json["tokens"]
+    assert [p["piece"] for p in pieces] == ["h", [0xC3], [0xA9]]
+    assert server.ask("/detokenize", {"tokens": ids}).json == {"content": "hé<|eos|>"}
+    for wrong in ([999], [-1], [10**30], "a", [1.5]):
+        assert server.ask("/detokenize", {"tokens": wrong}).status == 400
+    assert server.ask("/tokenize", {}).json["error"]["message"] == "content: it is missing"
+
+
+def test_it_tells_of_itself(server: Server) -> None:
+    props = server.ask("/props").json
+    assert props["total_slots"] == 16
+    assert props["bos_token"] == "<|bos|>"
+    assert "{% for m in messages %}" in props["chat_template"]
+    assert props["default_generation_settings"]["n_ctx"] == server.model.context
+    slots = server.ask("/slots?fail_on_no_slot=1")
+    assert [s["id"] for s in slots.json] == list(range(16))
+    (model,) = server.ask("/v1/models").json["data"]
+    assert server.ask("/v1/models/tiny").json == model
+    assert server.ask("/v1/models/other").status == 404
+
+
+def test_metrics(server: Server) -> None:
+    def figure(name: str) -> float:
+        lines = server.ask("/metrics").body.decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(name + " "))
+
+    names = ["llamacpp:tokens_predicted_total", "ternrun_generated_tokens_total", "ternrun_prompt_tokens_total"]
+    before = [figure(name) for name in names]
+    done = complete(server, "hello")
+    assert [figure(name) for name in names] == [
+        before[0] + done["tokens_predicted"], before[1] + done["tokens_predicted"], before[2] + 5,
+    ]  # fmt: skip
+    assert figure("ternrun_sequences_running") == 0
+    server.ask("/made/up/by/a/stranger")
+    text = server.ask("/metrics").body.decode()
+    assert 'ternrun_requests_total{route="none",status="404"}' in text
+    assert "stranger" not in text

@@ -1,0 +1,164 @@
+"""Requests that cannot be: each is one sentence in OpenAI's shape, and the server goes on."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+from typing import Any
+
+import pytest
+
+from ternrun.server.fields import Table, whole
+from ternrun.server.problems import ApiError
+from ternrun.server.schema import CHAT, COMPLETION
+from tests.server.serving import Server
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({"frob": 1}, "frob", "unknown field 'frob'"),
+    ({"max_token": 1}, "max_token", "did you mean 'max_tokens'?"),
+    ({"response_format": {"type": "json_object"}}, "response_format", "does not support it"),
+    ({"best_of": 2}, "best_of", "only the same number as n"),
+    ({"echo": True, "suffix": "x"}, "echo", "cannot be combined"),
+    ({"max_tokens": -2}, "max_tokens", "whole number from -1"),
+    ({"max_tokens": 1.5}, "max_tokens", "whole number"),
+    ({"max_tokens": True}, "max_tokens", "whole number"),
+    ({"max_tokens": 10**400}, "max_tokens", "whole number"),
+    ({"temperature": -1}, "temperature", "number from 0 to 100"),
+    ({"temperature": "hot"}, "temperature", "number from 0 to 100"),
+    ({"temperature": 10**400}, "temperature", "number from 0 to 100"),
+    ({"top_p": 2}, "top_p", "number from 0 to 1"),
+    ({"presence_penalty": 3}, "presence_penalty", "from -2 to 2"),
+    ({"logprobs": 101}, "logprobs", "from 0 to 100"),
+    ({"n": 0}, "n", "from 1 to 128"),
+    ({"seed": -2}, "seed", "whole number"),
+    ({"stop": ["a"] * 65}, "stop", "at most 64"),
+    ({"stop": "x" * 1025}, "stop", "at most 1024 characters"),
+    ({"stop": [3]}, "stop", "a list of at most 64 strings"),
+    ({"logit_bias": {"a": 1}}, "logit_bias", "map token ids"),
+    ({"logit_bias": {"5": 101}}, "logit_bias", "from -100 to 100"),
+    ({"logit_bias": [[1, True]]}, "logit_bias", "map token ids"),
+    ({"stream": "yes"}, "stream", "true or false"),
+    ({"stream_options": {"usage": True}}, "stream_options", "include_usage"),
+    ({"stop_token_ids": list(range(1025))}, "stop_token_ids", "at most 1024"),
+    ({"prompt": []}, "prompt", "not empty"),
+    ({"prompt": [[]]}, "prompt", "not empty"),
+    ({"prompt": ["a"] * 129}, "prompt", "at most 128"),
+    ({"prompt": {"a": 1}}, "prompt", "must be a string"),
+    ({"prompt": [1, "a"]}, "prompt", "must be a string"),
+    ({"prompt": None}, "prompt", "it is missing"),
+    ({"prompt": "a" * 600}, "prompt", "the context holds 512"),
+    ({"prompt": "a" * 1_000_000}, "prompt", "the prompt has 1000000 characters"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param", "says"), BAD)
+def test_a_field_at_fault_is_named(server: Server, fields: dict[str, Any], param: str, says: str) -> None:
+    answer = server.ask("/v1/completions", {"prompt": "a", "max_tokens": 1} | fields)
+    error = answer.json["error"]
+    assert (answer.status, error["param"], error["type"]) == (400, param, "invalid_request_error")
+    assert says in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"prompt": [320]}, "320 is not a token id"),
+        ({"prompt": [-1]}, "-1 is not a token id"),
+        ({"prompt": [10**30]}, "is not a token id"),
+        ({"prompt": [[1], [999]], "echo": True}, "999"),
+        ({"prompt": ""}, "the prompt is empty"),
+        ({"logit_bias": {"999": 1}}, "999 is not a token id"),
+        ({"stop_token_ids": [-5]}, "-5 is not a token id"),
+        ({"n": 128, "prompt": ["a", "b"]}, "more than the 128"),
+    ],
+)
+def test_what_the_model_cannot_do(server: Server, fields: dict[str, Any], says: str) -> None:
+    answer = server.ask("/v1/completions", {"prompt": "a", "max_tokens": 1} | fields)
+    assert answer.status == 400
+    assert says in answer.json["error"]["message"]
+    streamed = server.ask("/v1/completions", {"prompt": "a", "max_tokens": 1, "stream": True} | fields)
+    assert (streamed.status, streamed.json) == (answer.status, answer.json)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe\xfa", "not JSON"),
+        (b'{"prompt": NaN}', "NaN is not a JSON number"),
+        (b'{"prompt": "a", "temperature": Infinity}', "not a JSON number"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[1, 2]", "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        (b'"text"', "must be a JSON object"),
+    ],
+)
+def test_bodies_that_are_no_request(server: Server, body: bytes, says: str) -> None:
+    for path in ("/v1/completions", "/v1/chat/completions", "/completion", "/tokenize"):
+        answer = server.ask(path, body)
+        assert answer.status == 400
+        assert says in answer.json["error"]["message"]
+
+
+def test_half_characters_in_json_are_text(server: Server) -> None:
+    done = server.ask("/v1/completions", b'{"prompt": "a\\ud800b", "max_tokens": 2, "echo": true}')
+    assert done.status == 200
+    assert done.json["choices"][0]["text"].startswith("a")
+
+
+def test_a_body_that_is_too_large_is_refused(server: Server) -> None:
+    answer = server.ask("/v1/completions", json.dumps({"prompt": "a" * (9 << 20)}).encode())
+    assert answer.status == 413
+    assert "larger than this server allows" in answer.json["error"]["message"]
+
+
+def test_a_body_that_is_shorter_than_it_says_harms_nobody(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n{"prompt"')
+    assert server.complete("still here", max_tokens=1)["choices"]
+
+
+def test_routes_that_are_not_there(server: Server) -> None:
+    assert server.ask("/v1/nothing").status == 404
+    answer = server.ask("/v1/completions")
+    assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+    assert answer.json["error"]["message"] == "this route takes POST only"
+
+
+@pytest.mark.parametrize("table", [COMPLETION, CHAT])
+def test_fields_are_in_one_table_each(table: Table) -> None:
+    assert not table.read.keys() & table.ignored
+    assert not table.read.keys() & table.refused.keys()
+    assert not table.ignored & table.refused.keys()
+
+
+def test_fields_without_effect_are_accepted(server: Server) -> None:
+    plain = server.complete("a")["choices"]
+    same = server.complete("a", user="u", metadata={"k": "v"}, store=True, best_of=1, suffix="", top_k=-1, stop=None)
+    assert same["choices"] == plain
+
+
+def test_unknown_fields_may_be_let_pass_but_not_unsupported_ones() -> None:
+    table = Table(read={"n": (whole(1, 2), 1)}, refused={"tools": ([],)})
+    assert table.parse({"frob": 1, "tools": []}, ignore_unknown=True) == {"n": 1}
+    with pytest.raises(ApiError, match="tools: this server does not support it"):
+        table.parse({"tools": [1]}, ignore_unknown=True)
+    with pytest.raises(ApiError, match="tools: this server"):
+        table.parse({"tools": False})
+
+
+def test_random_bodies_never_break_it(server: Server) -> None:
+    """Fields with values that other fields would hold, and worse: an answer or a refusal, never a fault of ours."""
+    rng = random.Random(0)
+    values = [None, True, -1, 0, 1, 2**63, 1e308, "", "a", "\x00", [], [[]], {}, {"a": []}, [1], ["a"], [[1, 2]]]
+    for route, table in (("/v1/completions", COMPLETION), ("/v1/chat/completions", CHAT)):
+        good: dict[str, Any] = (
+            {"prompt": "a"} if table is COMPLETION else {"messages": [{"role": "user", "content": "a"}]}
+        )
+        for _ in range(150):
+            names = rng.sample([*table.read, *table.refused, "frob"], rng.randint(1, 3))
+            body = good | {name: rng.choice(values) for name in names} | {"max_tokens": 1}
+            answer = server.ask(route, body)
+            assert answer.status in (200, 400), (body, answer.body)

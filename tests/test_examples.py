@@ -1,0 +1,45 @@
+"""Every example runs as it stands, on a fake model and the real CPU runtime."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import fake_gguf, fake_weights
+
+ROOT = Path(__file__).parent.parent
+TEMPLATE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}"
+SAID = {  # what its output must hold, beside whatever the fake model says
+    "batch.py": ["def add(a, b):", "class Stack:", "s to the first token"],
+    "chat.py": ["you: model: ", "\nyou: model: "],
+    "complete.py": ["def fibonacci(n):", "[64 tokens, ended by length;", "cpu/"],
+    "score.py": ["The capital of France is Paris", "bits per byte"],
+    "stream.py": ["Once upon a time"],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_gguf(tmp_path_factory.mktemp("model") / "tiny.gguf", fake_weights(), tokenizer__chat_template=TEMPLATE)
+
+
+def test_every_example_is_listed() -> None:
+    assert sorted(path.name for path in (ROOT / "examples").glob("*.py")) == sorted(SAID)
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_example_runs(name: str, model: Path) -> None:
+    command = [sys.executable, "-W", "error", "-X", "utf8", str(ROOT / "examples" / name), str(model)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    said = "hello\nand now?\n\n"
+    done = subprocess.run(
+        command, env=environment, input=said, capture_output=True, encoding="utf-8", timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for text in SAID[name]:
+        assert text in done.stdout

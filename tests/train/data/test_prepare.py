@@ -1,0 +1,166 @@
+"""From documents to token files and back to text; windows over them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ternrun.errors import LoadError, UsageError
+from ternrun.train import tokenizer as tokenizers
+from ternrun.train.data.document import Document
+from ternrun.train.data.fim import fill_in_middle
+from ternrun.train.data.prepare import Plan, prepare
+from ternrun.train.data.synthetic import synthetic
+from ternrun.train.data.text_source import jsonl_files, shakespeare, text_files
+from ternrun.train.data.tokenfile import open_tokens, read_manifest
+from ternrun.train.data.windows import Windows, consecutive
+from ternrun.train.evalfile import texts_of
+
+
+def documents(count: int = 40) -> list[Document]:
+    return [
+        Document(
+            f"{i}",
+            f"package{i % 4}",
+            "MIT",
+            f"def name_{i}(x):\n" + "".join(f"    y_{i}_{j} = x * {j}\n" for j in range(30)),
+        )
+        for i in range(count)
+    ]
+
+
+def build(folder: Path, plan: Plan, texts: list[Document] | None = None) -> None:
+    prepare(texts or documents(), folder, plan, lambda _: None)
+
+
+def test_documents_come_back_from_their_tokens(tmp_path: Path) -> None:
+    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.2, holdout=("package3",)))
+    parts = {name: texts_of(tmp_path, name) for name in ("train", "val", "holdout")}
+    assert sorted(text for part in parts.values() for text in part) == sorted(d.text for d in documents())
+    assert set(parts["holdout"]) == {d.text for d in documents() if d.group == "package3"}
+    manifest = read_manifest(tmp_path)
+    assert manifest.groups == {f"package{i}": "MIT" for i in range(4)}
+    assert manifest.dtype == "<u2"
+    flat = np.fromfile(tmp_path / "train.bin", "<u2")
+    assert len(flat) == manifest.parts["train"].tokens
+
+
+def test_split_depends_on_the_document_alone(tmp_path: Path) -> None:
+    build(tmp_path / "a", Plan(tokenizer="bpe:320", val_share=0.2))
+    build(tmp_path / "b", Plan(tokenizer="bpe:320", val_share=0.2), documents(80))
+    assert set(texts_of(tmp_path / "a", "val")) <= set(texts_of(tmp_path / "b", "val"))
+
+
+def test_a_copy_of_held_out_text_leaves_training(tmp_path: Path) -> None:
+    copied = [*documents(), Document("copy", "package0", "MIT", documents()[3].text)]
+    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.1, holdout=("package3",)), copied)
+    assert documents()[3].text in texts_of(tmp_path, "holdout")
+    assert documents()[3].text not in texts_of(tmp_path, "train")
+
+
+def test_no_package_outweighs_the_cap(tmp_path: Path) -> None:
+    size = len(documents()[0].text)
+    build(tmp_path, Plan(tokenizer="bpe:320", group_bytes=2 * size, val_share=0.01))
+    assert read_manifest(tmp_path).parts["train"].documents <= 4 * 4
+
+
+def test_char_level_tail_split(tmp_path: Path) -> None:
+    text = "".join(chr(97 + i % 26) for i in range(1000)) + "\n"
+    build(tmp_path, Plan(tokenizer="char", split="tail", val_share=0.1), [Document("t", "t", "x", text)])
+    tokenizer = tokenizers.load(tmp_path / "tokenizer.json")
+    assert tokenizer.get_vocab_size() == 28
+    assert read_manifest(tmp_path).parts["train"].tokens == int(1001 * 0.9) + 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "texts", "message"),
+    [
+        (Plan(), [], "corpus is empty"),
+        (Plan(holdout=("nothing",)), documents(4), "nothing to hold out of nothing"),
+        (Plan(tokenizer="bpe:many"), documents(4), "bpe:SIZE needs a number"),
+        (Plan(tokenizer="bpe:3"), documents(4), "300 to"),
+    ],
+)
+def test_bad_plans_are_refused(plan: Plan, texts: list[Document], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        prepare(texts, tmp_path, plan, lambda _: None)
+
+
+def test_damaged_token_files_are_named(tmp_path: Path) -> None:
+    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.2))
+    manifest = read_manifest(tmp_path)
+    path = tmp_path / "train.bin"
+    good = path.read_bytes()
+    path.write_bytes(good[:-1])
+    with pytest.raises(LoadError, match=r"train.bin has \d+ bytes, but its manifest says"):
+        open_tokens(tmp_path, "train", manifest)
+    path.write_bytes(b"\xff\xff" + good[2:])
+    with pytest.raises(LoadError, match="token id 65535, beyond the vocabulary of"):
+        open_tokens(tmp_path, "train", manifest)
+    with pytest.raises(LoadError, match="has no holdout tokens"):
+        open_tokens(tmp_path, "holdout", manifest)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(LoadError, match="not a folder made by"):
+        read_manifest(tmp_path)
+
+
+def test_windows_visit_everything_once_an_epoch() -> None:
+    windows = Windows(np.arange(1001, dtype=np.uint16), 10, seed=3)
+    for epoch in range(2):
+        first = [windows.window(epoch * windows.per_epoch + i)[0] for i in range(windows.per_epoch)]
+        assert len(set(first)) == windows.per_epoch == 99
+        assert first != sorted(first)
+    again = Windows(np.arange(1001, dtype=np.uint16), 10, seed=3)
+    np.testing.assert_array_equal(again.batch(150, 4)[0], windows.batch(150, 4)[0])
+    x, y = windows.batch(0, 4)
+    np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
+
+
+def test_validation_covers_every_token() -> None:
+    targets = np.concatenate([y.ravel() for _, y in consecutive(np.arange(95), 10, 3)])
+    np.testing.assert_array_equal(targets, np.arange(1, 95))
+
+
+def test_too_few_tokens_are_refused() -> None:
+    with pytest.raises(LoadError, match="too few for one window"):
+        Windows(np.arange(5), 10, seed=0)
+
+
+def test_fill_in_middle_keeps_all_but_three_tokens() -> None:
+    window = np.arange(100, 150)
+    made = fill_in_middle(window, (1, 2, 3), np.random.default_rng(0))
+    assert len(made) == 50
+    suffix, middle = int(np.flatnonzero(made == 2)[0]), int(np.flatnonzero(made == 3)[0])
+    text = np.concatenate((made[1:suffix], made[middle + 1 :], made[suffix + 1 : middle]))
+    np.testing.assert_array_equal(text, window[:-3])
+
+
+def test_sources_read_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}) + "\n" + json.dumps({"text": "two"}) + "\n")
+    assert [d.text for d in jsonl_files(tmp_path)] == ["one", "two"]
+    assert [d.text for d in text_files(tmp_path / "a.jsonl")] == [(tmp_path / "a.jsonl").read_text()]
+    with pytest.raises(LoadError, match="line 1 is not a JSON object with the key 'body'"):
+        list(jsonl_files(tmp_path, "body"))
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\xfd")
+    with pytest.raises(LoadError, match="not UTF-8"):
+        list(text_files(tmp_path / "b.txt"))
+    with pytest.raises(LoadError, match="not tiny Shakespeare"):
+        shakespeare(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize(("kind", "floor"), [("repeated", 0.0), ("sequential", 0.0), ("random", 4.1589)])
+def test_made_up_corpora_say_their_lowest_loss(kind: str, floor: float) -> None:
+    made, lowest = synthetic(kind, 3)
+    assert lowest == pytest.approx(floor, abs=1e-4)
+    assert len({d.text for d in made}) > 1
+
+
+def test_tokenizers_keep_text_and_split_code_well() -> None:
+    made = tokenizers.train_bpe([d.text for d in documents()], 330)
+    text = "def f(x):\n        return 1234\n\té ✓\n"
+    assert made.decode(made.encode(text).ids) == text
+    assert [made.decode([i]) for i in made.encode("1234").ids] == list("1234")
+    assert made.encode("\n    y").tokens[0] == "ĊĠĠĠ"

@@ -1,0 +1,31 @@
+"""The runtime's kernels, reading an exported file, against the torch model it was exported from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ternrun.train import tokenizer as tokenizers
+from ternrun.train.agree import agreement
+from ternrun.train.config import Shape
+from ternrun.train.export import export, round_dense
+from ternrun.train.model import Decoder
+from tests.train.test_export import FAMILIES, trained_enough
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_runtime_gives_the_logits_of_training(
+    family: str, shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = tokenizers.load(data_folder / "tokenizer.json")
+    size = tokenizer.get_vocab_size()
+    model = trained_enough(Decoder(shape(**FAMILIES[family], vocab_size=size)))
+    export(round_dense(model), tokenizer, tmp_path / "m.gguf")
+    found = agreement(model, tmp_path / "m.gguf", torch.randint(size, (128,)).numpy(), 128)
+    assert found.positions == 128
+    assert found.same >= 0.99
+    assert found.median <= (1e-3 if family == "twin" else 1e-4)
+    assert found.largest <= 1e-2

@@ -1,0 +1,89 @@
+"""`ternrun train` from text to a model file, and what it says to mistakes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from ternrun.errors import ConfigError, LoadError, TernrunError, UsageError
+from ternrun.train import cli
+
+TINY = [
+    "model.dim=256", "model.n_layers=1", "model.ffn_dim=256", "model.context=32", "data.batch=2", "optim.steps=3",
+    "optim.decay_steps=1", "run.validate_every=2", "run.validate_windows=2", "run.sample_every=3", "run.compile=false",
+    "run.threads=1",
+]  # fmt: skip
+
+
+def ternrun_train(*words: object) -> int:
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    args = parser.parse_args([str(word) for word in words])
+    return cli.run(args)
+
+
+def settings(data: Path) -> list[str]:
+    return [part for change in (*TINY, f"data.path={data}") for part in ("--set", change)]
+
+
+@pytest.fixture
+def run_folder(data_folder: Path, tmp_path: Path) -> Path:
+    ternrun_train("run", "code-5m", "--out", tmp_path / "run", *settings(data_folder))
+    return tmp_path / "run"
+
+
+def test_text_to_model_file(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert {"last.safetensors", "best.safetensors", "log.jsonl"} <= {p.name for p in run_folder.iterdir()}
+    assert ternrun_train("export", run_folder / "last.safetensors", tmp_path / "m.gguf", "--type", "tq1_0") == 0
+    assert (tmp_path / "m.gguf").stat().st_size > 100_000
+    capsys.readouterr()
+    ternrun_train("eval", run_folder / "last.safetensors", "--windows", "2")
+    assert "bits per byte" in capsys.readouterr().out
+
+
+def test_a_run_is_not_begun_over_another(run_folder: Path, data_folder: Path) -> None:
+    with pytest.raises(UsageError, match="holds a run already; --resume goes on with it"):
+        ternrun_train("run", "code-5m", "--out", run_folder, *settings(data_folder))
+    more = ["--resume", "--set", "optim.steps=4"]
+    assert ternrun_train("run", "code-5m", "--out", run_folder, *settings(data_folder), *more) == 0
+
+
+def test_data_and_tokenizer_commands(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("".join(f"line {i} of a text\n" for i in range(300)))
+    ternrun_train("tokenizer", f"text:{tmp_path / 'a.txt'}", "--size", 300, "--out", tmp_path / "t.json")
+    ternrun_train(
+        "data", f"text:{tmp_path / 'a.txt'}", "--split", "tail", "--val-share", 0.1, "--tokenizer", tmp_path / "t.json",
+        "--out", tmp_path / "data",
+    )  # fmt: skip
+    assert {p.name for p in (tmp_path / "data").iterdir()} == {
+        "train.bin",
+        "val.bin",
+        "tokenizer.json",
+        "manifest.json",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["data", "pytho", "--out", "x"], UsageError, "'pytho' is not a source; these are"),
+        (["data", "text:/no/such", "--out", "x"], UsageError, "does not exist"),
+        (["data", "synthetic:x", "--out", "x"], UsageError, "synthetic data is"),
+        (["data", "synthetic:random", "--val-share", "2", "--out", "x"], UsageError, "between 0 and 1"),
+        (["data", "synthetic:random", "--tokenizer", "/no/such", "--out", "x"], LoadError, "not a tokenizer file"),
+        (["run", "code-6m", "--out", "x"], ConfigError, "neither a config file nor a preset"),
+        (["run", "code-5m", "--out", "x", "--set", "data.path=/no/such"], LoadError, "not a folder made by"),
+        (["export", "/no/such.safetensors", "x.gguf"], LoadError, "there is no checkpoint"),
+        (["eval", "/no/such.gguf"], UsageError, "needs --data"),
+        (["eval", "m.gguf", "--data", "d", "--humaneval", "h"], UsageError, "say --run-generated-code"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    words: list[str], error: type[TernrunError], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message) as caught:
+        ternrun_train(*words)
+    assert "\n" not in str(caught.value)

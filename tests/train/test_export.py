@@ -1,0 +1,107 @@
+"""The same weights in torch and, through the exported file, in the numpy reference: logits agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ternrun.errors import UsageError
+from ternrun.loader.model import open_model
+from ternrun.loader.quants import decode
+from ternrun.train import tokenizer as tokenizers
+from ternrun.train.bitlinear import ternarize
+from ternrun.train.config import Shape
+from ternrun.train.export import architecture, export, round_dense
+from ternrun.train.model import Decoder
+from tests.reference import forward
+
+FAMILIES = {
+    "bitnet": {},
+    "bitnet-b1.58": {"activation": "relu2"},
+    "llama": {"sub_norm": False},
+    "qwen3": {"sub_norm": False, "qk_norm": True},
+    "untied": {"tied": False},
+    "mhc-2": {"mhc_streams": 2},
+    "mhc-4": {"mhc_streams": 4, "qk_norm": True, "activation": "relu2"},
+    "row": {"granularity": "row"},
+    "group": {"granularity": "group", "dim": 512, "ffn_dim": 512},
+    "twin": {"ternary": False},
+}
+
+
+def trained_enough(model: Decoder) -> Decoder:
+    """Random weights in every parameter, so that nothing is tested at a value that hides it."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn_like(parameter)
+            parameter.add_(noise * (0.3 if parameter.ndim == 1 else 0.02))
+            if "mhc" in name:
+                parameter.add_(noise)
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exported_file_gives_the_same_logits(
+    family: str, shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = tokenizers.load(data_folder / "tokenizer.json")
+    model = trained_enough(Decoder(shape(**FAMILIES[family], vocab_size=tokenizer.get_vocab_size())))
+    export(round_dense(model), tokenizer, tmp_path / "m.gguf")
+    ids = torch.randint(tokenizer.get_vocab_size(), (1, 64))
+    with torch.no_grad():
+        ours = model.logits(ids)[0].numpy()
+    with open_model(tmp_path / "m.gguf") as file:
+        theirs = forward(file.weights, ids[0].numpy(), kv="f32")
+    span = float(np.ptp(ours))
+    apart = np.abs(ours - theirs).max(-1) / span
+    if not model.shape.ternary:
+        assert apart.max() <= 1e-3  # weights rounded to fp16
+        return
+    assert np.median(apart) <= 1e-6
+    assert apart.max() <= 1e-2  # where a sum's last bit tips an activation from one int8 value to the next
+    assert (ours.argmax(-1) == theirs.argmax(-1)).all()
+
+
+@pytest.mark.parametrize("ternary", ["tq2_0", "tq1_0", "i2_s"])
+def test_every_type_holds_the_same_weights(
+    ternary: str, shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = tokenizers.load(data_folder / "tokenizer.json")
+    model = Decoder(shape(vocab_size=tokenizer.get_vocab_size()))
+    export(model, tokenizer, tmp_path / "m.gguf", ternary=ternary)
+    trits, scale = ternarize(model.blk[0].ffn.ffn_down.weight.detach(), "tensor")
+    with open_model(tmp_path / "m.gguf") as file:
+        tensor = file.weights.tensors["blk.0.ffn_down.weight"]
+        np.testing.assert_array_equal(decode(tensor.type, tensor.data, tensor.shape), (trits * scale[0]).numpy())
+
+
+def test_tokenizer_travels_inside(shape: Callable[..., Shape], data_folder: Path, tmp_path: Path) -> None:
+    tokenizer = tokenizers.load(data_folder / "tokenizer.json")
+    export(Decoder(shape(vocab_size=tokenizer.get_vocab_size())), tokenizer, tmp_path / "m.gguf")
+    text = "def f12_3(x):\n    return x + 2048  # naïve\n\n"
+    with open_model(tmp_path / "m.gguf") as file:
+        assert file.tokenizer.encode(text) == tokenizer.encode(text).ids
+        assert file.tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_what_cannot_be_written_is_refused(shape: Callable[..., Shape], data_folder: Path, tmp_path: Path) -> None:
+    tokenizer = tokenizers.load(data_folder / "tokenizer.json")
+    size = tokenizer.get_vocab_size()
+    with pytest.raises(UsageError, match="256 columns"):
+        export(Decoder(shape(vocab_size=size, ffn_dim=128)), tokenizer, tmp_path / "m.gguf")
+    with pytest.raises(UsageError, match="tokens"):
+        export(Decoder(shape(vocab_size=size + 1)), tokenizer, tmp_path / "m.gguf")
+    with pytest.raises(UsageError, match="I2_S holds one scale"):
+        export(Decoder(shape(vocab_size=size, granularity="row")), tokenizer, tmp_path / "m.gguf", ternary="i2_s")
+    assert not (tmp_path / "m.gguf").exists()
+
+
+def test_architecture_is_a_standard_one_where_it_can_be(shape: Callable[..., Shape]) -> None:
+    names = {family: architecture(shape(**changes)) for family, changes in FAMILIES.items()}
+    for family in ("bitnet", "bitnet-b1.58", "llama", "qwen3"):
+        assert names[family] == family
+    assert names["mhc-2"] == names["mhc-4"] == "ternrun"

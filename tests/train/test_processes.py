@@ -1,0 +1,89 @@
+"""Runs in processes of their own: killed and resumed, and shared by two."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ternrun.train.config import TrainConfig
+from ternrun.train.devices import placed
+from ternrun.train.logs import RunLog
+from ternrun.train.trainer import Trainer
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from ternrun.train.config import TrainConfig
+from ternrun.train.devices import placed
+from ternrun.train.trainer import Trainer
+
+config = TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text()))
+with placed(config.run, config.data.batch) as place:
+    Trainer(config, Path(sys.argv[2]), place, resume=sys.argv[3] == "resume").run()
+"""
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+PORT = 20000 + os.getpid() % 20000
+Make = Callable[..., TrainConfig]
+
+
+def losses(folder: Path) -> dict[int, float]:
+    return {e["step"]: e["loss"] for e in RunLog.entries(folder / "log.jsonl") if "loss" in e}
+
+
+def start(config: TrainConfig, folder: Path, how: str, rank: int = 0, world: int = 1) -> subprocess.Popen[str]:
+    """One process of a run, with the environment that torchrun gives it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config.as_dict()))
+    place = {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT)}
+    command = [sys.executable, "-c", SCRIPT, str(folder / "config.json"), str(folder), how]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT | place)
+
+
+def finish(*processes: subprocess.Popen[str]) -> None:
+    for process in processes:
+        _, said = process.communicate()
+        assert process.returncode == 0, said
+
+
+def here(config: TrainConfig, folder: Path) -> None:
+    with placed(config.run, config.data.batch) as place:
+        Trainer(config, folder, place, resume=False).run()
+
+
+def test_killed_at_any_time_a_run_resumes_bit_by_bit(config: Make, tmp_path: Path) -> None:
+    made = config(optim__steps=24, optim__decay_steps=8, optim__dropout=0.1, run__save_every=3)
+    here(made, tmp_path / "whole")
+    broken = tmp_path / "broken"
+    run = start(made, broken, "new")
+    while len(losses(broken)) < 7:
+        time.sleep(0.02)
+        assert run.poll() is None
+    run.kill()
+    run.communicate()
+    assert run.returncode != 0
+    finish(start(made, broken, "resume"))
+    assert losses(broken) == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
+def test_two_processes_train_as_one(fsdp: bool, config: Make, tmp_path: Path) -> None:
+    """In full precision: ternary weights would flip on the last bits in which sums over ranks differ."""
+    same: dict[str, Any] = {
+        "model__ternary": False, "optim__matrix_lr": 0.002, "optim__decay_steps": 0, "run__precision": "f32",
+        "data__micro_batch": 1,
+    }  # fmt: skip
+    here(config(optim__steps=4, **same), tmp_path / "one")
+    for steps, how in ((2, "new"), (4, "resume")) if fsdp else ((4, "new"),):
+        made = config(optim__steps=steps, run__fsdp=fsdp, **same)
+        finish(*[start(made, tmp_path / "two", how, rank, 2) for rank in (0, 1)])
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert two == pytest.approx(one, rel=1e-4)
+    assert len(two) == 4

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ternrun.errors import ConfigError, LoadError, TernrunError
+from ternrun.train import checkpoint
+from ternrun.train.config import TrainConfig
+from ternrun.train.devices import Place
+from ternrun.train.logs import RunLog
+from ternrun.train.trainer import Trainer
+
+HERE = Place(torch.device("cpu"))
+Make = Callable[..., TrainConfig]
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    return [(e["step"], e["loss"]) for e in RunLog.entries(folder / "log.jsonl") if "loss" in e]
+
+
+def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Trainer:
+    trainer = Trainer(config, folder, HERE, resume=resume)
+    trainer.run()
+    return trainer
+
+
+def test_other_config_is_refused(config: Make, tmp_path: Path) -> None:
+    train(config(optim__steps=1, optim__decay_steps=0), tmp_path)
+    with pytest.raises(ConfigError, match=r"model.n_layers = 1, the config says 2"):
+        train(config(model__n_layers=2), tmp_path, resume=True)
+    with pytest.raises(ConfigError, match="data.batch"):
+        train(config(data__batch=2), tmp_path, resume=True)
+
+
+def test_damaged_checkpoints_are_named(config: Make, tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="there is no checkpoint"):
+        train(config(), tmp_path, resume=True)
+    train(config(optim__steps=1, optim__decay_steps=0), tmp_path)
+    path = tmp_path / "last.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(LoadError, match="not a whole checkpoint"):
+        train(config(), tmp_path, resume=True)
+    path.write_bytes(b"")
+    with pytest.raises(LoadError, match="not a whole checkpoint"):
+        train(config(), tmp_path, resume=True)
+
+
+def test_full_disk_keeps_the_last_checkpoint(config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = train(config(optim__steps=1, optim__decay_steps=0), tmp_path)
+    before = (tmp_path / "last.safetensors").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(TernrunError, match=r"No space left on device; the last good checkpoint .* is kept"):
+        trainer.save("last")
+    assert (tmp_path / "last.safetensors").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.safetensors", "last.safetensors", "log.jsonl"]
+
+
+def test_spikes_are_skipped_and_divergence_ends_the_run(config: Make, tmp_path: Path) -> None:
+    made = config(optim__steps=0, optim__decay_steps=0, run__save_every=100)
+    trainer = Trainer(made, tmp_path, HERE, resume=False)
+    with torch.no_grad():
+        trainer.model.output_norm.weight.fill_(float("nan"))
+    before = trainer.model.blk[0].ffn.ffn_up.weight.clone()
+    with pytest.raises(TernrunError, match="diverged at step 20"):
+        trainer.run()
+    assert torch.equal(before, trainer.model.blk[0].ffn.ffn_up.weight)
+
+
+def test_signal_saves_and_stops(config: Make, tmp_path: Path) -> None:
+    trainer = Trainer(config(optim__steps=0, optim__decay_steps=0), tmp_path, HERE, resume=False)
+    step = trainer.step
+
+    def interrupted() -> None:
+        step()
+        if trainer.state["step"] == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer.step = interrupted  # type: ignore[method-assign]
+    trainer.run()
+    assert checkpoint.load(tmp_path / "last.safetensors").state["step"] == 3
+
+
+def test_loss_falls(config: Make, tmp_path: Path) -> None:
+    train(config(optim__steps=30), tmp_path)
+    found = losses(tmp_path)
+    assert found[-1][1] < found[0][1] - 1
+
+
+def test_resumed_run_repeats_the_unbroken_one_bit_by_bit(config: Make, tmp_path: Path) -> None:
+    made = config(optim__steps=6, optim__dropout=0.1, optim__other="lion")
+    whole = train(made, tmp_path / "whole")
+    first = Trainer(made, tmp_path / "broken", HERE, resume=False)
+    for _ in range(3):
+        first.step()
+    first.save("last")
+    first.step()  # lost: not saved
+    first.log.close()
+    again = train(made, tmp_path / "broken", resume=True)
+    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
