@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 
 from ternrun.completion import Stream
 from ternrun.runtime.config import SamplingParams
+from tests.fakes import fake_gguf, fake_weights
 
 KEYS = {
     "model", "prompt_ids", "ids", "text", "finish_reason", "logprobs", "timings", "peak_rss_bytes", "backend",
