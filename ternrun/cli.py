@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 COMMANDS = {  # name: (module, summary)
     "complete": ("ternrun.commands.complete", "complete text, streaming to the terminal"),
+    "chat": ("ternrun.commands.chat", "talk with a model in the terminal, or with a server's"),
     "serve": ("ternrun.commands.serve", "serve a model over HTTP: OpenAI's, llama.cpp's and Ollama's routes"),
     "inspect": ("ternrun.commands.inspect", "show what is in a model file, and what of it cannot be run"),
     "eval": ("ternrun.commands.eval", "perplexity of a text, or log-probabilities of token ids"),

@@ -67,14 +67,20 @@ ENGINE = {
 }
 
 
-def add_flags(parser: argparse.ArgumentParser, title: str, record: type[Any], table: Mapping[str, Flag]) -> None:
-    """Add a group of flags for some fields of a record, with the record's defaults in the help."""
+def add_flags(
+    parser: argparse.ArgumentParser,
+    title: str,
+    record: type[Any],
+    table: Mapping[str, Flag],
+    own: Mapping[str, str] = {},
+) -> None:
+    """Add a group of flags for some fields of a record; the help tells the record's defaults, or the command's own."""
     group = parser.add_argument_group(title)
     defaults = {f.name: f.default for f in fields(record)}
     for name, flag in table.items():
         default = defaults[name]
         told = isinstance(default, (int, float, str)) and default != "" and not flag.more
-        shown = f" (default {default})" if told else ""
+        shown = f" (default {own.get(name, default)})" if told or name in own else ""
         typed: dict[str, Any] = {} if flag.kind is bool else {"type": flag.kind, "metavar": flag.metavar}
         group.add_argument(
             *flag.names, dest=name, default=argparse.SUPPRESS, help=flag.help + shown, **typed, **flag.more

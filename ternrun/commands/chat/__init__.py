@@ -1,0 +1,82 @@
+"""Talk with a model in the terminal: one in a file, or one that any OpenAI-compatible server has.
+
+Type a message; a line that ends with \\ goes on in the next. /help lists the commands. Ctrl-C stops an answer, and what
+was said of it stays in the conversation; Ctrl-D or /exit leaves. In a pipe, each line is a message, and only answers
+are printed. The key for a server is read from --api-key-file or TERNRUN_API_KEY.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from ternrun.commands.models import add_model
+from ternrun.commands.options import ENGINE, SAMPLING, add_flags, given
+from ternrun.errors import UsageError
+from ternrun.runtime.config import EngineConfig, SamplingParams
+
+if TYPE_CHECKING:
+    from ternrun.commands.chat.partner import Partner
+
+EXAMPLES = """\
+examples:
+  ternrun chat -m model.gguf --system "Answer in one sentence."
+  ternrun chat --url http://localhost:8080 -t 0.7
+  printf '%s\\n' "Name a river." "And a longer one?" | ternrun chat -m model.gguf
+"""
+
+FLAGS = {name: flag for name, flag in SAMPLING.items() if name != "logprobs"}
+OURS = {"max_tokens": 2**24, "temperature": 0.7}  # where this process runs the model; a server has its own
+TOLD = {"max_tokens": "up to the context's end, or the server's", "temperature": "0.7, or the server's"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's flags."""
+    add_model(parser)
+    parser.add_argument("--url", metavar="URL", help="talk with a server; -m then names one of its models")
+    parser.add_argument("--api-key-file", metavar="FILE", help="the key for that server, in the first line")
+    parser.add_argument("--system", metavar="TEXT", help="a system message in front of the conversation")
+    parser.add_argument("--plain", action="store_true", help="no chat: the model continues the text you type")
+    parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save wrote")
+    parser.add_argument("--history", metavar="FILE", help="remember the lines you type in this file")
+    add_flags(parser, "how it answers", SamplingParams, FLAGS, TOLD)
+    add_flags(parser, "how it runs", EngineConfig, ENGINE)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Talk until the user leaves."""
+    from ternrun.commands.chat.console import Console
+    from ternrun.commands.chat.conversation import Conversation
+    from ternrun.commands.chat.session import Session
+
+    settings = given(args, SamplingParams)
+    if args.plain and args.system is not None:
+        raise UsageError("--system belongs to a chat: it cannot be combined with --plain")
+    conversation = Conversation.load(args.load) if args.load else Conversation()
+    if args.system is not None:
+        conversation.system = args.system
+    with _partner(args) as partner, Console(args.history) as console:
+        return Session(partner, console, conversation, settings, plain=args.plain).run()
+
+
+def _partner(args: argparse.Namespace) -> AbstractContextManager[Partner]:
+    """Who answers. Raises UsageError, and what loading raises."""
+    if args.url is None:
+        if args.api_key_file:
+            raise UsageError("--api-key-file is for a server: it needs --url")
+        from ternrun.commands.chat.local import Local
+
+        return Local(args, given(args, EngineConfig), OURS)
+    if given(args, EngineConfig) or args.pre:
+        raise UsageError("how a server runs its model is decided there: --url takes no flags of the engine")
+    from ternrun.commands.chat.remote import Remote
+    from ternrun.server.settings import read_keys
+
+    key = read_keys(args.api_key_file)[0] if args.api_key_file else os.environ.get("TERNRUN_API_KEY", "")
+    remote = Remote(args.url, args.model or "", key)
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{remote.name} at {remote.url}\n")
+    return remote
