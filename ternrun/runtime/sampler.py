@@ -49,12 +49,16 @@ def bias_of(params: SamplingParams, eos_ids: frozenset[int]) -> Bias | None:
 def logits_needed(params: SamplingParams, bias: Bias | None) -> int:
     """How many of the largest logits decide the next token; 0: all of them may.
 
-    A penalty can only push a token of its window down, so as many more are enough to fill their places.
+    A penalty or a ban can only push a token down, so as many more are enough to fill their places.
     """
     kept = 1 if params.temperature == 0 else params.top_k
     raising = params.repeat_penalty < 1 or params.presence_penalty < 0 or params.frequency_penalty < 0
-    if not kept or bias is not None or params.logprobs is not None or raising:
+    if not kept or params.logprobs is not None or raising:
         return 0
+    if bias is not None:
+        if bias.values.max() > 0:
+            return 0
+        kept += bias.ids.size
     if params.repeat_penalty == 1 and not params.presence_penalty and not params.frequency_penalty:
         return kept
     return kept + params.repeat_last_n if params.repeat_last_n >= 0 else 0

@@ -190,12 +190,15 @@ def test_penalties(x: Any, history: list[int], n: int, repeat: float, presence: 
         [(1.0, 0.0, 0.0), (1.5, 0.0, 0.0), (0.6, 0.0, 0.0), (1.0, 3.0, 0.0), (1.2, 0.0, -2.0), (1.0, -4.0, 0.0)]
     ),
     bias=st.sampled_from([(), ((3, 2.0),)]),
+    lowered=st.lists(st.tuples(st.integers(0, 12), st.sampled_from([-math.inf, -1.0, 0.0])), max_size=8),
 )
 def test_the_logits_that_are_needed_are_enough(
-    seed: int, temperature: float, top_k: int, n: int, penalties: tuple[float, float, float], bias: Any
-) -> None:
+    seed: int, temperature: float, top_k: int, n: int, penalties: tuple[float, float, float], bias: Any,
+    lowered: list[tuple[int, float]],
+) -> None:  # fmt: skip
     rng = np.random.default_rng(seed)
     x = rng.normal(0, 2, 60).astype(np.float32)
+    bias += tuple((int(np.argsort(-x)[i]), value) for i, value in lowered)
     # penalties are to meet the likeliest, and others, which those that raise bring up
     history = rng.permutation(np.concatenate([np.argsort(-x)[:12], rng.integers(0, 60, 6)])).tolist()
     repeat, presence, frequency = penalties
@@ -216,6 +219,8 @@ def test_greedy_and_top_k_need_few_logits_and_log_probabilities_all() -> None:
         SamplingParams(), SamplingParams(temperature=1, top_k=40), SamplingParams(temperature=1),
         SamplingParams(logprobs=0), SamplingParams(repeat_penalty=1.1, repeat_last_n=64),
     )] == [1, 40, 0, 0, 65]  # fmt: skip
+    params = SamplingParams(ignore_eos=True, logit_bias=((7, -2.0),))
+    assert logits_needed(params, bias_of(params, frozenset({1, 2}))) == 4
 
 
 def test_greedy_takes_the_lowest_id_among_equals() -> None:
