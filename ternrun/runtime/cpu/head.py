@@ -44,7 +44,7 @@ class Screen:
             rows = min(some, m.rows - row)
             at = (address(self._codes) + row * m.padded, *(bound + 4 * row for bound in self._bounds()))
             packing.call(
-                f"screen.copy-{m.tensor.type}", address(m.data) + row * m.stride, m.stride, rows, m.padded, *at,
+                f"screen_copy.{m.tensor.type}", address(m.data) + row * m.stride, m.stride, rows, m.padded, *at,
                 self._scratch.base, self._scratch.stride, source=m.data[row * m.stride : (row + rows) * m.stride],
             )  # fmt: skip
 

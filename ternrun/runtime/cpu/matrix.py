@@ -84,7 +84,7 @@ class Ternary:
     @classmethod
     def pack(cls, tensor: Tensor, layout: str, packing: Packing, scratch: Scratch) -> Ternary:
         """Allocate, and append to `packing` the call that fills the codes."""
-        rows, cols = tensor.shape
+        take, (rows, cols) = packing.arena.take, tensor.shape
         scales, gaps = row_scales(tensor)
         groups = scales.shape[1]
         by_block = groups > 1
@@ -98,10 +98,10 @@ class Ternary:
         else:
             chunk, words = cols // groups if by_block else cols, 0
             size = height * blocks * round_up(cols, 16) // 4
-        laid = aligned(4 * groups * height * blocks).view(np.float32)
+        laid = take(4 * groups * height * blocks).view(np.float32)
         laid[: groups * height * blocks].reshape(groups, height * blocks)[:, :rows] = scales.T
         matrix = cls(
-            tensor.name, rows, cols, chunk, words, blocks, by_block, aligned(size), laid, aligned(8).view(np.int64)
+            tensor.name, rows, cols, chunk, words, blocks, by_block, take(size), laid, take(8).view(np.int64)
         )
         group, table = 0, 0
         if gaps is not None:

@@ -15,16 +15,17 @@ from ternrun.runtime.cpu.kernels import ternary, ternary_bytes
 from ternrun.runtime.cpu.simd import (
     constant,
     get,
-    i8x16,
     i8x64,
     i16x8,
+    i16x16,
+    i16x32,
     i32x16,
-    lane,
     load,
     narrow,
     put,
     reinterpret,
     shuffler,
+    store,
     total,
     zero,
 )
@@ -39,12 +40,12 @@ SWAR = 0x1 | 0x3 << 8 | 0x9 << 16  # three digit bytes times this hold 9 a + 3 b
 @compiled
 def _fault(digits: int, n: int) -> Any:
     """Whether one of n digits is 3."""
-    bad = zero(i8x16)
-    for i in range(0, n - 15, 16):
-        v = load(i8x16, digits + i)
+    bad = zero(i8x64)
+    for i in range(0, n - 63, 64):
+        v = load(i8x64, digits + i)
         bad = bad | (v & (v >> 1))
     found = total(bad & 1)
-    for i in range(n // 16 * 16, n):
+    for i in range(n // 64 * 64, n):
         found += get(types.int8, digits + i) == 3
     return found != 0
 
@@ -91,14 +92,60 @@ _high = shuffler(i32x16, tuple(range(8, 16)), operands=1)
 
 
 @compiled
-def _seven_words(at: int, to: int) -> None:
-    """63 digits as seven words, 256 bytes apart."""
-    digits, nothing = load(i8x64, at), zero(i8x64)
+def _seven_words(spots: int, row: int, start: int) -> Any:
+    """63 digits of a row as seven words, and one of zero."""
+    digits, nothing = load(i8x64, get(types.int64, spots + 8 * row) + start), zero(i8x64)
     two = (((reinterpret(i32x16, _first_two(digits, nothing)) * SWAR) >> 16) & 31) << _up()
     one = (((reinterpret(i32x16, _last(digits, nothing)) * SWAR) >> 16) & 31) << 10
-    words = narrow(i16x8, _low(two) + _high(two) + _low(one))
-    for w in range(7):
-        put(to + 256 * w, lane(words, w))
+    return narrow(i16x8, _low(two) + _high(two) + _low(one))
+
+
+_join_two = shuffler(i16x8, tuple(range(16)))
+_join_four = shuffler(i16x16, tuple(range(32)))
+
+
+def _of_words(first: int, last: int, rows: int, row: int, word: int) -> Any:
+    """From two vectors, in which rows and words lie so far apart, words first .. last as [word][2 * rows]."""
+    lanes = [32 * v + row * r + word * w for w in range(first, last) for v in range(2) for r in range(rows)]
+    return shuffler(i16x32, tuple(lanes))
+
+
+_words_0_3, _words_4_7 = _of_words(0, 4, 4, 8, 1), _of_words(4, 8, 4, 8, 1)
+_words_0_1, _words_2_3 = _of_words(0, 2, 8, 1, 8), _of_words(2, 4, 8, 1, 8)
+_word_0, _word_1 = _of_words(0, 1, 16, 1, 16), _of_words(1, 2, 16, 1, 16)
+
+
+@compiled
+def _four_rows(spots: int, row: int, start: int) -> Any:
+    """Eight words of each of four rows, row by row."""
+    a, b = _seven_words(spots, row, start), _seven_words(spots, row + 1, start)
+    c, d = _seven_words(spots, row + 2, start), _seven_words(spots, row + 3, start)
+    return _join_four(_join_two(a, b), _join_two(c, d))
+
+
+@compiled
+def _sixteen_rows(spots: int, row: int, start: int) -> Any:
+    """Words 0 and 1, 2 and 3, 4 and 5, 6 of sixteen rows, word by word."""
+    a, b = _four_rows(spots, row, start), _four_rows(spots, row + 4, start)
+    c, d = _four_rows(spots, row + 8, start), _four_rows(spots, row + 12, start)
+    low, low_too, high, high_too = _words_0_3(a, b), _words_0_3(c, d), _words_4_7(a, b), _words_4_7(c, d)
+    return (
+        _words_0_1(low, low_too), _words_2_3(low, low_too), _words_0_1(high, high_too), _words_2_3(high, high_too),
+    )  # fmt: skip
+
+
+@compiled
+def _seven_vectors(spots: int, start: int, to: int) -> None:
+    """63 digits of 32 rows as seven vectors of words, 256 bytes apart."""
+    a, b, c, d = _sixteen_rows(spots, 0, start)
+    e, f, g, h = _sixteen_rows(spots, 16, start)
+    store(to, _word_0(a, e))
+    store(to + 256, _word_1(a, e))
+    store(to + 512, _word_0(b, f))
+    store(to + 768, _word_1(b, f))
+    store(to + 1024, _word_0(c, g))
+    store(to + 1280, _word_1(c, g))
+    store(to + 1536, _word_0(d, h))
 
 
 @compiled
@@ -110,8 +157,7 @@ def _put_words(spots: int, n: int, chunk: int, words: int, dst: int, blocks: int
         to = dst + 256 * count * (row // ternary.SUPERBLOCK) + 2 * (row % ternary.SUPERBLOCK)
         sevens = inputs // 63
         for i in range(0, 7 * sevens, 7):
-            for r in range(ROWS_AT_ONCE):
-                _seven_words(get(types.int64, spots + 8 * r) + start + 9 * i, to + 256 * i + 2 * r)
+            _seven_vectors(spots, start + 9 * i, to + 256 * i)
         for i in range(7 * sevens, count):
             for r in range(ROWS_AT_ONCE):
                 at = get(types.int64, spots + 8 * r) + start + 9 * i

@@ -78,38 +78,6 @@ def _peak(x: int, n: int) -> Any:
     return max(largest(peak), f32(1e-30))
 
 
-def _make_copy(decode: Any) -> Callable[..., Any]:
-    @compiled
-    def copy(args: int, tid: int, nt: int) -> int:
-        """Fill the 8-bit copy.
-
-        Arguments: weights, bytes a row, rows, columns (padded), codes, steps, error norms, norms, scratch, bytes a
-        thread.
-        """
-        stride, rows, n = word(args, 1), word(args, 2), word(args, 3)
-        w = word(args, 8) + word(args, 9) * tid
-        first, last = share((rows + BLOCK - 1) // BLOCK, tid, nt)
-        for row in range(BLOCK * first, min(BLOCK * last, rows)):
-            decode(word(args, 0) + stride * row, 0, n, w)
-            step = _peak(w, n) / f32(127.0)
-            inverse, wide, error = splat(f32x16, f32(1.0) / step), splat(f32x16, step), zero(f32x16)
-            to = word(args, 4) + BLOCK * n * (row // BLOCK) + 4 * (row % BLOCK)
-            for i in range(0, n, 16):
-                v = load(f32x16, w + 4 * i)
-                q = round_even(v * inverse)
-                e = v - q * wide
-                error = fma(e, e, error)
-                codes = reinterpret(i32x4, narrow(i8x16, to_int(i32x16, q) + 128))
-                for j in range(4):
-                    put(to + 16 * (i + 4 * j), lane(codes, j))
-            put(word(args, 5) + 4 * row, step)
-            put(word(args, 6) + 4 * row, f32(math.sqrt(total(error))))
-            put(word(args, 7) + 4 * row, f32(math.sqrt(_square_norm(w, n))))
-        return 0
-
-    return copy  # type: ignore[no-any-return]
-
-
 @compiled
 def _prepare(args: int, tid: int, nt: int) -> int:
     """Split rows of x into two int8 planes. Arguments: count, x, ldx, columns (padded), out, bytes a row.
@@ -296,8 +264,8 @@ def _make_exact(decode: Any) -> Callable[..., Any]:
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """Entries: prepare, scan, select, and for each encoding copy-X and exact-X."""
+    """Entries: prepare, scan, select, and exact-X for each encoding."""
     what, _, encoding = entry.partition("-")
     if encoding:
-        return (_make_copy if what == "copy" else _make_exact)(ROWS[encoding])
+        return _make_exact(ROWS[encoding])
     return {"prepare": _prepare, "scan": _scan, "select": _select}[what]  # type: ignore[no-any-return]
