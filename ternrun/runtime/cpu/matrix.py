@@ -100,9 +100,7 @@ class Ternary:
             size = height * blocks * round_up(cols, 16) // 4
         laid = take(4 * groups * height * blocks).view(np.float32)
         laid[: groups * height * blocks].reshape(groups, height * blocks)[:, :rows] = scales.T
-        matrix = cls(
-            tensor.name, rows, cols, chunk, words, blocks, by_block, take(size), laid, take(8).view(np.int64)
-        )
+        matrix = cls(tensor.name, rows, cols, chunk, words, blocks, by_block, take(size), laid, take(8).view(np.int64))
         group, table = 0, 0
         if gaps is not None:
             held = padded_vector(gaps)
