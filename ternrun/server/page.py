@@ -10,17 +10,28 @@ from aiohttp import web
 
 from ternrun.server.service import Service
 
-_HTML = (resources.files("ternrun.server") / "web" / "index.html").read_text("utf-8")
+_FOLDER = resources.files("ternrun.server") / "web"
+SCRIPTS = ("client.js", "tokens.js", "page.js")
 
 
-def _allowed(tag: str) -> str:
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text("utf-8")
+
+
+def _allowed(inline: str) -> str:
     """The one script or style of the page, by its digest: nothing else may run there."""
-    inline = _HTML.split(f"<{tag}>")[1].split(f"</{tag}>")[0]
     return f"'sha256-{b64encode(sha256(inline.encode()).digest()).decode()}'"
 
 
+_STYLE = _read("page.css")
+_SCRIPT = "\n".join(['"use strict";', "const $ = id => document.getElementById(id);", *map(_read, SCRIPTS)])
+_HTML = (
+    _read("index.html")
+    .replace("<style></style>", f"<style>{_STYLE}</style>")
+    .replace("<script></script>", f"<script>{_SCRIPT}</script>")
+)
 _POLICY = (
-    f"default-src 'none'; script-src {_allowed('script')}; style-src {_allowed('style')}; connect-src 'self'; "
+    f"default-src 'none'; script-src {_allowed(_SCRIPT)}; style-src {_allowed(_STYLE)}; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 

@@ -52,5 +52,7 @@ def test_controls_have_names(server: Server) -> None:
 
 def test_it_asks_for_what_there_is(server: Server) -> None:
     html = server.ask("/").body.decode()
-    for path in re.findall(r'"(v1/[\w/]+)"', html):
-        assert server.ask(f"/{path}").status == 405
+    paths = re.findall(r'"(v1/[\w/]+|props|health)"', html)
+    assert len(paths) == 5
+    for path in paths:
+        assert server.ask(f"/{path}").status == (405 if path.endswith("completions") else 200)
