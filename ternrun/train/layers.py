@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ternrun.train.attention import attention
 from ternrun.train.bitlinear import BitLinear, quantize_activations
 from ternrun.train.config import Shape
 
@@ -64,8 +65,7 @@ class Attention(nn.Module):
         k = self.attn_k(x, shared).view(B, T, shape.n_kv_heads, shape.width).transpose(1, 2)
         v = self.attn_v(x, shared).view(B, T, shape.n_kv_heads, shape.width).transpose(1, 2)
         q, k = rotate(self.attn_q_norm(q), cos, sin), rotate(self.attn_k_norm(k), cos, sin)
-        grouped = shape.n_heads != shape.n_kv_heads
-        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, enable_gqa=grouped)
+        y = attention(q, k, v, dropout)
         return self.attn_output(self.attn_sub_norm(y.transpose(1, 2).reshape(B, T, -1)))
 
 
