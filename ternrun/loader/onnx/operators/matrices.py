@@ -1,0 +1,141 @@
+"""Matrix products: numpy's BLAS in float32, exact integers through float64."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ternrun.errors import LoadError
+from ternrun.loader.onnx.limits import room, work
+from ternrun.loader.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
+
+EXACT = 1 << 24  # products of bytes that a float64 sum certainly holds
+
+
+class Widened:
+    """float32 copies of constant half-precision operands, made once; anything else is converted each time."""
+
+    def __init__(self) -> None:
+        self._source: Array | None = None
+        self._wide: Array | None = None
+
+    def __call__(self, x: Array) -> Array:
+        """x, in float32 if it is of a half type."""
+        if x.dtype.itemsize != 2 or x.dtype.kind not in "fV":
+            return x
+        if x.flags.writeable:  # a result of this run: constants are read-only
+            return widened(x)
+        if self._source is not x or self._wide is None:
+            self._source, self._wide = x, widened(x)
+        return self._wide
+
+
+def multiply(a: Array, b: Array) -> Array:
+    """a @ b with ONNX's (numpy's) broadcasting, bounded."""
+    if not a.ndim or not b.ndim:
+        raise LoadError("cannot multiply single numbers")
+    rows = a.size // max(a.shape[-1], 1)
+    columns = b.shape[-1] if b.ndim > 1 else 1
+    lead = b.size // max(columns * b.shape[-2 if b.ndim > 1 else -1], 1)  # b's matrices, which a may have to meet
+    if rows * columns * lead > 1 << 22:
+        matrices = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        dims = (*matrices, a.shape[-2] if a.ndim > 1 else 1, columns)
+        room(dims, a.itemsize)
+        work(int(np.prod(dims, dtype=object)) * a.shape[-1])
+    if b.ndim == 2 and a.ndim > 2 and a.shape[-1] == b.shape[0]:  # one product, not one for each of a's matrices
+        return np.asarray((a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[1]))
+    return np.asarray(np.matmul(a, b))
+
+
+@operator("MatMul", fresh=True)
+def matmul(call: Call) -> Kernel:
+    """Halves are multiplied in float32 and rounded once."""
+    left, right = Widened(), Widened()
+
+    def kernel(a: Array, b: Array) -> Array:
+        same_type(a, b)
+        return multiply(left(a), right(b)).astype(a.dtype, copy=False)
+
+    return kernel
+
+
+@operator("FusedMatMul", domains=(MICROSOFT,), fresh=True)
+def fused_matmul(call: Call) -> Kernel:
+    """alpha A B, where either may be transposed, also with its batch dimension moved behind the first of the matrix."""
+    alpha = call.number("alpha", 1.0)
+    turns = [(call.integer(f"trans{m}"), call.integer(f"transBatch{m}")) for m in "AB"]
+    left, right = Widened(), Widened()
+
+    def turned(x: Array, transpose: int, batch: int) -> Array:
+        if batch and x.ndim > 2:
+            x = np.moveaxis(x, 0, -2)
+        return x.swapaxes(-1, -2) if transpose and x.ndim > 1 else x
+
+    def kernel(a: Array, b: Array) -> Array:
+        same_type(a, b)
+        product = multiply(turned(left(a), *turns[0]), turned(right(b), *turns[1]))
+        if alpha != 1:
+            product = product * product.dtype.type(alpha)
+        return product.astype(a.dtype, copy=False)
+
+    return kernel
+
+
+@operator("Gemm", since=7, fresh=True)
+def gemm(call: Call) -> Kernel:
+    """alpha A B + beta C."""
+    alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
+    turn_a, turn_b = call.integer("transA"), call.integer("transB")
+    left, right = Widened(), Widened()
+
+    def kernel(a: Array, b: Array, c: Array | None = None) -> Array:
+        same_type(a, b)
+        if a.ndim != 2 or b.ndim != 2:
+            raise LoadError(f"wants matrices, not {list(a.shape)} and {list(b.shape)}")
+        wide_a, wide_b = left(a), right(b)
+        out = multiply(wide_a.T if turn_a else wide_a, wide_b.T if turn_b else wide_b)
+        if alpha != 1:
+            out = (out * alpha).astype(out.dtype)
+        if c is not None:
+            same_type(a, c)
+            if np.broadcast_shapes(c.shape, out.shape) != out.shape:
+                raise LoadError(f"cannot add {list(c.shape)} to {list(out.shape)}")
+            out += widened(c) if beta == 1 else (widened(c) * beta).astype(out.dtype)
+        return out.astype(a.dtype, copy=False)
+
+    return kernel
+
+
+def multiply_integers(a: Array, b: Array) -> Array:
+    """The exact product of small integers (already less their zero points), as int32.
+
+    float32 holds sums up to 2**24 exactly, float64 up to 2**53: both are BLAS, where numpy's integers are plain loops.
+    """
+    depth = a.shape[-1] if a.ndim else 0
+    wide = np.float32 if depth * 255 * 255 < EXACT else np.float64
+    if depth > 1 << 30:
+        raise LoadError("sums more numbers than it can hold")
+    return multiply(a.astype(wide), b.astype(wide)).astype(np.int64).astype(np.int32)
+
+
+@operator("MatMulInteger", fresh=True)
+def matmul_integer(call: Call) -> Kernel:
+    """Bytes in, int32 out; zero points by tensor, or by row of A and column of B."""
+
+    def kernel(a: Array, b: Array, a_zero: Array | None = None, b_zero: Array | None = None) -> Array:
+        return multiply_integers(centred(a, a_zero, rows=True), centred(b, b_zero, rows=False))
+
+    return kernel
+
+
+def centred(x: Array, zero: Array | None, rows: bool) -> Array:
+    """x less its zero point, as int16."""
+    if x.dtype.kind not in "iu" or x.itemsize != 1:
+        raise LoadError(f"takes integers of 8 bits, not {x.dtype}")
+    wide = x.astype(np.int16)
+    if zero is None:
+        return wide
+    same_type(x, zero)
+    if zero.ndim == 1 and zero.size > 1 and rows:
+        zero = zero[:, None]
+    wide -= zero.astype(np.int16)
+    return wide
