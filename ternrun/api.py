@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import threading
 import time
@@ -27,6 +28,7 @@ from ternrun.runtime.request import Request
 from ternrun.runtime.speculate import Lookup
 
 if TYPE_CHECKING:
+    from ternrun.grammar.compiler import Grammar, Grammars, Kind
     from ternrun.loader.chat import ChatTemplate
     from ternrun.loader.tokenizer import Tokenizer
 
@@ -79,6 +81,7 @@ class Model:
         self, file: ModelFile, driver: Driver, backend: tuple[str, str], load_s: float, resources: ExitStack
     ) -> None:
         self._file = file
+        self._resources = resources
         self.driver = driver
         self.name = file.name
         self.config: ModelConfig = file.weights.config
@@ -88,28 +91,41 @@ class Model:
         self.load_s = load_s
         self._close = weakref.finalize(self, resources.close)  # also when it is forgotten, or at exit
 
-    def complete(self, prompt: str | Iterable[int], **sampling: Unpack[SamplingOptions]) -> Completion:
+    def grammar(self, kind: Kind, source: str | Mapping[str, Any]) -> Grammar:
+        """What `complete` and the others take as `grammar`: the answer keeps to it. It may be used any number of times.
+
+        `kind`: json_schema, regex, lark or gbnf (llama.cpp's). Raises UsageError for one that is wrong or too costly,
+        MissingExtra where llguidance is not installed.
+        """
+        return self.grammars.compile(kind, source if isinstance(source, str) else json.dumps(source))
+
+    def complete(
+        self, prompt: str | Iterable[int], *, grammar: Grammar | None = None, **sampling: Unpack[SamplingOptions]
+    ) -> Completion:
         """Continue a text, or token ids. `sampling`: fields of `ternrun.runtime.config.SamplingParams`.
 
         Raises ContextError where the prompt is too long, ConfigError and UsageError for options that cannot be.
         """
-        with self.stream(prompt, **sampling) as stream:
+        with self.stream(prompt, grammar=grammar, **sampling) as stream:
             for _ in stream:
                 pass
             return stream.completion
 
-    def stream(self, prompt: str | Iterable[int], **sampling: Unpack[SamplingOptions]) -> Stream:
+    def stream(
+        self, prompt: str | Iterable[int], *, grammar: Grammar | None = None, **sampling: Unpack[SamplingOptions]
+    ) -> Stream:
         """As `complete`, but hands out the text as it is made, in pieces that never split a character.
 
         The pieces joined are the text that `complete` gives. Closing the stream ends the request.
         """
-        return self._stream(prompt, sampling_params(sampling))
+        return self._stream(prompt, sampling_params(sampling), grammar)
 
     def chat(
         self,
         messages: Sequence[Message],
         *,
         tools: Sequence[Message] | None = None,
+        grammar: Grammar | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Completion:
         """Answer a conversation, written out by the model's own chat template.
@@ -117,7 +133,7 @@ class Model:
         `messages`: [{"role": "user", "content": "..."}, ...]. Raises TemplateError where the template fails or refuses
         them, UsageError where the model has none, and as `complete` does.
         """
-        with self.chat_stream(messages, tools=tools, **sampling) as stream:
+        with self.chat_stream(messages, tools=tools, grammar=grammar, **sampling) as stream:
             for _ in stream:
                 pass
             return stream.completion
@@ -127,12 +143,13 @@ class Model:
         messages: Sequence[Message],
         *,
         tools: Sequence[Message] | None = None,
+        grammar: Grammar | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Stream:
         """As `chat`, in pieces; see `stream`."""
         if self.chat_template is None:
             raise UsageError(f"{self.name} has no chat template: it continues text, use complete")
-        return self._stream(self.chat_template.render(messages, tools=tools), sampling_params(sampling))
+        return self._stream(self.chat_template.render(messages, tools=tools), sampling_params(sampling), grammar)
 
     def score(self, ids: Iterable[int], top: int = 0) -> list[TokenLogprobs]:
         """How likely the model finds given tokens: entry i tells of ids[i + 1], after ids[: i + 1].
@@ -156,6 +173,15 @@ class Model:
         """The model's own; None if it has none. Raises TemplateError for one that is damaged or hostile."""
         return self._file.chat_template
 
+    @cached_property
+    def grammars(self) -> Grammars:
+        """What compiles grammars for this model's vocabulary; its processes end with the model."""
+        from ternrun.grammar.compiler import Grammars  # few need it, and it takes a while to import
+
+        grammars = Grammars(self.tokenizer, self.config.vocab_size)
+        self._resources.callback(grammars.close)
+        return grammars
+
     def close(self) -> None:
         """End all requests, stop all threads, let go of the file. May be called twice."""
         self._close()
@@ -166,10 +192,10 @@ class Model:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _stream(self, prompt: str | Iterable[int], params: SamplingParams) -> Stream:
+    def _stream(self, prompt: str | Iterable[int], params: SamplingParams, grammar: Grammar | None) -> Stream:
         called = time.perf_counter()
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
-        return Stream(self, ids, params, called)
+        return Stream(self, Request(ids, params, constraint=grammar.start if grammar else None), called)
 
 
 def _token_ids(ids: Iterable[int]) -> list[int]:

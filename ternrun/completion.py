@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.request import FinishReason, Request, StepOutput
 from ternrun.text import StopMatcher
@@ -62,11 +61,11 @@ class Stream:
     `completion` is what was made so far; its finish_reason is "abort" until the end.
     """
 
-    def __init__(self, model: Model, prompt_ids: list[int], params: SamplingParams, called: float) -> None:
+    def __init__(self, model: Model, request: Request, called: float) -> None:
         self._model = model
-        self._prompt_ids = prompt_ids
-        self._outputs = model.driver.outputs(Request(prompt_ids, params))
-        self._decoder = model.tokenizer.stream(prompt_ids)
+        self._prompt_ids, params = list(request.ids), request.params
+        self._outputs = model.driver.outputs(request)
+        self._decoder = model.tokenizer.stream(request.ids)
         self._stops = StopMatcher(params.stop)
         self._ids: list[int] = []
         self._pieces: list[str] = []

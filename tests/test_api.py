@@ -379,3 +379,11 @@ next(stream)
 print(len(whole.ids), whole.backend.split("/")[0], [m for m in {HEAVY} if m in sys.modules])
 """
     assert isolated(code, str(path)) == "8 cpu []\n"
+
+
+def test_a_grammar_is_kept_to(model: ternrun.Model) -> None:
+    grammar = model.grammar("json_schema", {"enum": ["red", "blue"]})
+    for seed in range(3):
+        assert model.complete("x", grammar=grammar, temperature=2, seed=seed).text in ('"red"', '"blue"')
+    with pytest.raises(ternrun.UsageError, match="the grammar cannot be used"):
+        model.grammar("regex", "(")

@@ -22,6 +22,7 @@ from ternrun.runtime.sampler import bias_of, sample
 from ternrun.runtime.scheduler import Chunk, Scheduler, batch
 
 DEFAULT_CONTEXT = 8192
+CONSTRAINT_WAIT = 0.001  # seconds that a row's result may wait for what is allowed there
 
 Rows = Iterator[NDArray[np.float32]]
 Sampled = tuple[tuple[int, ...], tuple[TokenLogprobs, ...], FinishReason | None, TokenLogprobs | None]
@@ -66,6 +67,7 @@ class Engine:
             bias=bias_of(params, self._eos_ids),
             ids=list(request.ids),
             draft=self._drafter() if self._drafter else None,
+            constraint=request.constraint() if request.constraint else None,
         )
         self._sequences[sequence.id] = sequence
         self._scheduler.waiting.append(sequence)
@@ -76,6 +78,8 @@ class Engine:
         sequence = self._sequences.pop(request_id, None)
         if sequence:
             self._scheduler.remove(sequence)
+            if sequence.constraint:
+                sequence.constraint.close()
 
     @property
     def has_work(self) -> bool:
@@ -120,21 +124,36 @@ class Engine:
         return tuple(token_logprobs(row, sequence.ids[after + i], top) for i, row in enumerate(rows))
 
     def _sample(self, chunk: Chunk, rows: list[NDArray[np.float32]]) -> Sampled:
-        """Tokens for the sampled rows, until one differs from the guess that the next row rests on."""
+        """Tokens for the sampled rows, until one differs from the guess that the next row rests on.
+
+        A row whose constraint does not know yet what is allowed is computed again when it does.
+        """
         sequence, params = chunk.sequence, chunk.sequence.request.params
+        constraint = sequence.constraint
         guesses = chunk.tokens[len(chunk.tokens) - chunk.drafted :]
         sequence.computed = chunk.start + len(chunk.tokens) - chunk.drafted
         tokens: list[int] = []
         logprobs: list[TokenLogprobs] = []
         reason: FinishReason | None = "length" if sequence.computed == sequence.limit else None
         for row, guess in zip(rows, [*guesses, None], strict=False):
-            token = sample(row, params, sequence.ids, sequence.seed, sequence.bias)
+            allowed = None
+            if constraint:
+                if not constraint.ready(CONSTRAINT_WAIT):
+                    sequence.computed -= 1
+                    break
+                allowed = constraint.allowed()
+                if allowed is None:
+                    reason = "stop"
+                    break
+            token = sample(row, params, sequence.ids, sequence.seed, sequence.bias, allowed)
             reason = sequence.accept(token)
             told = None if params.logprobs is None else token_logprobs(row, token, params.logprobs)
             if reason == "stop":
                 return tuple(tokens), tuple(logprobs), reason, told
             tokens.append(token)
             logprobs += [told] if told else []
+            if constraint and not reason:
+                constraint.accept(token)
             if reason or token != guess:
                 break
             sequence.computed += 1

@@ -9,6 +9,7 @@ from typing import Literal
 
 from ternrun.errors import ContextError, UsageError
 from ternrun.runtime.config import SamplingParams
+from ternrun.runtime.constraint import Constraint
 from ternrun.runtime.kvcache import Table
 from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.sampler import Bias
@@ -23,11 +24,13 @@ class Request:
 
     With `prompt_logprobs` = k, every prompt token but the first is reported with its log-probability and the k
     likeliest; with `params.max_tokens` = 0 nothing is generated, so the two together score a given text.
+    `constraint` makes what says which tokens may be generated.
     """
 
     ids: Items[int]
     params: SamplingParams = field(default_factory=SamplingParams)
     prompt_logprobs: int | None = None
+    constraint: Callable[[], Constraint] | None = None
 
     def check(self, vocab_size: int, context: int) -> None:
         """Raises UsageError or ContextError for what a model of this vocabulary and context cannot do."""
@@ -81,6 +84,7 @@ class Sequence:
     bias: Bias | None
     ids: list[int]
     draft: Draft | None = None
+    constraint: Constraint | None = None
     computed: int = 0  # leading tokens whose keys and values are in the cache
     scored: int = 0  # leading prompt tokens after which the next one's log-probability was reported
     cached: int = 0  # tokens the cache had at first admission

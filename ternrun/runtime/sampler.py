@@ -1,7 +1,8 @@
 """From one row of logits to one token id: composed pure functions, none of which changes what it is given.
 
-The order is llama.cpp's default: logit bias, penalties, top-k, typical-p, top-p, min-p, temperature, draw. So top-p,
-typical-p and min-p look at the distribution before temperature. Temperature 0 is the argmax after bias and penalties.
+The order is llama.cpp's default: logit bias (and which tokens are allowed), penalties, top-k, typical-p, top-p, min-p,
+temperature, draw. So top-p, typical-p and min-p look at the distribution before temperature. Temperature 0 is the
+argmax after bias and penalties.
 
 The draw at a position depends on the seed and the position alone, never on what else is in the batch.
 """
@@ -46,14 +47,14 @@ def bias_of(params: SamplingParams, eos_ids: frozenset[int]) -> Bias | None:
     return Bias(np.array(list(table), np.int64), np.array(list(table.values()), np.float32)) if table else None
 
 
-def logits_needed(params: SamplingParams, bias: Bias | None) -> int:
+def logits_needed(params: SamplingParams, bias: Bias | None, *, constrained: bool = False) -> int:
     """How many of the largest logits decide the next token; 0: all of them may.
 
     A penalty or a ban can only push a token down, so as many more are enough to fill their places.
     """
     kept = 1 if params.temperature == 0 else params.top_k
     raising = params.repeat_penalty < 1 or params.presence_penalty < 0 or params.frequency_penalty < 0
-    if not kept or params.logprobs is not None or raising:
+    if not kept or constrained or params.logprobs is not None or raising:
         return 0
     if bias is not None:
         if bias.values.max() > 0:
@@ -64,13 +65,21 @@ def logits_needed(params: SamplingParams, bias: Bias | None) -> int:
     return kept + params.repeat_last_n if params.repeat_last_n >= 0 else 0
 
 
-def sample(logits: Logits, params: SamplingParams, history: Sequence[int], seed: int, bias: Bias | None = None) -> int:
+def sample(
+    logits: Logits,
+    params: SamplingParams,
+    history: Sequence[int],
+    seed: int,
+    bias: Bias | None = None,
+    allowed: NDArray[np.bool_] | None = None,
+) -> int:
     """The next token id for logits (vocab_size,) after `history` (prompt and output; its length is the position).
 
-    Raises LoadError where the logits are not numbers, UsageError where the bias bans every token.
+    `allowed` (vocab_size,): no other token is taken. Raises LoadError where the logits are not numbers, UsageError
+    where bias and `allowed` leave none.
     """
-    if bias is not None:
-        logits = biased(logits, bias)
+    if bias is not None or allowed is not None:
+        logits = restricted(logits, bias, allowed)
     if params.repeat_penalty != 1 or params.presence_penalty or params.frequency_penalty:
         logits = penalized(logits, history, params)
     if params.temperature == 0:
@@ -84,13 +93,15 @@ def sample(logits: Logits, params: SamplingParams, history: Sequence[int], seed:
     return draw(candidates, params.temperature, uniform(seed, len(history)))
 
 
-def biased(logits: Logits, bias: Bias) -> Logits:
-    """A copy with the bias added."""
-    out = logits.copy()
-    out[bias.ids] += bias.values
+def restricted(logits: Logits, bias: Bias | None, allowed: NDArray[np.bool_] | None) -> Logits:
+    """A copy with the bias added, and -inf where a token is not allowed."""
+    out = logits.copy() if allowed is None else np.where(allowed, logits, np.float32(-np.inf))
+    if bias is not None:
+        out[bias.ids] += bias.values
     if out.max() == -math.inf:
         finite_max(logits)
-        raise UsageError("the logit bias leaves no token that could be chosen")
+        who = "the logit bias" if allowed is None else "the grammar, or the logit bias beside it,"
+        raise UsageError(f"{who} leaves no token that could be chosen")
     return out
 
 

@@ -12,6 +12,7 @@ oldest sequence is the last to be preempted, so it always ends.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass
 from itertools import accumulate, chain
@@ -22,6 +23,9 @@ from ternrun.runtime.backend import Batch
 from ternrun.runtime.kvcache import KVCache
 from ternrun.runtime.request import Sequence
 from ternrun.runtime.sampler import logits_needed
+
+STEP_WAIT = 0.002  # seconds that a step may wait for constraints
+IDLE_WAIT = 0.01  # where there is nothing else to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +59,37 @@ class Scheduler:
         self._prefill_chunk = prefill_chunk
 
     def schedule(self) -> list[Chunk]:
-        """The chunks of the next step; empty only where there is nothing to do."""
+        """The chunks of the next step; empty only where there is nothing to do but to wait for constraints."""
         chunks: list[Chunk] = []
         budget = self._prefill_chunk
+        unready = self._unready()
         for sequence in tuple(self.running):
+            if sequence in unready:
+                continue
             if self._hold(sequence) and (budget or sequence.pending == 1):
                 chunks.append(self._chunk(sequence, budget))
                 budget -= chunks[-1].cost
         while budget and self.waiting and len(self.running) < self._max_batch and self._admit(self.waiting[0]):
             chunks.append(self._chunk(self.running[-1], budget))
             budget -= chunks[-1].cost
+        if not chunks and unready and unready[0].constraint:
+            unready[0].constraint.ready(IDLE_WAIT)
         return chunks
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, running or waiting, and free its blocks."""
         (self.running if sequence in self.running else self.waiting).remove(sequence)
         self._cache.release(sequence.table)
+
+    def _unready(self) -> list[Sequence]:
+        """Those that would generate, but whose constraint does not know yet what is allowed. Waits for them a little:
+        a step that they miss costs them more."""
+        end, unready = time.monotonic() + STEP_WAIT, []
+        for sequence in self.running:
+            constraint = sequence.constraint if sequence.pending == 1 else None
+            if constraint and not constraint.ready(max(0.0, end - time.monotonic())):
+                unready.append(sequence)
+        return unready
 
     def _admit(self, sequence: Sequence) -> bool:
         """Move the head of the queue to the running ones, if there is room for all it has to compute."""
@@ -81,6 +100,8 @@ class Scheduler:
         sequence.computed = covered
         if len(sequence.ids) == len(sequence.request.ids):
             sequence.cached = covered
+        if sequence.constraint:
+            sequence.constraint.ready()  # it begins now, beside the prompt
         self.running.append(self.waiting.popleft())
         return True
 
@@ -134,5 +155,6 @@ def batch(chunks: list[Chunk]) -> Batch:
 
 def _logits_needed(chunk: Chunk) -> list[int]:
     """For each output of the chunk; scoring needs them all."""
-    sampled = logits_needed(chunk.sequence.request.params, chunk.sequence.bias)
+    sequence = chunk.sequence
+    sampled = logits_needed(sequence.request.params, sequence.bias, constrained=sequence.constraint is not None)
     return [0] * len(chunk.scored) + [sampled] * len(chunk.sampled)

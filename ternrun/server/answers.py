@@ -162,6 +162,7 @@ class Answers:
         for answer in self.all:
             if answer.ticket and not answer.ended:
                 self._driver.abort(answer.ticket)
+            answer.ticket = None  # it knows of us: a grammar's process would live until such cycles are collected
 
     @property
     def usage(self) -> tuple[int, int, int]:

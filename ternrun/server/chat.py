@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from ternrun.runtime.request import Request
-from ternrun.server import shapes
+from ternrun.server import shapes, structure
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Token, asking
 from ternrun.server.completions import seeded
@@ -28,7 +28,8 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
     model = service.model
     body = await read_json(request, service.config.stall)
     values = CHAT.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
-    requests = await asyncio.to_thread(_read, model, values, service.config.max_prompts)
+    start = await structure.constraint(service, values, structure.OPENAI)
+    requests = await asyncio.to_thread(_read, model, values, service.config.max_prompts, start)
     if values["stream"]:
         return await events(request, _chunks(service, values, requests, request), service.config.stall)
     with asking(service, requests, request[TOLD]) as answers:
@@ -75,7 +76,7 @@ def _choice(index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None =
     return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
 
-def _read(model: Model, values: dict[str, Any], most: int) -> list[Request]:
+def _read(model: Model, values: dict[str, Any], most: int, start: structure.Start | None) -> list[Request]:
     """Beside the event loop: templates and tokenizers take a while."""
     if values["top_logprobs"] and not values["logprobs"]:
         raise ApiError("top_logprobs: it needs logprobs to be true", param="top_logprobs")
@@ -94,4 +95,4 @@ def _read(model: Model, values: dict[str, Any], most: int) -> list[Request]:
         variables=values["chat_template_kwargs"],
     )
     ids = encode(model, prompt)
-    return [Request(ids, seeded(params, i)) for i in range(values["n"])]
+    return [Request(ids, seeded(params, i), constraint=start) for i in range(values["n"])]

@@ -13,7 +13,7 @@ from aiohttp import web
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.request import Request
-from ternrun.server import shapes
+from ternrun.server import shapes, structure
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Token, Update, asking
 from ternrun.server.fields import read_json
@@ -47,7 +47,8 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
     model = service.model
     body = await read_json(request, service.config.stall)
     values = COMPLETION.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
-    asked = await asyncio.to_thread(_read, model, values, service.config.max_prompts)
+    start = await structure.constraint(service, values, structure.OPENAI)
+    asked = await asyncio.to_thread(_read, model, values, service.config.max_prompts, start)
     items = _chunks(service, asked, request)
     if values["stream"]:
         return await events(request, items, service.config.stall)
@@ -117,7 +118,7 @@ def _prompt_tokens(tokenizer: Tokenizer, request: Request, echo: str, logprobs: 
     return tokens
 
 
-def _read(model: Model, values: dict[str, Any], most: int) -> Asked:
+def _read(model: Model, values: dict[str, Any], most: int, start: structure.Start | None) -> Asked:
     """Beside the event loop: tokenizing a book takes a while."""
     n, echo, logprobs = values["n"], values["echo"], values["logprobs"]
     if values["best_of"] not in (None, n):
@@ -130,7 +131,7 @@ def _read(model: Model, values: dict[str, Any], most: int) -> Asked:
     requests, echoes = [], []
     for prompt in prompts:
         ids = _ids(model, prompt, values)
-        requests += [Request(ids, seeded(params, i), scored) for i in range(n)]
+        requests += [Request(ids, seeded(params, i), scored, start) for i in range(n)]
         echoes += [_text(model.tokenizer, prompt) if echo else ""] * n
     return Asked(requests, echoes, values)
 

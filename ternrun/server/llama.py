@@ -12,6 +12,7 @@ from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.request import Request
+from ternrun.server import structure
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Answer, Answers, Token, asking
 from ternrun.server.fields import Table, anything, flag, logit_bias, number, optional, read_json, stops, whole
@@ -51,6 +52,7 @@ COMPLETION = Table(
         "n_probs": (whole(0, MAX_LOGPROBS), 0),
         "stream": (flag, False),
         "return_tokens": (flag, False),
+        **structure.LLAMA,
     },
     ignored=frozenset(("cache_prompt", "id_slot", "timings_per_token", "return_progress", "model", "user")),
     refused={  # beside values that turn it off
@@ -58,7 +60,7 @@ COMPLETION = Table(
         "xtc_threshold": (0.1,), "dry_multiplier": (0, 0.0), "dry_base": (1.75,), "dry_allowed_length": (2,),
         "dry_penalty_last_n": (-1,), "dry_sequence_breakers": (), "mirostat": (0,), "mirostat_tau": (5, 5.0),
         "mirostat_eta": (0.1,), "top_n_sigma": (-1, -1.0), "min_keep": (0,), "n_keep": (0,), "n_discard": (0,),
-        "n_indent": (0,), "grammar": ("",), "json_schema": (), "samplers": (), "post_sampling_probs": (False,),
+        "n_indent": (0,), "samplers": (), "post_sampling_probs": (False,),
         "response_fields": ([],), "t_max_predict_ms": (0, -1), "lora": ([],), "n_cmpl": (1,), "image_data": ([],),
     },
 )  # fmt: skip
@@ -69,7 +71,8 @@ async def completion(request: web.Request, service: Service) -> web.StreamRespon
     model = service.model
     body = await read_json(request, service.config.stall)
     values = COMPLETION.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
-    requests = await asyncio.to_thread(_read, model, values, service.config.max_prompts)
+    start = await structure.constraint(service, values, structure.LLAMA)
+    requests = await asyncio.to_thread(_read, model, values, service.config.max_prompts, start)
     if values["stream"]:
         return await events(request, _chunks(service, values, requests, request), service.config.stall, done=b"")
     with asking(service, requests, request[TOLD]) as answers:
@@ -171,12 +174,12 @@ def _one(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
     return {"id": token, "token": spell(tokenizer, token), "bytes": raw, "logprob": bounded(logprob)}
 
 
-def _read(model: Model, values: dict[str, Any], most: int) -> list[Request]:
+def _read(model: Model, values: dict[str, Any], most: int, start: structure.Start | None) -> list[Request]:
     limits = [values[name] for name in ("n_predict", "max_tokens") if values[name] is not None]
     named = {name: values[name] for name in SAMPLING}
     limit = limits[0] if limits else UNLIMITED
     params = SamplingParams(max_tokens=limit, logprobs=values["n_probs"] or None, **named)
-    return [Request(ids, params) for ids in _prompts(model, needed(values, "prompt"), most)]
+    return [Request(ids, params, constraint=start) for ids in _prompts(model, needed(values, "prompt"), most)]
 
 
 def _prompts(model: Model, prompt: Any, most: int) -> list[list[int]]:

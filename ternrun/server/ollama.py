@@ -12,6 +12,7 @@ from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.request import Request
+from ternrun.server import structure
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Answers, asking
 from ternrun.server.fields import Table, anything, flag, number, optional, read_json, stops, text, whole
@@ -44,8 +45,8 @@ OPTIONS = Table(
     ),
     refused={"mirostat": (0,), "mirostat_tau": (5, 5.0), "mirostat_eta": (0.1,), "tfs_z": (1, 1.0), "num_keep": (0,)},
 )
-_BOTH: Fields = {"model": (text, ""), "stream": (flag, True), "options": (anything, {})}
-_REFUSED: dict[str, tuple[Any, ...]] = {"format": ("",), "think": (False,), "images": ([],), "logprobs": (False,)}
+_BOTH: Fields = {"model": (text, ""), "stream": (flag, True), "options": (anything, {}), **structure.OLLAMA}
+_REFUSED: dict[str, tuple[Any, ...]] = {"think": (False,), "images": ([],), "logprobs": (False,)}
 
 GENERATE = Table(
     read={
@@ -100,7 +101,8 @@ async def _answer(request: web.Request, service: Service, table: Table, ids_of: 
     options = OPTIONS.parse(values["options"], ignore_unknown=pass_unknown)
     limit = options["num_predict"]
     params = SamplingParams(max_tokens=UNLIMITED if limit < 0 else limit, **{name: options[name] for name in SAMPLING})
-    asked = Request(await asyncio.to_thread(ids_of, model, values), params)
+    start = await structure.constraint(service, values, structure.OLLAMA)
+    asked = Request(await asyncio.to_thread(ids_of, model, values), params, constraint=start)
     if values["stream"]:
         return await lines(request, _pieces(service, asked, request, wrap), service.config.stall)
     with asking(service, [asked], request[TOLD]) as answers:

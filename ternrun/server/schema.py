@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ternrun.runtime.config import SamplingParams
+from ternrun.server import structure
 from ternrun.server.fields import (
     Read,
     Table,
@@ -78,9 +79,9 @@ COMPLETION = Table(
         "echo": (flag, False),
         "logprobs": (whole(0, MAX_LOGPROBS), None),
         "best_of": (whole(1, MAX_CHOICES), None),
+        **structure.OPENAI,
     },
     ignored=NO_EFFECT,
-    refused={"response_format": ({"type": "text"},), "grammar": ("",), "json_schema": (), "guided_json": ()},
 )
 
 CHAT = Table(
@@ -94,6 +95,7 @@ CHAT = Table(
         "top_logprobs": (whole(0, 20), 0),
         "chat_template_kwargs": (anything, None),
         "add_generation_prompt": (flag, True),
+        **structure.OPENAI,
     },
     ignored=NO_EFFECT | {"parallel_tool_calls"},
     refused={
@@ -101,15 +103,11 @@ CHAT = Table(
         "tool_choice": ("none", "auto"),
         "functions": ([],),
         "function_call": ("none", "auto"),
-        "response_format": ({"type": "text"},),
         "modalities": (["text"],),
         "audio": (),
         "reasoning_effort": (),
         "verbosity": (),
         "web_search_options": (),
-        "grammar": ("",),
-        "json_schema": (),
-        "guided_json": (),
     },
 )
 

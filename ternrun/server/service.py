@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from ternrun.errors import MissingExtra, UsageError
 from ternrun.server.metrics import Metrics
 from ternrun.server.problems import ApiError
 from ternrun.server.settings import ServerConfig
 
 if TYPE_CHECKING:
     from ternrun.api import Model
+    from ternrun.grammar.compiler import Kind
+    from ternrun.runtime.constraint import Constraint
     from ternrun.server.answers import Answers
 
+MAX_COMPILING = 64
 RETRY_AFTER = 1  # seconds; places in the queue come free all the time
 
 
@@ -33,6 +38,8 @@ class Service:
         self.metrics = Metrics(self._load)
         self._open_model = open_model
         self._model: Model | None = None
+        self._compilers = ThreadPoolExecutor(2, "ternrun-grammars")  # of their own: they wait for other processes
+        self._compiling = 0  # grammars, those that wait included
 
     async def load(self) -> None:
         """Load the model beside the event loop. Raises what loading raises."""
@@ -51,6 +58,26 @@ class Service:
     def name(self) -> str:
         """The model's, in answers; those that are being given while the server shuts down, too."""
         return self.config.alias or (self._model.name if self._model else "")
+
+    async def compile(self, kind: Kind, text: str, param: str) -> Callable[[], Constraint]:
+        """What begins a sequence that keeps to this grammar. Raises ApiError, which names the field `param`."""
+        grammars = self.model.grammars
+        if self._compiling >= MAX_COMPILING:
+            self.metrics.refused.inc()
+            raise ApiError(
+                "too many grammars are being read: try again",
+                status=429, code="queue_full", headers={"Retry-After": str(RETRY_AFTER)},
+            )  # fmt: skip
+        self._compiling += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return (await loop.run_in_executor(self._compilers, grammars.compile, kind, text)).start
+        except MissingExtra as error:
+            raise ApiError(f"{param}: {error}", param=param, code="unsupported") from None
+        except UsageError as error:
+            raise ApiError(f"{param}: {error}", param=param) from None
+        finally:
+            self._compiling -= 1
 
     @contextmanager
     def admit(self, count: int) -> Iterator[None]:
@@ -78,6 +105,7 @@ class Service:
             for answers in tuple(self.answers):
                 answers.end()
             await self._idle(5)
+        self._compilers.shutdown(wait=False, cancel_futures=True)
         if self._model is not None:
             await asyncio.to_thread(self._model.close)
 

@@ -63,7 +63,7 @@ def test_every_form_of_prompt(server: Server) -> None:
     ("fields", "says"),
     [
         ({"mirostat": 1}, "mirostat: this server does not support it"),
-        ({"grammar": "root ::= 1"}, "grammar: this server does not support it"),
+        ({"grammar": "root ::= 1"}, "grammar: the grammar cannot be used"),
         ({"prompt": []}, "from 1 to 128 prompts"),
         ({"prompt": [None]}, "must be a string, a list"),
         ({"prompt": [True, 1]}, "must be a string, a list"),

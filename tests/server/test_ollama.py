@@ -47,7 +47,7 @@ def test_it_tells_of_itself(server: Server) -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"format": "json"}, "format: this server does not support it"),
+        ({"format": "xml"}, "format: must be"),
         ({"options": {"mirostat": 2}}, "mirostat: this server does not support it"),
         ({"options": {"temperture": 2}}, "did you mean 'temperature'?"),
         ({"options": 3}, "must be a JSON object"),

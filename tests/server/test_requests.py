@@ -17,7 +17,7 @@ from tests.server.serving import Server
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"frob": 1}, "frob", "unknown field 'frob'"),
     ({"max_token": 1}, "max_token", "did you mean 'max_tokens'?"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "does not support it"),
+    ({"response_format": {"type": "xml"}}, "response_format", "json_schema"),
     ({"best_of": 2}, "best_of", "only the same number as n"),
     ({"echo": True, "suffix": "x"}, "echo", "cannot be combined"),
     ({"max_tokens": -2}, "max_tokens", "whole number from -1"),
