@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ternrun.completion import Completion, Stream
 from ternrun.errors import ConfigError, UsageError
+from ternrun.loader.embedded import located
 from ternrun.loader.model import ModelFile, open_model
 from ternrun.options import EngineOptions, SamplingOptions, sampling_params
 from ternrun.perplexity import Perplexity, perplexity
@@ -36,9 +37,13 @@ Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
 
 
 def load(
-    path: str | Path, *, pre: str | None = None, progress: Progress | None = None, **options: Unpack[EngineOptions]
+    path: str | Path | None = None,
+    *,
+    pre: str | None = None,
+    progress: Progress | None = None,
+    **options: Unpack[EngineOptions],
 ) -> Model:
-    """Open a model: a GGUF file (any part of a split one) or a folder of safetensors.
+    """Open a model: a GGUF file (any part of a split one) or a folder of safetensors; without a path the carried one.
 
     `pre` overrides the pre-tokenizer the file names; `progress` is called with the kernels done and the kernels in all
     where some have to be compiled, which happens once on a machine; `options` are the fields of
@@ -49,7 +54,7 @@ def load(
     engine = EngineConfig.from_dict(options)
     backend, why = pick(engine.device)
     with ExitStack() as undo:
-        file = undo.enter_context(open_model(path, pre=pre))
+        file = undo.enter_context(open_model(located(path), pre=pre))
         trained = file.weights.config.context_length
         if engine.context > trained:
             raise ConfigError(f"context {engine.context} is more than this model was made for ({trained} tokens)")

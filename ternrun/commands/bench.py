@@ -10,8 +10,9 @@ import argparse
 import json
 
 from ternrun.commands.options import ENGINE, add_flags, given
-from ternrun.commands.terminal import Progress, safe
+from ternrun.commands.terminal import safe
 from ternrun.errors import UsageError
+from ternrun.progress import Progress
 from ternrun.runtime.config import EngineConfig
 
 EXAMPLES = """\

@@ -10,7 +10,8 @@ import argparse
 from pathlib import Path
 
 from ternrun.commands.models import add_model, model_path
-from ternrun.commands.terminal import Progress, size
+from ternrun.commands.terminal import size
+from ternrun.progress import Progress
 
 EXAMPLES = """\
 examples:
@@ -21,7 +22,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's flags."""
-    add_model(parser, positional=True)
+    add_model(parser, needed=True)
     parser.add_argument("out", metavar="OUT", type=Path, help="the GGUF file to write")
     types = "ternary: tq2_0, tq1_0, i2_s, q2_0, iq2_bn, iq1_bn; others: q8_0, f16, bf16, f32"
     parser.add_argument("--type", metavar="TYPE", required=True, help=types)

@@ -23,7 +23,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's flags."""
-    add_model(parser, positional=True)
+    add_model(parser, needed=True)
     parser.add_argument("ids", metavar="ID", nargs="*", help="token ids; - or nothing: a JSON list on standard input")
     parser.add_argument("--json", action="store_true", help="print {text}")
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ternrun.commands.inputs import read_file, read_ids
 from ternrun.commands.models import add_model, load_model, model_path
 from ternrun.commands.options import ENGINE, add_flags, given
-from ternrun.commands.terminal import Progress
 from ternrun.errors import UsageError
+from ternrun.progress import Progress
 from ternrun.runtime.config import EngineConfig
 
 if TYPE_CHECKING:

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ternrun.commands.terminal import Progress
 from ternrun.errors import UsageError
+from ternrun.loader.embedded import NAME, located
+from ternrun.progress import Progress
 
 if TYPE_CHECKING:
     from ternrun.api import Model
     from ternrun.loader.tokenizer import Tokenizer
 
 
-def add_model(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
-    """The model file, as `MODEL` or as `-m MODEL`, and what may be overridden about it."""
-    text = "a GGUF file (any part of a split one) or a folder with safetensors"
-    if positional:
+def add_model(parser: argparse.ArgumentParser, *, positional: bool = False, needed: bool = False) -> None:
+    """The model file, as `MODEL` or as `-m MODEL`, and what may be overridden about it.
+
+    `needed` where other words follow: the model carried in the package must then be named, too.
+    """
+    text = f"a GGUF file (any part of a split one) or a folder with safetensors; {NAME}: the one that ternrun carries"
+    if needed:
         parser.add_argument("model", metavar="MODEL", help=text)
+    elif positional:
+        parser.add_argument("model", metavar="MODEL", nargs="?", help=f"{text} (default)")
     else:
-        parser.add_argument("-m", "--model", metavar="MODEL", help=text)
+        parser.add_argument("-m", "--model", metavar="MODEL", help=f"{text} (default)")
     parser.add_argument("--pre", metavar="NAME", help="the pre-tokenizer, where the file names none or an unknown one")
 
 
 def model_path(args: argparse.Namespace) -> str:
-    """The model named. Raises UsageError where none is, or where the name is a repository's."""
-    if not args.model:
-        raise UsageError("no model given: pass -m FILE, or download one with `ternrun pull OWNER/NAME`")
-    path = Path(args.model).expanduser()
+    """The model named, or the one carried. Raises UsageError where there is none, or the name is a repository's."""
+    path = located(args.model or None).expanduser()
     if not path.exists() and not path.suffix and len(path.parts) == 2:
         raise UsageError(f"{path} does not exist; a repository is downloaded first: ternrun pull {path}")
     return str(path)

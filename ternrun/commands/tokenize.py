@@ -22,7 +22,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's flags."""
-    add_model(parser, positional=True)
+    add_model(parser, needed=True)
     parser.add_argument("text", metavar="TEXT", nargs="?", help="the text; - or nothing: standard input")
     parser.add_argument("--no-special", action="store_true", help="treat special tokens in the text as plain text")
     parser.add_argument("--json", action="store_true", help="print {ids, pieces}")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ternrun.errors import MissingExtra, UsageError
+from ternrun.loader.embedded import located
 
 EXAMPLES = """\
 examples:
@@ -171,26 +173,48 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _eval_flags(p: argparse.ArgumentParser) -> None:
-    p.add_argument("model", type=Path, help="a checkpoint (torch computes), or a model file (the runtime does)")
+    p.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="a checkpoint (torch computes), or model files (the runtime does) to set side by side (default: code-5m)",
+    )
     p.add_argument("--data", type=Path, help="data folder (default: the one a checkpoint was trained on)")
     p.add_argument("--part", help="train, val or holdout (default: val of a checkpoint, holdout of a model file)")
     p.add_argument("--windows", type=int, default=0, help="checkpoint: score so many windows only (default: all)")
     p.add_argument("--against", type=Path, help="checkpoint: the GGUF exported from it, to compare logits with")
     p.add_argument("--positions", type=int, default=10_000, help="how many to compare (default %(default)s)")
     p.add_argument("--text-bytes", type=int, default=200_000, help="file: text to score (default %(default)s)")
-    p.add_argument("--functions", type=int, default=0, help="file: function headers to complete")
-    p.add_argument("--lines", type=int, default=0, help="file: lines to complete")
+    p.add_argument("--functions", type=int, default=200, help="file: headers to complete (default %(default)s)")
+    p.add_argument("--lines", type=int, default=200, help="file: lines to complete (default %(default)s)")
     p.add_argument("--humaneval", type=Path, metavar="FILE", help="file: HumanEval.jsonl; needs --run-generated-code")
     p.add_argument("--run-generated-code", action="store_true", help="allow code that the model wrote to run here")
+    p.add_argument("--json", action="store_true", help="print a JSON list of results in place of the table")
 
 
 def _eval(args: argparse.Namespace) -> None:
-    found = _eval_file(args) if args.model.suffix != ".safetensors" else _eval_checkpoint(args)
-    print("\n".join(f"{name:18} {value}" for name, value in found.items()))
+    from ternrun.train.evalfile import table
+
+    names = args.models or [None]
+    if any(str(name).endswith(".safetensors") and Path(name).is_file() for name in names) or args.against:
+        if len(names) > 1:
+            raise UsageError("a checkpoint is evaluated by itself; export it to set it beside other models")
+        results = [_eval_checkpoint(args, Path(names[0] or ""))]
+        rows = [[key.replace("_", " "), f"{value:.4g}"] for key, value in results[0].items()]
+    else:
+        results = _eval_files(args, names)
+        rows = table(results)
+    if args.json:
+        print(json.dumps(results, indent=1))
+        return
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for label, *values in rows:
+        cells = [value.rjust(width) for value, width in zip(values, widths[1:], strict=True)]
+        print(f"{label.ljust(widths[0])}  {'  '.join(cells)}")
 
 
-def _eval_file(args: argparse.Namespace) -> dict[str, str]:
-    from ternrun.train.evalfile import Tasks, evaluate
+def _eval_files(args: argparse.Namespace, names: Sequence[str | None]) -> list[dict[str, Any]]:
+    from ternrun.train.evalfile import Tasks, evaluate, texts_of
 
     if args.data is None:
         raise UsageError("evaluating a model file needs --data FOLDER, made by `ternrun train data`")
@@ -202,14 +226,34 @@ def _eval_file(args: argparse.Namespace) -> dict[str, str]:
         part=args.part or "holdout", text_bytes=args.text_bytes, functions=args.functions, lines=args.lines,
         humaneval=args.humaneval,
     )  # fmt: skip
-    return evaluate(args.model, args.data, tasks)
+    texts = texts_of(args.data, tasks.part)
+    return [evaluate(located(name), texts, tasks) for name in names]
 
 
-def _eval_checkpoint(args: argparse.Namespace) -> dict[str, str]:
+def _eval_checkpoint(args: argparse.Namespace, path: Path) -> dict[str, Any]:
     from ternrun.train.restore import compare, score
 
-    found = score(args.model, args.data, args.part or "val", args.windows)
-    return found | (compare(args.model, args.data, args.against, args.positions) if args.against else {})
+    found = score(path, args.data, args.part or "val", args.windows)
+    return found | (compare(path, args.data, args.against, args.positions) if args.against else {})
+
+
+def _card_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("checkpoint", type=Path, help="what the model was exported from")
+    p.add_argument("model", type=Path, help="the GGUF; its .json and MODEL_CARD.md are written beside it")
+    p.add_argument("--evaluation", type=Path, required=True, help="what `ternrun train eval MODEL ... --json` printed")
+    p.add_argument("--data", type=Path, help="data folder (default: the one trained on)")
+
+
+def _card(args: argparse.Namespace) -> None:
+    from ternrun.train import card, checkpoint
+
+    try:
+        evaluation = json.loads(args.evaluation.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{args.evaluation} is not what `ternrun train eval --json` printed: {error}") from None
+    saved = checkpoint.load(args.checkpoint)
+    card.write(card.gather(saved, args.data or Path(saved.config.data.path), args.model, evaluation), args.model)
+    _say(f"{args.model.parent / card.CARD} and {args.model.with_suffix('.json')} written")
 
 
 _Flags = Callable[[argparse.ArgumentParser], None]
@@ -218,5 +262,6 @@ _COMMANDS: dict[str, tuple[str, _Flags, Callable[[argparse.Namespace], None]]] =
     "tokenizer": ("learn a byte-level BPE vocabulary", _tokenizer_flags, _tokenizer),
     "run": ("train a model, or go on training it", _run_flags, _run),
     "export": ("write a checkpoint as a GGUF file", _export_flags, _export),
-    "eval": ("loss, bits per byte and accuracy on held-out text", _eval_flags, _eval),
+    "eval": ("loss, bits per byte and accuracy on held-out text; tasks in Python", _eval_flags, _eval),
+    "card": ("write a model card from what was trained and measured", _card_flags, _card),
 }

@@ -12,14 +12,19 @@ import random
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ternrun.api import Model
+from ternrun.completion import Completion
 from ternrun.errors import LoadError
+from ternrun.progress import Progress
 from ternrun.train.sandbox import succeeds
 
 _STOP = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@", "\nassert ", "\nimport ", "\nfrom ")
+_AT_ONCE = 8  # prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +38,30 @@ class Problem:
 
 
 def function_headers(texts: Sequence[str], count: int, seed: int = 0) -> list[str]:
-    """`count` headers with docstring out of Python sources, dedented."""
-    found = [header for text in texts for header in _headers(text)]
+    """`count` different headers with docstring, dedented, drawn at random from all functions of Python sources.
+
+    No header is left out for what a model makes of it: only those that no body could complete (text whose indentation
+    a dedent breaks), that are longer than 1000 characters, or whose function has nothing after its docstring.
+    """
+    found = sorted({header for text in texts for header in _headers(text)})
     random.Random(seed).shuffle(found)
     return found[:count]
 
 
 def _headers(text: str) -> Iterator[str]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError):
+    if (tree := _tree(text)) is None:
         return
     lines = text.splitlines()
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) and len(node.body) > 1:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) and len(node.body) > 1:
             header = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.body[0].end_lineno]))
-            if len(header) <= 1000:
+            if len(header) <= 1000 and has_body(f"{header}\n{_indentation(header)}pass\n"):
                 yield header
+
+
+def _indentation(header: str) -> str:
+    last = header.split("\n")[-1]
+    return last[: len(last) - len(last.lstrip())] or "    "
 
 
 def body_of(completion: str, *, finished: bool) -> str:
@@ -67,37 +77,57 @@ def body_of(completion: str, *, finished: bool) -> str:
     return "\n".join(kept) + "\n"
 
 
-def parses(program: str) -> bool:
-    """Is this Python?"""
+def has_body(program: str) -> bool:
+    """Is this Python that begins with a function, which does more than its docstring says?"""
+    tree = _tree(program)
+    if tree is None or not tree.body:
+        return False
+    first = tree.body[0]
+    return isinstance(first, ast.FunctionDef | ast.AsyncFunctionDef) and len(first.body) > 1
+
+
+def _tree(program: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ast.parse(program)
+            return ast.parse(program)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+        return None
 
 
-def parse_share(model: Model, headers: Sequence[str], max_tokens: int = 128) -> float:
-    """Share of greedy completions that parse with their header, cut at the first dedent, and have a body."""
-    good = 0
-    for header in headers:
-        done = model.complete(header, max_tokens=max_tokens)
-        body = body_of(done.text, finished=done.finish_reason == "stop")
-        good += bool(body.strip()) and parses(header + body)
-    return good / max(1, len(headers))
+def bodies(model: Model, headers: Sequence[str], max_tokens: int = 128) -> list[str]:
+    """Greedy completions of headers, cut at the first dedent."""
+    made = completions(model, headers, max_tokens)
+    return [body_of(done.text, finished=done.finish_reason == "stop") for done in made]
+
+
+def complete(model: Model, prompt: str, max_tokens: int, **sampling: Any) -> Completion:
+    """The beginning of a prompt that leaves the context no room for `max_tokens` is cut off."""
+    ids, room = model.tokenizer.encode(prompt), max(1, model.context - max_tokens)
+    return model.complete(prompt if len(ids) <= room else ids[-room:], max_tokens=max_tokens, **sampling)
+
+
+def completions(model: Model, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = ()) -> list[Completion]:
+    """Greedy completions, several at a time: the runtime computes them together."""
+    made = []
+    with ThreadPoolExecutor(_AT_ONCE) as pool, Progress("completing", "texts") as progress:
+        for done in pool.map(lambda prompt: complete(model, prompt, max_tokens, stop=stop), prompts):
+            made.append(done)
+            progress.update(len(made), len(prompts))
+    return made
 
 
 def line_share(model: Model, texts: Sequence[str], count: int, seed: int = 0, context: int = 1000) -> float:
     """Share of held-out lines that greedy completion gives exactly, from up to `context` characters before them."""
-    places = [(text, i) for text in texts for i, line in enumerate(text.split("\n")) if i > 5 and len(line.strip()) > 3]
-    good = 0
+    split = [text.split("\n") for text in texts]
+    places = [(lines, i) for lines in split for i, line in enumerate(lines) if i > 5 and len(line.strip()) > 3]
     chosen = random.Random(seed).sample(places, min(count, len(places)))
-    for text, i in chosen:
-        lines = text.split("\n")
-        prompt = "\n".join(lines[:i]).rstrip("\n")[-context:]
-        done = model.complete(prompt, max_tokens=48)
-        good += done.text.lstrip("\n").split("\n")[0].rstrip() == lines[i].rstrip()
+    prompts = ["\n".join(lines[:i]).rstrip("\n")[-context:] for lines, i in chosen]
+    made = completions(model, prompts, 48)
+    good = sum(
+        done.text.lstrip("\n").split("\n")[0].rstrip() == lines[i].rstrip()
+        for done, (lines, i) in zip(made, chosen, strict=True)
+    )
     return good / max(1, len(chosen))
 
 
@@ -112,9 +142,9 @@ def read_problems(path: Path) -> list[Problem]:
 
 def human_eval(model: Model, problems: Sequence[Problem], max_tokens: int = 256) -> float:
     """pass@1 of greedy completions. Runs generated code: see `sandbox`."""
-    passed = 0
-    for problem in problems:
-        prompt = problem.prompt.rstrip("\n")
-        done = model.complete(prompt, max_tokens=max_tokens, stop=_STOP)
-        passed += succeeds(f"{prompt}{done.text}\n{problem.test}\ncheck({problem.entry})\n")
+    prompts = [problem.prompt.rstrip("\n") for problem in problems]
+    passed = sum(
+        succeeds(f"{prompt}{done.text}\n{problem.test}\ncheck({problem.entry})\n")
+        for prompt, done, problem in zip(prompts, completions(model, prompts, max_tokens, _STOP), problems, strict=True)
+    )
     return passed / max(1, len(problems))

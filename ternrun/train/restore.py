@@ -42,7 +42,7 @@ def restored(path: Path, data: Path | None = None) -> Restored:
     return Restored(model, tokenizers.load(data / "tokenizer.json"), manifest, data, int(saved.state["step"]))
 
 
-def score(path: Path, data: Path | None, part: str, windows: int = 0) -> dict[str, str]:
+def score(path: Path, data: Path | None, part: str, windows: int = 0) -> dict[str, float]:
     """What `ternrun train eval` prints about one part of the data, computed in f32."""
     found = restored(path, data)
     context = found.model.shape.context
@@ -50,21 +50,22 @@ def score(path: Path, data: Path | None, part: str, windows: int = 0) -> dict[st
     result = validate(found.model, consecutive(tokens, context, windows_at_once(context), windows), torch.float32)
     size = found.manifest.parts[part]
     return {
-        "step": str(found.step),
-        "tokens": str(result.tokens),
-        "loss": f"{result.loss:.4f}",
-        "bits per byte": f"{result.bits_per_byte(size.text_bytes / size.tokens):.4f}",
-        "accuracy": f"{result.accuracy:.4f}",
+        "step": found.step,
+        "tokens": result.tokens,
+        "loss": result.loss,
+        "bits_per_byte": result.bits_per_byte(size.text_bytes / size.tokens),
+        "accuracy": result.accuracy,
     }
 
 
-def compare(path: Path, data: Path | None, exported: Path, positions: int) -> dict[str, str]:
-    """How far the runtime, reading `exported`, is from the checkpoint it was made from."""
+def compare(path: Path, data: Path | None, exported: Path, positions: int) -> dict[str, float]:
+    """How far the runtime, reading `exported`, is from the checkpoint it was made from, in ranges of the logits."""
     found = restored(path, data)
     tokens = open_tokens(found.data, "val", found.manifest)
     result = agreement(round_dense(found.model), exported, tokens, positions)
     return {
-        "positions": str(result.positions),
-        "same argmax": f"{result.same:.4%}",
-        "logits apart": f"{result.median:.2e} of their range at the median, {result.largest:.2e} at most",
+        "positions": result.positions,
+        "same_argmax": result.same,
+        "apart_median": result.median,
+        "apart_at_most": result.largest,
     }

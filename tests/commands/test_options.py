@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
 from ternrun.commands import models, options
 from ternrun.errors import ConfigError, UsageError
+from ternrun.loader import embedded
 from ternrun.runtime.config import EngineConfig, SamplingParams
 
 
@@ -46,6 +48,8 @@ def test_help_shows_the_defaults_of_the_records(capsys: pytest.CaptureFixture[st
     assert "same text --stop" in out  # a seed has no default to show
 
 
-def test_no_model_says_what_to_do() -> None:
-    with pytest.raises(UsageError, match="pass -m FILE, or download one with `ternrun pull"):
+def test_no_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of an installation that carries none; one that does runs it: see test_embedded.py."""
+    monkeypatch.setattr(embedded, "FILE", tmp_path / "absent.gguf")
+    with pytest.raises(UsageError, match="pass -m FILE .*, or download one with `ternrun pull"):
         models.model_path(parse())

@@ -7,6 +7,7 @@ import io
 import pytest
 
 from ternrun.commands import terminal
+from ternrun.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -37,7 +38,7 @@ def test_sizes(count: float, text: str) -> None:
 def test_progress_is_drawn_and_wiped_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
-    with terminal.Progress("reading", "tokens") as progress:
+    with Progress("reading", "tokens") as progress:
         progress.update(50, 100)
         progress.update(51, 100)  # too soon to be shown
     text = screen.getvalue()
@@ -49,6 +50,6 @@ def test_progress_is_drawn_and_wiped_on_a_terminal(monkeypatch: pytest.MonkeyPat
 def test_progress_is_silent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr("sys.stderr", screen)
-    with terminal.Progress("reading") as progress:
+    with Progress("reading") as progress:
         progress.update(1, 2)
     assert screen.getvalue() == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,36 @@ def run_folder(data_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_text_to_model_file(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_to_model_file_to_card(
+    run_folder: Path, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert {"last.safetensors", "best.safetensors", "log.jsonl"} <= {p.name for p in run_folder.iterdir()}
     assert ternrun_train("export", run_folder / "last.safetensors", tmp_path / "m.gguf", "--type", "tq1_0") == 0
     assert (tmp_path / "m.gguf").stat().st_size > 100_000
     capsys.readouterr()
     ternrun_train("eval", run_folder / "last.safetensors", "--windows", "2")
     assert "bits per byte" in capsys.readouterr().out
+    evaluated = ("eval", tmp_path / "m.gguf", tmp_path / "m.gguf", "--data", data_folder, "--part", "val")
+    few = ("--functions", 2, "--lines", 2, "--text-bytes", 500)
+    ternrun_train(*evaluated, *few)
+    assert "generated tokens/s" in capsys.readouterr().out
+    ternrun_train(*evaluated, *few, "--json")
+    said = capsys.readouterr().out
+    first, second = json.loads(said)
+    assert first["bits_per_byte"] == second["bits_per_byte"] > 0
+    assert first["file_bytes"] == (tmp_path / "m.gguf").stat().st_size
+    (tmp_path / "e.json").write_text(said)
+    card = ("card", run_folder / "last.safetensors", tmp_path / "m.gguf", "--evaluation")
+    ternrun_train(*card, tmp_path / "e.json")
+    text = (tmp_path / "MODEL_CARD.md").read_text()
+    record = json.loads((tmp_path / "m.json").read_text())
+    assert record["training"]["steps"] == 3
+    assert record["training"]["tokens"] == 3 * 2 * 32
+    assert f"| bits per byte | {first['bits_per_byte']:.4g} |" in text
+    assert "package0: MIT" in text
+    (tmp_path / "m.gguf").write_bytes(b"another file")
+    with pytest.raises(LoadError, match="the evaluation is not of"):
+        ternrun_train(*card, tmp_path / "e.json")
 
 
 def test_a_run_is_not_begun_over_another(run_folder: Path, data_folder: Path) -> None:
@@ -77,6 +101,12 @@ def test_data_and_tokenizer_commands(tmp_path: Path) -> None:
         (["run", "code-5m", "--out", "x", "--set", "data.path=/no/such"], LoadError, "not a folder made by"),
         (["export", "/no/such.safetensors", "x.gguf"], LoadError, "there is no checkpoint"),
         (["eval", "/no/such.gguf"], UsageError, "needs --data"),
+        (["eval", "a.gguf", "b.gguf", "--against", "c.gguf"], UsageError, "a checkpoint is evaluated by itself"),
+        (
+            ["card", "/no/such.safetensors", "m.gguf", "--evaluation", "e"],
+            UsageError,
+            "is not what `ternrun train eval",
+        ),
         (["eval", "m.gguf", "--data", "d", "--humaneval", "h"], UsageError, "say --run-generated-code"),
     ],
 )

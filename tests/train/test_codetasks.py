@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,14 +10,16 @@ import pytest
 from ternrun.errors import LoadError
 from ternrun.train.codetasks import (
     Problem,
+    bodies,
     body_of,
+    completions,
     function_headers,
+    has_body,
     human_eval,
     line_share,
-    parse_share,
     read_problems,
 )
-from ternrun.train.sandbox import succeeds
+from ternrun.train.sandbox import network_is_cut, succeeds
 
 SOURCE = '''
 class A:
@@ -35,17 +38,39 @@ def h():
 
 
 class Writer:
-    """Answers every prompt with the same text."""
+    """Answers every prompt with the same text; a byte is a token."""
+
+    context = 200
 
     def __init__(self, text: str, finish: str = "stop") -> None:
         self.text, self.finish = text, finish
+        self.tokenizer = SimpleNamespace(encode=lambda prompt: list(prompt.encode()))
+        self.prompts: list[Any] = []
 
-    def complete(self, prompt: str, **_: Any) -> SimpleNamespace:
+    def complete(self, prompt: Any, **_: Any) -> SimpleNamespace:
+        self.prompts.append(prompt)
         return SimpleNamespace(text=self.text, finish_reason=self.finish)
 
 
 def test_headers_are_those_with_docstring_and_body() -> None:
     assert function_headers([SOURCE, "not python ("], 10) == ['def f(self, x):\n    """Doc."""']
+    assert len(function_headers([SOURCE, SOURCE], 10)) == 1  # the same header once
+    undedentable = 'class A:\n    def f(self):\n        """Doc\nat the margin."""\n        return 1\n'
+    assert function_headers([undedentable], 10) == []
+
+
+def test_headers_are_drawn_from_all_texts() -> None:
+    texts = [f'def f{i}(x):\n    """Doc."""\n    return x\n' for i in range(60)]
+    drawn = function_headers(texts, 20)
+    assert len(set(drawn)) == 20
+    assert drawn != sorted(drawn)
+    assert function_headers(texts, 20, seed=1) != drawn
+
+
+def test_a_prompt_too_long_loses_its_beginning() -> None:
+    writer = Writer("x")
+    completions(writer, ["short", "a" * 100 + "b" * 90], 110)  # type: ignore[arg-type]
+    assert writer.prompts == ["short", list(b"b" * 90)]
 
 
 def test_body_ends_at_the_first_dedent() -> None:
@@ -54,11 +79,16 @@ def test_body_ends_at_the_first_dedent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "share"),
-    [("\n    return x\n\ny", 1.0), ("\n    return (\n\ny", 0.0), ("\ny = 1\n", 0.0), ("\n  return x", 0.0)],
-)
-def test_share_of_bodies_that_parse(text: str, share: float) -> None:
-    assert parse_share(Writer(text), function_headers([SOURCE], 10)) == share  # type: ignore[arg-type]
+    ("text", "good"),
+    [
+        ("\n    return x\n\ny", True), ("\n    return (\n\ny", False), ("\ny = 1\n", False), ("\n  return x", False),
+        ("\n    # only a comment\n", False), ("", False), ("\n    if x:\n", False),
+    ],
+)  # fmt: skip
+def test_bodies_count_where_they_parse_and_do_something(text: str, good: bool) -> None:
+    (header,) = function_headers([SOURCE], 10)
+    (body,) = bodies(Writer(text), [header])  # type: ignore[arg-type]
+    assert has_body(header + body) == good
 
 
 def test_share_of_exact_lines() -> None:
@@ -95,3 +125,10 @@ def test_generated_programs_are_kept_within_limits(program: str) -> None:
 
 def test_a_good_program_succeeds() -> None:
     assert succeeds("assert sum(range(4)) == 6")
+
+
+def test_generated_programs_have_no_network_where_the_machine_allows_that() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        reached = succeeds(f"import socket; socket.create_connection(('127.0.0.1', {port}), 2)")
+    assert reached is not network_is_cut()

@@ -1,0 +1,104 @@
+"""A model card: what a model was trained on, for how long, and what it can do, beside the file it tells of.
+
+All figures stand in a JSON file, which is gathered from the checkpoint, the data folder and what `ternrun train eval`
+measured; the card is that JSON as prose and tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ternrun.errors import LoadError
+from ternrun.train import checkpoint
+from ternrun.train.data.tokenfile import read_manifest
+from ternrun.train.evalfile import table
+
+CARD = "MODEL_CARD.md"
+LIMITS = """\
+This is a very small model. It continues Python as it is commonly written: names, indentation, calls and idioms near at
+hand. It does not know what a program is for, invents names and interfaces, forgets what stood more than its context
+before, and repeats itself. It knows no other language and follows no instructions. That a completion parses says
+nothing of whether it is right. It may repeat passages of the packages it was trained on; their licences are listed
+below. Do not run what it writes without reading it."""
+Record = Mapping[str, Any]
+
+
+def gather(
+    saved: checkpoint.Checkpoint, data: Path, file: Path, evaluation: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The card's figures; the first result of `evaluation` is the model's own. Raises LoadError."""
+    manifest, state, config = read_manifest(data), saved.state, saved.config
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise LoadError(f"{file} cannot be read: {error}") from None
+    if not evaluation or evaluation[0].get("file_bytes") != len(content):
+        raise LoadError(f"the evaluation is not of {file}: measure it again with `ternrun train eval --json`")
+    return {
+        "file": {"name": file.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+        "model": {key: value for key, value in config.as_dict()["model"].items() if key != "vocab_size"}
+        | {"vocab_size": manifest.vocab_size},
+        "training": {
+            "steps": state["step"],
+            "tokens": state["sample"] * config.model.context,
+            "hours": round(state["seconds"] / 3600, 2),
+            "best_validation_loss": state["best"],
+            "optimisation": config.as_dict()["optim"],
+        },
+        "data": {
+            "parts": {
+                name: {"documents": p.documents, "tokens": p.tokens, "bytes": p.text_bytes}
+                for name, p in manifest.parts.items()
+            },
+            "sources": dict(sorted(manifest.groups.items())),
+            "holdout": manifest.holdout,
+        },
+        "evaluation": list(evaluation),
+    }  # fmt: skip
+
+
+def write(record: Record, file: Path) -> None:
+    """The JSON and the card beside the model file."""
+    file.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    (file.parent / CARD).write_text(render(record), encoding="utf-8")
+
+
+def render(record: Record) -> str:
+    """The card as Markdown."""
+    file, model, training, data = (record[key] for key in ("file", "model", "training", "data"))
+    kind = "ternary weights, int8 activations" if model["ternary"] else "full-precision weights"
+    licences = Counter(data["sources"].values())
+    names = [result["name"] for result in record["evaluation"]]
+    rows = [["", *names], ["---"] * (len(names) + 1), *table(record["evaluation"])[1:]]
+    parts = "; ".join(
+        f"{name} {p['documents']:,} documents, {p['bytes'] / 1e6:.1f} MB, {p['tokens'] / 1e6:.2f}M tokens"
+        for name, p in data["parts"].items()
+    )
+    sections = [
+        f"# {Path(file['name']).stem}",
+        f"A language model of {model['n_layers']} layers of width {model['dim']} ({kind}, context {model['context']}, "
+        f"vocabulary {model['vocab_size']:,}) for Python source code, made by `ternrun train`. "
+        f"{file['bytes']:,} bytes, sha256 `{file['sha256']}`.",
+        "## Limits",
+        LIMITS,
+        "## Training",
+        f"{training['steps']:,} steps, {training['tokens'] / 1e6:.1f}M tokens, {training['hours']:g} hours; best "
+        f"validation loss {training['best_validation_loss']:.4f} nats a token.",
+        "## Evaluation",
+        f"On whole packages kept out of training, with every copy of their files: {', '.join(data['holdout'])}.",
+        "\n".join(f"| {' | '.join(row)} |" for row in rows),
+        "Accuracy counts tokens, and vocabularies differ: compare bits per byte. Functions are different headers with "
+        "docstring, drawn at random; the greedy completion of 128 tokens, cut at the first dedent, must parse and do "
+        "something. HumanEval is pass@1 of greedy completions.",
+        "## Data",
+        f"{parts}. Licences, as the packages declare them: "
+        + ", ".join(f"{name} ({count})" for name, count in sorted(licences.items()))
+        + ".",
+        "\n".join(f"- {source}: {licence}" for source, licence in data["sources"].items()),
+    ]
+    return "\n\n".join(sections) + "\n"
