@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ternrun.server.access import Told
     from ternrun.server.service import Service
 
+NOTHING: Mapping[int, str] = {}
 ENDING = "the server is shutting down"
 
 
@@ -49,7 +50,7 @@ class Update:
 class Answer:
     """One sequence: what the engine said of it, as text up to its stop string."""
 
-    def __init__(self, model: Model, request: Request) -> None:
+    def __init__(self, model: Model, request: Request, shown: Mapping[int, str]) -> None:
         self.request = request
         self.ticket: Ticket | None = None
         self.generated = 0  # tokens, those of a stop string included, the end token not
@@ -59,6 +60,7 @@ class Answer:
         self.end: Token | None = None  # the end token, where log-probabilities were asked for
         self.first = self.last = 0.0  # when its first and its last token came
         self._decoder = model.tokenizer.stream(request.ids)
+        self._shown = shown
         self._stops = StopMatcher(request.params.stop)
         self._raw = ""  # decoded, and not certain yet
         self._certain = 0  # characters handed out
@@ -83,7 +85,7 @@ class Answer:
             self.generated += 1
             offset = self._certain + len(self._raw)
             self._held.append(Token(token, offset, output.logprobs[index] if output.logprobs else None))
-            if self._push(self._decoder.push(token), update):
+            if self._push(self._decoder.push(token) or self._shown.get(token, ""), update):
                 return
         if output.finish_reason and not self._push(self._decoder.flush(), update):
             self._finish(update, self._stops.flush(), output.finish_reason)
@@ -124,7 +126,7 @@ class Answer:
 class Answers:
     """All sequences of one request; iterate over `updates`. Made by `asking`."""
 
-    def __init__(self, service: Service, requests: Sequence[Request]) -> None:
+    def __init__(self, service: Service, requests: Sequence[Request], shown: Mapping[int, str]) -> None:
         self._service = service
         self._driver = service.model.driver
         self._loop = asyncio.get_running_loop()
@@ -133,7 +135,7 @@ class Answers:
         self._rung = False
         self._ended_early = False
         self.began = time.perf_counter()
-        self.all = [Answer(service.model, request) for request in requests]
+        self.all = [Answer(service.model, request, shown) for request in requests]
 
     def submit(self) -> None:
         """Hand all to the engine. Raises UsageError, ContextError."""
@@ -212,12 +214,17 @@ class Answers:
 
 
 @contextmanager
-def asking(service: Service, requests: Sequence[Request], told: Told) -> Iterator[Answers]:
-    """Ask the engine; whatever happens, nothing of it is left behind. Raises ApiError, UsageError, ContextError."""
+def asking(
+    service: Service, requests: Sequence[Request], told: Told, shown: Mapping[int, str] = NOTHING
+) -> Iterator[Answers]:
+    """Ask the engine; whatever happens, nothing of it is left behind. Raises ApiError, UsageError, ContextError.
+
+    `shown`: control tokens that are text in these answers, and their text.
+    """
     for request in requests:  # before anything runs, so that a list of prompts is refused as a whole
         service.model.driver.engine.check(request)
     with service.admit(len(requests)):
-        answers = Answers(service, requests)
+        answers = Answers(service, requests, shown)
         service.answers.add(answers)
         try:
             answers.submit()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -15,7 +18,10 @@ from ternrun.runtime.request import Request
 from ternrun.server import structure
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Answers, asking
+from ternrun.server.calls import markers
+from ternrun.server.chat import Calling, Choice, calling_of, constraint
 from ternrun.server.fields import Table, anything, flag, number, optional, read_json, stops, text, whole
+from ternrun.server.functions import Tools, read_tools
 from ternrun.server.llama import timings
 from ternrun.server.prompts import encode, fill_in, render
 from ternrun.server.schema import UNLIMITED, Fields, needed
@@ -60,22 +66,20 @@ GENERATE = Table(
     refused={**_REFUSED, "template": ("",), "context": ([],)},
 )
 CHAT = Table(
-    read={**_BOTH, "messages": (anything, None)},
+    read={**_BOTH, "messages": (anything, None), "tools": (anything, None)},
     ignored=frozenset(("keep_alive",)),
-    refused={**_REFUSED, "tools": ([],)},
+    refused=_REFUSED,
 )
 
 
 async def generate(request: web.Request, service: Service) -> web.StreamResponse:
     """One message, or, with `raw` and where the model has no template, a text that goes on."""
-    return await _answer(request, service, GENERATE, _generate, lambda piece: {"response": piece})
+    return await _answer(request, service, GENERATE, _generate, lambda piece, _: {"response": piece})
 
 
 async def chat(request: web.Request, service: Service) -> web.StreamResponse:
     """A conversation goes on."""
-    return await _answer(
-        request, service, CHAT, _chat, lambda piece: {"message": {"role": "assistant", "content": piece}}
-    )
+    return await _answer(request, service, CHAT, _chat, _message)
 
 
 async def tags(_request: web.Request, service: Service) -> web.Response:
@@ -102,23 +106,47 @@ async def _answer(request: web.Request, service: Service, table: Table, ids_of: 
     limit = options["num_predict"]
     params = SamplingParams(max_tokens=UNLIMITED if limit < 0 else limit, **{name: options[name] for name in SAMPLING})
     start = await structure.constraint(service, values, structure.OLLAMA)
-    asked = Request(await asyncio.to_thread(ids_of, model, values), params, constraint=start)
+    tools = read_tools({"tools": values.get("tools"), "tool_choice": "auto", "parallel_tool_calls": True})
+    calling = await asyncio.to_thread(calling_of, model, tools)
+    if calling:
+        start = await constraint(service, calling, start)
+    asked = Request(await asyncio.to_thread(ids_of, model, values, tools), params, constraint=start)
     if values["stream"]:
-        return await lines(request, _pieces(service, asked, request, wrap), service.config.stall)
-    with asking(service, [asked], request[TOLD]) as answers:
-        whole_text = "".join([update.text async for _, update in answers.updates()])
-        return web.json_response(_head(service) | wrap(whole_text) | _last(answers))
-
-
-async def _pieces(service: Service, asked: Request, request: web.Request, wrap: Any) -> Items:
-    with asking(service, [asked], request[TOLD]) as answers:
+        return await lines(request, _pieces(service, asked, request, wrap, calling), service.config.stall)
+    with _asking(service, asked, request, calling) as (answers, choice):
         async for _, update in answers.updates():
-            if update.text:
-                yield _head(service) | wrap(update.text) | {"done": False}
-        yield _head(service) | wrap("") | _last(answers)
+            choice.add(update)
+        return web.json_response(_head(service) | wrap(choice.content, choice.calls) | _last(answers))
 
 
-def _generate(model: Model, values: dict[str, Any]) -> list[int]:
+async def _pieces(service: Service, asked: Request, request: web.Request, wrap: Any, calling: Calling | None) -> Items:
+    with _asking(service, asked, request, calling) as (answers, choice):
+        async for _, update in answers.updates():
+            text, calls = choice.add(update)
+            if text or calls:
+                yield _head(service) | wrap(text, calls) | {"done": False}
+        yield _head(service) | wrap("", []) | _last(answers)
+
+
+@contextmanager
+def _asking(
+    service: Service, asked: Request, request: web.Request, calling: Calling | None
+) -> Iterator[tuple[Answers, Choice]]:
+    tokenizer = service.model.tokenizer
+    shown = markers(calling.family, tokenizer) if calling else {}
+    with asking(service, [asked], request[TOLD], shown) as answers:
+        yield answers, Choice(tokenizer, 0, calling, logprobs=False)
+
+
+def _message(text: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if calls:
+        functions = [call["function"] for call in calls]
+        message["tool_calls"] = [{"function": f | {"arguments": json.loads(f["arguments"])}} for f in functions]
+    return {"message": message}
+
+
+def _generate(model: Model, values: dict[str, Any], _: Tools | None) -> list[int]:
     prompt = needed(values, "prompt")
     if values["suffix"] is not None:
         return fill_in(model, prompt, values["suffix"])
@@ -128,8 +156,8 @@ def _generate(model: Model, values: dict[str, Any]) -> list[int]:
     return encode(model, render(model, [*system, {"role": "user", "content": prompt}]))
 
 
-def _chat(model: Model, values: dict[str, Any]) -> list[int]:
-    return encode(model, render(model, needed(values, "messages")))
+def _chat(model: Model, values: dict[str, Any], tools: Tools | None) -> list[int]:
+    return encode(model, render(model, needed(values, "messages"), tools=tools))
 
 
 def _head(service: Service) -> dict[str, Any]:

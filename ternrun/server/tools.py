@@ -9,6 +9,7 @@ from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.server.fields import Table, anything, flag, read_json, text, token_ids
+from ternrun.server.functions import read_tools
 from ternrun.server.llama import settings
 from ternrun.server.metrics import CONTENT_TYPE
 from ternrun.server.problems import ApiError
@@ -30,9 +31,11 @@ APPLY = Table(
         "messages": (anything, None),
         "add_generation_prompt": (flag, True),
         "chat_template_kwargs": (anything, None),
+        "tools": (anything, None),
+        "tool_choice": (anything, "auto"),
+        "parallel_tool_calls": (flag, True),
     },
     ignored=frozenset(("model", "user")),
-    refused={"tools": ([],)},
 )
 
 
@@ -90,9 +93,8 @@ async def apply_template(request: web.Request, service: Service) -> web.Response
     """The prompt that a conversation becomes."""
     values = await _values(request, service, APPLY)
     messages, begin = needed(values, "messages"), values["add_generation_prompt"]
-    prompt = await asyncio.to_thread(
-        render, service.model, messages, begin=begin, variables=values["chat_template_kwargs"]
-    )
+    tools, variables = read_tools(values), values["chat_template_kwargs"]
+    prompt = await asyncio.to_thread(render, service.model, messages, begin=begin, variables=variables, tools=tools)
     return web.json_response({"prompt": prompt})
 
 

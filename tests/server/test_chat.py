@@ -73,7 +73,7 @@ def test_the_template_gets_its_variables(server: Server) -> None:
         ([{"role": ["user"], "content": ""}], "messages[0].role: must be one of"),
         ([{"role": "user", "content": 3}], "messages[0].content: must be a string"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "parts of type text only"),
-        ([{"role": "assistant", "tool_calls": [{}]}], "messages[0].tool_calls: this server does not support it"),
+        ([{"role": "assistant", "tool_calls": [{}]}], "messages[0].tool_calls[0]: must have a function"),
         ([{"role": "user", "content": "", "name": 3}], "messages[0].name: must be a string"),
         (None, "messages: it is missing"),
     ],
