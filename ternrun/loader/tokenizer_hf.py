@@ -28,7 +28,7 @@ def build(folder: Path) -> dict[str, Any]:
     description = read_json(path)
     plain, byte_level = is_plain(description), _byte_level(description, path)
     text = json.dumps(without_model(description)) if plain else path.read_text(encoding="utf-8")
-    library = _load(text, path)
+    library = load_library(text, path)
     ids, added = plain_vocabulary(description) if plain else _vocabulary(library)
     tokens = _tokens(ids, path)
     types = np.full(len(tokens), NORMAL, np.int8)
@@ -52,7 +52,7 @@ def build(folder: Path) -> dict[str, Any]:
         "hidden_ids": hidden,
         "encode_text": around_special(tokens, special, hidden, plain_encoder(description, library), "")
         if plain
-        else _encoder(library, lambda: _load(text, path)),
+        else _encoder(library, lambda: load_library(text, path)),
         "bytes_of": token_bytes(tokens, types, byte_level=byte_level),
     }
 
@@ -63,7 +63,8 @@ def _vocabulary(library: Library) -> tuple[dict[str, int], dict[int, bool]]:
     return library.get_vocab(with_added_tokens=True), {i: token.special for i, token in added.items()}
 
 
-def _load(text: str, path: Path) -> Library:
+def load_library(text: str, path: Path) -> Library:
+    """The tokenizers package's tokenizer, without cutting and padding. Raises LoadError."""
     from tokenizers import Tokenizer as Library
 
     try:
