@@ -37,6 +37,7 @@ LISTEN = {
     "api_keys": Flag(("--api-key",), str, "KEY", "answer only those who know it; repeatable", APPEND),
     "cors": Flag(("--cors",), str, "ORIGIN", "web pages of this origin may ask; repeatable, *: all", APPEND),
     "allow_hosts": Flag(("--allow-host",), str, "NAME", "a name this machine goes by; repeatable", APPEND),
+    "pooling": Flag(("--pooling",), str, "NAME", "of embeddings: mean, cls, last or none; else what the file says"),
     "alias": Flag(("--alias",), str, "NAME", "the model's name in answers"),
     "ignore_unknown_fields": Flag(("--ignore-unknown-fields",), bool, "", "do not refuse them", SWITCH),
 }

@@ -18,6 +18,7 @@ Activation = Literal["silu", "gelu", "relu2"]
 RopeStyle = Literal["neox", "norm"]  # halves rotated together / adjacent pairs rotated together
 KvType = Literal["f16", "f32"]
 Device = Literal["auto", "cpu", "cuda"]
+Pooling = Literal["none", "mean", "cls", "last"]  # hidden states of a text: all, their mean, the first, the last
 
 
 class _Record:
@@ -110,7 +111,7 @@ class ModelConfig(_Record):
     sliding_layers: tuple[bool, ...] = ()  # one per layer; empty: none slides
     logit_softcap: float = 0.0
     mhc_streams: int = 1  # residual streams (mHC-lite, arXiv 2601.05732)
-    pooling: Literal["none", "mean", "cls", "last"] = "none"
+    pooling: Pooling = "none"
 
     def __post_init__(self) -> None:
         for name, high in (

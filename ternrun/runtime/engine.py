@@ -17,6 +17,7 @@ from ternrun.errors import TernrunError
 from ternrun.runtime.backend import Model
 from ternrun.runtime.kvcache import KVCache
 from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
+from ternrun.runtime.pooling import add_states, embedding_of
 from ternrun.runtime.request import Draft, FinishReason, Request, Sequence, StepOutput
 from ternrun.runtime.sampler import bias_of, sample
 from ternrun.runtime.scheduler import Chunk, Scheduler, batch
@@ -62,7 +63,7 @@ class Engine:
             request=request,
             table=self._cache.table(),
             seed=int.from_bytes(os.urandom(8), "little") if params.seed is None else params.seed,
-            limit=min(len(request.ids) + params.max_tokens, self.context),
+            limit=min(len(request.ids) + (0 if request.pooling else params.max_tokens), self.context),
             stops=frozenset(params.stop_ids) | (frozenset() if params.ignore_eos else self._eos_ids),
             bias=bias_of(params, self._eos_ids),
             ids=list(request.ids),
@@ -96,14 +97,20 @@ class Engine:
         chunks = self._scheduler.schedule()
         if not chunks:
             return []
-        rows = iter(self.model.forward(batch(chunks)))
-        return [output for chunk in chunks if (output := self._advance(chunk, rows))]
+        outputs = []
+        for run, pools in ((self.model.forward, False), (self.model.embed, True)):
+            some = [chunk for chunk in chunks if bool(chunk.sequence.request.pooling) == pools]
+            rows = iter(run(batch(some)) if some else ())
+            outputs += [output for chunk in some if (output := self._advance(chunk, rows))]
+        return outputs
 
     def _advance(self, chunk: Chunk, rows: Rows) -> StepOutput | None:
         """Use up the chunk's rows; note what is computed; end the sequence if it is done."""
         sequence = chunk.sequence
         mine = list(itertools.islice(rows, len(chunk.scored) + len(chunk.sampled)))
         try:
+            if sequence.request.pooling:
+                return self._pool(chunk, mine)
             scores = self._score(chunk, mine[: len(chunk.scored)])
             tokens, logprobs, reason, end = self._sample(chunk, mine[len(chunk.scored) :])
         except TernrunError as error:  # logits that are not numbers: this request ends, the others go on
@@ -115,6 +122,18 @@ class Engine:
         if not (scores or tokens or reason):
             return None
         return StepOutput(sequence.id, tokens, logprobs, scores, reason, sequence.cached, end=end)
+
+    def _pool(self, chunk: Chunk, rows: list[NDArray[np.float32]]) -> StepOutput | None:
+        """Add hidden states (dim,) to what is pooled; the result when all are there. Raises LoadError."""
+        sequence = chunk.sequence
+        add_states(sequence, rows, first=chunk.start == 0)
+        sequence.computed = chunk.start + len(chunk.tokens)
+        self._cache.publish(sequence.table, sequence.ids, sequence.computed)
+        if sequence.computed < len(sequence.ids):
+            return None
+        self.abort(sequence.id)
+        found = embedding_of(sequence)
+        return StepOutput(sequence.id, finish_reason="length", cached_tokens=sequence.cached, embedding=found)
 
     def _score(self, chunk: Chunk, rows: list[NDArray[np.float32]]) -> tuple[TokenLogprobs, ...]:
         """Log-probabilities of the prompt tokens that follow the scored ones."""

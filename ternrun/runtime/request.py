@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ternrun.errors import ContextError, UsageError
-from ternrun.runtime.config import SamplingParams
+from ternrun.runtime.config import Pooling, SamplingParams
 from ternrun.runtime.constraint import Constraint
 from ternrun.runtime.kvcache import Table
 from ternrun.runtime.logprobs import TokenLogprobs
@@ -24,20 +27,25 @@ class Request:
 
     With `prompt_logprobs` = k, every prompt token but the first is reported with its log-probability and the k
     likeliest; with `params.max_tokens` = 0 nothing is generated, so the two together score a given text.
-    `constraint` makes what says which tokens may be generated.
+    `constraint` makes what says which tokens may be generated. With `pooling`, nothing is generated: the final-norm
+    hidden states are the result. Requests of one `group` (any object) come from one client, who should not crowd out
+    others by their number.
     """
 
     ids: Items[int]
     params: SamplingParams = field(default_factory=SamplingParams)
     prompt_logprobs: int | None = None
     constraint: Callable[[], Constraint] | None = None
+    pooling: Pooling | None = None
+    group: object = None
 
     def check(self, vocab_size: int, context: int) -> None:
         """Raises UsageError or ContextError for what a model of this vocabulary and context cannot do."""
         n, params = len(self.ids), self.params
         if n == 0:
             raise UsageError("the prompt is empty: there is no token to start from")
-        if n + min(params.max_tokens, 1) > context:
+        generated = 0 if self.pooling else params.max_tokens
+        if n + min(generated, 1) > context:
             raise ContextError(f"the prompt has {n} tokens, but the context holds {context}, the answer's included")
         if not 0 <= (self.prompt_logprobs or 0) <= 1000:
             raise UsageError(f"prompt_logprobs must be from 0 to 1000, not {self.prompt_logprobs}")
@@ -69,6 +77,7 @@ class StepOutput:
     cached_tokens: int = 0  # prompt tokens whose keys and values were in the cache already
     error: Exception | None = None
     end: TokenLogprobs | None = None  # of the end token that stopped it, where params.logprobs is set
+    embedding: NDArray[np.float32] | None = None  # (dim,); with pooling none (tokens, dim)
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +97,8 @@ class Sequence:
     computed: int = 0  # leading tokens whose keys and values are in the cache
     scored: int = 0  # leading prompt tokens after which the next one's log-probability was reported
     cached: int = 0  # tokens the cache had at first admission
+    preempted: bool = False  # it ran before, and gave its place back
+    hidden: list[NDArray[Any]] = field(default_factory=list)  # what is pooled: states (dim,), or their sum so far
 
     @property
     def pending(self) -> int:
@@ -97,6 +108,8 @@ class Sequence:
     @property
     def reusable(self) -> int:
         """Leading tokens that may come from the cache: those after which no result is wanted any more."""
+        if self.request.pooling not in (None, "last"):
+            return 0
         return len(self.ids) - 1 if self.request.prompt_logprobs is None else self.scored
 
     def accept(self, token: int) -> FinishReason | None:

@@ -1,7 +1,9 @@
 """Which tokens of which sequences the next step runs.
 
-Sequences are admitted first come, first served. A step carries one token of every sequence that generates, plus up to
-`prefill_chunk` prompt tokens, oldest prompt first: a long prompt delays the others by one chunk a step, no more.
+Sequences are admitted first come, first served, but those of a group (one client's list of prompts) never hold all
+places, and of those that wait, the one whose group runs least comes first. A step carries one token of every sequence
+that generates, plus up to `prefill_chunk` prompt tokens, oldest prompt first: a long prompt delays the others by one
+chunk a step, no more.
 
 Blocks are taken when they are needed: a prompt's at admission, then one at a time. Where none is left, the youngest
 sequence gives all of its back and waits at the head of the queue, to be computed again (which costs time and changes
@@ -13,7 +15,7 @@ oldest sequence is the last to be preempted, so it always ends.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from itertools import accumulate, chain
 
@@ -21,6 +23,7 @@ import numpy as np
 
 from ternrun.runtime.backend import Batch
 from ternrun.runtime.kvcache import KVCache
+from ternrun.runtime.pooling import pooled
 from ternrun.runtime.request import Sequence
 from ternrun.runtime.sampler import logits_needed
 
@@ -32,7 +35,8 @@ IDLE_WAIT = 0.01  # where there is nothing else to do
 class Chunk:
     """Tokens of one sequence in one step, at positions start, start + 1, ...; the last `drafted` of them are guesses.
 
-    Results are wanted after the tokens at `scored` (prompt log-probabilities) and `sampled` (ranges within the chunk).
+    Results are wanted after the tokens at `scored` (prompt log-probabilities, or hidden states to be pooled) and
+    `sampled` (ranges within the chunk).
     """
 
     sequence: Sequence
@@ -69,7 +73,7 @@ class Scheduler:
             if self._hold(sequence) and (budget or sequence.pending == 1):
                 chunks.append(self._chunk(sequence, budget))
                 budget -= chunks[-1].cost
-        while budget and self.waiting and len(self.running) < self._max_batch and self._admit(self.waiting[0]):
+        while budget and len(self.running) < self._max_batch and (head := self._next()) and self._admit(head):
             chunks.append(self._chunk(self.running[-1], budget))
             budget -= chunks[-1].cost
         if not chunks and unready and unready[0].constraint:
@@ -102,8 +106,18 @@ class Scheduler:
             sequence.cached = covered
         if sequence.constraint:
             sequence.constraint.ready()  # it begins now, beside the prompt
-        self.running.append(self.waiting.popleft())
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
         return True
+
+    def _next(self) -> Sequence | None:
+        """Who is admitted next: whoever gave its place back, then the first of those whose group runs least."""
+        if not self.waiting or self.waiting[0].preempted:
+            return self.waiting[0] if self.waiting else None
+        held = Counter(id(s.request.group) for s in self.running if s.request.group is not None)
+        most = max(1, self._max_batch * 3 // 4)  # of a group
+        fewest = min(((held[id(s.request.group)], i) for i, s in enumerate(self.waiting)), default=(most, 0))
+        return self.waiting[fewest[1]] if fewest[0] < most else None
 
     def _hold(self, sequence: Sequence) -> bool:
         """Make room for the next token, at the expense of younger sequences; False where it is itself preempted."""
@@ -112,6 +126,7 @@ class Scheduler:
                 return True
             youngest = self.running.pop()
             self._cache.release(youngest.table)
+            youngest.preempted = True
             self.waiting.appendleft(youngest)
         return False
 
@@ -121,7 +136,11 @@ class Scheduler:
         guess = self._guess(sequence, budget) if sequence.pending == 1 else []
         last = known - 1  # the first position whose result is sampled
         score_from, score_to = start, start
-        if sequence.request.prompt_logprobs is not None:
+        if sequence.request.pooling:
+            wanted = pooled(sequence.request)
+            score_from = max(start, wanted.start)
+            score_to = max(score_from, min(end, wanted.stop))
+        elif sequence.request.prompt_logprobs is not None:
             score_from = max(start, sequence.scored)
             score_to = max(score_from, min(end, len(sequence.request.ids) - 1))
         sample_to = end + len(guess) if end == known and known < sequence.limit else last

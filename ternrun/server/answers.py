@@ -6,12 +6,16 @@ The engine never waits for a client: outputs that nobody has taken yet are merge
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.request import FinishReason, Request, StepOutput
@@ -57,6 +61,7 @@ class Answer:
         self.cached = 0
         self.stopping_word = ""
         self.reason: FinishReason | None = None
+        self.embedding: NDArray[np.float32] | None = None
         self.end: Token | None = None  # the end token, where log-probabilities were asked for
         self.first = self.last = 0.0  # when its first and its last token came
         self._decoder = model.tokenizer.stream(request.ids)
@@ -81,6 +86,7 @@ class Answer:
             raise ApiError(ENDING, status=503, code=503)
         update.prompt += output.prompt_logprobs
         self.cached = max(self.cached, output.cached_tokens)
+        self.embedding = output.embedding
         for index, token in enumerate(output.tokens):
             self.generated += 1
             offset = self._certain + len(self._raw)
@@ -223,6 +229,9 @@ def asking(
     """
     for request in requests:  # before anything runs, so that a list of prompts is refused as a whole
         service.model.driver.engine.check(request)
+    if len(requests) > 1:
+        group = object()
+        requests = [dataclasses.replace(request, group=group) for request in requests]
     with service.admit(len(requests)):
         answers = Answers(service, requests, shown)
         service.answers.add(answers)

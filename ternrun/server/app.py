@@ -5,18 +5,21 @@ from __future__ import annotations
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from ternrun.server import access, chat, completions, llama, ollama, page, problems, tools
+from ternrun.server import access, chat, completions, embeddings, llama, ollama, page, problems, tools
 from ternrun.server.service import SERVICE, Route, Service, serving
 
 ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/", page.page),
     ("POST", "/v1/completions", completions.completions),
     ("POST", "/v1/chat/completions", chat.chat_completions),
+    ("POST", "/v1/embeddings", embeddings.openai),
     ("GET", "/v1/models", tools.models),
     ("GET", "/v1/models/{name:.+}", tools.one_model),
     ("GET", "/health", tools.health),
     ("GET", "/v1/health", tools.health),
     ("POST", "/completion", llama.completion),
+    ("POST", "/embedding", embeddings.llama),
+    ("POST", "/embeddings", embeddings.llama),
     ("POST", "/tokenize", tools.tokenize),
     ("POST", "/detokenize", tools.detokenize),
     ("POST", "/apply-template", tools.apply_template),
@@ -25,6 +28,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/metrics", tools.metrics),
     ("POST", "/api/generate", ollama.generate),
     ("POST", "/api/chat", ollama.chat),
+    ("POST", "/api/embed", embeddings.ollama),
     ("GET", "/api/tags", ollama.tags),
     ("GET", "/api/version", ollama.version),
 )

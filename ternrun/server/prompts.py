@@ -18,7 +18,7 @@ Prompt = str | list[int]
 _PLAUSIBLE = 16  # characters a token; more than that in all of a text deserves a look
 
 
-def openai_prompts(value: Any, most: int) -> list[Prompt]:
+def openai_prompts(value: Any, most: int, name: str = "prompt") -> list[Prompt]:
     """A string, a list of token ids, or a list of either. Raises ApiError."""
     if isinstance(value, str):
         return [value]
@@ -28,8 +28,8 @@ def openai_prompts(value: Any, most: int) -> list[Prompt]:
         if len(value) <= most and all(isinstance(p, str) or (isinstance(p, list) and p and _is_ids(p)) for p in value):
             return value
     raise ApiError(
-        f"prompt: must be a string, a list of token ids, or a list of at most {most} of these, not empty",
-        param="prompt",
+        f"{name}: must be a string, a list of token ids, or a list of at most {most} of these, not empty",
+        param=name,
     )
 
 

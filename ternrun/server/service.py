@@ -81,11 +81,12 @@ class Service:
 
     @contextmanager
     def admit(self, count: int) -> Iterator[None]:
-        """A place for `count` sequences. Raises ApiError where the queue is full.
+        """A place for `count` sequences of a request. Raises ApiError where the queue is full.
 
-        A request larger than the queue is let in when it is alone: else nobody could ever send it.
+        More than can run together take no more places: the scheduler sees to it that they crowd nobody out.
         """
-        places = self.model.driver.engine.model.engine.max_batch + self.config.queue
+        batch = self.model.driver.engine.model.engine.max_batch
+        places, count = batch + self.config.queue, min(count, batch)
         if self.sequences and self.sequences + count > places:
             self.metrics.refused.inc()
             raise ApiError(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from ternrun.errors import ConfigError, UsageError
+from ternrun.runtime.config import Pooling
 
 MAX_KEY_FILE = 1 << 20  # bytes
 
@@ -34,6 +36,7 @@ class ServerConfig:
     drain: float = 30.0  # seconds that requests may go on after SIGTERM
     max_body: int = 8 << 20  # bytes
     max_prompts: int = 128  # prompts of a request times its n
+    pooling: str = ""  # of embeddings: mean, cls, last or none; empty: what the model's file says
     ignore_unknown_fields: bool = False
 
     def __post_init__(self) -> None:
@@ -41,6 +44,8 @@ class ServerConfig:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{name} must be from {low} to {high:g}, not {value}")
+        if self.pooling not in ("", *get_args(Pooling)):
+            raise ConfigError(f"pooling must be one of {', '.join(get_args(Pooling))}, not {self.pooling!r}")
         if any(len(key) < 8 or not key.isascii() or not key.isprintable() or " " in key for key in self.api_keys):
             raise ConfigError("an API key must have at least 8 printable ASCII characters and no space")
         if self.private_key and not self.certificate:

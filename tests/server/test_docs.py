@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ternrun.server import ollama
+from ternrun.server import embeddings, ollama
 from ternrun.server.app import ROUTES
 from ternrun.server.fields import Table
 from ternrun.server.llama import COMPLETION as LLAMA
@@ -51,6 +51,9 @@ def test_every_route_is_there() -> None:
         ("/v1/completions", COMPLETION),
         ("/v1/chat/completions", CHAT),
         ("/completion", LLAMA),
+        ("/v1/embeddings", embeddings.OPENAI),
+        ("/v1/embeddings", embeddings.LLAMA),
+        ("/v1/embeddings", embeddings.OLLAMA),
         ("/api/generate", ollama.GENERATE),
         ("/api/generate", ollama.CHAT),
         ("/api/generate", ollama.OPTIONS),
@@ -58,7 +61,9 @@ def test_every_route_is_there() -> None:
 )
 def test_every_field_is_there(title: str, table: Table) -> None:
     sections = dict(re.findall(r"^### (/\S+)[^\n]*\n(.*?)(?=^##)", PAGE, re.S | re.M))
-    text = sections[title] + (sections["/v1/completions"] if table is CHAT else "")
+    text = sections[title] + (
+        sections["/v1/completions"] if table in (CHAT, embeddings.OPENAI, embeddings.LLAMA) else ""
+    )
     families = re.findall(r"`(\w+)\*`", text)
     for name in [*table.read, *table.ignored, *table.refused]:
         assert f"`{name}`" in text or any(name.startswith(family) for family in families), name
