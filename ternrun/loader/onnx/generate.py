@@ -1,0 +1,207 @@
+"""A decoder graph of any make behind the engine's Model protocol: run operator by operator, with its own past/present.
+
+For graphs that recognition does not know: right, but slow. Each sequence runs on its own. Keys and values are kept
+twice: in the engine's blocks, which sequences may share, and as the graph gave them, so that a sequence that goes on
+needs no copy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.errors import LoadError, UsageError
+from ternrun.loader.onnx.graph import OnnxModel, Value
+from ternrun.loader.onnx.session import Session
+from ternrun.loader.onnx.tensors import CODES, DTYPES
+from ternrun.runtime.backend import Batch
+from ternrun.runtime.config import EngineConfig, ModelConfig, RopeConfig
+
+BLOCK = 16  # tokens of a cache block
+DEFAULT_CONTEXT = 2048  # where nothing states how far the model reaches
+MAX_CONTEXT = 8192  # unless the user asks for more
+Array = np.ndarray[Any, Any]
+_NUMBERED = re.compile(r"(?:past|present)\D*(\d+)(.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One past input and the present output that continues it, (B, heads, tokens, width)."""
+
+    past: str
+    present: str
+    heads: int
+    width: int
+    dtype: np.dtype[Any]
+
+
+@dataclass(slots=True)
+class Recent:
+    """What the graph gave last for the sequence in these blocks: caches of `tokens` tokens."""
+
+    blocks: tuple[int, ...]
+    tokens: int
+    caches: list[Array]
+
+
+class GraphModel:
+    """See `runtime.backend.Model`."""
+
+    def __init__(self, model: OnnxModel, engine: EngineConfig, *, context: int = 0, width: int = 0) -> None:
+        """`context`: tokens it was made for; `width`: elements of a head, where the graph does not state them.
+
+        Raises LoadError for a graph that is not a decoder of token ids with a cache.
+        """
+        self._session = Session(model)
+        self._inputs = {v.name: v for v in self._session.inputs}
+        self._pairs = cache_pairs(self._session, width)
+        others = set(self._inputs) - {p.past for p in self._pairs} - set(KNOWN)
+        if "input_ids" not in self._inputs or others:
+            raise LoadError(f"the graph takes {', '.join(sorted(others)) or 'no input_ids'}: it is no known decoder")
+        if "logits" not in {v.name for v in self._session.outputs}:
+            raise LoadError("the graph gives no logits: it is not a decoder")
+        vocab_size, self._one_by_one = self._try()
+        first = self._pairs[0]
+        self.config = ModelConfig(
+            architecture="onnx", vocab_size=vocab_size, context_length=context or DEFAULT_CONTEXT,
+            dim=first.heads * first.width, n_layers=-(-len(self._pairs) // 2), n_heads=first.heads,
+            n_kv_heads=first.heads, head_dim=first.width, ffn_dim=1, norm_eps=0.0, rope=RopeConfig(dim=0),
+        )  # fmt: skip
+        self.engine, self.block_size = engine, BLOCK
+        reach = min(engine.context or MAX_CONTEXT, self.config.context_length)
+        self.n_blocks = -(-max(engine.kv_tokens, reach) // BLOCK)
+        self.description = "onnx/numpy: run operator by operator, since its structure is not one that ternrun knows"
+        self._pools = [np.zeros((self.n_blocks, BLOCK, p.heads, p.width), p.dtype) for p in self._pairs]
+        self._recent: list[Recent] = []
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        """Logits (n, vocab_size) of the wanted tokens."""
+        out = np.empty((len(batch.outputs), self.config.vocab_size), np.float32)
+        for slot in dict.fromkeys(batch.slots.tolist()):
+            at = np.flatnonzero(batch.slots == slot)
+            logits = self._continue(batch.tokens[at], int(batch.positions[at[0]]), batch.block_tables[slot])
+            wanted = np.flatnonzero(np.isin(batch.outputs, at))
+            out[wanted] = logits[np.searchsorted(at, batch.outputs[wanted])]
+        return out
+
+    def embed(self, batch: Batch) -> NDArray[np.float32]:
+        """Such a graph shows no hidden states."""
+        raise UsageError("this ONNX decoder gives logits only, no embeddings")
+
+    def close(self) -> None:
+        """Let go of the graph and its cache."""
+        self._recent.clear()
+        self._pools.clear()
+
+    def _try(self) -> tuple[int, bool]:
+        """Size of the vocabulary, and whether tokens must come one by one.
+
+        Some graphs take several only at the very beginning: what comes in one run must be what comes in two.
+        """
+        one, two = np.zeros(1, np.int64), np.zeros(2, np.int64)
+        logits, caches = self._run(one, 0, self._empty())
+        second, after = self._run(one, 1, caches)
+        third, _ = self._run(one, 2, after)
+        try:
+            both, _ = self._run(two, 1, caches)
+        except (LoadError, UsageError):
+            return logits.shape[1], True
+        expected = np.concatenate((second, third))
+        return logits.shape[1], not np.allclose(both, expected, rtol=0.02, atol=0.02 * np.abs(expected).max())
+
+    def _continue(self, tokens: Array, start: int, table: Array) -> Array:
+        """Logits (T, vocab_size) of a sequence's tokens from position `start` on."""
+        blocks = tuple(table[: -(-(start + len(tokens)) // BLOCK)].tolist())
+        caches = self._past(blocks, start)
+        rows = []
+        for some in np.split(tokens, len(tokens)) if self._one_by_one else [tokens]:
+            logits, caches = self._run(some.astype(np.int64), start, caches)
+            for pool, cache in zip(self._pools, caches, strict=True):
+                place = np.arange(start, start + len(some))
+                rows_of = cache[0, :, start:].swapaxes(0, 1)
+                pool[np.array(blocks)[place // BLOCK], place % BLOCK] = rows_of
+            start += len(some)
+            rows.append(logits)
+        written = set(blocks[(start - len(tokens)) // BLOCK :])
+        kept = [r for r in self._recent if written.isdisjoint(r.blocks)]
+        self._recent = [*kept[-self.engine.max_batch + 1 :], Recent(blocks, start, caches)]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def _past(self, blocks: tuple[int, ...], start: int) -> list[Array]:
+        """The caches of the first `start` tokens: as the graph gave them, else gathered from the blocks."""
+        if not start:
+            return self._empty()
+        known = blocks[: -(-start // BLOCK)]
+        for recent in self._recent:
+            if recent.tokens >= start and recent.blocks[: len(known)] == known:
+                return [c[:, :, :start] for c in recent.caches]
+        rows = [pool[list(known)].reshape(-1, *pool.shape[2:])[:start] for pool in self._pools]
+        return [np.ascontiguousarray(r.swapaxes(0, 1))[None] for r in rows]
+
+    def _empty(self) -> list[Array]:
+        return [np.zeros((1, p.heads, 0, p.width), p.dtype) for p in self._pairs]
+
+    def _run(self, tokens: Array, start: int, caches: Sequence[Array]) -> tuple[Array, list[Array]]:
+        """Logits (T, vocab_size) and caches of start + T tokens."""
+        n, reach = len(tokens), start + len(tokens)
+        places = np.arange(start, reach)
+        feeds: dict[str, Array] = dict(
+            zip(KNOWN, (tokens[None], np.ones((1, reach)), places[None], np.ones(1, bool), places), strict=True)
+        )
+        fed = {name: feeds[name].astype(_dtype(v)) for name, v in self._inputs.items() if name in feeds}
+        fed |= {p.past: c for p, c in zip(self._pairs, caches, strict=True)}
+        out = self._session.run(fed)
+        logits = np.asarray(out["logits"], np.float32)
+        presents = [out[p.present] for p in self._pairs]
+        if logits.ndim != 3 or logits.shape[:2] != (1, n):
+            raise LoadError(f"the graph gave logits of shape {list(logits.shape)} for {n} tokens")
+        for p, present in zip(self._pairs, presents, strict=True):
+            if present.shape != (1, p.heads, reach, p.width):
+                raise LoadError(f"the graph gave {p.present!r} of shape {list(present.shape)} after {reach} tokens")
+        return logits[0], presents
+
+
+KNOWN = ("input_ids", "attention_mask", "position_ids", "use_cache_branch", "cache_position")
+
+
+def cache_pairs(session: Session, width: int) -> list[Pair]:
+    """The graph's caches, in its own order. Raises LoadError where past and present do not belong together."""
+    presents = {_key(v.name): v.name for v in session.outputs if "present" in v.name}
+    pairs = []
+    for value in session.inputs:
+        key = _key(value.name)
+        if not value.name.startswith("past") or key is None:
+            continue
+        if key not in presents:
+            raise LoadError(f"the graph takes {value.name[:60]!r}, but gives nothing that continues it")
+        shape = value.shape or ()
+        heads, stated = (shape[1], shape[3]) if len(shape) == 4 else (None, None)
+        size = stated if isinstance(stated, int) else width
+        if not isinstance(heads, int) or heads < 1 or not size or isinstance(shape[2], int):
+            raise LoadError(f"the cache {value.name[:60]!r} has the shape {str(shape)[:80]}, which is not supported")
+        pairs.append(Pair(value.name, presents[key], heads, size, _dtype(value)))
+    if not pairs:
+        raise LoadError("the graph has no past and present: a decoder without a cache is not supported")
+    return pairs
+
+
+def _key(name: str) -> tuple[int, str] | None:
+    """(layer, key or value) of the names in use: past_key_values.0.key and present.0.key, past_0 and present_0."""
+    match = _NUMBERED.fullmatch(name)
+    return None if match is None else (int(match[1]), match[2].removeprefix(".decoder"))
+
+
+def _dtype(value: Value) -> np.dtype[Any]:
+    """numpy's type of an input; bfloat16 is not numpy's own."""
+    kind = DTYPES[CODES[value.dtype]].numpy if value.dtype else "<i8"
+    if kind is None:
+        from onnx import helper
+
+        kind = helper.tensor_dtype_to_np_dtype(CODES[value.dtype])
+    found: np.dtype[Any] = np.dtype(kind)
+    return found
