@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Middleware
 
 from ternrun.server.problems import ApiError, Handler
@@ -92,7 +93,7 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
         return response
     finally:
         line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "time": _now(),
             "remote": request.remote or "",
             "method": request.method,
             "path": request.path[:200],
@@ -100,6 +101,26 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
             "seconds": round(time.perf_counter() - start, 4),
         }
         log.info(json.dumps(line | request[TOLD]))
+
+
+class Unreadable(logging.Filter):
+    """What is not HTTP is its sender's fault: a line in the log, and, unlike aiohttp's traceback, nothing of it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drops what `access_log` tells of already."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, web.RequestPayloadError):
+            return False
+        if isinstance(error, HttpProcessingError):
+            remote = record.args[0] if isinstance(record.args, tuple) and record.args else ""
+            record.msg = json.dumps({"time": _now(), "remote": str(remote), "status": 400})
+            record.args, record.exc_info = (), None
+            record.levelno, record.levelname = logging.INFO, "INFO"
+        return True
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _is_local(host: str) -> bool:

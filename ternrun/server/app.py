@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from ternrun.server import access, chat, completions, embeddings, llama, ollama, page, problems, tools
+from ternrun.server import access, chat, completions, embeddings, llama, ollama, openapi, page, problems, tools
 from ternrun.server.service import SERVICE, Route, Service, serving
 
 ROUTES: tuple[tuple[str, str, Route], ...] = (
@@ -26,6 +26,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/props", tools.props),
     ("GET", "/slots", tools.slots),
     ("GET", "/metrics", tools.metrics),
+    ("GET", "/openapi.json", openapi.openapi),
     ("POST", "/api/generate", ollama.generate),
     ("POST", "/api/chat", ollama.chat),
     ("POST", "/api/embed", embeddings.ollama),

@@ -39,7 +39,7 @@ class Calling:
 
 
 async def chat_completions(request: web.Request, service: Service) -> web.StreamResponse:
-    """The route."""
+    """Answer a conversation."""
     model = service.model
     body = await read_json(request, service.config.stall)
     values = CHAT.parse(body, ignore_unknown=service.config.ignore_unknown_fields)

@@ -43,7 +43,7 @@ class Asked:
 
 
 async def completions(request: web.Request, service: Service) -> web.StreamResponse:
-    """The route."""
+    """Continue a text."""
     model = service.model
     body = await read_json(request, service.config.stall)
     values = COMPLETION.parse(body, ignore_unknown=service.config.ignore_unknown_fields)

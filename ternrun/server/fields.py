@@ -12,13 +12,33 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
 from ternrun.server.problems import ApiError
 
 Read = Callable[[Any], Any]  # raises ValueError that says what the field must be
+Schema = Mapping[str, Any]  # JSON Schema (2020-12), as OpenAPI 3.1 has it
+
+Reader = TypeVar("Reader", bound=Read)
+
+_SCHEMAS: dict[Read, Schema] = {}
+
+
+def told(schema: Schema) -> Callable[[Reader], Reader]:
+    """Say in JSON Schema what a reader takes; it may still refuse some of that, but takes nothing else."""
+
+    def note(read: Reader) -> Reader:
+        _SCHEMAS[read] = schema
+        return read
+
+    return note
+
+
+def schema_of(read: Read) -> Schema:
+    """What was told of a reader; anything, where nothing was."""
+    return _SCHEMAS.get(read, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +78,16 @@ class Table:
 
 async def read_json(request: web.Request, stall: float) -> Any:
     """The request's body as JSON. Raises ApiError; ContentLengthError and the like are aiohttp's."""
+    most = request.client_max_size
+    if (request.content_length or 0) > most:  # before anything of it is read
+        raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0)
     try:
         async with asyncio.timeout(stall):
             data = await request.read()
     except TimeoutError:
         raise ApiError("the request's body did not arrive in time", status=408) from None
+    except web.RequestPayloadError:  # cut short, or not compressed as it says
+        raise ApiError("the request's body cannot be read") from None
     try:
         return await asyncio.to_thread(json.loads, data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -77,6 +102,7 @@ def _no_constant(name: str) -> None:
 def number(low: float, high: float) -> Read:
     """A number from low to high."""
 
+    @told({"type": "number", "minimum": low, "maximum": high})
     def read(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             raise ValueError(f"must be a number from {low:g} to {high:g}")
@@ -88,6 +114,7 @@ def number(low: float, high: float) -> Read:
 def whole(low: int, high: int) -> Read:
     """A whole number from low to high; 3.0 counts as one."""
 
+    @told({"type": "integer", "minimum": low, "maximum": high})
     def read(value: Any) -> int:
         exact = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if isinstance(value, bool) or not exact or not low <= value <= high:
@@ -97,6 +124,7 @@ def whole(low: int, high: int) -> Read:
     return read
 
 
+@told({"type": "boolean"})
 def flag(value: Any) -> bool:
     """True or false."""
     if not isinstance(value, bool):
@@ -104,6 +132,7 @@ def flag(value: Any) -> bool:
     return value
 
 
+@told({"type": "string"})
 def text(value: Any) -> str:
     """A string; its length is bounded by the body's."""
     if not isinstance(value, str):
@@ -116,6 +145,10 @@ def anything(value: Any) -> Any:
     return value
 
 
+_STOP: Schema = {"type": "string", "maxLength": 1024}
+
+
+@told({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 64}]})
 def stops(value: Any) -> tuple[str, ...]:
     """A string, or at most 64 of at most 1024 characters; empty ones are left out, as in llama.cpp."""
     listed = [value] if isinstance(value, str) else value
@@ -126,6 +159,7 @@ def stops(value: Any) -> tuple[str, ...]:
     return tuple(s for s in listed if s)
 
 
+@told({"type": "array", "items": {"type": "integer"}})
 def token_ids(value: Any) -> list[int]:
     """A list of whole numbers, which the engine holds against the vocabulary."""
     if not isinstance(value, list) or not all(type(i) is int for i in value):
@@ -133,6 +167,17 @@ def token_ids(value: Any) -> list[int]:
     return value
 
 
+_BIAS: Schema = {"type": "number", "minimum": -100, "maximum": 100}
+
+
+@told(
+    {
+        "anyOf": [
+            {"type": "object", "additionalProperties": {"anyOf": [_BIAS, {"const": False}]}, "maxProperties": 1024},
+            {"type": "array", "items": {"type": "array", "minItems": 2, "maxItems": 2}, "maxItems": 1024},
+        ]
+    }
+)
 def logit_bias(value: Any) -> tuple[tuple[int, float], ...]:
     """OpenAI's {"id": bias}, or llama.cpp's [[id, bias], ...] where `false` bans the token; at most 1024 of them."""
     items = list(value.items()) if isinstance(value, dict) else value
@@ -159,4 +204,14 @@ def _bias(item: Any) -> tuple[int, float]:
 
 def optional(read: Read, off: Any, means: Any = None) -> Read:
     """As `read`, but the value `off` means something else: by default the same as an absent field."""
-    return lambda value: means if type(value) is type(off) and value == off else read(value)
+
+    @told({"anyOf": [{"const": off}, schema_of(read)]})
+    def either(value: Any) -> Any:
+        return means if type(value) is type(off) and value == off else read(value)
+
+    return either
+
+
+def shaped(schema: Schema) -> Read:
+    """As `anything`, for what has a shape that can be told."""
+    return told(schema)(lambda value: value)

@@ -15,7 +15,7 @@ from ternrun.runtime.request import Request
 from ternrun.server import structure
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Answer, Answers, Token, asking
-from ternrun.server.fields import Table, anything, flag, logit_bias, number, optional, read_json, stops, whole
+from ternrun.server.fields import Table, flag, logit_bias, number, optional, read_json, shaped, stops, whole
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode
 from ternrun.server.schema import MAX_LOGPROBS, UNLIMITED, Fields, length, needed
@@ -46,7 +46,7 @@ SAMPLING: Fields = {  # llama.cpp's defaults
 COMPLETION = Table(
     read={
         **SAMPLING,
-        "prompt": (anything, None),
+        "prompt": (shaped({"type": ["string", "array"]}), None),
         "n_predict": (length, None),
         "max_tokens": (length, None),
         "n_probs": (whole(0, MAX_LOGPROBS), 0),
@@ -67,7 +67,7 @@ COMPLETION = Table(
 
 
 async def completion(request: web.Request, service: Service) -> web.StreamResponse:
-    """The route."""
+    """Continue a text, as llama.cpp does."""
     model = service.model
     body = await read_json(request, service.config.stall)
     values = COMPLETION.parse(body, ignore_unknown=service.config.ignore_unknown_fields)

@@ -20,11 +20,11 @@ from ternrun.server.access import TOLD
 from ternrun.server.answers import Answers, asking
 from ternrun.server.calls import markers
 from ternrun.server.chat import Calling, Choice, calling_of, constraint
-from ternrun.server.fields import Table, anything, flag, number, optional, read_json, stops, text, whole
+from ternrun.server.fields import Table, anything, flag, number, optional, read_json, shaped, stops, text, whole
 from ternrun.server.functions import Tools, read_tools
 from ternrun.server.llama import timings
 from ternrun.server.prompts import encode, fill_in, render
-from ternrun.server.schema import UNLIMITED, Fields, needed
+from ternrun.server.schema import MESSAGES, UNLIMITED, Fields, needed
 from ternrun.server.service import Service
 from ternrun.server.stream import Items, lines
 
@@ -51,7 +51,12 @@ OPTIONS = Table(
     ),
     refused={"mirostat": (0,), "mirostat_tau": (5, 5.0), "mirostat_eta": (0.1,), "tfs_z": (1, 1.0), "num_keep": (0,)},
 )
-_BOTH: Fields = {"model": (text, ""), "stream": (flag, True), "options": (anything, {}), **structure.OLLAMA}
+_BOTH: Fields = {
+    "model": (text, ""),
+    "stream": (flag, True),
+    "options": (shaped({"type": "object"}), {}),
+    **structure.OLLAMA,
+}
 _REFUSED: dict[str, tuple[Any, ...]] = {"think": (False,), "images": ([],), "logprobs": (False,)}
 
 GENERATE = Table(
@@ -66,7 +71,7 @@ GENERATE = Table(
     refused={**_REFUSED, "template": ("",), "context": ([],)},
 )
 CHAT = Table(
-    read={**_BOTH, "messages": (anything, None), "tools": (anything, None)},
+    read={**_BOTH, "messages": (shaped(MESSAGES), None), "tools": (anything, None)},
     ignored=frozenset(("keep_alive",)),
     refused=_REFUSED,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from ternrun.errors import UsageError
+from ternrun.server.access import Unreadable
 from ternrun.server.app import make_app
 from ternrun.server.service import Service
 from ternrun.server.settings import ServerConfig
@@ -57,7 +59,15 @@ async def _serve(config: ServerConfig, open_model: Callable[[], Model], tell: Ca
 async def listening(service: Service) -> AsyncIterator[tuple[Service, str]]:
     """The server and its address; leaving ends it gracefully: first the sockets close, then requests end."""
     config = service.config
-    runner = web.AppRunner(make_app(service), access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    runner = web.AppRunner(
+        make_app(service),
+        access_log=None,
+        logger=_http_log(),
+        handler_cancellation=True,
+        shutdown_timeout=1,
+        lingering_time=min(config.stall, 10),  # for the rest of a body that was refused
+        keepalive_timeout=config.stall,  # also of a connection that never sends a request
+    )
     await runner.setup()
     try:
         site = _site(runner, config)
@@ -73,6 +83,13 @@ async def listening(service: Service) -> AsyncIterator[tuple[Service, str]]:
         await runner.cleanup()
         if config.unix_socket:
             Path(config.unix_socket).unlink(missing_ok=True)
+
+
+def _http_log() -> logging.Logger:
+    log = logging.getLogger("ternrun.http")
+    if not log.filters:
+        log.addFilter(Unreadable())
+    return log
 
 
 def _site(runner: web.AppRunner, config: ServerConfig) -> web.BaseSite:

@@ -9,15 +9,17 @@ from ternrun.runtime.config import SamplingParams
 from ternrun.server import structure
 from ternrun.server.fields import (
     Read,
+    Schema,
     Table,
-    anything,
     flag,
     logit_bias,
     number,
     optional,
+    shaped,
     stops,
     text,
     token_ids,
+    told,
     whole,
 )
 from ternrun.server.problems import ApiError
@@ -28,7 +30,26 @@ MAX_LOGPROBS = 100
 
 Fields = dict[str, tuple[Read, Any]]
 
+IDS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+PROMPT: Schema = {"anyOf": [{"type": "string"}, IDS, {"type": "array", "items": {"anyOf": [{"type": "string"}, IDS]}}]}
+MESSAGES: Schema = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "properties": {"role": {"type": "string"}, "content": {"type": ["string", "array", "null"]}},
+        "required": ["role"],
+    },
+}
 
+
+@told(
+    {
+        "type": "object",
+        "properties": {"include_usage": {"type": ["boolean", "null"]}, "include_obfuscation": {}},
+        "additionalProperties": False,
+    }
+)
 def stream_options(value: Any) -> bool:
     """Whether `include_usage` is set."""
     if not isinstance(value, dict) or not set(value) <= {"include_usage", "include_obfuscation"}:
@@ -36,6 +57,7 @@ def stream_options(value: Any) -> bool:
     return flag(value.get("include_usage") or False)
 
 
+@told({"type": "integer", "minimum": -1, "maximum": UNLIMITED})
 def length(value: Any) -> int:
     """A count of tokens; -1: up to the context's end."""
     count: int = whole(-1, UNLIMITED)(value)
@@ -73,7 +95,7 @@ COMPLETION = Table(
     read={
         **STREAM,
         **SAMPLING,
-        "prompt": (anything, None),
+        "prompt": (shaped(PROMPT), None),
         "suffix": (optional(text, ""), None),
         "max_tokens": (length, 16),
         "echo": (flag, False),
@@ -88,12 +110,12 @@ CHAT = Table(
     read={
         **STREAM,
         **SAMPLING,
-        "messages": (anything, None),
+        "messages": (shaped(MESSAGES), None),
         "max_tokens": (length, UNLIMITED),
         "max_completion_tokens": (length, None),
         "logprobs": (flag, False),
         "top_logprobs": (whole(0, 20), 0),
-        "chat_template_kwargs": (anything, None),
+        "chat_template_kwargs": (shaped({"type": "object"}), None),
         "add_generation_prompt": (flag, True),
         "tools": (anything, None),
         "tool_choice": (anything, "auto"),

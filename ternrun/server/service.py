@@ -132,4 +132,5 @@ def serving(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespons
     async def handle(request: web.Request) -> web.StreamResponse:
         return await route(request, request.app[SERVICE])
 
+    handle.__doc__ = route.__doc__
     return handle

@@ -8,13 +8,13 @@ from typing import Any
 from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
-from ternrun.server.fields import Table, anything, flag, read_json, text, token_ids
+from ternrun.server.fields import Table, anything, flag, read_json, shaped, text, token_ids
 from ternrun.server.functions import read_tools
 from ternrun.server.llama import settings
 from ternrun.server.metrics import CONTENT_TYPE
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import render
-from ternrun.server.schema import needed
+from ternrun.server.schema import MESSAGES, needed
 from ternrun.server.service import Service
 
 TOKENIZE = Table(
@@ -28,9 +28,9 @@ TOKENIZE = Table(
 DETOKENIZE = Table(read={"tokens": (token_ids, None)})
 APPLY = Table(
     read={
-        "messages": (anything, None),
+        "messages": (shaped(MESSAGES), None),
         "add_generation_prompt": (flag, True),
-        "chat_template_kwargs": (anything, None),
+        "chat_template_kwargs": (shaped({"type": "object"}), None),
         "tools": (anything, None),
         "tool_choice": (anything, "auto"),
         "parallel_tool_calls": (flag, True),

@@ -1,0 +1,120 @@
+"""GET /openapi.json: an OpenAPI 3.1 document made from the tables that requests are read by, so that it is true."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from typing import Any
+
+from aiohttp import web
+
+from ternrun.server import llama, ollama, schema, tools
+from ternrun.server.fields import Schema, Table, schema_of
+from ternrun.server.service import Service
+
+EVENTS, LINES = "text/event-stream", "application/x-ndjson"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a route reads. `stream`: the type of its answer where `stream` is true."""
+
+    table: Table
+    needed: Sequence[str] = ()
+    stream: str = ""
+    more: Mapping[str, Table] = field(default_factory=dict)  # fields that have a table of their own
+
+
+def fields(table: Table, needed: Sequence[str] = (), more: Mapping[str, Table] | None = None) -> Schema:
+    """A table as JSON Schema. Everywhere null is the same as an absent field."""
+    read = {name: _field(reader, default) for name, (reader, default) in table.read.items()}
+    known = {**read, **{name: {} for name in table.ignored}, **{n: _refused(v) for n, v in table.refused.items()}}
+    known |= {name: {"anyOf": [fields(inner), {"type": "null"}]} for name, inner in (more or {}).items()}
+    known |= {name: schema_of(table.read[name][0]) for name in needed}
+    return {"type": "object", "properties": known, "required": list(needed), "additionalProperties": False}
+
+
+BODIES = {
+    "/v1/completions": Body(schema.COMPLETION, ("prompt",), EVENTS),
+    "/v1/chat/completions": Body(schema.CHAT, ("messages",), EVENTS),
+    "/completion": Body(llama.COMPLETION, ("prompt",), EVENTS),
+    "/tokenize": Body(tools.TOKENIZE, ("content",)),
+    "/detokenize": Body(tools.DETOKENIZE, ("tokens",)),
+    "/apply-template": Body(tools.APPLY, ("messages",)),
+    "/api/generate": Body(ollama.GENERATE, ("prompt",), LINES, {"options": ollama.OPTIONS}),
+    "/api/chat": Body(ollama.CHAT, ("messages",), LINES, {"options": ollama.OPTIONS}),
+}
+REFUSALS = {
+    "400": "the request cannot be; the message says why", "401": "no valid API key", "403": "a page that may not ask",
+    "404": "there is no such model", "408": "the body came too slowly", "413": "the body is too large",
+    "429": "the queue is full; Retry-After says when to try again", "503": "loading, or shutting down",
+    "504": "it took too long",
+}  # fmt: skip
+TYPES = {"/": "text/html", "/metrics": "text/plain"}
+ERROR: Schema = {
+    "type": "object",
+    "properties": {"error": {"type": ["object", "string"], "properties": {"message": {"type": "string"}}}},
+    "required": ["error"],
+}
+
+
+def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
+    """The whole of it."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        path = route.resource.canonical if route.resource else ""
+        paths.setdefault(path, {})[route.method.lower()] = _operation(path, route.handler)
+    keys = {"bearer": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "ternrun", "version": _version(), "license": {"name": "MIT", "identifier": "MIT"}},
+        "paths": paths,
+        "components": {"schemas": {"Error": ERROR}, "securitySchemes": keys},
+        "security": [{}, {"bearer": []}],
+    }
+
+
+async def openapi(request: web.Request, _service: Service) -> web.Response:
+    """This document."""
+    return web.json_response(document(request.app.router.routes()))
+
+
+def _operation(path: str, handler: Any) -> dict[str, Any]:
+    body = BODIES.get(path)
+    refusals = {s: _answer(why, {"$ref": "#/components/schemas/Error"}) for s, why in REFUSALS.items()}
+    kinds = [TYPES.get(path, "application/json"), *([body.stream] if body and body.stream else [])]
+    told: dict[str, Any] = {
+        "summary": " ".join((handler.__doc__ or "").split("\n\n")[0].split()),
+        "responses": {"200": {"description": "done", "content": {kind: {} for kind in kinds}}, **refusals},
+    }
+    if names := re.findall(r"{(\w+)", path):
+        told["parameters"] = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
+    if body:
+        content = {"application/json": {"schema": fields(body.table, body.needed, body.more)}}
+        told["requestBody"] = {"required": True, "content": content}
+    return told
+
+
+def _answer(why: str, shape: Schema) -> dict[str, Any]:
+    return {"description": why, "content": {"application/json": {"schema": shape}}}
+
+
+def _field(read: Any, default: Any) -> Schema:
+    one = schema_of(read)
+    plain = isinstance(default, (bool, int, float, str)) and default != schema.UNLIMITED
+    return ({"anyOf": [one, {"type": "null"}]} if one else {}) | ({"default": default} if plain else {})
+
+
+def _refused(nothing: Sequence[Any]) -> Schema:
+    """Only values that ask for nothing pass."""
+    return {"enum": [*nothing, None], "description": "not supported"}
+
+
+def _version() -> str:
+    try:
+        return installed("ternrun")
+    except PackageNotFoundError:  # a checkout that was not installed
+        return "0"
