@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def requests(seed: int) -> Iterator[tuple[str, bytes]]:
 def _changed(body: Any, rng: random.Random) -> Any:
     """With one to three values replaced, removed, or added under a name that may be another route's."""
     if rng.random() < 0.05:
-        return rng.choice(NASTY)
+        return copy.deepcopy(rng.choice(NASTY))
     names = sorted({name for valid in VALID.values() for name in valid} | {"top_k", "grammar", "tools", "\0"})
     for _ in range(rng.randint(1, 3)):
         name = rng.choice([*body, rng.choice(names)])
@@ -47,7 +48,7 @@ def _changed(body: Any, rng: random.Random) -> Any:
         elif isinstance(body.get(name), (dict, list)) and body[name] and rng.random() < 0.5:
             _inside(body[name], rng)
         else:
-            body[name] = rng.choice(NASTY)
+            body[name] = copy.deepcopy(rng.choice(NASTY))
     return body
 
 
@@ -56,7 +57,7 @@ def _inside(value: Any, rng: random.Random) -> None:
     if isinstance(value[key], (dict, list)) and value[key] and rng.random() < 0.5:
         _inside(value[key], rng)
     else:
-        value[key] = rng.choice(NASTY)
+        value[key] = copy.deepcopy(rng.choice(NASTY))
 
 
 def _broken(body: bytes, rng: random.Random) -> bytes:
