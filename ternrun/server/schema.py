@@ -11,6 +11,7 @@ from ternrun.server.fields import (
     Read,
     Schema,
     Table,
+    anything,
     flag,
     logit_bias,
     number,
