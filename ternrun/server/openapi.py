@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ternrun.server import llama, ollama, schema, tools
+from ternrun.server import embeddings, llama, ollama, schema, tools
 from ternrun.server.fields import Schema, Table, schema_of
 from ternrun.server.service import Service
 
@@ -40,6 +40,10 @@ def fields(table: Table, needed: Sequence[str] = (), more: Mapping[str, Table] |
 BODIES = {
     "/v1/completions": Body(schema.COMPLETION, ("prompt",), EVENTS),
     "/v1/chat/completions": Body(schema.CHAT, ("messages",), EVENTS),
+    "/v1/embeddings": Body(embeddings.OPENAI, ("input",)),
+    "/embedding": Body(embeddings.LLAMA),
+    "/embeddings": Body(embeddings.LLAMA),
+    "/api/embed": Body(embeddings.OLLAMA, ("input",)),
     "/completion": Body(llama.COMPLETION, ("prompt",), EVENTS),
     "/tokenize": Body(tools.TOKENIZE, ("content",)),
     "/detokenize": Body(tools.DETOKENIZE, ("tokens",)),
