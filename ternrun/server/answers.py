@@ -99,6 +99,12 @@ class Answer:
                 self.end = Token(output.end.id, self._certain, output.end)
                 update.tokens.append(self.end)
 
+    def cut(self) -> Update:
+        """It ends here, whatever the engine would still say."""
+        update = Update()
+        self._finish(update, self._stops.flush(), "length")
+        return update
+
     def _push(self, piece: str, update: Update) -> bool:
         """Text that this piece makes certain, and its tokens; says whether a stop string ended it."""
         self._raw += piece
@@ -159,6 +165,13 @@ class Answers:
             self._rung = False
             for index, update in self._merge().items():
                 yield index, update
+
+    def cut(self, index: int) -> Update:
+        """End one sequence before its time."""
+        answer = self.all[index]
+        if answer.ticket:
+            self._driver.abort(answer.ticket)
+        return answer.cut()
 
     def end(self) -> None:
         """The server shuts down: those who wait are told."""

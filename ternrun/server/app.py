@@ -18,6 +18,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/health", tools.health),
     ("GET", "/v1/health", tools.health),
     ("POST", "/completion", llama.completion),
+    ("POST", "/infill", llama.infill),
     ("POST", "/embedding", embeddings.llama),
     ("POST", "/embeddings", embeddings.llama),
     ("POST", "/tokenize", tools.tokenize),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -56,11 +57,14 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
         choices = [_Choice(model.tokenizer, asked, i) for i in range(len(asked.requests))]
         texts = [""] * len(choices)
         tokens: list[list[Token]] = [[] for _ in choices]
+        scores = [_Score() for _ in choices]
         async for i, update in answers.updates():
             text, told = choices[i].add(update)
             texts[i] += text
             tokens[i] += told
-        listed = [c.written(text, told) for c, text, told in zip(choices, texts, tokens, strict=True)]
+            scores[i].add(update)
+        kept = _best(scores, values["best_of"] or values["n"], values["n"])
+        listed = [choices[i].written(texts[i], tokens[i]) | {"index": at} for at, i in enumerate(kept)]
         answer = shapes.head("text_completion", "cmpl", service.name)
         return web.json_response(answer | {"choices": listed, "usage": shapes.usage(answers)})
 
@@ -76,6 +80,32 @@ async def _chunks(service: Service, asked: Asked, request: web.Request) -> Items
                 yield chunk | {"choices": [choices[i].written(text, told)]}
         if with_usage:
             yield chunk | {"choices": [], "usage": shapes.usage(answers)}
+
+
+class _Score:
+    """The mean log-probability of what was generated, the end token included."""
+
+    def __init__(self) -> None:
+        self._sum, self._count = 0.0, 0
+
+    def add(self, update: Update) -> None:
+        """Tokens that came."""
+        told = [token.logprobs.logprob for token in update.tokens if token.logprobs]
+        self._sum += sum(told)
+        self._count += len(told)
+
+    @property
+    def mean(self) -> float:
+        """Nothing at all is the least likely."""
+        return self._sum / self._count if self._count else -math.inf
+
+
+def _best(scores: Sequence[_Score], made: int, wanted: int) -> list[int]:
+    """Of every `made` choices (those of one prompt) the `wanted` likeliest, best first; all as they are, if so many."""
+    if made == wanted:
+        return list(range(len(scores)))
+    prompts = [range(start, start + made) for start in range(0, len(scores), made)]
+    return [i for prompt in prompts for i in sorted(prompt, key=lambda i: -scores[i].mean)[:wanted]]
 
 
 class _Choice:
@@ -120,13 +150,17 @@ def _prompt_tokens(tokenizer: Tokenizer, request: Request, echo: str, logprobs: 
 
 def _read(model: Model, values: dict[str, Any], most: int, start: structure.Start | None) -> Asked:
     """Beside the event loop: tokenizing a book takes a while."""
-    n, echo, logprobs = values["n"], values["echo"], values["logprobs"]
-    if values["best_of"] not in (None, n):
-        raise ApiError("best_of: only the same number as n is supported", param="best_of", code="unsupported")
+    n, echo, logprobs = values["best_of"] or values["n"], values["echo"], values["logprobs"]
+    if n < values["n"]:
+        raise ApiError("best_of: it must not be less than n", param="best_of")
+    if n > values["n"] and values["stream"]:
+        raise ApiError("best_of: the best is known at the end only, so it cannot be streamed", param="best_of")
     prompts = openai_prompts(needed(values, "prompt"), most)
     if len(prompts) * n > most:
-        raise ApiError(f"n: {len(prompts)} prompts times {n} are more than the {most} that may be asked at once")
-    params = sampling(values, values["max_tokens"], logprobs)
+        name = "best_of" if n > values["n"] else "n"
+        message = f"{name}: {len(prompts)} prompts times {n} are more than the {most} that may be asked at once"
+        raise ApiError(message, param=name)
+    params = sampling(values, values["max_tokens"], 0 if logprobs is None and n > values["n"] else logprobs)
     scored = logprobs if echo else None
     requests, echoes = [], []
     for prompt in prompts:

@@ -1,11 +1,11 @@
-"""llama.cpp's POST /completion."""
+"""llama.cpp's POST /completion and /infill."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -14,11 +14,12 @@ from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.request import Request
 from ternrun.server import structure
 from ternrun.server.access import TOLD
-from ternrun.server.answers import Answer, Answers, Token, asking
-from ternrun.server.fields import Table, flag, logit_bias, number, optional, read_json, shaped, stops, whole
+from ternrun.server.answers import Answer, Answers, Token, Update, asking
+from ternrun.server.completions import seeded
+from ternrun.server.fields import Table, flag, logit_bias, number, optional, read_json, shaped, stops, text, whole
 from ternrun.server.problems import ApiError
-from ternrun.server.prompts import encode
-from ternrun.server.schema import MAX_LOGPROBS, UNLIMITED, Fields, length, needed
+from ternrun.server.prompts import encode, fill_in
+from ternrun.server.schema import MAX_CHOICES, MAX_LOGPROBS, UNLIMITED, Fields, length, needed
 from ternrun.server.service import Service
 from ternrun.server.shapes import bounded, data, spell
 from ternrun.server.stream import Items, events
@@ -43,6 +44,26 @@ SAMPLING: Fields = {  # llama.cpp's defaults
     "logit_bias": (logit_bias, ()),
 }
 
+MAX_FIELDS, MAX_SNIPPETS = 64, 1024
+_ABSENT = object()
+ReadPrompts = Callable[["Model", dict[str, Any], int], list[list[int]]]
+
+
+def _fields(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_FIELDS or not all(isinstance(v, str) for v in value):
+        raise ValueError(f"must be a list of at most {MAX_FIELDS} names")
+    return tuple(value)
+
+
+def _snippets(value: Any) -> tuple[str, ...]:
+    listed: list[Any] = value if isinstance(value, list) and len(value) <= MAX_SNIPPETS else [None]
+    if not all(isinstance(v, dict) and isinstance(v.get("text"), str) for v in listed):
+        raise ValueError(
+            f'must be a list of at most {MAX_SNIPPETS} objects such as {{"text": "...", "filename": "..."}}'
+        )
+    return tuple(v["text"] for v in listed)
+
+
 COMPLETION = Table(
     read={
         **SAMPLING,
@@ -52,6 +73,9 @@ COMPLETION = Table(
         "n_probs": (whole(0, MAX_LOGPROBS), 0),
         "stream": (flag, False),
         "return_tokens": (flag, False),
+        "n_cmpl": (whole(1, MAX_CHOICES), 1),
+        "t_max_predict_ms": (optional(whole(0, UNLIMITED), -1, 0), 0),
+        "response_fields": (_fields, ()),
         **structure.LLAMA,
     },
     ignored=frozenset(("cache_prompt", "id_slot", "timings_per_token", "return_progress", "model", "user")),
@@ -61,24 +85,45 @@ COMPLETION = Table(
         "dry_penalty_last_n": (-1,), "dry_sequence_breakers": (), "mirostat": (0,), "mirostat_tau": (5, 5.0),
         "mirostat_eta": (0.1,), "top_n_sigma": (-1, -1.0), "min_keep": (0,), "n_keep": (0,), "n_discard": (0,),
         "n_indent": (0,), "samplers": (), "post_sampling_probs": (False,),
-        "response_fields": ([],), "t_max_predict_ms": (0, -1), "lora": ([],), "n_cmpl": (1,), "image_data": ([],),
+        "lora": ([],), "image_data": ([],),
     },
 )  # fmt: skip
 
 
+INFILL = replace(
+    COMPLETION,
+    read={
+        **COMPLETION.read,
+        "prompt": (text, ""),
+        "input_prefix": (text, None),
+        "input_suffix": (text, None),
+        "input_extra": (_snippets, ()),
+    },
+)
+
+
 async def completion(request: web.Request, service: Service) -> web.StreamResponse:
     """Continue a text, as llama.cpp does."""
+    return await _answer(request, service, COMPLETION, _prompts)
+
+
+async def infill(request: web.Request, service: Service) -> web.StreamResponse:
+    """Write the text between two others, where the model has the tokens for that."""
+    return await _answer(request, service, INFILL, _holes)
+
+
+async def _answer(request: web.Request, service: Service, table: Table, ids_of: ReadPrompts) -> web.StreamResponse:
     model = service.model
     body = await read_json(request, service.config.stall)
-    values = COMPLETION.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
+    values = table.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
     start = await structure.constraint(service, values, structure.LLAMA)
-    requests = await asyncio.to_thread(_read, model, values, service.config.max_prompts, start)
+    requests = await asyncio.to_thread(_read, model, values, service.config.max_prompts, start, ids_of)
     if values["stream"]:
         return await events(request, _chunks(service, values, requests, request), service.config.stall, done=b"")
     with asking(service, requests, request[TOLD]) as answers:
         texts = [""] * len(requests)
         tokens: list[list[Token]] = [[] for _ in requests]
-        async for i, update in answers.updates():
+        async for i, update in _timely(answers, values["t_max_predict_ms"] / 1000):
             texts[i] += update.text
             tokens[i] += _told(update.tokens, answers.all[i])
         listed = [_last(service, model, answers, i, values, texts[i], tokens[i]) for i in range(len(requests))]
@@ -90,7 +135,7 @@ async def completion(request: web.Request, service: Service) -> web.StreamRespon
 async def _chunks(service: Service, values: dict[str, Any], requests: list[Request], request: web.Request) -> Items:
     model = service.model
     with asking(service, requests, request[TOLD]) as answers:
-        async for i, update in answers.updates():
+        async for i, update in _timely(answers, values["t_max_predict_ms"] / 1000):
             told = _told(update.tokens, answers.all[i])
             if update.text or told:
                 piece = {"index": i, "content": update.text, "tokens": [t.id for t in told], "stop": False}
@@ -99,12 +144,23 @@ async def _chunks(service: Service, values: dict[str, Any], requests: list[Reque
                 yield _last(service, model, answers, i, values, "", [])
 
 
+async def _timely(answers: Answers, limit: float) -> AsyncIterator[tuple[int, Update]]:
+    """The updates; a sequence that has a line break ends `limit` seconds after its first token; 0: it does not."""
+    lines: set[int] = set()  # those that have a line break
+    async for i, update in answers.updates():
+        yield i, update
+        lines |= {i} if limit and "\n" in update.text else set()
+        answer = answers.all[i]
+        if i in lines and not answer.ended and time.perf_counter() - answer.first > limit:
+            yield i, answers.cut(i)
+
+
 def _last(
     service: Service, model: Model, answers: Answers, i: int, values: dict[str, Any], text: str, tokens: Sequence[Token]
 ) -> dict[str, Any]:
     """llama.cpp's whole answer, with which a stream ends, too."""
     answer = answers.all[i]
-    return {
+    whole = {
         "index": i,
         "content": text,
         "tokens": [t.id for t in tokens] if values["return_tokens"] else [],
@@ -121,6 +177,19 @@ def _last(
         "timings": timings(answers, answer),
         **_probabilities(model.tokenizer, values, tokens),
     }
+    return _only(whole, values["response_fields"]) if values["response_fields"] else whole
+
+
+def _only(whole: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """The fields at these paths ("timings/prompt_n"), under the paths as names; what is not there is left out."""
+    found = {}
+    for path in paths:
+        at: Any = whole
+        for key in path.split("/"):
+            at = at.get(key, _ABSENT) if isinstance(at, dict) else _ABSENT
+        if at is not _ABSENT:
+            found[path] = at
+    return found
 
 
 def settings(model: Model, params: SamplingParams) -> dict[str, Any]:
@@ -174,16 +243,29 @@ def _one(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
     return {"id": token, "token": spell(tokenizer, token), "bytes": raw, "logprob": bounded(logprob)}
 
 
-def _read(model: Model, values: dict[str, Any], most: int, start: structure.Start | None) -> list[Request]:
+def _read(
+    model: Model, values: dict[str, Any], most: int, start: structure.Start | None, ids_of: ReadPrompts
+) -> list[Request]:
     limits = [values[name] for name in ("n_predict", "max_tokens") if values[name] is not None]
     named = {name: values[name] for name in SAMPLING}
     limit = limits[0] if limits else UNLIMITED
     params = SamplingParams(max_tokens=limit, logprobs=values["n_probs"] or None, **named)
-    return [Request(ids, params, constraint=start) for ids in _prompts(model, needed(values, "prompt"), most)]
+    prompts, n = ids_of(model, values, most), values["n_cmpl"]
+    if len(prompts) * n > most:
+        raise ApiError(f"n_cmpl: {len(prompts)} prompts times {n} are more than {most}", param="n_cmpl")
+    return [Request(ids, seeded(params, i), constraint=start) for ids in prompts for i in range(n)]
 
 
-def _prompts(model: Model, prompt: Any, most: int) -> list[list[int]]:
+def _holes(model: Model, values: dict[str, Any], _: int) -> list[list[int]]:
+    """Snippets of other files come first, as llama.cpp writes them for models without tokens of their own for that."""
+    before, after = needed(values, "input_prefix"), needed(values, "input_suffix")
+    context = "".join(f"\n\n--- snippet ---\n\n{snippet}" for snippet in values["input_extra"])
+    return [fill_in(model, before, after, context=context, more=values["prompt"], name="input_suffix")]
+
+
+def _prompts(model: Model, values: dict[str, Any], most: int) -> list[list[int]]:
     """llama.cpp's forms: a string, a list of ids, ids and strings mixed, or a list of any of these."""
+    prompt = needed(values, "prompt")
     if isinstance(prompt, list) and not any(type(part) is int for part in prompt):
         if not 0 < len(prompt) <= most:
             raise ApiError(f"prompt: from 1 to {most} prompts may be asked at once", param="prompt")

@@ -45,6 +45,7 @@ BODIES = {
     "/embeddings": Body(embeddings.LLAMA),
     "/api/embed": Body(embeddings.OLLAMA, ("input",)),
     "/completion": Body(llama.COMPLETION, ("prompt",), EVENTS),
+    "/infill": Body(llama.INFILL, ("input_prefix", "input_suffix"), EVENTS),
     "/tokenize": Body(tools.TOKENIZE, ("content",)),
     "/detokenize": Body(tools.DETOKENIZE, ("tokens",)),
     "/apply-template": Body(tools.APPLY, ("messages",)),

@@ -48,18 +48,25 @@ def encode(model: Model, prompt: Prompt, *, special: bool = True, bos: bool = Tr
     return model.tokenizer.encode(prompt, special=special, bos=bos)
 
 
-def fill_in(model: Model, prefix: Prompt, suffix: str) -> list[int]:
-    """Ids that ask for the text between the two. Raises ApiError where the model was not trained for that."""
+def fill_in(
+    model: Model, prefix: Prompt, suffix: str, *, context: str = "", more: str = "", name: str = "suffix"
+) -> list[int]:
+    """Ids that ask for the text between the two; `context` comes before all of it, `more` behind the prefix.
+
+    Raises ApiError, naming the field `name`, where the model was not trained for that.
+    """
     tokenizer = model.tokenizer
     if tokenizer.fim is None:
         raise ApiError(
-            "suffix: this model has no tokens for filling in the middle, so it can only continue a text",
-            param="suffix", code="unsupported",
+            f"{name}: this model has no tokens for filling in the middle, so it can only continue a text",
+            param=name, code="unsupported",
         )  # fmt: skip
     before, after, middle = tokenizer.fim
     head = encode(model, prefix, special=False, bos=False)
     tail = encode(model, suffix, special=False, bos=False)
     begin = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
+    begin += encode(model, context, special=False, bos=False)
+    head = [*head, *encode(model, more, special=False, bos=False)]
     return [*begin, before, *head, after, *tail, middle]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.server.serving import Server
@@ -146,3 +147,20 @@ def test_parts_of_characters_are_told_apart(server: Server) -> None:
     assert told["logprobs"]["tokens"] == ["bytes:\\xc3", "bytes:\\xa9"]
     assert told["logprobs"]["text_offset"] == [0, 0]
     assert all(math.isfinite(v) for v in told["logprobs"]["top_logprobs"][1].values())
+
+
+def test_the_best_of_many(server: Server) -> None:
+    """By mean log-probability, out of the very choices that n would give."""
+    asked = {"prompt": ["a", "b"], "temperature": 1.5, "seed": 3, "max_tokens": 6, "logprobs": 0}
+    every = server.ask("/v1/completions", asked | {"n": 8}).json["choices"]
+    best = server.ask("/v1/completions", asked | {"n": 2, "best_of": 8}).json
+    expected = []
+    for choices in (every[:8], every[8:]):
+        means = [np.mean(choice["logprobs"]["token_logprobs"]) for choice in choices]
+        expected += [choices[i]["text"] for i in np.argsort(means)[::-1][:2]]
+    assert [choice["text"] for choice in best["choices"]] == expected
+    assert [choice["index"] for choice in best["choices"]] == [0, 1, 2, 3]
+    assert best["usage"]["completion_tokens"] > 2 * 2 * 6
+    plain = server.ask("/v1/completions", {k: v for k, v in asked.items() if k != "logprobs"} | {"n": 1, "best_of": 8})
+    assert [c["text"] for c in plain.json["choices"]] == [expected[0], expected[2]]
+    assert plain.json["choices"][0]["logprobs"] is None

@@ -13,6 +13,7 @@ from ternrun.server import embeddings, ollama
 from ternrun.server.app import ROUTES
 from ternrun.server.fields import Table
 from ternrun.server.llama import COMPLETION as LLAMA
+from ternrun.server.llama import INFILL
 from ternrun.server.schema import CHAT, COMPLETION
 from tests.server.serving import Server
 
@@ -51,6 +52,7 @@ def test_every_route_is_there() -> None:
         ("/v1/completions", COMPLETION),
         ("/v1/chat/completions", CHAT),
         ("/completion", LLAMA),
+        ("/infill", INFILL),
         ("/v1/embeddings", embeddings.OPENAI),
         ("/v1/embeddings", embeddings.LLAMA),
         ("/v1/embeddings", embeddings.OLLAMA),
@@ -64,6 +66,7 @@ def test_every_field_is_there(title: str, table: Table) -> None:
     text = sections[title] + (
         sections["/v1/completions"] if table in (CHAT, embeddings.OPENAI, embeddings.LLAMA) else ""
     )
+    text += sections["/completion"] if table is INFILL else ""
     families = re.findall(r"`(\w+)\*`", text)
     for name in [*table.read, *table.ignored, *table.refused]:
         assert f"`{name}`" in text or any(name.startswith(family) for family in families), name

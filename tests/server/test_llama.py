@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.server.serving import Server
+from ternrun.api import load
+from ternrun.server.settings import ServerConfig
+from tests.fakes import fake_gguf, fake_weights
+from tests.server.serving import Server, running
 
 
 def complete(server: Server, prompt: Any, **fields: Any) -> Any:
@@ -69,6 +73,10 @@ def test_every_form_of_prompt(server: Server) -> None:
         ({"prompt": [True, 1]}, "must be a string, a list"),
         ({"n_predict": -2}, "n_predict: must be a whole number from -1"),
         ({"n_discard": -5}, "n_discard: this server does not support it"),
+        ({"post_sampling_probs": True}, "post_sampling_probs: this server does not support it"),
+        ({"response_fields": "content"}, "response_fields: must be a list"),
+        ({"n_cmpl": 100, "prompt": ["a", "b"]}, "n_cmpl: 2 prompts times 100"),
+        ({"t_max_predict_ms": -5}, "t_max_predict_ms: must be a whole number"),
     ],
 )
 def test_what_cannot_be(server: Server, fields: dict[str, Any], says: str) -> None:
@@ -123,3 +131,61 @@ def test_metrics(server: Server) -> None:
     text = server.ask("/metrics").body.decode()
     assert 'ternrun_requests_total{route="none",status="404"}' in text
     assert "stranger" not in text
+
+
+def test_some_fields_only(server: Server) -> None:
+    whole = complete(server, "a", seed=1)
+    some = complete(server, "a", seed=1, response_fields=["content", "generation_settings/n_predict", "frob", "stop/x"])
+    assert some == {"content": whole["content"], "generation_settings/n_predict": 8}
+
+
+def test_several_completions(server: Server) -> None:
+    asked = {"temperature": 1, "seed": 5, "n_cmpl": 3}
+    many = complete(server, "a", **asked)
+    assert [one["index"] for one in many] == [0, 1, 2]
+    assert len({one["content"] for one in many}) == 3
+    assert many[1]["content"] == complete(server, "a", temperature=1, seed=6)["content"]
+
+
+def test_a_limit_on_time(server: Server) -> None:
+    """It is kept at the end of a line, so a text of one line goes on."""
+    lines = {"logit_bias": [[server.model.tokenizer.encode("\n", bos=False)[0], 100]], "ignore_eos": True}
+    answer = complete(server, "a", n_predict=400, t_max_predict_ms=1, **lines)
+    assert answer["stop_type"] == "limit"
+    assert 0 < answer["tokens_predicted"] < 400
+    one_line = {"logit_bias": [[server.model.tokenizer.encode("b", bos=False)[0], 100]], "ignore_eos": True}
+    assert complete(server, "a", n_predict=50, t_max_predict_ms=1, **one_line)["tokens_predicted"] == 50
+
+
+@pytest.fixture(scope="module")
+def filler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    ids = {f"tokenizer__ggml__fim_{name}_token_id": 300 + i for i, name in enumerate(("pre", "suf", "mid"))}
+    path = fake_gguf(tmp_path_factory.mktemp("fim") / "fim.gguf", fake_weights("llama"), **ids)
+    with running(ServerConfig(port=0), lambda: load(path, threads=1)) as it:
+        yield it
+
+
+def test_infill(filler: Server, server: Server) -> None:
+    def encode(text: str) -> list[int]:
+        return filler.model.tokenizer.encode(text, bos=False)
+
+    asked = {"input_prefix": "def f():", "input_suffix": "return x", "n_predict": 6, "temperature": 0}
+    ids = [300, *encode("def f():"), 301, *encode("return x"), 302]
+    answer = filler.ask("/infill", asked).json
+    assert answer["content"] == filler.model.complete(ids, max_tokens=6).text
+    assert answer["tokens_evaluated"] == len(ids)
+    more = {"prompt": "\n  ", "input_extra": [{"filename": "a.py", "text": "y = 1"}, {"text": "z"}]}
+    extra = encode("\n\n--- snippet ---\n\ny = 1\n\n--- snippet ---\n\nz")
+    ids = [*extra, 300, *encode("def f():\n  "), 301, *encode("return x"), 302]
+    assert filler.ask("/infill", asked | more).json["content"] == filler.model.complete(ids, max_tokens=6).text
+    for fields, says in (
+        ({"input_suffix": None}, "input_suffix: it is missing"),
+        ({"input_extra": ["a"]}, "input_extra: must be a list"),
+    ):
+        refused = filler.ask("/infill", asked | fields)
+        assert refused.status == 400
+        assert says in refused.json["error"]["message"]
+    refused = server.ask("/infill", asked)
+    assert refused.status == 400
+    assert refused.json["error"]["param"] == "input_suffix"
+    assert "filling in the middle" in refused.json["error"]["message"]
