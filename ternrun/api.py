@@ -61,7 +61,7 @@ def load(
         tokenizer = threading.Thread(target=_build_tokenizer, args=[file], name="ternrun-tokenizer")
         tokenizer.start()
         try:
-            model = backend.load(file.weights, engine, progress)
+            model = file.runner(engine) if file.runner else backend.load(file.weights, engine, progress)
         finally:
             tokenizer.join()
         undo.callback(model.close)

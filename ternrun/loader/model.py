@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +13,8 @@ from ternrun.loader import seed
 from ternrun.loader.architectures import read_config
 from ternrun.loader.assemble import assemble, vector
 from ternrun.loader.gguf import GGUFFile, open_gguf
+from ternrun.runtime.backend import Model
+from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.weights import Tensor, Weights
 
 if TYPE_CHECKING:  # both pull in packages that take time: imported when text is first at hand
@@ -19,11 +22,22 @@ if TYPE_CHECKING:  # both pull in packages that take time: imported when text is
     from ternrun.loader.tokenizer import Tokenizer
 
 
+Runner = Callable[[EngineConfig], Model]
+
+
 class ModelFile:
     """A checked model: `weights` map the file; `tokenizer` and `chat_template` are built when first asked for."""
 
     def __init__(
-        self, path: Path, weights: Weights, metadata: Mapping[str, Any], size: int, *, folder: bool, pre: str | None
+        self,
+        path: Path,
+        weights: Weights,
+        metadata: Mapping[str, Any],
+        size: int,
+        *,
+        folder: bool,
+        pre: str | None,
+        runner: Runner | None = None,
     ) -> None:
         self.path = path
         name = metadata.get("general.name")
@@ -32,6 +46,7 @@ class ModelFile:
         self.metadata = metadata
         self.size = size  # bytes on disk
         self.is_folder = folder
+        self.runner = runner  # what runs a model that is no set of weights but a graph; None: a backend does
         self._pre = pre
         self._lock = threading.Lock()
         self._tokenizer: Tokenizer | None = None
@@ -79,7 +94,10 @@ def open_model(path: str | Path, *, pre: str | None = None) -> ModelFile:
     """
     path = Path(path)
     try:
-        path = _resolve(path.expanduser())
+        path = path.expanduser()
+        if _is_encoder(path):
+            return _open_encoder(path, pre)
+        path = _resolve(path)
         if path.is_dir():
             return _open_folder(path, pre)
         file = open_gguf(path)
@@ -99,6 +117,29 @@ def _open_folder(path: Path, pre: str | None) -> ModelFile:
     metadata = {"general.architecture": model.config.architecture, "general.name": path.resolve().name}
     metadata |= {f"config.{key}": value for key, value in model.stated.items()} | chat_metadata(path)
     return ModelFile(path, assemble(model.config, model.tensors), metadata, model.size, folder=True, pre=pre)
+
+
+def _is_encoder(path: Path) -> bool:
+    """Whether a folder, or a .onnx file in one, is a sentence encoder."""
+    if path.suffix != ".onnx" and not (path / "modules.json").is_file():
+        return False
+    from ternrun.loader.onnx.encoder import is_encoder  # few models are: the others need not wait for this
+
+    return is_encoder(path)
+
+
+def _open_encoder(path: Path, pre: str | None) -> ModelFile:
+    if pre is not None:
+        raise UsageError(f"{path} states its own pre-tokenizer in tokenizer.json; leave out --pre (in Python: pre=)")
+    from ternrun.loader.onnx.embedder import EncoderModel, encoder_config
+    from ternrun.loader.onnx.encoder import Encoder
+
+    encoder = Encoder(path)
+    config = encoder_config(encoder)
+    metadata = {"general.architecture": config.architecture, "general.name": encoder.name}
+    runner = partial(EncoderModel, encoder, config)
+    weights, size = Weights(config, {}), encoder.size
+    return ModelFile(encoder.folder, weights, metadata, size, folder=True, pre=None, runner=runner)
 
 
 def gguf_weights(file: GGUFFile) -> Weights:

@@ -26,11 +26,14 @@ def build(folder: Path) -> dict[str, Any]:
     """The fields of a `Tokenizer`."""
     path = folder / "tokenizer.json"
     description = read_json(path)
-    plain, byte_level = is_plain(description), _byte_level(description, path)
+    plain, pieces = is_plain(description), _is_wordpiece(description)
+    byte_level = not pieces and _byte_level(description, path)
     text = json.dumps(without_model(description)) if plain else path.read_text(encoding="utf-8")
     library = load_library(text, path)
     ids, added = plain_vocabulary(description) if plain else _vocabulary(library)
     tokens = _tokens(ids, path)
+    if pieces:
+        tokens = [_spaced(t, i in added) for i, t in enumerate(tokens)]
     types = np.full(len(tokens), NORMAL, np.int8)
     if not byte_level:
         types[list(named(ids, (f"<0x{b:02X}>" for b in range(256))))] = BYTE
@@ -39,6 +42,8 @@ def build(folder: Path) -> dict[str, Any]:
     special, hidden = frozenset(added), frozenset(i for i, control in added.items() if control)
     bos, eos, ends = _ends(folder, ids)
     framed: list[int] = library.encode("", add_special_tokens=True).ids
+    if pieces and len(framed) == 2:  # BERT calls them classifier and separator
+        bos, eos = framed
     return {
         "vocab_size": len(tokens),
         "bos_id": bos,
@@ -47,7 +52,7 @@ def build(folder: Path) -> dict[str, Any]:
         "fim": fim_by_name(ids),
         "add_bos": bos is not None and framed[:1] == [bos],
         "add_eos": eos is not None and framed[-1:] == [eos] and len(framed) > (bos == eos),
-        "space_prefix": not byte_level and _prefixes(description),
+        "space_prefix": pieces or (not byte_level and _prefixes(description)),
         "special_ids": special,
         "hidden_ids": hidden,
         "encode_text": around_special(tokens, special, hidden, plain_encoder(description, library), "")
@@ -145,6 +150,19 @@ def _byte_level(description: Mapping[str, Any], path: Path) -> bool:
     if kinds & {"Metaspace", "ByteFallback"} or any(SPACE in str(p.get("content")) for p in steps):
         return False
     raise LoadError(f"{path} is neither a byte-level nor a SentencePiece tokenizer, and no other kind is supported")
+
+
+def _is_wordpiece(description: Mapping[str, Any]) -> bool:
+    """BERT's kind: words are cut into pieces, of which those that go on begin with ##."""
+    model = description.get("model")
+    return isinstance(model, dict) and model.get("type") == "WordPiece"
+
+
+def _spaced(token: str, added: bool) -> str:
+    """A piece as SentencePiece would write it: with its space, if it begins a word."""
+    if added:
+        return token
+    return token[2:] if token.startswith("##") and len(token) > 2 else SPACE + token
 
 
 def _prefixes(description: Mapping[str, Any]) -> bool:

@@ -112,6 +112,7 @@ class ModelConfig(_Record):
     logit_softcap: float = 0.0
     mhc_streams: int = 1  # residual streams (mHC-lite, arXiv 2601.05732)
     pooling: Pooling = "none"
+    causal: bool = True  # a token sees only what is before it; else a text is computed whole, and nothing generated
 
     def __post_init__(self) -> None:
         for name, high in (

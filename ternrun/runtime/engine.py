@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.errors import TernrunError
+from ternrun.errors import TernrunError, UsageError
 from ternrun.runtime.backend import Model
 from ternrun.runtime.kvcache import KVCache
 from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
@@ -45,7 +45,8 @@ class Engine:
         self.context = min(options.context or DEFAULT_CONTEXT, room)  # tokens a sequence may reach
         self._eos_ids = eos_ids
         self._cache = KVCache(model.n_blocks, model.block_size, self.context)
-        self._scheduler = Scheduler(self._cache, options.max_batch, options.prefill_chunk)
+        whole = not model.config.causal
+        self._scheduler = Scheduler(self._cache, options.max_batch, options.prefill_chunk, whole=whole)
         self._drafter = drafter
         self._sequences: dict[int, Sequence] = {}
         self._ids = itertools.count()
@@ -53,6 +54,8 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raises UsageError or ContextError for a request that `add` would refuse; safe from any thread."""
         request.check(self.model.config.vocab_size, self.context)
+        if not (self.model.config.causal or request.pooling):
+            raise UsageError("this model gives embeddings only: it cannot generate or score")
 
     def add(self, request: Request) -> int:
         """Queue a request; returns the id that its outputs carry. Raises as `check` does."""
@@ -128,7 +131,8 @@ class Engine:
         sequence = chunk.sequence
         add_states(sequence, rows, first=chunk.start == 0)
         sequence.computed = chunk.start + len(chunk.tokens)
-        self._cache.publish(sequence.table, sequence.ids, sequence.computed)
+        if self.model.config.causal:
+            self._cache.publish(sequence.table, sequence.ids, sequence.computed)
         if sequence.computed < len(sequence.ids):
             return None
         self.abort(sequence.id)

@@ -55,12 +55,14 @@ class Chunk:
 class Scheduler:
     """The queue, the running sequences and their blocks."""
 
-    def __init__(self, cache: KVCache, max_batch: int, prefill_chunk: int) -> None:
+    def __init__(self, cache: KVCache, max_batch: int, prefill_chunk: int, *, whole: bool = False) -> None:
+        """`whole`: a sequence's prompt must come in one step, which `prefill_chunk` has room for."""
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # oldest first
         self._cache = cache
         self._max_batch = max_batch
         self._prefill_chunk = prefill_chunk
+        self._whole = whole
 
     def schedule(self) -> list[Chunk]:
         """The chunks of the next step; empty only where there is nothing to do but to wait for constraints."""
@@ -73,7 +75,9 @@ class Scheduler:
             if self._hold(sequence) and (budget or sequence.pending == 1):
                 chunks.append(self._chunk(sequence, budget))
                 budget -= chunks[-1].cost
-        while budget and len(self.running) < self._max_batch and (head := self._next()) and self._admit(head):
+        while budget and len(self.running) < self._max_batch and (head := self._next()):
+            if (self._whole and head.pending > budget) or not self._admit(head):
+                break
             chunks.append(self._chunk(self.running[-1], budget))
             budget -= chunks[-1].cost
         if not chunks and unready and unready[0].constraint:

@@ -47,6 +47,16 @@ class Encoder:
         self._library = load_library(tokenizer.read_text(encoding="utf-8"), tokenizer)
         self.context = read_limit(self.folder)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the graph and its data files."""
+        return self._session.model.size
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return int(self._library.get_vocab_size(with_added_tokens=True))
+
     @cached_property
     def dim(self) -> int:
         """Elements of a vector."""
@@ -73,15 +83,15 @@ class Encoder:
         """The same of token ids."""
         if truncate:
             rows = [r if len(r) <= self.context else [*r[: self.context - 1], r[-1]] for r in rows]
-        size = self._library.get_vocab_size(with_added_tokens=True)
+        size = self.vocab_size
         for row in rows:
             if not 0 < len(row) <= self.context:
                 raise ContextError(f"a text has {len(row)} tokens; this model takes 1 to {self.context}")
             if not all(0 <= i < size for i in row):
                 raise UsageError(f"a token id is outside the vocabulary of {size}")
         out: list[Any] = [None] * len(rows)
-        for some in _batches([len(r) for r in rows]):
-            for i, vector in zip(some, self._run([rows[i] for i in some]), strict=True):
+        for some in batches([len(r) for r in rows]):
+            for i, vector in zip(some, self._vectors([rows[i] for i in some]), strict=True):
                 out[i] = vector
         vectors = np.stack(out) if out else np.zeros((0, self.dim), np.float32)
         return vectors, sum(map(len, rows))
@@ -95,7 +105,15 @@ class Encoder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, rows: Sequence[Sequence[int]]) -> Floats:
+    def _vectors(self, rows: Sequence[Sequence[int]]) -> Floats:
+        hidden, mask = self.hidden(rows)
+        vectors = hidden[:, 0] if self._pooled else POOLING[self.pooling](hidden, mask)
+        if self.normalize:
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
+        return vectors
+
+    def hidden(self, rows: Sequence[Sequence[int]]) -> tuple[Floats, Floats]:
+        """Hidden states (B, T, dim) of token ids and their mask (B, T); T is 1 where the graph pools by itself."""
         longest = max(map(len, rows))
         ids = np.full((len(rows), longest), self._pad, np.int64)
         mask = np.zeros((len(rows), longest), np.int64)
@@ -114,10 +132,7 @@ class Encoder:
         hidden = np.asarray(self._session.run(feeds)[self._output], np.float32)
         if hidden.ndim != 2 + (not self._pooled) or hidden.shape[0] != len(rows):
             raise LoadError(f"{self.path} gave {self._output!r} of shape {list(hidden.shape)}")
-        vectors = hidden if self._pooled else POOLING[self.pooling](hidden, mask.astype(np.float32))
-        if self.normalize:
-            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
-        return vectors
+        return (hidden[:, None] if self._pooled else hidden), mask.astype(np.float32)
 
 
 def graph_file(path: Path) -> Path:
@@ -155,7 +170,7 @@ def _output(session: Session, file: Path) -> tuple[str, bool]:
     raise LoadError(f"{file} gives {', '.join(ranks)[:200]}, none of which are hidden states")
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
     """Numbers of texts that go together: of like length, so that little is padding."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):

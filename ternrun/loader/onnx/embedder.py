@@ -1,0 +1,56 @@
+"""A sentence encoder behind the engine's Model protocol: a server batches and pools its texts as it does others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.errors import LoadError, UsageError
+from ternrun.loader.onnx.encoder import BATCH_TOKENS, Encoder, batches
+from ternrun.runtime.backend import Batch
+from ternrun.runtime.config import EngineConfig, ModelConfig, Pooling, RopeConfig
+
+BLOCK = 16  # tokens of a cache block, which holds nothing here
+MOST = 4096  # tokens that a text may have: the engine's largest step
+_POOLING: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
+
+
+def encoder_config(encoder: Encoder) -> ModelConfig:
+    """What the engine asks of a model. Raises LoadError for a pooling that it does not do."""
+    if encoder.pooling not in _POOLING:
+        raise LoadError(f"{encoder.folder} pools by {encoder.pooling}, which ternrun.Encoder does, but no server")
+    return ModelConfig(
+        architecture="onnx", vocab_size=encoder.vocab_size, context_length=min(encoder.context, MOST),
+        dim=encoder.dim, n_layers=1, n_heads=1, n_kv_heads=1, head_dim=1, ffn_dim=1, norm_eps=0.0,
+        rope=RopeConfig(dim=0), causal=False, pooling=_POOLING[encoder.pooling],
+    )  # fmt: skip
+
+
+class EncoderModel:
+    """See `runtime.backend.Model`: texts come whole, each in one step."""
+
+    def __init__(self, encoder: Encoder, config: ModelConfig, engine: EngineConfig) -> None:
+        self._encoder, self.config = encoder, config
+        self.engine = replace(engine, prefill_chunk=max(engine.prefill_chunk, config.context_length, BATCH_TOKENS))
+        self.block_size = BLOCK
+        self.n_blocks = engine.max_batch * -(-config.context_length // BLOCK)
+        self.description = "onnx/numpy: an encoder's graph, run operator by operator"
+
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        """An encoder has no logits."""
+        raise UsageError("this model gives embeddings only")
+
+    def embed(self, batch: Batch) -> NDArray[np.float32]:
+        """Hidden states (n, dim) of the wanted tokens; every text of the batch stands there whole."""
+        out = np.empty((len(batch.tokens), self.config.dim), np.float32)
+        places = [np.flatnonzero(batch.slots == s) for s in dict.fromkeys(batch.slots.tolist())]
+        for some in batches([len(p) for p in places]):
+            hidden, _ = self._encoder.hidden([batch.tokens[places[i]].tolist() for i in some])
+            for i, states in zip(some, hidden, strict=True):
+                out[places[i]] = states[: len(places[i])]
+        return out[batch.outputs]
+
+    def close(self) -> None:
+        """Nothing to stop."""
