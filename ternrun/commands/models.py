@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ternrun.errors import UsageError
@@ -14,16 +15,22 @@ if TYPE_CHECKING:
     from ternrun.loader.tokenizer import Tokenizer
 
 
-def add_model(parser: argparse.ArgumentParser, *, positional: bool = False, needed: bool = False) -> None:
+def add_model(
+    parser: argparse.ArgumentParser, *, positional: bool = False, needed: bool = False, several: bool = False
+) -> None:
     """The model file, as `MODEL` or as `-m MODEL`, and what may be overridden about it.
 
-    `needed` where other words follow: the model carried in the package must then be named, too.
+    `needed` where other words follow: the model carried in the package must then be named, too. `several`: each with a
+    name; see `named_models`.
     """
     text = f"a GGUF file (any part of a split one) or a folder with safetensors; {NAME}: the one that ternrun carries"
     if needed:
         parser.add_argument("model", metavar="MODEL", help=text)
     elif positional:
         parser.add_argument("model", metavar="MODEL", nargs="?", help=f"{text} (default)")
+    elif several:
+        more = "; repeatable as NAME=MODEL, or NAME,ALIAS=MODEL"
+        parser.add_argument("-m", "--model", metavar="MODEL", action="append", help=f"{text} (default){more}")
     else:
         parser.add_argument("-m", "--model", metavar="MODEL", help=f"{text} (default)")
     parser.add_argument("--pre", metavar="NAME", help="the pre-tokenizer, where the file names none or an unknown one")
@@ -35,6 +42,23 @@ def model_path(args: argparse.Namespace) -> str:
     if not path.exists() and not path.suffix and len(path.parts) == 2:
         raise UsageError(f"{path} does not exist; a repository is downloaded first: ternrun pull {path}")
     return str(path)
+
+
+def named_models(args: argparse.Namespace, alias: str) -> dict[str, argparse.Namespace]:
+    """Of a command that takes several: names -> the same arguments with that one model, checked to be there.
+
+    `alias` is the name of one that has none. Raises UsageError.
+    """
+    found: dict[str, argparse.Namespace] = {}
+    for given in args.model or [None]:
+        names, _, path = (given or "").partition("=")
+        if not path or Path(given).exists():
+            names, path = alias, given
+        if names in found or (not names and len(args.model or ()) > 1):
+            raise UsageError("several models need a name each: -m small=a.gguf -m large=b.gguf")
+        found[names] = argparse.Namespace(**(vars(args) | {"model": path}))
+        model_path(found[names])
+    return found
 
 
 def open_tokenizer(args: argparse.Namespace) -> Tokenizer:

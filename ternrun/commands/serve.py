@@ -11,19 +11,18 @@ import logging
 import os
 import sys
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
-from ternrun.commands.models import add_model, load_model, model_path
+from ternrun.commands.models import add_model, load_model, named_models
 from ternrun.commands.options import APPEND, ENGINE, SWITCH, Flag, add_flags, given
 from ternrun.runtime.config import EngineConfig
 from ternrun.server.settings import ServerConfig, read_keys
 
-if TYPE_CHECKING:
-    from ternrun.api import Model
-
 EXAMPLES = """\
 examples:
   ternrun serve -m model.gguf
+  ternrun serve -m small=a.gguf -m large,gpt-4=b.gguf
   ternrun serve -m model.gguf --host 0.0.0.0 --port 8000 --api-key-file keys.txt
   curl localhost:8080/v1/completions -d '{"prompt": "def fibonacci(n):", "max_tokens": 32}'
 """
@@ -38,7 +37,7 @@ LISTEN = {
     "cors": Flag(("--cors",), str, "ORIGIN", "web pages of this origin may ask; repeatable, *: all", APPEND),
     "allow_hosts": Flag(("--allow-host",), str, "NAME", "a name this machine goes by; repeatable", APPEND),
     "pooling": Flag(("--pooling",), str, "NAME", "of embeddings: mean, cls, last or none; else what the file says"),
-    "alias": Flag(("--alias",), str, "NAME", "the model's name in answers"),
+    "alias": Flag(("--alias",), str, "NAME", "the model's name in answers, where there is one model"),
     "ignore_unknown_fields": Flag(("--ignore-unknown-fields",), bool, "", "do not refuse them", SWITCH),
 }
 LIMITS = {
@@ -58,7 +57,7 @@ BATCH = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's flags."""
-    add_model(parser)
+    add_model(parser, several=True)
     add_flags(parser, "who may ask, and where", ServerConfig, LISTEN)
     parser.add_argument("--api-key-file", metavar="FILE", help="API keys, one a line")
     add_flags(parser, "limits", ServerConfig, LIMITS)
@@ -69,16 +68,13 @@ def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
     from ternrun.server.run import serve
 
-    model_path(args)
     engine, config = given(args, EngineConfig), settings(args)
+    openers = {names: partial(load_model, one, engine) for names, one in named_models(args, config.alias).items()}
     if not config.api_keys and not config.unix_socket and config.host not in ("127.0.0.1", "::1", "localhost"):
         _tell("anybody who reaches this machine may ask: an --api-key-file or a firewall would prevent that")
 
-    def open_model() -> Model:
-        return load_model(args, engine)
-
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    serve(config, open_model, _tell)
+    serve(config, openers, _tell)
     return 0
 
 

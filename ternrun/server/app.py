@@ -6,7 +6,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from ternrun.server import access, chat, completions, embeddings, llama, ollama, openapi, page, problems, tools
-from ternrun.server.service import SERVICE, Route, Service, serving
+from ternrun.server.metrics import Metrics
+from ternrun.server.models import SERVICES, Route, Services, serving
 
 ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/", page.page),
@@ -36,21 +37,22 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
 )
 
 
-def make_app(service: Service) -> web.Application:
+def make_app(services: Services) -> web.Application:
     """The application; the outermost middleware comes first."""
-    config = service.config
+    config = services.config
     checks = [access.origins(config), access.keys(config)]
     app = web.Application(
-        middlewares=[access.access_log, _counting(service), problems.errors, *checks], client_max_size=config.max_body
+        middlewares=[access.access_log, _counting(services.metrics), problems.errors, *checks],
+        client_max_size=config.max_body,
     )
-    app[SERVICE] = service
+    app[SERVICES] = services
     app.on_response_prepare.append(access.add_headers)
     for method, path, route in ROUTES:
         app.router.add_route(method, path, serving(route))
     return app
 
 
-def _counting(service: Service) -> Middleware:
+def _counting(metrics: Metrics) -> Middleware:
     @web.middleware
     async def count(request: web.Request, handler: problems.Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
@@ -61,6 +63,6 @@ def _counting(service: Service) -> Middleware:
             status = response.status
             return response
         finally:
-            service.metrics.requests.labels(route, str(status)).inc()
+            metrics.requests.labels(route, str(status)).inc()
 
     return count

@@ -76,8 +76,13 @@ class Table:
         return ApiError(f"unknown field {name[:100]!r}{hint}", param=name[:100], code="unknown_field")
 
 
+PARSED: web.RequestKey[Any] = web.RequestKey("parsed", object)
+
+
 async def read_json(request: web.Request, stall: float) -> Any:
     """The request's body as JSON. Raises ApiError; ContentLengthError and the like are aiohttp's."""
+    if PARSED in request:  # to see which model it is for
+        return request[PARSED]
     most = request.client_max_size
     if (request.content_length or 0) > most:  # before anything of it is read
         raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0)
@@ -89,10 +94,11 @@ async def read_json(request: web.Request, stall: float) -> Any:
     except web.RequestPayloadError:  # cut short, or not compressed as it says
         raise ApiError("the request's body cannot be read") from None
     try:
-        return await asyncio.to_thread(json.loads, data, parse_constant=_no_constant)
+        request[PARSED] = await asyncio.to_thread(json.loads, data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise ApiError(f"the body is not JSON: {why}") from None
+    return request[PARSED]
 
 
 def _no_constant(name: str) -> None:

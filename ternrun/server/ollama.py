@@ -23,6 +23,7 @@ from ternrun.server.chat import Calling, Choice, calling_of, constraint
 from ternrun.server.fields import Table, anything, flag, number, optional, read_json, shaped, stops, text, whole
 from ternrun.server.functions import Tools, read_tools
 from ternrun.server.llama import timings
+from ternrun.server.models import SERVICES
 from ternrun.server.prompts import encode, fill_in, render
 from ternrun.server.schema import MESSAGES, UNLIMITED, Fields, needed
 from ternrun.server.service import Service
@@ -87,11 +88,15 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
     return await _answer(request, service, CHAT, _chat, _message)
 
 
-async def tags(_request: web.Request, service: Service) -> web.Response:
+async def tags(request: web.Request, _service: Service) -> web.Response:
     """The one model there is."""
+    return web.json_response({"models": [_entry(service) for service in request.app[SERVICES].all]})
+
+
+def _entry(service: Service) -> dict[str, Any]:
     family = service.model.config.architecture
     entry = {"name": service.name, "model": service.name, "modified_at": _time(service.started)}
-    return web.json_response({"models": [entry | {"details": {"family": family, "families": [family]}}]})
+    return entry | {"details": {"family": family, "families": [family]}}
 
 
 async def version(_request: web.Request, _service: Service) -> web.Response:

@@ -6,34 +6,30 @@ import asyncio
 import logging
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from ternrun.errors import UsageError
 from ternrun.server.access import Unreadable
 from ternrun.server.app import make_app
-from ternrun.server.service import Service
+from ternrun.server.models import Open, Services
 from ternrun.server.settings import ServerConfig
-
-if TYPE_CHECKING:
-    from ternrun.api import Model
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def serve(config: ServerConfig, open_model: Callable[[], Model], tell: Callable[[str], None]) -> None:
+def serve(config: ServerConfig, openers: Mapping[str, Open], tell: Callable[[str], None]) -> None:
     """Serve until SIGTERM or Ctrl-C; a second one ends at once. `tell` hears where it listens and when it is ready.
 
-    Raises UsageError where it cannot listen there, and what `open_model` raises.
+    Raises UsageError where it cannot listen there, and what opening a model raises.
     """
-    asyncio.run(_serve(config, open_model, tell))
+    asyncio.run(_serve(config, openers, tell))
 
 
-async def _serve(config: ServerConfig, open_model: Callable[[], Model], tell: Callable[[str], None]) -> None:
+async def _serve(config: ServerConfig, openers: Mapping[str, Open], tell: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -44,23 +40,24 @@ async def _serve(config: ServerConfig, open_model: Callable[[], Model], tell: Ca
 
     for number in SIGNALS:
         loop.add_signal_handler(number, stopped)
-    async with listening(Service(config, open_model)) as (service, where):
+    async with listening(Services(config, openers)) as (services, where):
         tell(f"listening on {where}, loading the model")
-        loading, stopping = asyncio.create_task(service.load()), asyncio.create_task(stop.wait())
+        loading, stopping = asyncio.create_task(services.load()), asyncio.create_task(stop.wait())
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
         await loading
         if not stop.is_set():
-            tell(f"ready: {service.name} at {where}")
+            names = ", ".join(service.name for service in services.all)
+            tell(f"ready: {names} at {where}")
         await stopping
         tell("shutting down")
 
 
 @asynccontextmanager
-async def listening(service: Service) -> AsyncIterator[tuple[Service, str]]:
+async def listening(services: Services) -> AsyncIterator[tuple[Services, str]]:
     """The server and its address; leaving ends it gracefully: first the sockets close, then requests end."""
-    config = service.config
+    config = services.config
     runner = web.AppRunner(
-        make_app(service),
+        make_app(services),
         access_log=None,
         logger=_http_log(),
         handler_cancellation=True,
@@ -76,10 +73,10 @@ async def listening(service: Service) -> AsyncIterator[tuple[Service, str]]:
         except OSError as error:
             where = config.unix_socket or f"{config.host}:{config.port}"
             raise UsageError(f"{where} cannot be listened on: {error.strerror or error}") from error
-        yield service, _address(runner, config)
+        yield services, _address(runner, config)
         await site.stop()
     finally:
-        await service.close()
+        await services.close()
         await runner.cleanup()
         if config.unix_socket:
             Path(config.unix_socket).unlink(missing_ok=True)

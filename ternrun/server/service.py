@@ -1,15 +1,13 @@
-"""What all requests share: the model (once it is loaded), who is admitted, and the figures kept about it all."""
+"""What all requests to a model share: the model (once it is loaded), who is admitted, the figures about it all."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-
-from aiohttp import web
 
 from ternrun.errors import MissingExtra, UsageError
 from ternrun.server.metrics import Metrics
@@ -29,13 +27,14 @@ RETRY_AFTER = 1  # seconds; places in the queue come free all the time
 class Service:
     """Lives on the event loop; only `open` runs elsewhere."""
 
-    def __init__(self, config: ServerConfig, open_model: Callable[[], Model]) -> None:
+    def __init__(self, config: ServerConfig, open_model: Callable[[], Model], metrics: Metrics, alias: str) -> None:
         self.config = config
         self.started = int(time.time())
         self.draining = False
         self.sequences = 0  # admitted, and not ended
         self.answers: set[Answers] = set()  # under way
-        self.metrics = Metrics(self._load)
+        self.metrics = metrics
+        self._alias = alias  # empty: it goes by its file's name
         self._open_model = open_model
         self._model: Model | None = None
         self._compilers = ThreadPoolExecutor(2, "ternrun-grammars")  # of their own: they wait for other processes
@@ -57,7 +56,7 @@ class Service:
     @property
     def name(self) -> str:
         """The model's, in answers; those that are being given while the server shuts down, too."""
-        return self.config.alias or (self._model.name if self._model else "")
+        return self._alias or (self._model.name if self._model else "")
 
     async def compile(self, kind: Kind, text: str, param: str) -> Callable[[], Constraint]:
         """What begins a sequence that keeps to this grammar. Raises ApiError, which names the field `param`."""
@@ -117,20 +116,7 @@ class Service:
             await asyncio.sleep(0.02)
         return len(self.answers)
 
-    def _load(self) -> tuple[int, int]:
+    @property
+    def load_now(self) -> tuple[int, int]:
+        """How many sequences run and how many wait."""
         return self._model.driver.engine.load if self._model else (0, 0)
-
-
-SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
-
-Route = Callable[[web.Request, Service], Awaitable[web.StreamResponse]]
-
-
-def serving(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A handler for aiohttp."""
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        return await route(request, request.app[SERVICE])
-
-    handle.__doc__ = route.__doc__
-    return handle

@@ -12,6 +12,7 @@ from ternrun.server.fields import Table, anything, flag, read_json, shaped, text
 from ternrun.server.functions import read_tools
 from ternrun.server.llama import settings
 from ternrun.server.metrics import CONTENT_TYPE
+from ternrun.server.models import SERVICES
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import render
 from ternrun.server.schema import MESSAGES, needed
@@ -23,9 +24,10 @@ TOKENIZE = Table(
         "add_special": (flag, False),
         "parse_special": (flag, True),
         "with_pieces": (flag, False),
-    }
+    },
+    ignored=frozenset(("model",)),
 )
-DETOKENIZE = Table(read={"tokens": (token_ids, None)})
+DETOKENIZE = Table(read={"tokens": (token_ids, None)}, ignored=frozenset(("model",)))
 APPLY = Table(
     read={
         "messages": (shaped(MESSAGES), None),
@@ -39,20 +41,23 @@ APPLY = Table(
 )
 
 
-async def health(_request: web.Request, service: Service) -> web.Response:
+async def health(request: web.Request, _service: Service) -> web.Response:
     """503 while the model loads and while the server shuts down, 200 in between. Needs no key."""
-    _ = service.model
+    for service in request.app[SERVICES].all:
+        _ = service.model
     return web.json_response({"status": "ok"})
 
 
-async def models(_request: web.Request, service: Service) -> web.Response:
+async def models(request: web.Request, _service: Service) -> web.Response:
     """The one model there is, in OpenAI's list."""
-    return web.json_response({"object": "list", "data": [describe(service)]})
+    return web.json_response({"object": "list", "data": [describe(one) for one in request.app[SERVICES].all]})
 
 
-async def one_model(request: web.Request, service: Service) -> web.Response:
+async def one_model(request: web.Request, _service: Service) -> web.Response:
     """That model by its name."""
-    if request.match_info["name"] != service.name:
+    name = request.match_info["name"]
+    service = request.app[SERVICES].pick(name)
+    if name != service.name and len(request.app[SERVICES].all) == 1:
         raise ApiError("there is no such model; /v1/models lists them", status=404, code="model_not_found")
     return web.json_response(describe(service))
 

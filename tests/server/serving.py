@@ -6,12 +6,13 @@ import asyncio
 import http.client
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ternrun.api import Model
+from ternrun.server.models import Open, Services
 from ternrun.server.run import listening
 from ternrun.server.service import Service
 from ternrun.server.settings import ServerConfig
@@ -71,15 +72,15 @@ class Server:
 
 
 @contextmanager
-def running(config: ServerConfig, open_model: Callable[[], Model], *, load: bool = True) -> Iterator[Server]:
+def running(config: ServerConfig, open_model: Open | Mapping[str, Open], *, load: bool = True) -> Iterator[Server]:
     """Leaving it shuts the server down, gracefully."""
     ready, leave, found = threading.Event(), asyncio.Event(), []
 
     async def main() -> None:
-        async with listening(Service(config, open_model)) as (service, url):
+        async with listening(Services(config, open_model)) as (services, url):
             if load:
-                await service.load()
-            found.append(Server(service, url, asyncio.get_running_loop()))
+                await services.load()
+            found.append(Server(services.default, url, asyncio.get_running_loop()))
             ready.set()
             await leave.wait()
 

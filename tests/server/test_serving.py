@@ -22,8 +22,8 @@ import pytest
 
 from ternrun.api import load
 from ternrun.errors import ConfigError, UsageError
+from ternrun.server.models import Services
 from ternrun.server.run import listening
-from ternrun.server.service import Service
 from ternrun.server.settings import ServerConfig, read_keys
 from tests.server.serving import Server, running
 
@@ -185,7 +185,7 @@ def test_a_unix_socket(path: Path, tmp_path: Path) -> None:
     place = tmp_path / "s"
 
     async def ask() -> bytes:
-        async with listening(Service(ServerConfig(unix_socket=str(place)), lambda: load(path, threads=1))) as (s, _):
+        async with listening(Services(ServerConfig(unix_socket=str(place)), lambda: load(path, threads=1))) as (s, _):
             await s.load()
             reader, writer = await asyncio.open_unix_connection(str(place))
             writer.write(b"GET /health HTTP/1.0\r\n\r\n")
