@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ from ternrun.errors import ConfigError
 from ternrun.train.config import Run
 from ternrun.train.model import Decoder
 from ternrun.train.sharding import shard
+
+# Seconds for gloo's threads to let go of the last tensors: DDP and FSDP2 keep those threads alive beyond the group's
+# end, and one that frees a tensor while the interpreter shuts down ends the process with std::terminate.
+_SETTLE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,11 @@ def placed(run: Run, batch: int) -> Iterator[Place]:
     distributed.init_process_group("nccl" if cuda else "gloo")
     try:
         yield Place(device, rank, world)
+        distributed.barrier()  # no rank hangs up on another
     finally:
+        gc.collect()
         distributed.destroy_process_group()
+        time.sleep(_SETTLE)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 1024, tries: int = 20) -> float:

@@ -73,6 +73,19 @@ def test_killed_at_any_time_a_run_resumes_bit_by_bit(config: Make, tmp_path: Pat
     assert losses(broken) == losses(tmp_path / "whole")
 
 
+def test_torchrun_starts_what_the_documentation_says(config: Make, tmp_path: Path) -> None:
+    """The command line under torchrun, with a rank that finds its place by itself."""
+    made = config(optim__steps=2, optim__decay_steps=0)
+    settings = [f"{t}.{k}={json.dumps(v)}" for t, table in made.as_dict().items() for k, v in table.items()]
+    torchrun = ["torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
+    ours = ["-m", "ternrun", "train", "run", "code-5m", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", *torchrun, *ours]
+    command += [word for setting in settings for word in ("--set", setting)]
+    subprocess.run(command, env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=300)
+    assert sorted(losses(tmp_path)) == [1, 2]
+    assert (tmp_path / "last.safetensors").is_file()
+
+
 @pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
 def test_two_processes_train_as_one(fsdp: bool, config: Make, tmp_path: Path) -> None:
     """In full precision: ternary weights would flip on the last bits in which sums over ranks differ."""

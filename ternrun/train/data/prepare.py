@@ -60,7 +60,7 @@ def prepare(
         skipped=dict(skipped or {}),
     )
     for name, texts in parts.items():
-        part = write_tokens(folder / f"{name}.bin", (text for _, text in texts), tokenizer, manifest.dtype)
+        part = write_tokens(folder / f"{name}.bin", [text for _, text in texts], tokenizer, manifest.dtype)
         manifest.parts[name] = part
         report(f"{name}: {part.documents} documents, {part.text_bytes / 1e6:.1f} MB, {part.tokens / 1e6:.2f}M tokens")
     manifest.save(folder)

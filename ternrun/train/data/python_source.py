@@ -13,10 +13,13 @@ import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 
 from ternrun.errors import LoadError, UsageError
+from ternrun.progress import Progress
 from ternrun.train.data.document import Document
 from ternrun.train.data.filters import MAX_BYTES
 from ternrun.train.data.licences import licence_of
@@ -26,6 +29,7 @@ _SKIPPED = re.compile(
     r"idlelib|turtledemo|locale|migrations|__pycache__|[^/]*-info|[^/]*\.data)(/|$)|(^|/)(test_[^/]*|[^/]*_test|conftest|setup)\.py$"
 )
 Report = Callable[[str], None]
+_DOWNLOADS = 4  # at a time
 
 
 def stdlib() -> Iterator[Document]:
@@ -74,25 +78,32 @@ def archives(folder: Path, report: Report) -> Iterator[Document]:
                 yield Document(f"{group}/{name}", group, licence, text)
 
 
-def download(names: Sequence[str], folder: Path) -> None:
-    """Fetch wheels of the named packages with pip, without their dependencies and without running their code."""
+def download(names: Sequence[str], folder: Path, report: Report) -> None:
+    """Fetch wheels of the named packages with pip, without their dependencies and without running their code.
+
+    Those that cannot be had are reported, one sentence each. Raises UsageError where none can.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--only-binary=:all:",
-        "-d",
-        str(folder),
-        *names,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise UsageError(f"pip could not download {', '.join(names)}: {lines[0] if lines else done.stderr[-200:]}")
+    had = 0
+    with ThreadPoolExecutor(_DOWNLOADS) as pool, Progress("downloading", "packages") as progress:
+        for number, (name, fault) in enumerate(zip(names, pool.map(partial(_fetch, folder), names), strict=True), 1):
+            progress.update(number, len(names), name)
+            had += not fault
+            if fault:
+                report(f"{name} could not be had: {fault}")
+    if not had:
+        raise UsageError(f"pip could download none of {', '.join(names)}")
+
+
+def _fetch(folder: Path, name: str) -> str:
+    """Download one package's wheel; why it could not be had, or nothing."""
+    flags = ["-q", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "-d", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *flags, "--", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if not done.returncode:
+        return ""
+    errors = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    return (errors[-1] if errors else f"pip ended with {done.returncode}")[:200]
 
 
 def wanted(name: str) -> bool:

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from ternrun.errors import UsageError
+from ternrun.progress import Progress
 from ternrun.train.data import python_source, text_source
 from ternrun.train.data.document import Document
 from ternrun.train.data.filters import reason_to_skip
@@ -58,16 +59,17 @@ def _python(options: Options, report: Callable[[str], None]) -> Iterator[Documen
     if options.packages:
         if folder is None:
             raise UsageError("--packages needs --archives FOLDER to download into")
-        python_source.download(options.packages, folder)
+        python_source.download(options.packages, folder, report)
     archives = python_source.archives(folder, report) if folder else ()
     return chain(python_source.stdlib(), python_source.installed(options.installed, report), archives)
 
 
 def _filtered(found: Iterable[Document], skipped: Counter[str]) -> Iterator[Document]:
     listed = list(found)
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor() as pool, Progress("reading", "files") as progress:
         reasons = pool.map(reason_to_skip, (d.text for d in listed), chunksize=64)
-        for document, reason in zip(listed, reasons, strict=True):
+        for number, (document, reason) in enumerate(zip(listed, reasons, strict=True), 1):
+            progress.update(number, len(listed))
             if reason is None:
                 yield document
             else:

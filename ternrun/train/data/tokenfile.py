@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ternrun.errors import LoadError
+from ternrun.progress import Progress
 from ternrun.train.tokenizer import END
 
 _BATCH = 256  # documents tokenized at a time, in parallel by the tokenizers library
@@ -60,11 +61,12 @@ def read_manifest(folder: Path) -> Manifest:
         raise LoadError(f"{folder} is not a folder made by `ternrun train data`: {error}") from None
 
 
-def write_tokens(path: Path, texts: Iterable[str], tokenizer: Tokenizer, dtype: str) -> Part:
+def write_tokens(path: Path, texts: Sequence[str], tokenizer: Tokenizer, dtype: str) -> Part:
     """Tokenize `texts` into `path`, each followed by the end token."""
     part, digest, end = Part(), hashlib.sha256(), tokenizer.token_to_id(END)
-    with path.open("wb") as file:
-        for batch in _batches(texts):
+    with path.open("wb") as file, Progress(f"tokenizing {path.stem}", "documents") as progress:
+        for start in range(0, len(texts), _BATCH):
+            batch = texts[start : start + _BATCH]
             for text, encoding in zip(batch, tokenizer.encode_batch_fast(batch, add_special_tokens=False), strict=True):
                 data = np.asarray([*encoding.ids, end], dtype).tobytes()
                 file.write(data)
@@ -72,6 +74,7 @@ def write_tokens(path: Path, texts: Iterable[str], tokenizer: Tokenizer, dtype: 
                 part.documents += 1
                 part.tokens += len(encoding.ids) + 1
                 part.text_bytes += len(text.encode())
+            progress.update(part.documents, len(texts))
     part.sha256 = digest.hexdigest()
     return part
 
@@ -93,14 +96,3 @@ def open_tokens(folder: Path, name: str, manifest: Manifest) -> NDArray[Any]:
     if (largest := int(tokens.max())) >= manifest.vocab_size:
         raise LoadError(f"{path} holds token id {largest}, beyond the vocabulary of {manifest.vocab_size}")
     return tokens
-
-
-def _batches(texts: Iterable[str]) -> Iterable[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

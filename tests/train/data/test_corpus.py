@@ -14,7 +14,7 @@ from ternrun.train.data.dedup import distinct, minhash
 from ternrun.train.data.document import Document
 from ternrun.train.data.filters import reason_to_skip
 from ternrun.train.data.licences import licence_of
-from ternrun.train.data.python_source import archives, installed, stdlib, wanted
+from ternrun.train.data.python_source import archives, download, installed, stdlib, wanted
 
 CODE = "".join(f"def function_{i}(argument):\n    value = argument + {i}\n    return value\n\n\n" for i in range(20))
 
@@ -113,3 +113,24 @@ def test_standard_library_and_installed_packages_are_found() -> None:
     assert {"stdlib/argparse.py", "stdlib/json/decoder.py"} <= names
     assert not any("/test/" in name for name in names)
     assert {d.licence for d in installed(["pytest"], print)} == {"MIT"}
+
+
+def test_packages_that_cannot_be_had_are_named_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip itself, with a folder in place of an index."""
+    index, archive = tmp_path / "index", tmp_path / "archive"
+    index.mkdir()
+    with zipfile.ZipFile(index / "good_one-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("good_one-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: good-one\nVersion: 1.0\n")
+        wheel.writestr("good_one-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("good_one-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    said: list[str] = []
+    download(["no-such-one", "good-one"], archive, said.append)
+    assert [p.name for p in archive.iterdir()] == ["good_one-1.0-py3-none-any.whl"]
+    assert said == ["no-such-one could not be had: No matching distribution found for no-such-one"]
+    with pytest.raises(UsageError, match=r"none of --bad, -r x$"):
+        download(["--bad", "-r x"], archive, said.append)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
-from ternrun.errors import LoadError, UsageError
+from ternrun.errors import LoadError, MissingExtra, UsageError
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.data.document import Document
 from ternrun.train.data.fim import fill_in_middle
 from ternrun.train.data.prepare import Plan, prepare
 from ternrun.train.data.synthetic import synthetic
-from ternrun.train.data.text_source import jsonl_files, shakespeare, text_files
+from ternrun.train.data.text_source import hf_dataset, jsonl_files, parquet_files, shakespeare, text_files
 from ternrun.train.data.tokenfile import open_tokens, read_manifest
 from ternrun.train.data.windows import Windows, consecutive
 from ternrun.train.evalfile import texts_of
@@ -164,3 +169,47 @@ def test_tokenizers_keep_text_and_split_code_well() -> None:
     assert made.decode(made.encode(text).ids) == text
     assert [made.decode([i]) for i in made.encode("1234").ids] == list("1234")
     assert made.encode("\n    y").tokens[0] == "ĊĠĠĠ"
+
+
+def test_parquet_rows_are_documents(tmp_path: Path) -> None:
+    table = pyarrow.table({"content": ["one", "two"], "size": [3, 3]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert [(d.name, d.text) for d in parquet_files(tmp_path, "content")] == [
+        ("a.parquet:1", "one"),
+        ("a.parquet:2", "two"),
+    ]
+    with pytest.raises(LoadError, match=r"a.parquet:1 holds no text under 'size'"):
+        list(parquet_files(tmp_path, "size"))
+    with pytest.raises(LoadError, match="no Parquet file with a column 'text'"):
+        list(parquet_files(tmp_path))
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 nonsense")
+    with pytest.raises(LoadError, match="a.parquet is no Parquet file"):
+        list(parquet_files(tmp_path, "content"))
+
+
+def test_rows_of_a_dataset_are_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load_dataset(*names: str | None, **settings: Any) -> list[dict[str, Any]]:
+        asked.append((names, settings))
+        return [{"content": "one"}, {"content": "two"}]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    assert [d.text for d in hf_dataset("owner/name:python", "content")] == ["one", "two"]
+    assert asked == [(("owner/name", "python"), {"split": "train", "streaming": True})]
+    with pytest.raises(LoadError, match=r"has no column 'text'; it has content"):
+        list(hf_dataset("owner/name"))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingExtra, match=r"ternrun\[data\]"):
+        list(hf_dataset("owner/name"))
+
+
+def test_windows_are_turned_for_filling_in_as_often_as_asked() -> None:
+    tokens = np.arange(10, 10_010)
+    turned = [
+        w for w in (Windows(tokens, 50, 1, fim=0.5, fim_ids=(1, 2, 3)).window(i) for i in range(200)) if w[0] == 1
+    ]
+    assert 70 < len(turned) < 130
+    assert all(len(w) == 51 and (w == 2).sum() == (w == 3).sum() == 1 for w in turned)
+    with pytest.raises(LoadError, match="needs a tokenizer with fill-in-the-middle tokens"):
+        Windows(tokens, 50, 1, fim=0.5)
