@@ -18,7 +18,6 @@ from ternrun.errors import ConfigError, UsageError
 from ternrun.loader.embedded import located
 from ternrun.loader.model import ModelFile, open_model
 from ternrun.options import EngineOptions, SamplingOptions, sampling_params
-from ternrun.perplexity import Perplexity, perplexity
 from ternrun.runtime.backend import Progress
 from ternrun.runtime.config import EngineConfig, ModelConfig, SamplingParams
 from ternrun.runtime.driver import Driver
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from ternrun.grammar.compiler import Grammar, Grammars, Kind
     from ternrun.loader.chat import ChatTemplate
     from ternrun.loader.tokenizer import Tokenizer
+    from ternrun.perplexity import Perplexity
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}
 
@@ -59,11 +59,14 @@ def load(
         if engine.context > trained:
             raise ConfigError(f"context {engine.context} is more than this model was made for ({trained} tokens)")
         tokenizer = threading.Thread(target=_build_tokenizer, args=[file], name="ternrun-tokenizer")
-        tokenizer.start()
         try:
-            model = file.runner(engine) if file.runner else backend.load(file.weights, engine, progress)
+            if file.runner:
+                model = file.runner(engine)
+            else:
+                model = backend.load(file.weights, engine, progress, tokenizer.start)
         finally:
-            tokenizer.join()
+            if tokenizer.ident:
+                tokenizer.join()
         undo.callback(model.close)
         driver = Driver(Engine(model, file.tokenizer.eos_ids, Lookup if engine.speculate else None))
         undo.callback(driver.close)
@@ -171,6 +174,8 @@ class Model:
         Every token but those at the very beginning has at least half a window before it. `progress` is called with the
         tokens done and the tokens in all.
         """
+        from ternrun.perplexity import perplexity
+
         return perplexity(self, text, window, progress)
 
     @cached_property

@@ -16,6 +16,7 @@ from ternrun.runtime.config import EngineConfig, ModelConfig
 from ternrun.runtime.weights import Weights
 
 Progress = Callable[[int, int], None]  # how many are done, of how many
+Idle = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,12 @@ class Backend(Protocol):
 
     name: str
 
-    def load(self, weights: Weights, engine: EngineConfig, progress: Progress | None = None) -> Model:
+    def load(
+        self, weights: Weights, engine: EngineConfig, progress: Progress | None = None, idle: Idle | None = None
+    ) -> Model:
         """`progress` hears of kernels that have to be compiled first, which happens once on a machine.
 
+        `idle` is called once, when what is left to do needs no Python: a thread started there gets in nobody's way.
         Raises LoadError for weights this backend cannot run, MissingExtra where its package is absent.
         """
         ...

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any, Literal, Self
 
 from ternrun.errors import ConfigError
@@ -29,6 +28,8 @@ class _Record:
         known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
         for key in values:
             if key not in known:
+                from difflib import get_close_matches
+
                 near = get_close_matches(key, known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ConfigError(f"{cls.__name__} has no option {key!r}{hint}")

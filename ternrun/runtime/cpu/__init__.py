@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ternrun.runtime.backend import Progress
+from ternrun.runtime.backend import Idle, Progress
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu.model import CpuModel
 from ternrun.runtime.weights import Weights
@@ -10,7 +10,9 @@ from ternrun.runtime.weights import Weights
 name = "cpu"
 
 
-def load(weights: Weights, engine: EngineConfig, progress: Progress | None = None) -> CpuModel:
+def load(
+    weights: Weights, engine: EngineConfig, progress: Progress | None = None, idle: Idle | None = None
+) -> CpuModel:
     """See `backend.Backend.load`."""
     report = (lambda _, done, total: progress(done, total)) if progress else None
-    return CpuModel(weights, engine, progress=report)
+    return CpuModel(weights, engine, progress=report, idle=idle)

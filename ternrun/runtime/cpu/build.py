@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ternrun.runtime.cpu.objects import symbol_of, write_object
+from ternrun.runtime.cpu import cachefiles
+from ternrun.runtime.cpu.link import image
+from ternrun.runtime.cpu.objects import symbol_of
 
 
 def compile_kernel(name: str) -> tuple[Any, Any]:
@@ -58,15 +60,19 @@ def _export(compiled: Any, symbol: str) -> tuple[Any, Any]:
     return machine, module
 
 
-def _machine() -> Any:
-    """LLVM's code generator for the CPU that the environment names, at full optimization."""
+def _machine(*, anywhere: bool = True) -> Any:
+    """LLVM's code generator for the CPU that the environment names, at full optimization.
+
+    `anywhere`: code whose parts refer to each other by distance alone, for `link.py`; else code for LLVM's own linker.
+    """
     import llvmlite.binding as llvm
 
     target = llvm.Target.from_triple(llvm.get_process_triple())
     x86 = target.name.startswith("x86")
+    kind = ("pic", "small") if anywhere else ("static" if x86 else "default", "jitdefault")
     return target.create_target_machine(
-        cpu=os.environ["NUMBA_CPU_NAME"], features=os.environ["NUMBA_CPU_FEATURES"], opt=3,
-        reloc="static" if x86 else "default", codemodel="jitdefault", jit=True,
+        cpu=os.environ["NUMBA_CPU_NAME"], features=os.environ["NUMBA_CPU_FEATURES"], opt=3, reloc=kind[0],
+        codemodel=kind[1], jit=not anywhere,
     )  # fmt: skip
 
 
@@ -75,7 +81,8 @@ def main(argv: list[str]) -> int:
     folder = Path(argv[0])
     for name in argv[1:]:
         machine, module = compile_kernel(name)
-        write_object(folder / f"{name}.o", machine.emit_object(module))
+        code = image(machine.emit_object(module), symbol_of(name))
+        cachefiles.write(folder / name, code or _machine(anywhere=False).emit_object(module))
         print(name, flush=True)
     return 0
 

@@ -47,8 +47,8 @@ class Decoder:
         self._state = address(self.state)
         self._count = self._state + layout.STATE["tokens"]
         self._make_buffers()
-        self._angles = {
-            local: rope.tables(config.rope, limits.positions, local=local)
+        self.angles = {
+            local: rope.Tables(config.rope, limits.positions, local=local)
             for local in {False, bool(config.rope.local_base)}
         }
         self.head_name = "output.weight" if "output.weight" in matrices else "token_embd.weight"
@@ -205,7 +205,8 @@ class Decoder:
         ]
         self._project(program, x, norm, parts)
         sliding = bool(c.sliding_layers and c.sliding_layers[layer])
-        cos, sin = (address(a) for a in self._angles[sliding and bool(c.rope.local_base)])
+        angles = self.angles[sliding and bool(c.rope.local_base)]
+        cos, sin = address(angles.cos), address(angles.sin)
         q_norm, k_norm = self._norm(blk + "attn_q_norm"), self._norm(blk + "attn_k_norm")
         cache = (address(self.cache) + self._layer_bytes * layer, self._block_bytes, self._head_bytes)
         heads = (c.n_heads, c.n_kv_heads, c.head_dim)

@@ -40,12 +40,14 @@ class Screen:
         """Append the calls that fill the copy, at load."""
         m = self._matrix
         some = max(1, PORTION // (m.stride * BLOCK)) * BLOCK
+        self._taken = aligned(64 * (m.rows // some + 1))
         for row in range(0, m.rows, some):
             rows = min(some, m.rows - row)
             at = (address(self._codes) + row * m.padded, *(bound + 4 * row for bound in self._bounds()))
             packing.call(
                 f"screen_copy.{m.tensor.type}", address(m.data) + row * m.stride, m.stride, rows, m.padded, *at,
-                self._scratch.base, self._scratch.stride, source=m.data[row * m.stride : (row + rows) * m.stride],
+                self._scratch.base, self._scratch.stride, address(self._taken) + 64 * (row // some),
+                source=m.data[row * m.stride : (row + rows) * m.stride],
             )  # fmt: skip
 
     def emit(self, program: Program, state: int, x: Rows, logits: Rows) -> None:

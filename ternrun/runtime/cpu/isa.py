@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from functools import cache
 
 from ternrun.errors import ConfigError
+from ternrun.runtime.cpu.host import host
 
 ENV = "TERNRUN_ISA"
 BUILD_ENV = "TERNRUN_BUILD_ISA"  # set for the compiling process by `build.py`
@@ -34,20 +34,9 @@ class Isa:
     reason: str
 
 
-@cache
-def _host() -> tuple[str, dict[str, bool]]:
-    import llvmlite.binding as llvm
-
-    try:
-        features = dict(llvm.get_host_cpu_features())
-    except RuntimeError:  # LLVM does not know this platform
-        features = {}
-    return llvm.get_host_cpu_name(), features
-
-
 def available() -> list[str]:
     """Instruction sets this CPU can run, best first."""
-    _, features = _host()
+    _, features = host()
     return [name for name, needs in REQUIRED.items() if all(features.get(f) for f in needs)]
 
 
@@ -64,7 +53,7 @@ def pick(name: str = "") -> Isa:
         raise ConfigError(f"{ENV}={forced} needs CPU features that this machine lacks; it has {', '.join(found)}")
     chosen = forced or found[0]
     reason = "forced" if forced else "the best this CPU has"
-    cpu, features = _host()
+    cpu, features = host()
     if chosen == "avx512":
         listed = ",".join(f"{'+' if on else '-'}{f}" for f, on in sorted(features.items()))
         return Isa(chosen, cpu, listed, reason)

@@ -98,9 +98,11 @@ class Ternary:
         else:
             chunk, words = cols // groups if by_block else cols, 0
             size = height * blocks * round_up(cols, 16) // 4
-        laid = take(4 * groups * height * blocks).view(np.float32)
+        laid = aligned(4 * groups * height * blocks).view(np.float32)
         laid[: groups * height * blocks].reshape(groups, height * blocks)[:, :rows] = scales.T
-        matrix = cls(tensor.name, rows, cols, chunk, words, blocks, by_block, take(size), laid, take(8).view(np.int64))
+        matrix = cls(
+            tensor.name, rows, cols, chunk, words, blocks, by_block, take(size), laid, aligned(16).view(np.int64)
+        )
         group, table = 0, 0
         if gaps is not None:
             held = padded_vector(gaps)

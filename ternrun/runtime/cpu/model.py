@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
-from ternrun.runtime.backend import Batch
+from ternrun.runtime.backend import Batch, Idle
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu import isa as instruction_sets
 from ternrun.runtime.cpu import layout
@@ -23,7 +23,7 @@ from ternrun.runtime.cpu.objects import Kernels, Progress
 from ternrun.runtime.cpu.packing import Packing
 from ternrun.runtime.cpu.program import Program, Scratch
 from ternrun.runtime.cpu.scales import block_scales
-from ternrun.runtime.cpu.team import Team
+from ternrun.runtime.cpu.team import KERNELS, Team
 from ternrun.runtime.weights import Tensor, Weights
 
 
@@ -41,8 +41,9 @@ class CpuModel:
     """Loaded weights with their cache; see `backend.Model`."""
 
     def __init__(
-        self, weights: Weights, engine: EngineConfig, *, isa: str = "", progress: Progress | None = None
-    ) -> None:
+        self, weights: Weights, engine: EngineConfig, *, isa: str = "", progress: Progress | None = None,
+        idle: Idle | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.engine = weights.config, engine
         chosen = instruction_sets.pick(isa)
         threads = engine.threads or default_threads()
@@ -80,15 +81,17 @@ class CpuModel:
             self.screen.emit_copy(packing)
             screened = self._decoder.screened_head(self.screen)
         self.programs = {"embed": body, "full": body + head, "largest": body + screened}
-        needed = packing.kernels.union(head.kernels, *(p.kernels for p in self.programs.values()))
+        needed = packing.kernels.union(KERNELS, head.kernels, *(p.kernels for p in self.programs.values()))
         self._kernels.require(needed)
         self._team = Team(self._kernels, threads)
         weakref.finalize(self, self._team.close)  # a model that is forgotten, or fails below, leaves no threads behind
+        self._assembled = {name: program.assemble(self._kernels) for name, program in self.programs.items()}
+        if idle:
+            idle()
         packing.run(self._run)
         for matrix in matrices.values():
             if isinstance(matrix, Ternary):
                 matrix.check()
-        self._assembled = {name: program.assemble(self._kernels) for name, program in self.programs.items()}
         self._state = self._decoder.state.view(np.int64)
         self.cycles: dict[str, NDArray[np.int64]] = {}  # by program: cycles of its calls, added up here
 
@@ -129,6 +132,8 @@ class CpuModel:
 
     def _step(self, batch: Batch, program: str) -> None:
         self._check(batch)
+        for angles in self._decoder.angles.values():
+            angles.reach(int(batch.positions.max()) + 1)
         wanted = (batch.tokens, batch.positions, batch.slots, batch.block_tables, batch.outputs)
         tokens, positions, slots, tables, outputs = (np.ascontiguousarray(a, np.int32) for a in wanted)
         keep = None if batch.keep is None else np.ascontiguousarray(batch.keep, np.int32)

@@ -1,4 +1,4 @@
-"""Rotary angles: cos and sin of every position, computed once in double precision."""
+"""Rotary angles: cos and sin of every position, in double precision, computed when the first sequence gets there."""
 
 from __future__ import annotations
 
@@ -13,20 +13,34 @@ from ternrun.runtime.cpu.memory import aligned
 F64 = NDArray[np.float64]
 
 
-def tables(rope: RopeConfig, positions: int, *, local: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """cos and sin, (positions * dim / 2,) each. `local`: of a sliding layer with a base of its own, which is not
-    scaled."""
-    if local and rope.local_base:
-        angles, magnitude = _plain(rope.dim, rope.local_base), 1.0
-    else:
-        angles, magnitude = _scaled(rope), rope.attention_factor
-    theta = np.outer(np.arange(positions), angles)
-    out = []
-    for function in (np.cos, np.sin):
-        table = aligned(4 * theta.size).view(np.float32)
-        table[: theta.size] = (function(theta) * magnitude).ravel()
-        out.append(table)
-    return out[0], out[1]
+STEP = 512  # positions computed at least, when there are too few
+
+
+class Tables:
+    """`cos` and `sin` of `positions` positions, (positions * dim / 2,) each; zeros as far as nobody got yet.
+
+    `local`: of a sliding layer with a base of its own, which is not scaled.
+    """
+
+    def __init__(self, rope: RopeConfig, positions: int, *, local: bool) -> None:
+        if local and rope.local_base:
+            self._angles, self._magnitude = _plain(rope.dim, rope.local_base), 1.0
+        else:
+            self._angles, self._magnitude = _scaled(rope), rope.attention_factor
+        self._positions, self._ready = positions, 0
+        size = 4 * positions * self._angles.size
+        self.cos, self.sin = aligned(size).view(np.float32), aligned(size).view(np.float32)
+
+    def reach(self, positions: int) -> None:
+        """Have the first `positions` positions ready."""
+        if positions <= self._ready:
+            return
+        first, last = self._ready, min(self._positions, max(positions, 2 * self._ready, STEP))
+        theta = np.outer(np.arange(first, last), self._angles)
+        part = slice(first * self._angles.size, last * self._angles.size)
+        self.cos[part] = (np.cos(theta) * self._magnitude).ravel()
+        self.sin[part] = (np.sin(theta) * self._magnitude).ravel()
+        self._ready = last
 
 
 def _plain(dim: int, base: float) -> F64:

@@ -67,7 +67,9 @@ class Layer:
         self.cache[:] = 0xFF
         self.tables = copy_of(self.rng.permutation(BLOCKS).reshape(3, -1), np.int32)
         self.config = RopeConfig(dim=case.dim if case.rope < 0 else case.rope, style=case.style)
-        self.cos, self.sin = rope.tables(self.config, 128, local=False)
+        tables = rope.Tables(self.config, 128, local=False)
+        tables.reach(128)
+        self.cos, self.sin = tables.cos, tables.sin
         norms = [self.rng.uniform(0.5, 1.5, case.dim).astype(np.float32) for _ in range(2)]
         self.norms = [padded_vector(n) if case.norm else None for n in norms]
         self.lengths = [0, 0, 0]
@@ -192,6 +194,8 @@ FIRST: dict[str, F32] = {}  # results of the first instruction set
 @pytest.mark.parametrize("local", [False, True])
 def test_angles(scaling: dict[str, Any], local: bool) -> None:
     config = RopeConfig(dim=48, **scaling)
-    found = rope.tables(config, 300, local=local)
-    for table, wanted in zip(found, rope_tables(config, 300, sliding=local), strict=True):
+    tables = rope.Tables(config, 300, local=local)
+    for positions in (5, 300, 7):
+        tables.reach(positions)
+    for table, wanted in zip((tables.cos, tables.sin), rope_tables(config, 300, sliding=local), strict=True):
         np.testing.assert_allclose(table[: 300 * 24].reshape(300, 1, 24), wanted, rtol=0, atol=6e-8)

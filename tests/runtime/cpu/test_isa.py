@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import llvmlite.binding as llvm
 import pytest
 
 from ternrun.errors import ConfigError
 from ternrun.runtime import cpu
 from ternrun.runtime.config import EngineConfig
+from ternrun.runtime.cpu import host as cpu_host
 from ternrun.runtime.cpu import isa
 from tests.runtime.cpu.test_model import WEIGHTS
 
@@ -18,14 +21,14 @@ AVX2 = dict.fromkeys(("sse2", "avx2", "f16c", "fma"), True)
 def host(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A CPU with AVX2 and no more, and no wishes in the environment."""
     monkeypatch.delenv(isa.ENV, raising=False)
-    monkeypatch.setattr(isa, "_host", lambda: ("haswell", AVX2))
+    monkeypatch.setattr(isa, "host", lambda: ("haswell", AVX2))
     return monkeypatch
 
 
 def test_takes_the_best_there_is(host: pytest.MonkeyPatch) -> None:
     assert isa.available() == ["avx2", "portable"]
     assert isa.pick() == isa.Isa("avx2", "x86-64-v3", "", "the best this CPU has")
-    host.setattr(isa, "_host", lambda: ("zen4", dict.fromkeys(isa.REQUIRED["avx512"], True) | AVX2 | {"sse4a": False}))
+    host.setattr(isa, "host", lambda: ("zen4", dict.fromkeys(isa.REQUIRED["avx512"], True) | AVX2 | {"sse4a": False}))
     best = isa.pick()
     assert (best.name, best.cpu) == ("avx512", "zen4")
     assert "+avx512bw" in best.features.split(",")
@@ -33,7 +36,7 @@ def test_takes_the_best_there_is(host: pytest.MonkeyPatch) -> None:
 
 
 def test_other_machines_run_portable_code(host: pytest.MonkeyPatch) -> None:
-    host.setattr(isa, "_host", lambda: ("generic", {}))
+    host.setattr(isa, "host", lambda: ("generic", {}))
     assert isa.pick() == isa.Isa("portable", "generic", "", "the best this CPU has")
 
 
@@ -42,11 +45,30 @@ def test_platforms_that_llvm_does_not_know(monkeypatch: pytest.MonkeyPatch) -> N
         raise RuntimeError("no such platform")
 
     monkeypatch.setattr(llvm, "get_host_cpu_features", unknown)
-    isa._host.cache_clear()
-    try:
-        assert isa.available() == ["portable"]
-    finally:
-        isa._host.cache_clear()
+    assert cpu_host.ask_llvm()[1] == {}
+
+
+def test_llvm_is_asked_once_for_each_kind_of_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def answer() -> tuple[str, dict[str, bool]]:
+        asked.append(1)
+        return "zen4", {"avx2": True, "amx": False}
+
+    monkeypatch.setenv("TERNRUN_CACHE", str(tmp_path))
+    monkeypatch.setattr(cpu_host, "ask_llvm", answer)
+    monkeypatch.setattr(cpu_host, "CPUINFO", tmp_path / "cpuinfo")
+    uncached = cpu_host.host.__wrapped__
+    for text, times in (("flags: a b\n\nflags: c", 1), ("flags: a b\ncpu MHz: 9\n\n", 1), ("flags: a\n\n", 2)):
+        (tmp_path / "cpuinfo").write_text(text)
+        assert uncached() == answer()
+        asked.pop()
+        assert len(asked) == times
+    for kept in (tmp_path / "cpu").iterdir():
+        kept.write_bytes(kept.read_bytes().replace(b"zen4", b"zen5"))
+    assert uncached() == answer(), "a damaged answer is asked for again"
+    (tmp_path / "cpuinfo").unlink()
+    assert uncached() == answer(), "where Linux says nothing, LLVM is asked every time"
 
 
 def test_can_be_forced(host: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.atomic import atomic_add
+from ternrun.runtime.cpu.jit import compiled, word
 from ternrun.runtime.cpu.kernels import ternary, ternary_bytes
 from ternrun.runtime.cpu.simd import (
     constant,
@@ -208,12 +209,12 @@ def build(entry: str) -> Callable[..., Any]:
     def pack(args: int, tid: int, nt: int) -> int:
         """Arguments: source, rows, cols, destination, superblocks, chunk, words a chunk, scratch, scratch bytes a
         thread,
-        status, scales where a block may have scale 0 (else 0), its columns a scale."""
+        status and parts taken so far, scales where a block may have scale 0 (else 0), its columns a scale."""
         cols, dst, blocks = word(args, 2), word(args, 3), word(args, 4)
         spots = word(args, 7) + word(args, 8) * tid
         room = (cols + SPARE) // 128 * 128 + 64  # an odd number of cache lines keeps rows off each other's cache sets
-        first, last = share(groups * blocks, tid, nt)
-        for part in range(first, last):
+        part = atomic_add(word(args, 9) + 8, 1)  # whoever is free: text is being made ready at the same time
+        while part < groups * blocks:
             row = ROWS_AT_ONCE * part
             for r in range(ROWS_AT_ONCE):
                 put(spots + 8 * r, row_digits(args, row + r, spots + 256 + room * r))
@@ -221,6 +222,7 @@ def build(entry: str) -> Callable[..., Any]:
                 _put_words(spots, cols, word(args, 5), word(args, 6), dst, blocks, row)
             else:
                 _put_bytes(spots, cols, dst, row)
+            part = atomic_add(word(args, 9) + 8, 1)
         return 0
 
     return pack  # type: ignore[no-any-return]

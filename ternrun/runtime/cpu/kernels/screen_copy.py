@@ -12,8 +12,9 @@ from typing import Any
 
 from numba import types
 
+from ternrun.runtime.cpu.atomic import atomic_add
 from ternrun.runtime.cpu.dequantize import ROWS
-from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.jit import compiled, word
 from ternrun.runtime.cpu.simd import (
     f32x16,
     fma,
@@ -131,11 +132,13 @@ def build(entry: str) -> Callable[..., Any]:
     @compiled
     def copy(args: int, tid: int, nt: int) -> int:
         """Arguments: weights, bytes a row, rows, columns (padded), codes, steps, error norms, norms, scratch, bytes a
-        thread."""
+        thread, blocks taken so far."""
         w = word(args, 8) + word(args, 9) * tid
-        first, last = share((word(args, 2) + BLOCK - 1) // BLOCK, tid, nt)
-        for row in range(BLOCK * first, BLOCK * last, 4):
-            four(args, row, w)
+        block = atomic_add(word(args, 10), 1)  # whoever is free
+        while block < (word(args, 2) + BLOCK - 1) // BLOCK:
+            for row in range(BLOCK * block, BLOCK * block + BLOCK, 4):
+                four(args, row, w)
+            block = atomic_add(word(args, 10), 1)
         return 0
 
     return copy  # type: ignore[no-any-return]

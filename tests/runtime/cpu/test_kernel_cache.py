@@ -1,0 +1,109 @@
+"""The kernel cache: what is damaged or not ours is compiled again, never run; code runs without LLVM where it can."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ternrun.runtime.cpu import cachefiles, isa, link, objects
+from ternrun.runtime.cpu.executable import Executable
+from ternrun.runtime.cpu.memory import address
+from ternrun.runtime.cpu.objects import Kernels, symbol_of
+from tests.runtime.cpu.harness import ISAS, copy_of, machine
+
+NAME = "rows.bias"
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[list[str]]]:
+    """An empty cache, and a compiler that copies from the tests' own; what it was asked for is told."""
+    machine("portable").kernels.require([NAME])
+    source, asked = objects.folder_for(isa.pick("portable")), []
+    monkeypatch.setenv("TERNRUN_CACHE", str(tmp_path / "cache"))
+
+    def compile_again(kernels: Kernels, names: list[str]) -> None:
+        asked.append(names)
+        for name in names:
+            (kernels._folder / name).write_bytes((source / name).read_bytes())
+
+    monkeypatch.setattr(Kernels, "_compile", compile_again)
+    return asked
+
+
+def load() -> Kernels:
+    kernels = Kernels(isa.pick("portable"))
+    kernels.require([NAME])
+    assert kernels[NAME]
+    return kernels
+
+
+def test_compiled_once(compiled: list[list[str]]) -> None:
+    load()
+    load()
+    assert compiled == [[NAME]]
+
+
+@pytest.mark.parametrize("damage", ["cut", "byte", "magic", "empty", "foreign"])
+def test_what_is_damaged_is_compiled_again(compiled: list[list[str]], damage: str) -> None:
+    path = load()._folder / NAME
+    data = path.read_bytes()
+    path.write_bytes({
+        "cut": data[:-5], "byte": data[:-9] + bytes([data[-9] ^ 1]) + data[-8:], "magic": b"x" + data, "empty": b"",
+        "foreign": data.partition(b"\n")[2],
+    }[damage])  # fmt: skip
+    load()
+    assert compiled == [[NAME], [NAME]]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="permissions are those of Unix")
+def test_a_folder_that_others_may_write_to_is_not_used(compiled: list[list[str]]) -> None:
+    folder = load()._folder
+    folder.chmod(0o777)
+    assert load()._folder != folder
+    assert compiled == [[NAME], [NAME]]
+
+
+@pytest.mark.parametrize("name", ISAS)
+def test_images_and_objects_do_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels that run are images (on x86-64 Linux); LLVM's own linker makes the same of the same object."""
+    script = (
+        "import sys; from ternrun.runtime.cpu import build, link; machine, module = build.compile_kernel(sys.argv[1]);"
+        "code = build._machine(anywhere=False).emit_object(module); sys.stdout.buffer.write(code)"
+    )
+    environment = objects._build_environment(isa.pick(name))
+    command = [sys.executable, "-P", "-c", script, NAME]
+    code = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+    assert not code.startswith(link.MAGIC)
+    holder = Executable()
+    at = holder.add({symbol_of(NAME): code})[symbol_of(NAME)]
+    on = machine(name)
+    on.kernels.require([NAME])
+    results = []
+    for entry in (at, on.kernels[NAME]):
+        rows, bias = copy_of(np.arange(32)), copy_of(np.arange(32) * 3)
+        count = copy_of(np.array([1]), np.int64)
+        monkeypatch.setitem(on.kernels._addresses, NAME, entry)
+        on.call(NAME, address(count), address(rows), 32, 32, address(bias))
+        results.append(rows.tolist())
+    assert results[0] == results[1] == (np.arange(32) * 4).tolist()
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.uname().machine != "x86_64", reason="images are of x86-64 Linux")
+@pytest.mark.parametrize("name", ISAS)
+def test_all_kernels_are_images(name: str) -> None:
+    """None calls a library or keeps anything but code and constants."""
+    machine(name)
+    kept = [path for path in objects.folder_for(isa.pick(name)).iterdir() if path.suffix != ".s"]
+    assert len(kept) > 20
+    assert [p.name for p in kept if not (cachefiles.read(p) or link.MAGIC).startswith(link.MAGIC)] == []
+
+
+def test_what_is_no_object_has_no_image() -> None:
+    assert link.image(b"\x7fELF\x01\x01" + bytes(100), "x") is None
+    assert link.image(b"MZ" + bytes(100), "x") is None
