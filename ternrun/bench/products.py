@@ -66,7 +66,7 @@ def _product(kernels: Kernels, rows: int, cols: int, tokens: int, threads: int, 
     layout = "words" if kernels.isa.name == "avx512" else "bytes"
     rng, scratch = np.random.default_rng(0), Scratch(threads, 256 * (cols + SUPERBLOCK[layout]))
     packing = Packing()
-    weights = Ternary.pack(_tensor(rows, cols, rng), layout, packing, scratch)
+    weights = Ternary.of(_tensor(rows, cols, rng), layout, packing, scratch)
     linears = Linears(kernels.isa.name, threads, tokens, scratch, {"w": weights})
     x = _floats(tokens, cols)
     x.view(np.float32)[:] = rng.standard_normal(x.size // 4)

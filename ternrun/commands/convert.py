@@ -1,7 +1,9 @@
 """Write a GGUF file from any model that ternrun opens.
 
 The projections get the encoding that --type names, embedding and head that of --head; all else stays as exact as it
-was. A ternary type takes only weights that are ternary already, unless --absmean asks to round them as BitNet does.
+was. A ternary type takes only weights that are ternary already, unless --absmean asks to round them as BitNet does. The
+type `kernel` is the layout that ternrun computes with on CPUs with AVX-512: such a file is used where it lies, without
+repacking; other CPUs repack it as any other file.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ EXAMPLES = """\
 examples:
   ternrun convert folder-with-safetensors model.gguf --type tq2_0
   ternrun convert model-i2_s.gguf model-tq1_0.gguf --type tq1_0 --head q8_0
+  ternrun convert model.gguf fast.gguf --type kernel
 """
 
 
@@ -24,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's flags."""
     add_model(parser, needed=True)
     parser.add_argument("out", metavar="OUT", type=Path, help="the GGUF file to write")
-    types = "ternary: tq2_0, tq1_0, i2_s, q2_0, iq2_bn, iq1_bn; others: q8_0, f16, bf16, f32"
+    types = "ternary: tq2_0, tq1_0, i2_s, q2_0, iq2_bn, iq1_bn, kernel; others: q8_0, f16, bf16, f32"
     parser.add_argument("--type", metavar="TYPE", required=True, help=types)
     parser.add_argument("--head", metavar="TYPE", help="q8_0, f16, bf16 or f32 (default: as in the model)")
     parser.add_argument("--absmean", action="store_true", help="round weights that are not ternary: a lossy step")

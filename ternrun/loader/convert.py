@@ -22,12 +22,15 @@ from ternrun.loader.gguf_write import write_gguf
 from ternrun.loader.hf_text import vocabulary_metadata
 from ternrun.loader.model import ModelFile, open_model
 from ternrun.loader.quants import decode, encode, encode_trits, trits
+from ternrun.loader.quants_ternary import HALF_SCALES
 from ternrun.runtime.config import ModelConfig
+from ternrun.runtime.cpu.scales import row_scales
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.runtime.weights import Tensor
 
-TYPES = ("tq2_0", "tq1_0", "i2_s", "q2_0", "iq2_bn", "iq1_bn", "q8_0", "f16", "bf16", "f32")
+TYPES = ("tq2_0", "tq1_0", "i2_s", "q2_0", "iq2_bn", "iq1_bn", "kernel", "q8_0", "f16", "bf16", "f32")
 HEAD_TYPES = ("q8_0", "f16", "bf16", "f32")
+KERNEL = "KERNEL"  # the layout that the kernels read: one of the T9 types, as the scales of each tensor allow
 _HEADS = ("token_embd.weight", "output.weight")
 _NOT_CARRIED = ("general.architecture", "general.alignment", "general.file_type", "general.quantization_version")
 
@@ -54,6 +57,8 @@ def convert(
             raise UsageError(f"{target} is the model itself; name another file to write")
         config = _file_config(model.weights.config)
         metadata = write_config(config) | _carried(model, pre)
+        if kind == KERNEL:
+            metadata["general.alignment"] = 64  # a cache line
         plan = list(_plan(model, config, kind, head_kind, absmean))
         _report(plan, progress)
         try:
@@ -141,6 +146,8 @@ def _pending(tensor: Tensor, kind: str, head: str | None, order: Any, absmean: b
         return _Pending(name, "F32", shape, lambda: encode("F32", values if order is None else values[order]))
     if is_linear(name) or tensor.type not in TYPE_IDS:  # the seed's and Hugging Face's own packings have no id
         _check_blocks(tensor, kind)
+        if kind == KERNEL:
+            return _kernel_pending(tensor, order, absmean)
         if ENCODINGS[kind].kind == "ternary":
             return _Pending(name, kind, shape, lambda: _encode_ternary(tensor, kind, order, absmean))
         return _Pending(name, kind, shape, lambda: encode(kind, _dense(tensor, order)))
@@ -149,9 +156,19 @@ def _pending(tensor: Tensor, kind: str, head: str | None, order: Any, absmean: b
     return _Pending(name, tensor.type, shape, lambda: tensor.data)
 
 
+def _kernel_pending(tensor: Tensor, order: NDArray[np.intp] | None, absmean: bool) -> _Pending:
+    """In the layout of the kernels, by what the scales are: looked at now, since they decide the size."""
+    ternary = ENCODINGS[tensor.type].kind == "ternary"
+    scales = row_scales(tensor)[0] if ternary else _matrix(tensor, absmean)[1]
+    kind = "T9_ROW" if scales.shape[1] == 1 else f"T9_{tensor.shape[1] // scales.shape[1]}"
+    return _Pending(tensor.name, kind, tensor.shape, lambda: _encode_ternary(tensor, kind, order, absmean))
+
+
 def _check_blocks(tensor: Tensor, kind: str) -> None:
+    if kind == KERNEL:
+        return
     if nbytes(kind, tensor.shape) is None:
-        fitting = [name for name in TYPES if nbytes(name.upper(), tensor.shape) is not None]
+        fitting = [name for name in TYPES if name == "kernel" or nbytes(name.upper(), tensor.shape) is not None]
         raise UsageError(
             f"tensor {tensor.name!r} of shape {list(tensor.shape)} does not divide into blocks of {kind}; "
             f"these types can hold it: {', '.join(fitting)}"
@@ -174,11 +191,19 @@ def _encode_ternary(tensor: Tensor, kind: str, order: NDArray[np.intp] | None, a
     scales = np.broadcast_to(scales, (len(codes), scales.shape[1]))
     if order is not None:
         codes, scales = codes[order], scales[order]
-    halves = ENCODINGS[kind].row_bytes != 4 and kind != "I2_S"
+    if kind == "T9_ROW" and scales.shape[1] > 1:
+        codes, scales = _merged(codes, scales)
+    halves = kind in HALF_SCALES
     with np.errstate(all="ignore"):
         if halves and (np.abs(scales.astype(np.float16) - scales) > np.abs(scales) / 1000).any():
             raise UsageError(f"its scale {scales.flat[0]:g} does not fit the fp16 of {kind}; write i2_s or iq2_bn")
     return encode_trits(kind, codes, scales)
+
+
+def _merged(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> Matrix:
+    """The one scale of each row, whose blocks of scale 0 become zeros."""
+    top = np.take_along_axis(scales, np.abs(scales).argmax(axis=1)[:, None], axis=1)
+    return codes * np.repeat(scales != 0, codes.shape[1] // scales.shape[1], axis=1), top
 
 
 def _matrix(tensor: Tensor, absmean: bool) -> Matrix:

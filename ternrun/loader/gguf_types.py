@@ -25,6 +25,7 @@ TYPE_NAMES: dict[int, tuple[str, ...]] = {
     140: ("IQ5_K",), 141: ("IQ6_K",), 142: ("PQ2_0", "IQ2_TN"), 143: ("PTQ1_0", "IQ1_TN"), 144: ("IQ4_KS",),
     145: ("IQ2_KS",), 146: ("IQ4_KSS",), 152: ("IQ5_KS",), 153: ("IQ2_KT",), 154: ("IQ3_KT",), 155: ("IQ4_KT",),
     156: ("IQ3_KS",), 157: ("IQ2_KL",), 158: ("IQ1_KT",), 335: ("IQ2_BN_R4",),
+    7000: ("T9_ROW",), 7064: ("T9_64",), 7128: ("T9_128",), 7256: ("T9_256",),
 }  # fmt: skip
 SEED_TYPE_NAMES = {0: ("F32",), 1: ("F16",), 100: ("Q1_58",)}
 TYPE_IDS = {names[0]: i for i, names in TYPE_NAMES.items()}

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.loader.quants_ordinary import f16, fields, to_f16
+from ternrun.loader.quants_words import pack_words, unpack_words
 from ternrun.runtime.encodings import ENCODINGS
 
 U8 = NDArray[np.uint8]
@@ -21,7 +22,11 @@ I8 = NDArray[np.int8]
 F32 = NDArray[np.float32]
 
 # weights of a row that share a scale, where not all do
-GROUPS = {"TQ1_0": 256, "TQ2_0": 256, "Q2_0": 64, "PQ2_0": 128, "PTQ1_0": 128, "Q1_0": 128, "Q1_58": 128}
+GROUPS = {
+    "TQ1_0": 256, "TQ2_0": 256, "Q2_0": 64, "PQ2_0": 128, "PTQ1_0": 128, "Q1_0": 128, "Q1_58": 128, "T9_64": 64,
+    "T9_128": 128, "T9_256": 256,
+}  # fmt: skip
+T9 = ("T9_ROW", "T9_64", "T9_128", "T9_256")
 HALF_SCALES = ("TQ1_0", "TQ2_0", "Q2_0", "PQ2_0", "PTQ1_0", "Q1_0", "IQ1_BN")  # the others hold f32, HF_PACKED none
 _SCALE_FIRST = ("Q2_0", "PQ2_0", "Q1_0")
 
@@ -221,6 +226,7 @@ UNPACK_TENSOR: dict[str, Callable[[str, U8, int, int], tuple[I8, F32]]] = {
     "I2_S": _unpack_i2_s,
     "HF_PACKED": _unpack_hf,
     "Q1_58": _unpack_seed,
+    **dict.fromkeys(T9, unpack_words),
 }
 PACK_TENSOR: dict[str, Callable[[str, I8, F32], U8]] = {
     **dict.fromkeys(("TQ1_0", "TQ2_0", "Q2_0", "PQ2_0", "PTQ1_0", "Q1_0"), _pack_blocks),
@@ -229,4 +235,5 @@ PACK_TENSOR: dict[str, Callable[[str, I8, F32], U8]] = {
     "I2_S": _pack_i2_s,
     "HF_PACKED": _pack_hf,
     "Q1_58": _pack_seed,
+    **dict.fromkeys(T9, pack_words),
 }

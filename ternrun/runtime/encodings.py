@@ -15,7 +15,11 @@ Kind = Literal["float", "quantized", "ternary"]
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """`block` elements of a row take `block_bytes`; a row adds `row_bytes`, a tensor `tensor_bytes`."""
+    """`block` elements of a row take `block_bytes`; a row adds `row_bytes`, a tensor `tensor_bytes`.
+
+    T9, the layout of the table-lookup kernels, has words of nine elements in place of blocks: those of `chunk` inputs
+    after those of the inputs before, so a last word of each may not be full, for rows that fill superblocks.
+    """
 
     kind: Kind
     block: int
@@ -23,6 +27,7 @@ class Encoding:
     row_bytes: int = 0
     tensor_bytes: int = 0
     flat: bool = False  # blocks run on across row ends: only the element count must divide by `block`
+    chunk: int = 0  # 0: not T9
 
 
 ENCODINGS: dict[str, Encoding] = {
@@ -53,7 +58,17 @@ ENCODINGS: dict[str, Encoding] = {
     "IQ2_BN_R4": Encoding("ternary", 64, 16, row_bytes=4),  # four rows interleaved
     "HF_PACKED": Encoding("ternary", 4, 1, flat=True),  # four quarter-matrices in one byte; scale in Tensor.scale
     "Q1_58": Encoding("ternary", 128, 32 + 4),  # codes of all rows, then one f32 scale per 128 weights
+    "T9_ROW": Encoding("ternary", 1, 0, chunk=252),  # a scale a row; 252 inputs whose int16 sums cannot overflow
+    "T9_64": Encoding("ternary", 64, 0, chunk=64),  # a scale a block
+    "T9_128": Encoding("ternary", 128, 0, chunk=128),
+    "T9_256": Encoding("ternary", 256, 0, chunk=256),
 }
+SUPERBLOCK = 128  # rows of T9 that lie together
+
+
+def words(chunk: int, cols: int) -> int:
+    """16-bit words that a row of `cols` elements takes in T9."""
+    return sum((min(chunk, cols - start) + 8) // 9 for start in range(0, cols, chunk))
 
 
 def nbytes(type_name: str, shape: tuple[int, ...]) -> int | None:
@@ -64,4 +79,7 @@ def nbytes(type_name: str, shape: tuple[int, ...]) -> int | None:
         return None
     if type_name in ("IQ2_BN_R4", "HF_PACKED") and rows % 4:
         return None
+    if enc.chunk:
+        groups = cols // enc.block if enc.block > 1 else 1
+        return -(-rows // SUPERBLOCK) * SUPERBLOCK * (2 * words(enc.chunk, cols) + 4 * groups)
     return rows * cols // enc.block * enc.block_bytes + rows * enc.row_bytes + enc.tensor_bytes

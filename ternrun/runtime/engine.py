@@ -19,7 +19,7 @@ from ternrun.runtime.kvcache import KVCache
 from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
 from ternrun.runtime.pooling import add_states, embedding_of
 from ternrun.runtime.request import Draft, FinishReason, Request, Sequence, StepOutput
-from ternrun.runtime.sampler import bias_of, sample
+from ternrun.runtime.sampler import bias_of, logits_needed, sample
 from ternrun.runtime.scheduler import Chunk, Scheduler, batch
 
 DEFAULT_CONTEXT = 8192
@@ -61,6 +61,7 @@ class Engine:
         """Queue a request; returns the id that its outputs carry. Raises as `check` does."""
         self.check(request)
         params = request.params
+        bias = bias_of(params, self._eos_ids)
         sequence = Sequence(
             id=next(self._ids),
             request=request,
@@ -68,8 +69,9 @@ class Engine:
             seed=int.from_bytes(os.urandom(8), "little") if params.seed is None else params.seed,
             limit=min(len(request.ids) + (0 if request.pooling else params.max_tokens), self.context),
             stops=frozenset(params.stop_ids) | (frozenset() if params.ignore_eos else self._eos_ids),
-            bias=bias_of(params, self._eos_ids),
+            bias=bias,
             ids=list(request.ids),
+            keep=logits_needed(params, bias, constrained=request.constraint is not None),
             draft=self._drafter() if self._drafter else None,
             constraint=request.constraint() if request.constraint else None,
         )
@@ -114,7 +116,7 @@ class Engine:
         try:
             if sequence.request.pooling:
                 return self._pool(chunk, mine)
-            scores = self._score(chunk, mine[: len(chunk.scored)])
+            scores = self._score(chunk, mine[: len(chunk.scored)]) if chunk.scored else ()
             tokens, logprobs, reason, end = self._sample(chunk, mine[len(chunk.scored) :])
         except TernrunError as error:  # logits that are not numbers: this request ends, the others go on
             self.abort(sequence.id)

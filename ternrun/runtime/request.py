@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +62,7 @@ class Request:
                 raise UsageError(f"logit_bias of token {i} must be at most 1e6, not {value}")
 
 
-@dataclass(frozen=True, slots=True)
-class StepOutput:
+class StepOutput(NamedTuple):
     """What one step brought one request; the last one of a request has a `finish_reason`.
 
     The end token that stopped a request is not among `tokens`. `error` stands beside the reason "error".
@@ -92,6 +91,7 @@ class Sequence:
     stops: frozenset[int]
     bias: Bias | None
     ids: list[int]
+    keep: int = 0  # of the largest logits that decide its next token (`sampler.logits_needed`)
     draft: Draft | None = None
     constraint: Constraint | None = None
     computed: int = 0  # leading tokens whose keys and values are in the cache

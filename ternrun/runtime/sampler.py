@@ -124,7 +124,8 @@ def penalized(logits: Logits, history: Sequence[int], params: SamplingParams) ->
 def greedy(logits: Logits) -> int:
     """The likeliest token, the lowest id among equals."""
     best = int(logits.argmax())
-    finite_max(logits[best : best + 1])  # argmax stops at a NaN, so looking at the winner is enough
+    if not math.isfinite(logits[best]):  # argmax stops at a NaN, so looking at the winner is enough
+        finite_max(logits[best : best + 1])
     return best
 
 

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from dataclasses import dataclass
-from itertools import accumulate, chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,14 +24,14 @@ from ternrun.runtime.backend import Batch
 from ternrun.runtime.kvcache import KVCache
 from ternrun.runtime.pooling import pooled
 from ternrun.runtime.request import Sequence
-from ternrun.runtime.sampler import logits_needed
+
+NONE, FIRST = range(0), range(1)
 
 STEP_WAIT = 0.002  # seconds that a step may wait for constraints
 IDLE_WAIT = 0.01  # where there is nothing else to do
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Tokens of one sequence in one step, at positions start, start + 1, ...; the last `drafted` of them are guesses.
 
     Results are wanted after the tokens at `scored` (prompt log-probabilities, or hidden states to be pooled) and
@@ -135,7 +134,11 @@ class Scheduler:
         return False
 
     def _chunk(self, sequence: Sequence, budget: int) -> Chunk:
-        start, known, ids = sequence.computed, len(sequence.ids), sequence.ids
+        start, ids = sequence.computed, sequence.ids
+        known = len(ids)
+        plain = sequence.draft is None and sequence.request.prompt_logprobs is None
+        if plain and start == known - 1 and known < sequence.limit:
+            return Chunk(sequence, start, ids[start:], 0, NONE, FIRST)  # what nearly all chunks of nearly all steps are
         end = min(known, start + max(budget, 1))
         guess = self._guess(sequence, budget) if sequence.pending == 1 else []
         last = known - 1  # the first position whose result is sampled
@@ -163,21 +166,23 @@ class Scheduler:
 
 def batch(chunks: list[Chunk]) -> Batch:
     """The chunks as the backend wants them, one slot each, in order."""
-    sizes = [len(c.tokens) for c in chunks]
-    starts = [0, *accumulate(sizes)]
-    outputs = [start + i for c, start in zip(chunks, starts, strict=False) for i in chain(c.scored, c.sampled)]
-    return Batch(
-        tokens=np.array([t for c in chunks for t in c.tokens], np.int32),
-        positions=np.array([p for c in chunks for p in range(c.start, c.start + len(c.tokens))], np.int32),
-        slots=np.repeat(np.arange(len(chunks), dtype=np.int32), sizes),
-        block_tables=np.stack([c.sequence.table.row for c in chunks]),
-        outputs=np.array(outputs, np.int32),
-        keep=np.array([k for c in chunks for k in _logits_needed(c)], np.int32),
-    )
-
-
-def _logits_needed(chunk: Chunk) -> list[int]:
-    """For each output of the chunk; scoring needs them all."""
-    sequence = chunk.sequence
-    sampled = logits_needed(sequence.request.params, sequence.bias, constrained=sequence.constraint is not None)
-    return [0] * len(chunk.scored) + [sampled] * len(chunk.sampled)
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    outputs: list[int] = []
+    keep: list[int] = []
+    for slot, chunk in enumerate(chunks):
+        first, n = len(tokens), len(chunk.tokens)
+        tokens += chunk.tokens
+        positions += range(chunk.start, chunk.start + n)
+        slots += [slot] * n
+        if chunk.scored:  # scoring needs all logits
+            outputs += range(first + chunk.scored.start, first + chunk.scored.stop)
+            keep += [0] * len(chunk.scored)
+        outputs += range(first + chunk.sampled.start, first + chunk.sampled.stop)
+        keep += [chunk.sequence.keep] * len(chunk.sampled)
+    rows = [chunk.sequence.table.row for chunk in chunks]
+    tables = rows[0][None] if len(rows) == 1 else np.concatenate(rows).reshape(len(rows), -1)
+    lists = (tokens, positions, slots, outputs, keep)
+    ids, at, slot_of, wanted, kept = (np.array(values, np.int32) for values in lists)
+    return Batch(ids, at, slot_of, tables, wanted, kept)

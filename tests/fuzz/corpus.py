@@ -9,9 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ternrun.bench.vocabulary import byte_vocabulary
 from ternrun.loader.gguf import write_gguf
 from ternrun.loader.gguf_types import TYPE_IDS
+from ternrun.loader.quants import encode
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from tests.fakes import fake_gguf, fake_weights
 from tests.fuzz.build import KINDS, Array, Bytes, Tensor, f32, gguf, noise
@@ -29,7 +32,10 @@ _VOCABULARY = {
 def _tensor(name: str, *shape: int) -> Tensor:
     size = nbytes(name, shape)
     assert size is not None
-    return Tensor(f"blk.0.{name}.weight", shape[::-1], TYPE_IDS[name], b"\x55" * size)  # never the code 3
+    data = b"\x55" * size  # never the code 3
+    if ENCODINGS[name].chunk:
+        data = encode(name, np.ones(shape, np.float32)).tobytes()
+    return Tensor(f"blk.0.{name}.weight", shape[::-1], TYPE_IDS[name], data)
 
 
 def gguf_files() -> dict[str, Bytes]:

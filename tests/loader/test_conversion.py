@@ -22,7 +22,7 @@ from tests.reference import forward
 SMALL: dict[str, Any] = {"dim": 256, "n_heads": 2, "n_kv_heads": 1, "head_dim": 128, "ffn_dim": 256, "vocab_size": 260}
 IDS = [3, 1, 200, 7, 7, 90]
 BITNET = {"quant_method": "bitnet"}
-TERNARY = ("tq2_0", "tq1_0", "i2_s", "q2_0", "iq2_bn", "iq1_bn")
+TERNARY = ("tq2_0", "tq1_0", "i2_s", "q2_0", "iq2_bn", "iq1_bn", "kernel")
 NEOX = {"rope": {"style": "neox"}}
 
 
@@ -37,7 +37,9 @@ def test_ternary_gguf_to_every_type(type_name: str, tmp_path: Path) -> None:
     path = fake_gguf(tmp_path / "a.gguf", weights, general__name="A", general__license="mit")
     made = convert(path, tmp_path / "b.gguf", type_name)
     with open_model(made) as model:
-        assert {t.type for n, t in model.weights.tensors.items() if ".ffn_up." in n} == {type_name.upper()}
+        assert {t.type for n, t in model.weights.tensors.items() if ".ffn_up." in n} == {
+            "T9_ROW" if type_name == "kernel" else type_name.upper()
+        }
         assert model.weights.config == weights.config
         assert model.metadata["general.license"] == "mit"
         assert model.tokenizer.encode("hello") == [*b"hello"]
@@ -161,7 +163,8 @@ def test_progress_counts_up_to_the_whole(tmp_path: Path) -> None:
 def test_rows_that_a_type_cannot_divide_are_refused_with_those_that_can(tmp_path: Path) -> None:
     weights = fake_weights("qwen3", "F16", **(SMALL | {"dim": 192}))
     with pytest.raises(
-        UsageError, match=r"\[256, 192\] does not divide into blocks of TQ2_0; .*: i2_s, q2_0, iq2_bn, iq1_bn, q8_0"
+        UsageError,
+        match=r"\[256, 192\] does not divide into blocks of TQ2_0; .*: i2_s, q2_0, iq2_bn, iq1_bn, kernel, q8_0",
     ):
         convert(fake_gguf(tmp_path / "a.gguf", weights), tmp_path / "b.gguf", "tq2_0")
 

@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
-from ternrun.runtime.cpu.memory import SLACK, address, aligned, padded_vector, round_up
+from ternrun.runtime import encodings
+from ternrun.runtime.cpu.memory import address, aligned, padded_vector, round_up
 from ternrun.runtime.cpu.packing import Packing
 from ternrun.runtime.cpu.program import Scratch
-from ternrun.runtime.cpu.scales import row_scales
+from ternrun.runtime.cpu.scales import F32, row_scales
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.runtime.weights import Tensor
 
-WORD_CHUNK = 252  # inputs whose int16 sums cannot overflow: 84 groups of at most 3 * 127
-SUPERBLOCK = {"words": 128, "bytes": 32}
+WORD_CHUNK = ENCODINGS["T9_ROW"].chunk
+SUPERBLOCK = {"words": encodings.SUPERBLOCK, "bytes": 32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Plain:
 
 @dataclass(slots=True)
 class Ternary:
-    """A repacked ternary matrix: one scale a row, or one a block of `chunk` inputs."""
+    """A ternary matrix in the kernels' layout: one scale a row, or one a block of `chunk` inputs."""
 
     name: str
     rows: int
@@ -62,6 +63,7 @@ class Ternary:
     superblocks: int
     by_block: bool
     codes: NDArray[np.uint8]
+    code_bytes: int  # room behind not counted
     scales: NDArray[np.float32]
     status: NDArray[np.int64]
     keep: list[NDArray[np.float32]] = field(default_factory=list)
@@ -69,7 +71,7 @@ class Ternary:
     @property
     def read_bytes(self) -> int:
         """Bytes of codes and scales that one product reads."""
-        return self.codes.size - SLACK + 4 * self.rows * (-(-self.cols // self.chunk) if self.by_block else 1)
+        return self.code_bytes + 4 * self.rows * (-(-self.cols // self.chunk) if self.by_block else 1)
 
     @property
     def input_format(self) -> tuple[int, int, bool]:
@@ -77,15 +79,38 @@ class Ternary:
         return self.chunk, self.words, self.by_block
 
     def check(self) -> None:
-        """Raises LoadError when packing met a code that is not ternary."""
+        """Raises LoadError when a code was met that is not ternary."""
         if self.status[0]:
             raise LoadError(f"tensor {self.name} holds codes that are not ternary")
 
     @classmethod
-    def pack(cls, tensor: Tensor, layout: str, packing: Packing, scratch: Scratch) -> Ternary:
-        """Allocate, and append to `packing` the call that fills the codes."""
-        take, (rows, cols) = packing.arena.take, tensor.shape
+    def of(cls, tensor: Tensor, layout: str, packing: Packing, scratch: Scratch) -> Ternary:
+        """Append to `packing` the call that fills the codes, or looks through those that need no repacking."""
         scales, gaps = row_scales(tensor)
+        if layout == "words" and ENCODINGS[tensor.type].chunk and gaps is None:
+            return cls._in_place(tensor, scales, packing, scratch)
+        return cls._packed(tensor, scales, gaps, layout, packing, scratch)
+
+    @classmethod
+    def _in_place(cls, tensor: Tensor, scales: F32, packing: Packing, scratch: Scratch) -> Ternary:
+        (rows, cols), chunk = tensor.shape, ENCODINGS[tensor.type].chunk
+        blocks = -(-rows // encodings.SUPERBLOCK)
+        size = 2 * encodings.SUPERBLOCK * blocks * encodings.words(chunk, cols)
+        matrix = cls(
+            tensor.name, rows, cols, chunk, (chunk + 8) // 9, blocks, scales.shape[1] > 1, tensor.data, size,
+            _laid(scales, encodings.SUPERBLOCK * blocks), aligned(16).view(np.int64),
+        )  # fmt: skip
+        packing.call(
+            "check.words", address(tensor.data), blocks, cols, chunk, scratch.base, scratch.stride,
+            address(matrix.status), source=tensor.data[:0],
+        )  # fmt: skip
+        return matrix
+
+    @classmethod
+    def _packed(
+        cls, tensor: Tensor, scales: F32, gaps: F32 | None, layout: str, packing: Packing, scratch: Scratch
+    ) -> Ternary:
+        rows, cols = tensor.shape
         groups = scales.shape[1]
         by_block = groups > 1
         height = SUPERBLOCK[layout]
@@ -93,16 +118,14 @@ class Ternary:
         if layout == "words":
             chunk = cols // groups if by_block else WORD_CHUNK
             words = (chunk + 8) // 9
-            total = sum((min(chunk, cols - s) + 8) // 9 for s in range(0, cols, chunk))
-            size = 2 * height * blocks * total
+            size = 2 * height * blocks * encodings.words(chunk, cols)
         else:
             chunk, words = cols // groups if by_block else cols, 0
             size = height * blocks * round_up(cols, 16) // 4
-        laid = aligned(4 * groups * height * blocks).view(np.float32)
-        laid[: groups * height * blocks].reshape(groups, height * blocks)[:, :rows] = scales.T
         matrix = cls(
-            tensor.name, rows, cols, chunk, words, blocks, by_block, take(size), laid, aligned(16).view(np.int64)
-        )
+            tensor.name, rows, cols, chunk, words, blocks, by_block, packing.arena.take(size), size,
+            _laid(scales, height * blocks), aligned(16).view(np.int64),
+        )  # fmt: skip
         group, table = 0, 0
         if gaps is not None:
             held = padded_vector(gaps)
@@ -113,3 +136,11 @@ class Ternary:
             words, scratch.base, scratch.stride, address(matrix.status), table, group, source=tensor.data,
         )  # fmt: skip
         return matrix
+
+
+def _laid(scales: F32, padded: int) -> F32:
+    """Scales (rows, groups) as (groups, padded rows), zeros behind the rows."""
+    rows, groups = scales.shape
+    laid = aligned(4 * groups * padded).view(np.float32)
+    laid[: groups * padded].reshape(groups, padded)[:, :rows] = scales.T
+    return laid

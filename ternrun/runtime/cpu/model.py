@@ -16,6 +16,7 @@ from ternrun.runtime.cpu import isa as instruction_sets
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.decoder import Decoder, limits_for
 from ternrun.runtime.cpu.head import Screen, can_screen
+from ternrun.runtime.cpu.inputs import Inputs, within
 from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary
 from ternrun.runtime.cpu.matrix import Plain, Ternary
 from ternrun.runtime.cpu.memory import address, padded_vector
@@ -24,6 +25,7 @@ from ternrun.runtime.cpu.packing import Packing
 from ternrun.runtime.cpu.program import Program, Scratch
 from ternrun.runtime.cpu.scales import block_scales
 from ternrun.runtime.cpu.team import KERNELS, Team
+from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor, Weights
 
 
@@ -47,7 +49,8 @@ class CpuModel:
         self.config, self.engine = weights.config, engine
         chosen = instruction_sets.pick(isa)
         threads = engine.threads or default_threads()
-        self.description = f"cpu/{chosen.name}, {threads} threads: {chosen.reason}"
+        layout_name = "words" if chosen.name == "avx512" else "bytes"
+        self.description = f"cpu/{chosen.name}, {threads} threads: {chosen.reason}{_told(weights, layout_name)}"
         self._kernels = Kernels(chosen, progress)
         limits = limits_for(self.config, engine)
         self.block_size, self.n_blocks, self.positions = layout.KV_BLOCK, limits.blocks, limits.positions
@@ -55,7 +58,6 @@ class CpuModel:
         widest = max(max(t.shape[-1] for t in weights.tensors.values()), limits.positions, self.config.head_dim)
         self._scratch = Scratch(threads, 32 * (widest + 1024) + 8192)
         packing = Packing()
-        layout_name = "words" if chosen.name == "avx512" else "bytes"
         matrices: dict[str, Matrix] = {}
         vectors: dict[str, NDArray[np.float32]] = {}
         for name, tensor in weights.tensors.items():
@@ -64,7 +66,7 @@ class CpuModel:
             elif name == "token_embd.weight" and "output.weight" in weights.tensors:
                 continue  # looked up, never multiplied
             elif is_ternary(tensor):
-                matrices[name] = Ternary.pack(tensor, layout_name, packing, self._scratch)
+                matrices[name] = Ternary.of(tensor, layout_name, packing, self._scratch)
             else:
                 matrices[name] = Plain.of(tensor)
         linears = Linears(chosen.name, threads, limits.tokens, self._scratch, matrices)
@@ -92,7 +94,8 @@ class CpuModel:
         for matrix in matrices.values():
             if isinstance(matrix, Ternary):
                 matrix.check()
-        self._state = self._decoder.state.view(np.int64)
+        self._state = address(self._decoder.state)
+        self._inputs = Inputs(self._decoder.state.view(np.int64), limits.tokens)
         self.cycles: dict[str, NDArray[np.int64]] = {}  # by program: cycles of its calls, added up here
 
     def _run(self, program: Program) -> None:
@@ -132,17 +135,8 @@ class CpuModel:
 
     def _step(self, batch: Batch, program: str) -> None:
         self._check(batch)
-        for angles in self._decoder.angles.values():
-            angles.reach(int(batch.positions.max()) + 1)
-        wanted = (batch.tokens, batch.positions, batch.slots, batch.block_tables, batch.outputs)
-        tokens, positions, slots, tables, outputs = (np.ascontiguousarray(a, np.int32) for a in wanted)
-        keep = None if batch.keep is None else np.ascontiguousarray(batch.keep, np.int32)
-        self._state[:9] = (
-            len(tokens), len(outputs), address(tokens), address(positions), address(slots), address(tables),
-            tables.shape[1], address(outputs), 0 if keep is None else address(keep),
-        )  # fmt: skip
-        calls, state = len(self.programs[program]), address(self._decoder.state)
-        self._team.run(self._assembled[program], calls, state, self.cycles.get(program))
+        self._inputs.take(batch)
+        self._team.run(self._assembled[program], len(self.programs[program]), self._state, self.cycles.get(program))
 
     def _check(self, batch: Batch) -> None:
         """Kernels check no bounds: every index is checked here, before they see it."""
@@ -152,18 +146,25 @@ class CpuModel:
         if len(batch.outputs) > n:
             raise ValueError(f"a step of {n} tokens has no {len(batch.outputs)} outputs")
         slots, blocks = batch.block_tables.shape
-        _within(batch.tokens, self.config.vocab_size, "token id")
-        _within(batch.positions, min(self.positions, blocks * self.block_size), "position")
-        _within(batch.slots, slots, "slot")
-        _within(batch.block_tables, self.n_blocks, "cache block")
-        _within(batch.outputs, n, "output")
+        within(batch.tokens, self.config.vocab_size, "token id")
+        last = within(batch.positions, min(self.positions, blocks * self.block_size), "position")
+        within(batch.slots, slots, "slot")
+        within(batch.block_tables, self.n_blocks, "cache block")
+        within(batch.outputs, n, "output")
         if batch.keep is not None and len(batch.keep) != len(batch.outputs):
             raise ValueError(f"keep names {len(batch.keep)} of {len(batch.outputs)} outputs")
+        for angles in self._decoder.angles.values():
+            angles.reach(last + 1)
 
 
-def _within(values: NDArray[np.int32], limit: int, what: str) -> None:
-    if values.size and (int(values.min()) < 0 or int(values.max()) >= limit):
-        raise ValueError(f"{what} {int(values.min())} to {int(values.max())} is outside 0 to {limit - 1}")
+def _told(weights: Weights, layout_name: str) -> str:
+    """What becomes of weights that are in the kernels' own layout already."""
+    if not any(ENCODINGS[tensor.type].chunk for tensor in weights.tensors.values()):
+        return ""
+    return {
+        "words": "; weights are used where they lie in the file",
+        "bytes": "; the file's layout is that of AVX-512, so weights are repacked",
+    }[layout_name]
 
 
 def _floats(tensor: Tensor) -> NDArray[np.float32]:

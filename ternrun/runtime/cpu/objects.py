@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import sys
+import weakref
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -73,8 +74,9 @@ class Kernels:
         if not cachefiles.usable(self._folder):  # a read-only or foreign home: compile for this process alone
             from tempfile import TemporaryDirectory
 
-            self._private = TemporaryDirectory(prefix="ternrun-kernels-")
-            self._folder = Path(self._private.name)
+            private = TemporaryDirectory(prefix="ternrun-kernels-")
+            weakref.finalize(self, private.cleanup)
+            self._folder = Path(private.name)
 
     def require(self, names: Iterable[str]) -> None:
         """Load these kernels, compiling those that the cache lacks. Raises KernelError."""

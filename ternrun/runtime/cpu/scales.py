@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
-from ternrun.runtime.encodings import ENCODINGS
+from ternrun.runtime.cpu.memory import round_up
+from ternrun.runtime.encodings import ENCODINGS, SUPERBLOCK, words
 from ternrun.runtime.weights import Tensor
 
 F32 = NDArray[np.float32]
@@ -31,6 +32,9 @@ def block_scales(tensor: Tensor) -> F32:
         scales = _floats(data.reshape(rows, -1)[:, :4])
     elif tensor.type == "IQ2_BN_R4":
         scales = _floats(data.reshape(rows // 4, -1)[:, :16]).reshape(rows, 1)
+    elif encoding.chunk:
+        padded = round_up(rows, SUPERBLOCK)
+        scales = _floats(data[2 * padded * words(encoding.chunk, cols) :]).reshape(-1, padded)[:, :rows].T
     elif tensor.type == "Q1_58":
         scales = _floats(data[rows * cols // 4 :]).reshape(rows, -1)
     else:  # HF_PACKED carries none

@@ -18,6 +18,9 @@ from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.objects import Kernels
 
+PROGRAM, COUNT, STATE, YIELD, PROFILE, STOP = (
+    layout.TEAM[name] // 8 for name in ("program", "count", "state", "yield", "profile", "stop")
+)
 KERNELS = ("team.lead", "team.post", "team.work")
 
 
@@ -32,8 +35,8 @@ class Team:
         self._lead, self._post, self._work = (kernels.function(name) for name in KERNELS)
         self._memory = aligned(layout.TEAM_BYTES)
         self._base = address(self._memory)
-        self._cells = self._memory[: layout.TEAM_BYTES].view(np.int64)
-        self._cells[layout.TEAM["yield"] // 8] = _yield_address()
+        self._cells = self._memory[: layout.TEAM_BYTES].view(np.int64).data
+        self._cells[YIELD] = _yield_address()
         self._wake = [threading.Semaphore(0) for _ in range(threads)]
         self._workers = [threading.Thread(target=self._worker, args=(i,), daemon=True) for i in range(1, threads)]
         for worker in self._workers:
@@ -45,28 +48,27 @@ class Team:
         Raises UsageError once the team is closed.
         """
         cells = self._cells
-        if cells[layout.TEAM["stop"] // 8]:
+        if cells[STOP]:
             raise UsageError("the model is closed")
-        cells[layout.TEAM["program"] // 8] = address(program)
-        cells[layout.TEAM["count"] // 8] = count
-        cells[layout.TEAM["state"] // 8] = state
-        cells[layout.TEAM["profile"] // 8] = 0 if profile is None else address(profile)
+        cells[PROGRAM], cells[COUNT], cells[STATE] = address(program), count, state
+        cells[PROFILE] = 0 if profile is None else address(profile)
         self._start()
         self._lead(self._base, 0, self.threads)
 
     def close(self) -> None:
         """Stop and join the workers."""
-        if not self._cells[layout.TEAM["stop"] // 8]:
-            self._cells[layout.TEAM["stop"] // 8] = 1
+        if not self._cells[STOP]:
+            self._cells[STOP] = 1
             self._start()
             for worker in self._workers:
                 worker.join()
 
     def _start(self) -> None:
         parked = self._post(self._base, 0, self.threads)
-        for i in range(1, self.threads):
-            if parked >> i & 1:
-                self._wake[i].release()
+        if parked:
+            for i in range(1, self.threads):
+                if parked >> i & 1:
+                    self._wake[i].release()
 
     def _worker(self, tid: int) -> None:
         while self._work(self._base, tid, self.threads):

@@ -207,8 +207,36 @@ def _q1_58(src: int, row: int, rows: int, cols: int, dst: int) -> int:
     return dst
 
 
+def _words(chunk: int) -> Callable[..., Any]:
+    @compiled
+    def unpack_words(src: int, row: int, rows: int, cols: int, dst: int) -> int:
+        """Columns of 16-bit words, 128 rows side by side; what pads a chunk must be zeros."""
+        blocks = (rows + 127) // 128
+        for start in range(0, cols, chunk):
+            n = min(chunk, cols - start)
+            count = (n + 8) // 9
+            at = src + 256 * count * (row // 128) + 2 * (row % 128)
+            for i in range(count):
+                w = types.int64(get(types.uint16, at + 256 * i))
+                for k in range(3):
+                    index = (w >> (5 * k)) & (63 if k == 2 else 31)
+                    for j in range(3):
+                        power = 9 if j == 0 else (3 if j == 1 else 1)
+                        digit = index // power % 3 if index < 27 else 3
+                        spot = 9 * i + 3 * k + j
+                        if spot < n:
+                            put(dst + start + spot, types.uint8(digit))
+                        elif digit != 1:
+                            put(dst + start + n - 1, types.uint8(3))
+            src += 256 * count * blocks
+        return dst
+
+    return unpack_words  # type: ignore[no-any-return]
+
+
 ROWS: dict[str, Callable[..., Any]] = {
     "I2_S": _i2_s, "TQ1_0": _tq1_0, "TQ2_0": _tq2_0, "Q2_0": _two_bit(64), "PQ2_0": _two_bit(128),
     "PTQ1_0": _ptq1_0, "Q1_0": _q1_0, "IQ1_BN": _iq1_bn, "IQ2_BN": _iq2_bn, "IQ2_BN_R4": _iq2_bn_r4,
     "HF_PACKED": _hf_packed, "Q1_58": _q1_58,
+    "T9_ROW": _words(252), "T9_64": _words(64), "T9_128": _words(128), "T9_256": _words(256),
 }  # fmt: skip

@@ -63,7 +63,7 @@ def machine(name: str) -> Machine:
     kernels = Kernels(isa.pick(name))
     found = Machine(name, kernels)
     kernels.require(
-        [f"pack.{t}-{found.layout}" for t in TERNARY]
+        [f"pack.{t}-{found.layout}" for t in TERNARY if not (found.layout == "words" and ENCODINGS[t].chunk)]
         + [f"embed.{t}-trits" for t in TERNARY]
         + [f"embed.{t}" for t in (*ORDINARY, "Q2_0", "PQ2_0")]
         + [f"linear.{t}" for t in LINEARS]
@@ -72,7 +72,7 @@ def machine(name: str) -> Machine:
         + [f"rows.{n}" for n in ("norm", "norm_add", "norm_wanted", "bias", "softcap", "silu", "gelu", "relu2")]
         + [f"mhc.{n}" for n in ("spread", "read", "write", "mean")]
         + [f"prepare.{found.layout}", "team.lead", "team.post", "team.work"]
-        + (["ternary.rows", "ternary.blocks"] if found.layout == "words" else ["ternary_bytes.any"])
+        + (["ternary.rows", "ternary.blocks", "check.words"] if found.layout == "words" else ["ternary_bytes.any"])
     )
     return found
 

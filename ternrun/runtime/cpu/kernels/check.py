@@ -1,0 +1,69 @@
+"""T9 tensors that are used where they lie in their file: every word is looked at once, before a product reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+
+from ternrun.runtime.cpu.atomic import atomic_add
+from ternrun.runtime.cpu.jit import compiled, word
+from ternrun.runtime.cpu.simd import i16x32, load, put, total, zero
+from ternrun.runtime.cpu.x86 import lookup
+
+ROW = 256  # bytes of a word of 128 rows
+ZERO_DIGIT = 1
+
+
+@compiled
+def _forbid(digits: int, to: int) -> None:
+    """A table of 32 int16: 0 for indices whose digits behind the first `digits` are those of zero weights, else 1."""
+    for index in range(32):
+        wrong = index > 26
+        for j in range(max(digits, 0), 3):
+            power = 9 if j == 0 else (3 if j == 1 else 1)
+            wrong = wrong or index // power % 3 != ZERO_DIGIT
+        put(to + 2 * index, types.int16(wrong))
+
+
+@compiled
+def _faults(at: int, tables: int, bad: Any) -> Any:
+    """32 words against the tables of their three indices; the top bit must be 0."""
+    w = load(i16x32, at)
+    bad = bad | lookup(w, load(i16x32, tables)) | lookup(w >> 5, load(i16x32, tables + 64))
+    return bad | lookup(w >> 10, load(i16x32, tables + 128)) | (w >> 15)
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """The only entry: words (AVX-512 BW)."""
+    return {"words": _words}[entry]  # type: ignore[no-any-return]
+
+
+@compiled
+def _words(args: int, tid: int, nt: int) -> int:
+    """Arguments: codes, superblocks, columns, chunk, scratch, scratch bytes a thread, status and parts taken so far.
+
+    A part is a superblock of one chunk.
+    """
+    codes, blocks, n, chunk = word(args, 0), word(args, 1), word(args, 2), word(args, 3)
+    full = word(args, 4) + word(args, 5) * tid
+    last, status, words = full + 192, word(args, 6), (chunk + 8) // 9
+    for k in range(3):
+        _forbid(3, full + 64 * k)
+    bad, part = zero(i16x32), atomic_add(status + 8, 1)
+    while part < blocks * ((n + chunk - 1) // chunk):
+        start = part // blocks * chunk
+        inputs = min(chunk, n - start)
+        count = (inputs + 8) // 9
+        at = codes + ROW * (words * blocks * (part // blocks) + count * (part % blocks))
+        for k in range(3):
+            _forbid(inputs - 9 * (count - 1) - 3 * k, last + 64 * k)
+        for i in range(count):
+            tables = last if i == count - 1 else full
+            for j in range(0, ROW, 64):
+                bad = _faults(at + ROW * i + j, tables, bad)
+        part = atomic_add(status + 8, 1)
+    if total(bad & 1):
+        put(status, types.int64(1))
+    return 0
