@@ -5,9 +5,7 @@ The process that measures starts this one, and reads the line it prints when the
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -29,6 +27,17 @@ def measure(path: Path, threads: int) -> Start:
     command = [sys.executable, "-P", "-m", __name__, str(path), str(threads)]
     root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
+    try:
+        seconds, line = until_line(command, environment)
+    except KernelError as error:
+        raise KernelError(f"a process that was to load {path} failed: {error}") from None
+    return Start(seconds, int(line))
+
+
+def until_line(command: list[str], environment: dict[str, str]) -> tuple[float, str]:
+    """Seconds until a process has said its first line, and that line. Raises KernelError where it fails."""
+    import subprocess  # the process that is measured does without
+
     start = time.perf_counter()
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -37,17 +46,16 @@ def measure(path: Path, threads: int) -> Start:
         seconds = time.perf_counter() - start
         _, errors = process.communicate()
     if process.returncode or not line:
-        raise KernelError(f"a process that was to load {path} failed: {errors.strip().splitlines()[-1:]}")
-    return Start(seconds, json.loads(line)["peak_rss_bytes"])
+        raise KernelError((errors.strip().splitlines() or ["it said nothing"])[-1])
+    return seconds, line
 
 
 def main(argv: list[str]) -> int:
-    """Load, make one token, say so."""
+    """Load, make one token, say how much memory it took."""
     from ternrun.api import load
 
     with load(argv[0], threads=int(argv[1])) as model:
-        done = model.complete([1], max_tokens=1, ignore_eos=True)
-        print(json.dumps({"peak_rss_bytes": done.peak_rss_bytes}), flush=True)
+        print(model.complete([1], max_tokens=1, ignore_eos=True).peak_rss_bytes, flush=True)
     return 0
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,10 +17,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
+from ternrun.bench import first_token
 from ternrun.bench.subject import Subject, tokens
 from ternrun.bench.timing import Rate
 from ternrun.bench.works import DECODED, Work
-from ternrun.errors import UsageError
+from ternrun.errors import KernelError, UsageError
 
 
 class Peer(Protocol):
@@ -57,14 +59,20 @@ class Comparison:
 
 def compare(subject: Subject, peer: Peer, path: Path, work: Work, runs: int) -> Comparison:
     """Both in turn, `runs` times after one that warms up."""
-    turns = [(subject.once(work), peer.seconds(path, work)) for _ in range(runs + 1)][1:]
+
+    def once() -> float:
+        if work.kind == "load":
+            return first_token.measure(path, subject.model.engine.threads).seconds
+        return subject.once(work)
+
+    turns = [(once(), peer.seconds(path, work)) for _ in range(runs + 1)][1:]
     ours, theirs = ([turn[i] for turn in turns] for i in (0, 1))
     ratio = median(b / a for a, b in turns)
     return Comparison(work.name, peer.name, Rate.of(tokens(work), ours), Rate.of(tokens(work), theirs), ratio)
 
 
 class LlamaBench:
-    """llama.cpp's benchmark program: prompts, decoding, and decoding at a depth."""
+    """llama.cpp's benchmark program: prompts, decoding, decoding at a depth, and starting."""
 
     name = "llama.cpp"
 
@@ -76,22 +84,35 @@ class LlamaBench:
 
     def can(self, work: Work) -> bool:
         """It has no batches."""
-        return work.kind in ("pp", "tg", "ctx")
+        return work.kind in ("pp", "tg", "ctx", "load")
 
     def seconds(self, path: Path, work: Work) -> float:
-        """Time of one run, the loading not counted."""
+        """Time of one run, the loading not counted; for `load` of the whole process, which makes one token."""
         flags = {
+            "load": ["-p", "0", "-n", "1", "--no-warmup"],
             "pp": ["-p", str(work.number), "-n", "0"],
             "tg": ["-p", "0", "-n", str(work.number)],
             "ctx": ["-p", "0", "-n", str(DECODED), "-d", str(work.number - DECODED)],
         }[work.kind]
         command = [self._program, "-m", str(path), *flags, "-t", str(self._threads), "-r", "1", "-o", "json"]
+        start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+        taken = time.perf_counter() - start
         try:
+            if work.kind == "load" and json.loads(done.stdout)[0]["avg_ts"]:
+                return taken
             return tokens(work) / float(json.loads(done.stdout)[0]["avg_ts"])
         except (ValueError, LookupError, TypeError, ZeroDivisionError):
             said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise UsageError(f"{self._program} could not run {path}: {said}") from None
+
+
+STARTING = """
+import llama_cpp
+model = llama_cpp.Llama({path!r}, n_ctx=1024, n_threads={threads}, n_threads_batch={threads}, verbose=False)
+model.eval([1])
+print(model.n_tokens, flush=True)
+"""
 
 
 class LlamaPython:
@@ -107,10 +128,17 @@ class LlamaPython:
 
     def can(self, work: Work) -> bool:
         """As `LlamaBench`."""
-        return work.kind in ("pp", "tg", "ctx")
+        return work.kind in ("pp", "tg", "ctx", "load")
 
     def seconds(self, path: Path, work: Work) -> float:
-        """Time of one run on a context that was emptied."""
+        """Time of one run on a context that was emptied; from a process's start to its first token for `load`."""
+        if work.kind == "load":
+            program = STARTING.format(path=str(path), threads=self._threads)
+            try:
+                return first_token.until_line([sys.executable, "-c", program], dict(os.environ))[0]
+            except KernelError as error:
+                raise UsageError(f"llama-cpp-python could not run {path}: {error}") from None
+
         import llama_cpp
 
         n, prompt = {"pp": (0, work.number), "tg": (work.number, 0), "ctx": (DECODED, work.number - DECODED)}[work.kind]

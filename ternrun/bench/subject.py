@@ -83,7 +83,7 @@ class Subject:
 
 def tokens(work: Work) -> int:
     """Tokens that one run of a work brings."""
-    return {"pp": work.number, "tg": work.number, "batch": work.number * DECODED, "ctx": DECODED}[work.kind]
+    return {"pp": work.number, "tg": work.number, "batch": work.number * DECODED, "ctx": DECODED, "load": 1}[work.kind]
 
 
 def engine_config(works: list[Work], context: int, threads: int) -> EngineConfig:

@@ -101,9 +101,11 @@ def _phases(result: Result) -> Iterator[str]:
 
 
 def _comparisons(found: Sequence[peers.Comparison]) -> list[str]:
-    rows = [[c.work, _pair(c.ours), _pair(c.theirs), f"{c.ratio:.2f}"] for c in found]
+    rows = [[c.work, _pair(c.work, c.ours), _pair(c.work, c.theirs), f"{c.ratio:.2f}"] for c in found]
     return table(["turn by turn", "ternrun (best)", f"{found[0].peer} (best)", "times as fast"], rows)
 
 
-def _pair(rate: Rate) -> str:
+def _pair(work: str, rate: Rate) -> str:
+    if work == "load":
+        return f"{1 / rate.median:.3f} s ({1 / rate.best:.3f} s)"
     return f"{rate.median:,.1f} ({rate.best:,.1f})"

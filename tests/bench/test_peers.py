@@ -29,6 +29,7 @@ def script(folder: Path, body: str) -> str:
     [
         (Work("pp", 128), "-p 128 -n 0"),
         (Work("tg", 64), "-p 0 -n 64"),
+        (Work("load"), "-p 0 -n 1 --no-warmup"),
         (Work("ctx", 512), f"-p 0 -n {DECODED} -d {512 - DECODED}"),
     ],
 )
@@ -38,7 +39,11 @@ def test_program_is_asked_for_the_same_work(work: Work, flags: str, tmp_path: Pa
     peer = peers.find("llama.cpp", script(tmp_path, body), 2)
     assert peer.can(work)
     assert not peer.can(Work("batch", 8))
-    assert peer.seconds(PATH, work) == pytest.approx(tokens(work) / 50)
+    seconds = peer.seconds(PATH, work)
+    if work.kind == "load":  # of the whole process
+        assert 0.005 < seconds < 30
+    else:
+        assert seconds == pytest.approx(tokens(work) / 50)
     assert f"-m model.gguf {flags} -t 2" in log.read_text()
 
 
@@ -59,7 +64,7 @@ def test_peers_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         peers.find("llama.cpp", "", 2)
 
 
-def test_python_binding_evaluates_as_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_binding_evaluates_as_many_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls: list[int] = []
 
     class Llama:
@@ -84,3 +89,12 @@ def test_python_binding_evaluates_as_many_tokens(monkeypatch: pytest.MonkeyPatch
         assert calls == evaluated
     with pytest.raises(UsageError, match="could not run other.gguf"):
         peers.find("llama.cpp", "", 2).seconds(Path("other.gguf"), Work("tg", 4))
+    (tmp_path / "llama_cpp.py").write_text(
+        "class Llama:\n    def __init__(self, path, **options):\n        assert path == 'model.gguf', 'no such file'\n"
+        "    def eval(self, ids):\n        self.n_tokens = len(ids)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert peer.can(Work("load"))
+    assert 0.005 < peer.seconds(PATH, Work("load")) < 30
+    with pytest.raises(UsageError, match=r"could not run other.gguf: AssertionError: no such file"):
+        peer.seconds(Path("other.gguf"), Work("load"))

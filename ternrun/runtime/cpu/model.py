@@ -78,12 +78,16 @@ class CpuModel:
         screened = head
         matrix = matrices[self.head_name]
         self.screen: Screen | None = None  # what the head is screened with, if it is
+        self._copying: Packing | None = None  # what remains to be done for that
+        self._first = True
         if isinstance(matrix, Plain) and can_screen(chosen, matrix, biased="output.bias" in vectors):
             self.screen = Screen(matrix, limits.tokens, self._scratch)
-            self.screen.emit_copy(packing)
+            self._copying = Packing()
+            self.screen.emit_copy(self._copying)
             screened = self._decoder.screened_head(self.screen)
         self.programs = {"embed": body, "full": body + head, "largest": body + screened}
-        needed = packing.kernels.union(KERNELS, head.kernels, *(p.kernels for p in self.programs.values()))
+        copies = self._copying.kernels if self._copying else set()
+        needed = packing.kernels.union(KERNELS, copies, head.kernels, *(p.kernels for p in self.programs.values()))
         self._kernels.require(needed)
         self._team = Team(self._kernels, threads)
         weakref.finalize(self, self._team.close)  # a model that is forgotten, or fails below, leaves no threads behind
@@ -119,9 +123,24 @@ class CpuModel:
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Logits (n, vocab_size) of the wanted tokens; the buffer is overwritten by the next call."""
-        self._step(batch, "full" if batch.keep is None or not batch.keep.all() else "largest")
+        self._step(batch, self._program_for(batch))
         n, ld = len(batch.outputs), self._decoder.logits_ld
         return self._decoder.logits[: n * ld].reshape(n, ld)[:, : self.config.vocab_size]
+
+    def _program_for(self, batch: Batch) -> str:
+        """All logits, or only those that can be among the largest.
+
+        The copy of the head that tells them apart is made when the second token wants it: the first need not wait.
+        """
+        first, self._first = self._first, self._first and not len(batch.outputs)
+        if batch.keep is None or not batch.keep.all():
+            return "full"
+        if self._copying:
+            if first:
+                return "full"
+            self._copying.run(self._run)
+            self._copying = None
+        return "largest"
 
     def embed(self, batch: Batch) -> NDArray[np.float32]:
         """Final-norm hidden states (n, dim) of the wanted tokens."""
