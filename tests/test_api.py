@@ -42,7 +42,8 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
     """The fake models that `load` made."""
     made: list[FakeModel] = []
 
-    def load_weights(weights: Any, engine: EngineConfig, progress: Any = None) -> FakeModel:
+    def load_weights(weights: Any, engine: EngineConfig, progress: Any = None, idle: Any = None) -> FakeModel:
+        idle()
         made.append(FakeModel(vocab=weights.config.vocab_size, block_size=16, sharpness=1.0))
         made[-1].engine, made[-1].config = engine, weights.config
         return made[-1]
