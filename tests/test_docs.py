@@ -43,7 +43,7 @@ def test_every_flag_is_documented_where_it_belongs(name: str) -> None:
     options = {flag for action in cli.command_parser(name)._actions for flag in action.option_strings}
     options -= {"-h", "--help"}
     documented = set(re.findall(r"[` ](--?[a-z][a-z-]*)", section))
-    assert options - documented <= {"--pre"}  # described once, above the commands
+    assert options - documented <= {"--pre", "--variant"}  # described once, above the commands
     assert documented - options == NEIGHBOURS.get(name, set())
 
 

@@ -69,9 +69,13 @@ def read(path: Path) -> Contents:
     from ternrun.loader.gguf import open_gguf
     from ternrun.loader.model import open_model
 
+    if path.suffix == ".onnx":
+        return read_onnx(path)
     if path.is_dir():
         with open_model(path) as model:
-            if model.is_folder:
+            if model.path.suffix == ".onnx":
+                return read_onnx(model.path)
+            if model.text_folder is not None:
                 rows = [Row(t.name, t.type, t.shape, t.data.size) for t in model.weights.tensors.values()]
                 return Contents("safetensors", model.size, model.metadata, rows, [])
             path = model.path  # the one GGUF file in it
@@ -80,6 +84,22 @@ def read(path: Path) -> Contents:
     counts = Counter(t.refusal for t in file.tensors.values() if t.refusal)
     refusals = [f"{count} tensors: {why}" for why, count in counts.items()]
     return Contents(f"GGUF v{file.version}", file.size, file.metadata, rows, refusals)
+
+
+def read_onnx(path: Path) -> Contents:
+    """An ONNX file as the decoder it was recognised as; else its own tensors. Raises LoadError for a damaged file."""
+    from ternrun.loader.model import open_model
+    from ternrun.loader.onnx.reader import open_onnx
+
+    try:
+        with open_model(path) as model:
+            rows = [Row(t.name, t.type, t.shape, t.data.size) for t in model.weights.tensors.values()]
+            return Contents("ONNX", model.size, model.metadata, rows, [])
+    except LoadError:
+        graph = open_onnx(path)
+        metadata = {"onnx.producer": graph.producer, "onnx.opset": graph.opsets.get("", 0)} | dict(graph.metadata)
+        rows = [Row(t.name, t.dtype, t.shape, t.nbytes) for t in graph.graph.initializers.values()]
+        return Contents("ONNX", graph.size, metadata, rows, [])
 
 
 def refused(path: str, pre: str | None) -> list[str]:

@@ -23,7 +23,7 @@ def add_model(
     `needed` where other words follow: the model carried in the package must then be named, too. `several`: each with a
     name; see `named_models`.
     """
-    text = f"a GGUF file (any part of a split one) or a folder with safetensors; {NAME}: the one that ternrun carries"
+    text = f"a GGUF or ONNX file, or a folder with one or with safetensors; {NAME}: the one that ternrun carries"
     if needed:
         parser.add_argument("model", metavar="MODEL", help=text)
     elif positional:
@@ -33,6 +33,7 @@ def add_model(
         parser.add_argument("-m", "--model", metavar="MODEL", action="append", help=f"{text} (default){more}")
     else:
         parser.add_argument("-m", "--model", metavar="MODEL", help=f"{text} (default)")
+    parser.add_argument("--variant", metavar="NAME", help="which of several ONNX files of a folder, such as q4f16")
     parser.add_argument("--pre", metavar="NAME", help="the pre-tokenizer, where the file names none or an unknown one")
 
 
@@ -41,6 +42,10 @@ def model_path(args: argparse.Namespace) -> str:
     path = located(args.model or None).expanduser()
     if not path.exists() and not path.suffix and len(path.parts) == 2:
         raise UsageError(f"{path} does not exist; a repository is downloaded first: ternrun pull {path}")
+    if getattr(args, "variant", None):
+        from ternrun.loader.onnx.folder import model_file
+
+        return str(model_file(path, args.variant))
     return str(path)
 
 

@@ -23,6 +23,7 @@ from ternrun.loader.hf_text import vocabulary_metadata
 from ternrun.loader.model import ModelFile, open_model
 from ternrun.loader.quants import decode, encode, encode_trits, trits
 from ternrun.loader.quants_ternary import HALF_SCALES
+from ternrun.loader.ternary import Matrix, as_ternary
 from ternrun.runtime.config import ModelConfig
 from ternrun.runtime.cpu.scales import row_scales
 from ternrun.runtime.encodings import ENCODINGS, nbytes
@@ -35,7 +36,6 @@ _HEADS = ("token_embd.weight", "output.weight")
 _NOT_CARRIED = ("general.architecture", "general.alignment", "general.file_type", "general.quantization_version")
 
 Progress = Callable[[int, int], None]  # bytes written, bytes in all
-Matrix = tuple[NDArray[np.int8], NDArray[np.float32]]
 
 
 def convert(
@@ -124,8 +124,8 @@ def _carried(model: ModelFile, pre: str | None) -> dict[str, Any]:
     }  # fmt: skip
     if pre is not None:
         keys["tokenizer.ggml.pre"] = pre
-    if model.is_folder:
-        keys |= vocabulary_metadata(model.path, model.weights.config.vocab_size)
+    if model.text_folder is not None:
+        keys |= vocabulary_metadata(model.text_folder, model.weights.config.vocab_size)
     return keys
 
 
@@ -215,21 +215,10 @@ def _matrix(tensor: Tensor, absmean: bool) -> Matrix:
     if absmean:
         scale = np.maximum(np.abs(dense).mean(dtype=np.float64), 1e-5).astype(np.float32)
         return np.clip(np.rint(dense / scale), -1, 1).astype(np.int8), np.full((1, 1), scale)
-    found = _as_ternary(dense)
+    found = as_ternary(dense)
     if found is None:
         raise UsageError(
             "its weights are not ternary; write q8_0 or f16, or round them to ternary with --absmean "
             "(only a model trained for it survives that)"
         )
     return found
-
-
-def _as_ternary(dense: NDArray[np.float32]) -> Matrix | None:
-    """The same matrix as trits, if every weight is -s, 0 or s with one s a matrix, a row, or a group of a row."""
-    rows, cols = dense.shape
-    size = np.abs(dense)
-    for groups in (size.reshape(1, 1, -1), *(size.reshape(rows, -1, n) for n in (cols, 256, 128, 64) if cols % n == 0)):
-        scales = groups.max(axis=2)
-        if ((groups == 0) | (groups == scales[:, :, None])).all():
-            return np.sign(dense).astype(np.int8), scales
-    return None

@@ -1,4 +1,4 @@
-"""Open a model whatever it is kept in: a GGUF file or its parts, or a Hugging Face folder of safetensors."""
+"""Open a model whatever it is kept in: a GGUF file or its parts, a folder of safetensors, or ONNX."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ModelFile:
         metadata: Mapping[str, Any],
         size: int,
         *,
-        folder: bool,
+        text_folder: Path | None,
         pre: str | None,
         runner: Runner | None = None,
     ) -> None:
@@ -45,7 +45,7 @@ class ModelFile:
         self.weights = weights
         self.metadata = metadata
         self.size = size  # bytes on disk
-        self.is_folder = folder
+        self.text_folder = text_folder  # where tokenizer.json lies; None: the vocabulary is in the metadata
         self.runner = runner  # what runs a model that is no set of weights but a graph; None: a backend does
         self._pre = pre
         self._lock = threading.Lock()
@@ -58,8 +58,8 @@ class ModelFile:
 
         with self._lock:
             if self._tokenizer is None:
-                if self.is_folder:
-                    self._tokenizer = Tokenizer.from_hf(self.path)
+                if self.text_folder is not None:
+                    self._tokenizer = Tokenizer.from_hf(self.text_folder)
                 else:
                     self._tokenizer = Tokenizer.from_gguf(self.metadata, pre=self._pre)
             return self._tokenizer
@@ -87,7 +87,7 @@ class ModelFile:
 
 
 def open_model(path: str | Path, *, pre: str | None = None) -> ModelFile:
-    """Open and check a GGUF file (any part of a split one), a folder holding one, or a Hugging Face folder.
+    """Open and check a GGUF file (any part of a split one), a .onnx file, or a folder: of either, or Hugging Face's.
 
     `pre` overrides the name of a GGUF file's pre-tokenizer. Raises LoadError: one sentence that names the file and the
     fault; UsageError for a `pre` that cannot apply.
@@ -98,25 +98,44 @@ def open_model(path: str | Path, *, pre: str | None = None) -> ModelFile:
         if _is_encoder(path):
             return _open_encoder(path, pre)
         path = _resolve(path)
-        if path.is_dir():
-            return _open_folder(path, pre)
+        if path.is_dir() or path.suffix == ".onnx":
+            if pre is not None:
+                fault = "states its own pre-tokenizer in tokenizer.json; leave out --pre (in Python: pre=)"
+                raise UsageError(f"{path} {fault}")
+            return _open_folder(path) if path.is_dir() else _open_graph(path)
         file = open_gguf(path)
-        return ModelFile(path, gguf_weights(file), file.metadata, file.size, folder=False, pre=pre)
+        return ModelFile(path, gguf_weights(file), file.metadata, file.size, text_folder=None, pre=pre)
     except (LoadError, ConfigError, OSError, RuntimeError) as e:  # RuntimeError: a ~user who does not exist
         named = str(path) in str(e)
         raise LoadError(str(e) if named else f"{path}: {e}") from e
 
 
-def _open_folder(path: Path, pre: str | None) -> ModelFile:
-    if pre is not None:
-        raise UsageError(f"{path} states its own pre-tokenizer in tokenizer.json; leave out --pre (in Python: pre=)")
+def _open_folder(path: Path) -> ModelFile:
     from ternrun.loader.hf import open_hf  # most models are GGUF files: they need not wait for this
     from ternrun.loader.hf_text import chat_metadata
 
     model = open_hf(path)
     metadata = {"general.architecture": model.config.architecture, "general.name": path.resolve().name}
     metadata |= {f"config.{key}": value for key, value in model.stated.items()} | chat_metadata(path)
-    return ModelFile(path, assemble(model.config, model.tensors), metadata, model.size, folder=True, pre=pre)
+    return ModelFile(path, assemble(model.config, model.tensors), metadata, model.size, text_folder=path, pre=None)
+
+
+def _open_graph(path: Path) -> ModelFile:
+    from ternrun.loader.hf_text import chat_metadata
+    from ternrun.loader.onnx.folder import stated_context, text_folder
+    from ternrun.loader.onnx.reader import open_onnx
+    from ternrun.loader.onnx.recognition.recognise import recognise
+
+    folder = text_folder(path)
+    graph = open_onnx(path)
+    found = recognise(graph, context=stated_context(folder))
+    name = path.stem if path.stem not in ("model", "decoder_model_merged") else folder.name
+    metadata: dict[str, Any] = {"general.architecture": found.weights.config.architecture, "general.name": name}
+    metadata |= {"onnx.producer": graph.producer, "onnx.opset": graph.opsets.get("", 0), "onnx.decoder": found.summary}
+    metadata |= {"onnx.weights": ", ".join(f"{n} x {form}" for form, n in found.forms.items())}
+    metadata |= {"onnx.notes": "; ".join(found.notes)} if found.notes else {}
+    metadata |= chat_metadata(folder)
+    return ModelFile(path, found.weights, metadata, graph.size, text_folder=folder, pre=None)
 
 
 def _is_encoder(path: Path) -> bool:
@@ -139,7 +158,7 @@ def _open_encoder(path: Path, pre: str | None) -> ModelFile:
     metadata = {"general.architecture": config.architecture, "general.name": encoder.name}
     runner = partial(EncoderModel, encoder, config)
     weights, size = Weights(config, {}), encoder.size
-    return ModelFile(encoder.folder, weights, metadata, size, folder=True, pre=None, runner=runner)
+    return ModelFile(encoder.folder, weights, metadata, size, text_folder=encoder.folder, pre=None, runner=runner)
 
 
 def gguf_weights(file: GGUFFile) -> Weights:
@@ -177,11 +196,15 @@ def _frequency_factors(tensors: dict[str, Tensor]) -> tuple[float, ...]:
 
 
 def _resolve(path: Path) -> Path:
-    """The GGUF file to open, or the folder that is a Hugging Face model."""
+    """The GGUF or ONNX file to open, or the folder that is a Hugging Face model."""
     if path.is_file() and (path.suffix == ".safetensors" or path.name == "config.json"):
         return path.parent
-    if not path.is_dir() or (path / "config.json").is_file():
+    if not path.is_dir() or ((path / "config.json").is_file() and not _only_onnx(path)):
         return path
+    if _only_onnx(path):
+        from ternrun.loader.onnx.folder import model_file
+
+        return model_file(path)
     files = sorted(p for p in path.glob("*.gguf") if p.is_file())
     models = [p for p in files if "-of-" not in p.name or "-00001-of-" in p.name]
     if len(models) == 1:
@@ -189,4 +212,11 @@ def _resolve(path: Path) -> Path:
     if models:
         raise LoadError(f"{path} holds {len(models)} models; name one, such as {models[0]}")
     what = "safetensors files but no config.json" if any(path.glob("*.safetensors")) else "no model"
-    raise LoadError(f"{path} is a folder that holds {what} (a .gguf file, or config.json beside safetensors)")
+    raise LoadError(f"{path} is a folder that holds {what} (a .gguf or .onnx file, or config.json beside safetensors)")
+
+
+def _only_onnx(path: Path) -> bool:
+    """Whether a folder holds ONNX files and no weights in another form."""
+    from ternrun.loader.onnx.folder import is_onnx_folder
+
+    return is_onnx_folder(path) and not any(any(path.glob(p)) for p in ("*.safetensors", "*.gguf"))

@@ -152,13 +152,17 @@ def _run(args: argparse.Namespace) -> None:
 
 def _export_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("checkpoint", type=Path)
-    p.add_argument("out", type=Path, help="GGUF file to write")
+    p.add_argument("out", type=Path, help="the file to write: GGUF, or ONNX if it ends in .onnx")
     p.add_argument("--data", type=Path, help="data folder with the tokenizer (default: the one trained on)")
     p.add_argument(
         "--type", choices=("tq2_0", "tq1_0", "i2_s"), default="tq2_0", help="ternary encoding (default %(default)s)"
     )
     p.add_argument(
         "--dense", choices=("f16", "f32", "q8_0"), default="f16", help="embedding and head (default %(default)s)"
+    )
+    forms = ("matmulnbits", "int2", "dense")
+    p.add_argument(
+        "--onnx", choices=forms, default="matmulnbits", help="ternary weights of an .onnx file (default %(default)s)"
     )
     p.add_argument("--name", default="", help="general.name in the file (default: the file's own)")
 
@@ -168,6 +172,12 @@ def _export(args: argparse.Namespace) -> None:
     from ternrun.train.restore import restored
 
     found = restored(args.checkpoint, args.data)
+    if args.out.suffix == ".onnx":
+        from ternrun.train.export_onnx import export_onnx
+
+        export_onnx(found.model, found.tokenizer, args.out, form=args.onnx, dense=args.dense)
+        _say(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, its tokenizer.json beside it")
+        return
     export(found.model, found.tokenizer, args.out, ternary=args.type, dense=args.dense, name=args.name or args.out.stem)
     _say(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
 
@@ -261,7 +271,7 @@ _COMMANDS: dict[str, tuple[str, _Flags, Callable[[argparse.Namespace], None]]] =
     "data": ("turn text into token files with a tokenizer and a validation split", _data_flags, _data),
     "tokenizer": ("learn a byte-level BPE vocabulary", _tokenizer_flags, _tokenizer),
     "run": ("train a model, or go on training it", _run_flags, _run),
-    "export": ("write a checkpoint as a GGUF file", _export_flags, _export),
+    "export": ("write a checkpoint as a GGUF or ONNX file", _export_flags, _export),
     "eval": ("loss, bits per byte and accuracy on held-out text; tasks in Python", _eval_flags, _eval),
     "card": ("write a model card from what was trained and measured", _card_flags, _card),
 }

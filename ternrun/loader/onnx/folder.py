@@ -1,0 +1,73 @@
+"""Which file of a folder of ONNX files is the model, and what lies beside it: its tokenizer, how long a text may be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ternrun.errors import LoadError, UsageError
+from ternrun.loader.safetensors import read_json
+
+GENAI = "genai_config.json"  # onnxruntime-genai's description of a model
+_NAMES = ("model", "decoder_model_merged", "decoder_with_past_model", "decoder_model")
+_MAX_CONTEXT = 1 << 24
+
+
+def is_onnx_folder(folder: Path) -> bool:
+    """Whether it holds .onnx files, itself or in the sub-folder `onnx`."""
+    return any(any(p.glob("*.onnx")) for p in (folder, folder / "onnx"))
+
+
+def model_file(folder: Path, variant: str | None = None) -> Path:
+    """The graph to open: the one genai_config.json names, `model.onnx`, the only one, or `model_VARIANT.onnx`.
+
+    Raises LoadError where there is none or no one choice, UsageError for a variant that is not there.
+    """
+    files = {p.stem: p for base in (folder, folder / "onnx") for p in sorted(base.glob("*.onnx")) if p.is_file()}
+    stems = [name for name in _NAMES if any(s == name or s.startswith(f"{name}_") for s in files)]
+    variants = {s.removeprefix(f"{name}_"): p for name in reversed(stems) for s, p in files.items() if s != name}
+    if variant is not None:
+        if variant not in variants:
+            known = ", ".join(sorted(variants)) or "none"
+            raise UsageError(f"{folder} has no variant {variant!r}; it has {known}")
+        return variants[variant]
+    if (folder / GENAI).is_file():
+        named = _decoder(folder).get("filename")
+        if isinstance(named, str) and named.endswith(".onnx") and "/" not in named and (folder / named).is_file():
+            return folder / named
+    for name in _NAMES:
+        if name in files:
+            return files[name]
+    if len(files) == 1:
+        return next(iter(files.values()))
+    raise LoadError(f"{folder} holds {len(files)} ONNX files; name one, or a variant: {', '.join(sorted(variants))}")
+
+
+def text_folder(file: Path) -> Path:
+    """Where the tokenizer of a model file lies: beside it, or above the folder `onnx` that it is in."""
+    above = file.absolute().parent
+    if not (above / "tokenizer.json").is_file() and above.name == "onnx":
+        return above.parent
+    return above
+
+
+def stated_context(folder: Path) -> int:
+    """Tokens that a text may have, by genai_config.json or config.json; 0 if neither says."""
+    values: list[Any] = []
+    if (folder / GENAI).is_file():
+        values.append(_genai(folder).get("context_length"))
+    if (folder / "config.json").is_file():
+        config = read_json(folder / "config.json")
+        inner = config.get("text_config")
+        values += [t.get("max_position_embeddings") for t in (config, inner) if isinstance(t, dict)]
+    return next((v for v in values if type(v) is int and 0 < v <= _MAX_CONTEXT), 0)
+
+
+def _genai(folder: Path) -> dict[str, Any]:
+    model = read_json(folder / GENAI).get("model")
+    return model if isinstance(model, dict) else {}
+
+
+def _decoder(folder: Path) -> dict[str, Any]:
+    decoder = _genai(folder).get("decoder")
+    return decoder if isinstance(decoder, dict) else {}
