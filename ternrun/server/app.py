@@ -5,7 +5,19 @@ from __future__ import annotations
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from ternrun.server import access, chat, completions, embeddings, llama, ollama, openapi, page, problems, tools
+from ternrun.server import (
+    access,
+    anthropic,
+    chat,
+    completions,
+    embeddings,
+    llama,
+    ollama,
+    openapi,
+    page,
+    problems,
+    tools,
+)
 from ternrun.server.metrics import Metrics
 from ternrun.server.models import SERVICES, Route, Services, serving
 
@@ -14,6 +26,8 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("POST", "/v1/completions", completions.completions),
     ("POST", "/v1/chat/completions", chat.chat_completions),
     ("POST", "/v1/embeddings", embeddings.openai),
+    ("POST", "/v1/messages", anthropic.messages),
+    ("POST", "/v1/messages/count_tokens", anthropic.count_tokens),
     ("GET", "/v1/models", tools.models),
     ("GET", "/v1/models/{name:.+}", tools.one_model),
     ("GET", "/health", tools.health),

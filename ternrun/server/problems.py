@@ -80,5 +80,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise asyncio.CancelledError from None
     except Exception as error:
         problem = explain(error)
-        body = {"error": problem.message} if request.path.startswith("/api/") else problem.body  # Ollama's shape
+        body = problem.body
+        if request.path.startswith("/api/"):
+            body = {"error": problem.message}  # Ollama's shape
+        elif request.path.startswith("/v1/messages"):
+            body = {"type": "error", **body}  # Anthropic's
         return web.json_response(body, status=problem.status, headers=problem.headers)

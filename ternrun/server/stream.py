@@ -23,6 +23,11 @@ async def events(request: web.Request, items: Items, stall: float, done: bytes =
     return await _send(request, items, stall, "text/event-stream", b"data: ", b"\n\n", done)
 
 
+async def named(request: web.Request, items: Items, stall: float) -> web.StreamResponse:
+    """Send each item as an event that is named by its `type`; an error, too."""
+    return await _send(request, items, stall, "text/event-stream", b"event: ", b"\n\n", b"")
+
+
 async def lines(request: web.Request, items: Items, stall: float) -> web.StreamResponse:
     """Send each item as a line of JSON."""
     return await _send(request, items, stall, "application/x-ndjson", b"", b"\n", b"")
@@ -31,6 +36,7 @@ async def lines(request: web.Request, items: Items, stall: float) -> web.StreamR
 async def _send(request: web.Request, items: Items, stall: float, kind: str, *frame: bytes) -> web.StreamResponse:
     """A client that does not read for `stall` seconds is given up."""
     before, after, done = frame
+    written = _named if before == b"event: " else encode
     response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     response.content_type = kind
     response.charset = "utf-8"
@@ -49,19 +55,24 @@ async def _send(request: web.Request, items: Items, stall: float, kind: str, *fr
             async for item in items:
                 if not response.prepared:
                     await response.prepare(request)
-                await send(before + encode(item) + after)
+                await send(before + written(item) + after)
     except ConnectionError:
         raise
     except Exception as error:
         if not response.prepared:
             raise
         problem = explain(error)
-        await send(before + encode(problem.body if before else {"error": problem.message}) + after)
+        body = {"type": "error", **problem.body} if written is _named else problem.body
+        await send(before + written(body if before else {"error": problem.message}) + after)
     if not response.prepared:
         await response.prepare(request)
     await send(done)
     await response.write_eof()
     return response
+
+
+def _named(item: dict[str, Any]) -> bytes:
+    return f"{item['type']}\ndata: ".encode() + encode(item)
 
 
 def encode(item: dict[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ternrun.server import embeddings, ollama
+from ternrun.server import anthropic, embeddings, ollama
 from ternrun.server.app import ROUTES
 from ternrun.server.fields import Table
 from ternrun.server.llama import COMPLETION as LLAMA
@@ -56,6 +56,8 @@ def test_every_route_is_there() -> None:
         ("/v1/embeddings", embeddings.OPENAI),
         ("/v1/embeddings", embeddings.LLAMA),
         ("/v1/embeddings", embeddings.OLLAMA),
+        ("/v1/messages", anthropic.MESSAGES),
+        ("/v1/messages", anthropic.COUNT),
         ("/api/generate", ollama.GENERATE),
         ("/api/generate", ollama.CHAT),
         ("/api/generate", ollama.OPTIONS),

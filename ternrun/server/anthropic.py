@@ -1,0 +1,205 @@
+"""Anthropic's POST /v1/messages and /v1/messages/count_tokens: text and tools."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from ternrun.runtime.config import SamplingParams
+from ternrun.server.answers import Answers
+from ternrun.server.chat import Choice
+from ternrun.server.fields import Table, anything, flag, number, read_json, shaped, stops, text, whole
+from ternrun.server.problems import ApiError
+from ternrun.server.schema import MESSAGES as MESSAGE_LIST
+from ternrun.server.schema import UNLIMITED, Fields, needed
+from ternrun.server.service import Service
+from ternrun.server.stream import Items, named
+from ternrun.server.talk import Talk, read_talk, talking
+
+_ASKED: Fields = {
+    "model": (text, ""),
+    "messages": (shaped(MESSAGE_LIST), None),
+    "system": (anything, None),
+    "tools": (anything, None),
+    "tool_choice": (anything, None),
+}
+MESSAGES = Table(
+    read={
+        **_ASKED,
+        "max_tokens": (whole(1, UNLIMITED), None),
+        "temperature": (number(0, 100), 1.0),
+        "top_p": (number(0, 1), 1.0),
+        "top_k": (whole(0, UNLIMITED), 0),
+        "stop_sequences": (stops, ()),
+        "stream": (flag, False),
+    },
+    ignored=frozenset(("metadata", "service_tier")),
+    refused={"thinking": ({"type": "disabled"},), "mcp_servers": ([],), "container": ()},
+)
+COUNT = Table(read=_ASKED, refused=MESSAGES.refused)
+REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "stop": "end_turn"}
+
+
+async def messages(request: web.Request, service: Service) -> web.StreamResponse:
+    """Answer a conversation, as Anthropic does."""
+    _ = service.model  # not loaded yet: said before the body is looked at
+    body = await read_json(request, service.config.stall)
+    values = MESSAGES.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
+    params = SamplingParams(
+        max_tokens=needed(values, "max_tokens"), temperature=values["temperature"], top_p=values["top_p"],
+        top_k=values["top_k"], stop=values["stop_sequences"],
+    )  # fmt: skip
+    talk = await read_talk(service, _conversation(values), _tools(values), params)
+    if values["stream"]:
+        return await named(request, _events(service, talk, request), service.config.stall)
+    with talking(service, talk, request) as (answers, choice):
+        async for _, update in answers.updates():
+            choice.add(update)
+        content = [{"type": "text", "text": choice.content}] if choice.content or not choice.calls else []
+        content += [_use(call) for call in choice.calls]
+        return web.json_response(_message(service) | {"content": content, **_end(answers, choice), **_usage(answers)})
+
+
+async def count_tokens(request: web.Request, service: Service) -> web.Response:
+    """Tell how many tokens a conversation has."""
+    _ = service.model
+    body = await read_json(request, service.config.stall)
+    values = COUNT.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
+    talk = await read_talk(service, _conversation(values), _tools(values), SamplingParams(max_tokens=1))
+    return web.json_response({"input_tokens": len(talk.request.ids)})
+
+
+async def _events(service: Service, talk: Talk, request: web.Request) -> Items:
+    with talking(service, talk, request) as (answers, choice):
+        start = {"input_tokens": len(talk.request.ids), "output_tokens": 0}
+        yield {"type": "message_start", "message": _message(service) | {"usage": start}}
+        blocks, open_text = 0, False
+        async for _, update in answers.updates():
+            content, calls = choice.add(update)
+            if content:
+                if not open_text:
+                    open_text = True
+                    yield _block(blocks, {"type": "text", "text": ""})
+                delta = {"type": "text_delta", "text": content}
+                yield {"type": "content_block_delta", "index": blocks, "delta": delta}
+            if open_text and (calls or update.reason):
+                open_text = False
+                yield {"type": "content_block_stop", "index": blocks}
+                blocks += 1
+            for call in calls:
+                for event in _used(blocks, call):
+                    yield event
+                blocks += 1
+        end, usage = _end(answers, choice), _usage(answers)
+        yield {"type": "message_delta", "delta": end, **usage}
+        yield {"type": "message_stop"}
+
+
+def _used(index: int, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    delta = {"type": "input_json_delta", "partial_json": call["function"]["arguments"]}
+    yield _block(index, _use(call) | {"input": {}})
+    yield {"type": "content_block_delta", "index": index, "delta": delta}
+    yield {"type": "content_block_stop", "index": index}
+
+
+def _block(index: int, block: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def _use(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    return {
+        "type": "tool_use", "id": call["id"], "name": function["name"], "input": json.loads(function["arguments"])
+    }  # fmt: skip
+
+
+def _message(service: Service) -> dict[str, Any]:
+    head = {"id": f"msg_{uuid.uuid4().hex}", "type": "message", "role": "assistant", "model": service.name}
+    return head | {"content": [], "stop_reason": None, "stop_sequence": None}
+
+
+def _end(answers: Answers, choice: Choice) -> dict[str, Any]:
+    word = answers.all[0].stopping_word
+    reason = "stop_sequence" if word else REASONS[choice.reason or "stop"]
+    return {"stop_reason": reason, "stop_sequence": word or None}
+
+
+def _usage(answers: Answers) -> dict[str, Any]:
+    """What was in the cache is not counted with the rest."""
+    prompt, generated, cached = answers.usage
+    counts = {"input_tokens": prompt - cached, "output_tokens": generated}
+    return {"usage": counts | {"cache_read_input_tokens": cached, "cache_creation_input_tokens": 0}}
+
+
+def _tools(values: Mapping[str, Any]) -> dict[str, Any]:
+    """In OpenAI's words."""
+    given, choice = values["tools"], values["tool_choice"]
+    choice = {"type": "auto"} if choice is None else choice
+    if not isinstance(choice, dict) or choice.get("type") not in ("auto", "any", "tool", "none"):
+        raise ApiError("tool_choice: its type must be auto, any, tool or none", param="tool_choice")
+    if given is not None and (not isinstance(given, list) or not all(isinstance(tool, dict) for tool in given)):
+        raise ApiError("tools: must be a list of tools", param="tools")
+    if any(tool.get("type") not in (None, "custom") for tool in given or ()):
+        raise ApiError("tools: only those of type custom are supported", param="tools", code="unsupported")
+    listed = [
+        {"type": "function", "function": {
+            "name": tool.get("name"), "description": tool.get("description"), "parameters": tool.get("input_schema")
+        }}
+        for tool in given or ()
+    ]  # fmt: skip
+    words = {"auto": "auto", "any": "required", "none": "none"}
+    named_one = {"type": "function", "function": {"name": choice.get("name")}}
+    return {
+        "tools": listed,
+        "tool_choice": words.get(choice["type"], named_one),
+        "parallel_tool_calls": not choice.get("disable_parallel_tool_use"),
+    }
+
+
+def _conversation(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """In OpenAI's words. Raises ApiError."""
+    given = needed(values, "messages")
+    if not isinstance(given, list):
+        raise ApiError("messages: must be a list of messages", param="messages")
+    system = "" if values["system"] is None else _text(values["system"], "system")
+    told = [{"role": "system", "content": system}] if system else []
+    return told + [one for i, message in enumerate(given) for one in _worded(message, f"messages[{i}]")]
+
+
+def _worded(message: Any, where: str) -> list[dict[str, Any]]:
+    role = message.get("role") if isinstance(message, dict) else None
+    if role not in ("user", "assistant"):
+        raise ApiError(f"{where}.role: must be user or assistant", param="messages")
+    content = message.get("content")
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
+        raise ApiError(f"{where}.content: must be a string or a list of blocks", param="messages")
+    said, results, calls = [], [], []
+    for block in blocks:
+        kind = block.get("type")
+        if kind == "text":
+            said.append(block)
+        elif kind == "tool_use" and role == "assistant":
+            function = {"name": block.get("name"), "arguments": block.get("input")}
+            calls.append({"id": block.get("id"), "type": "function", "function": function})
+        elif kind == "tool_result" and role == "user":
+            result = _text(block.get("content") or "", where)
+            results.append({"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": result})
+        else:
+            raise ApiError(f"{where}.content: a block of type {str(kind)[:40]} is not supported", param="messages")
+    spoken = [{"role": role, "content": _text(said, where)}] if said or calls or not results else []
+    if calls:
+        spoken[0]["tool_calls"] = calls
+    return results + spoken
+
+
+def _text(value: Any, where: str) -> str:
+    """A string, or blocks of text."""
+    blocks = [{"type": "text", "text": value}] if isinstance(value, str) else value
+    if not isinstance(blocks, list) or not all(isinstance(b, dict) and isinstance(b.get("text"), str) for b in blocks):
+        raise ApiError(f"{where}: must be a string or a list of blocks of text", param=where.partition("[")[0])
+    return "".join(block["text"] for block in blocks)
