@@ -24,7 +24,7 @@ def _memory() -> int:
 
 
 MEMORY = _memory()
-MAX_STEPS = 4_000_000  # operators of one run, with those of loops and functions
+MAX_STEPS = 2_000_000  # operators of one run, with those of loops and functions
 MAX_WORK = 1 << 42  # multiplications of one operator: minutes of them
 BIG = 1 << 20  # bytes from which on a tensor is counted
 _LARGEST: ContextVar[int] = ContextVar("largest", default=MEMORY // 8)  # bytes of one tensor

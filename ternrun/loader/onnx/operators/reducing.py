@@ -52,6 +52,25 @@ for _name, (_function, _since) in REDUCE.items():
     operator(_name, fresh=True)(partial(_reduce, _function, _since))
 
 
+@operator("TopK", since=10, fresh=True)
+def top_k(call: Call) -> Kernel:
+    """The k largest (or smallest) along an axis, in order, and where they stand; of equals the first."""
+    axis, largest = call.integer("axis", -1), call.integer("largest", 1)
+
+    def kernel(x: Array, k: Array) -> tuple[Array, Array]:
+        (count,) = numbers(k)
+        if not 0 <= count <= x.shape[axis]:
+            raise LoadError(f"asks for {count} of {x.shape[axis]}")
+        if largest:  # from the back, so that of equals the first comes first
+            order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+        else:
+            order = np.argsort(x, axis, kind="stable")
+        order = order.take(range(count), axis)
+        return np.take_along_axis(x, order, axis), order.astype(np.int64)
+
+    return kernel
+
+
 def softmax(x: Array, axis: int = -1) -> Array:
     """exp(x - max) / sum, in x's type (halves in float32); a row of nothing but -inf gives zeros."""
     wide = widened(x)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import Any
-
-import numpy as np
 
 from ternrun.errors import LoadError
 from ternrun.loader.onnx.graph import Graph, Node, Reference
 from ternrun.loader.onnx.limits import room, work
-from ternrun.loader.onnx.operators.shapes import numbers
-from ternrun.loader.onnx.operators.table import Array, Kernel
+from ternrun.loader.onnx.operators.bounds import BOUNDS
+from ternrun.loader.onnx.operators.table import Kernel
 
 MODULES = {
     "": "onnx.reference.ops",
@@ -53,7 +51,7 @@ def reference_kernel(node: Node, opsets: Mapping[str, int], values: Mapping[str,
         return None
     except AssertionError:  # the function of an operator that has nothing else
         return None
-    bound = BOUNDS.get(node.op) if node.domain == "" else None
+    bound = BOUNDS.get(node.op)
     if bound is None:
         return run  # type: ignore[no-any-return]
 
@@ -96,80 +94,3 @@ def _plain(value: Any) -> Any:
     from onnx import numpy_helper
 
     return numpy_helper.from_array(value.array()) if hasattr(value, "array") else value
-
-
-Bound = Callable[..., tuple[list[int], int]]  # attributes, inputs -> a shape and bytes that the result stays below
-
-
-def _attribute(name: str) -> Bound:
-    return lambda values, *_: ([abs(int(n)) for n in values.get(name, ())], 8)
-
-
-def _input(index: int, most: int = 1) -> Bound:
-    """As many elements as an integer input says."""
-
-    def bound(values: Mapping[str, Any], *inputs: Any) -> tuple[list[int], int]:
-        stated = inputs[index] if index < len(inputs) else None
-        return [abs(n) for n in numbers(stated)] * most, 8
-
-    return bound
-
-
-def _pad(values: Mapping[str, Any], x: Array, pads: Array | None = None, value: Any = None, axes: Any = None) -> Any:
-    each = numbers(pads) if pads is not None else list(values.get("pads") or values.get("paddings") or ())
-    half = len(each) // 2
-    over = numbers(axes) if axes is not None else list(range(half))
-    if len(over) != half or len(each) != 2 * half:
-        raise LoadError(f"states {len(each)} pads for {len(over)} axes")
-    dims = list(x.shape)
-    for a, b, e in zip(over, each[:half], each[half:], strict=True):
-        dims[a] = max(0, dims[a] + b) + max(0, e)
-    return dims, x.itemsize
-
-
-def _resize(values: Mapping[str, Any], x: Array, *more: Any) -> Any:
-    factor = 1.0
-    for m in more:
-        if isinstance(m, np.ndarray) and m.size and m.dtype.kind == "f":
-            factor = max(factor, float(np.prod(np.maximum(np.abs(m.astype(np.float64)), 1))))
-        elif isinstance(m, np.ndarray) and m.size:
-            factor = max(factor, float(prod(max(1, n) for n in numbers(m))))
-    for s in values.get("scales") or ():
-        factor *= max(float(s), 1.0)
-    if not factor < 1 << 48:
-        raise LoadError("asks for an enormous enlargement")
-    return [x.size, int(factor)], x.itemsize
-
-
-def _unpool(values: Mapping[str, Any], x: Array, indices: Array, shape: Array | None = None) -> Any:
-    if shape is not None:
-        return numbers(shape), x.itemsize
-    return [x.size, *(abs(int(s)) for s in values.get("strides") or ()), 4], x.itemsize
-
-
-def _transposed(values: Mapping[str, Any], x: Array, w: Array, *more: Any) -> Any:
-    dims = values.get("output_shape") or [
-        n * s + k * d
-        for n, s, k, d in zip(
-            x.shape[2:], values.get("strides") or [1] * x.ndim, w.shape[2:], values.get("dilations") or [1] * x.ndim,
-            strict=False,
-        )
-    ]  # fmt: skip
-    return [x.shape[0], w.shape[1], *map(abs, dims), prod(w.shape[2:])], x.itemsize
-
-
-BOUNDS: dict[str, Bound] = {
-    "Pad": _pad, "Resize": _resize, "Upsample": _resize, "MaxUnpool": _unpool, "ConvTranspose": _transposed,
-    "RandomNormal": _attribute("shape"), "RandomUniform": _attribute("shape"),
-    "HannWindow": _input(0), "HammingWindow": _input(0), "BlackmanWindow": _input(0), "AffineGrid": _input(1, 2),
-    "CenterCropPad": _input(1), "Col2Im": _input(1), "DFT": _input(1),
-    "Multinomial": lambda values, x: ([x.shape[0], abs(int(values.get("sample_size", 1)))], 8),
-    "MelWeightMatrix": lambda values, bins, length, *_: ([abs(n) for n in numbers(bins) + numbers(length)], 8),
-    "OneHot": lambda values, i, depth, *_: ([i.size, *(abs(n) for n in numbers(depth))], 8),
-    "GridSample": lambda values, x, grid: ([*x.shape[:2], grid.size], x.itemsize),
-    "RoiAlign": lambda values, x, rois, *_: (
-        [rois.shape[0], x.shape[1], *(abs(int(values.get(f"output_{d}", 1))) for d in ("height", "width")),
-         max(1, int(values.get("sampling_ratio", 0))) ** 2], x.itemsize),
-    "MaxRoiPool": lambda values, x, rois: ([rois.shape[0], x.shape[1], *map(abs, values.get("pooled_shape", ()))], 4),
-    "STFT": lambda values, x, step, window=None, length=None: ([x.size, *(abs(n) for n in numbers(length))], 8),
-}  # fmt: skip
