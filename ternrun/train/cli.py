@@ -155,7 +155,10 @@ def _export_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("out", type=Path, help="the file to write: GGUF, or ONNX if it ends in .onnx")
     p.add_argument("--data", type=Path, help="data folder with the tokenizer (default: the one trained on)")
     p.add_argument(
-        "--type", choices=("tq2_0", "tq1_0", "i2_s"), default="tq2_0", help="ternary encoding (default %(default)s)"
+        "--type",
+        choices=("tq2_0", "tq1_0", "i2_s", "kernel"),
+        default="tq2_0",
+        help="ternary encoding (default %(default)s)",
     )
     p.add_argument(
         "--dense", choices=("f16", "f32", "q8_0"), default="f16", help="embedding and head (default %(default)s)"

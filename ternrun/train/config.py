@@ -79,6 +79,7 @@ class Optimisation(_Record):
     weight_decay: float = 0.0  # of matrices; goes to 0 with the decay of the learning rate
     clip: float = 1.0  # largest global gradient norm; 0: off
     z_loss: float = 1e-4
+    entropy: float = 0.0  # weight of the predictions' entropy, which is rewarded; 0: off
     dropout: float = 0.0
     steps: int = 0  # 0: until stopped
     warmup_steps: int = 100
@@ -86,7 +87,14 @@ class Optimisation(_Record):
     decay: Literal["linear", "sqrt"] = "sqrt"
 
     def __post_init__(self) -> None:
-        for name, high in (("matrix_lr", 10), ("other_lr", 10), ("clip", 1e6), ("z_loss", 1), ("weight_decay", 10)):
+        for name, high in (
+            ("matrix_lr", 10),
+            ("other_lr", 10),
+            ("clip", 1e6),
+            ("z_loss", 1),
+            ("entropy", 1),
+            ("weight_decay", 10),
+        ):
             self._range(name, 0, high)
         self._range("momentum", 0, 0.9999)
         self._range("dropout", 0, 0.9)

@@ -17,7 +17,7 @@ from ternrun.perplexity import windows
 from ternrun.progress import Progress
 from ternrun.train import codetasks, sandbox
 from ternrun.train import tokenizer as tokenizers
-from ternrun.train.data.tokenfile import open_tokens, read_manifest
+from ternrun.train.data.tokenfile import open_tokens, read_manifest, tokenizer_of
 
 LABELS = {
     "name": "model",
@@ -56,7 +56,7 @@ class Tasks:
 def texts_of(folder: Path, part: str, seed: int = 0) -> list[str]:
     """The documents of a data folder's part, in random order: those of one package do not stand together."""
     manifest = read_manifest(folder)
-    tokenizer = tokenizers.load(folder / "tokenizer.json")
+    tokenizer = tokenizer_of(folder, manifest)
     tokens = open_tokens(folder, part, manifest)
     end = tokenizer.token_to_id(tokenizers.END)
     stops = (tokens == end).nonzero()[0]

@@ -20,12 +20,13 @@ from ternrun.loader.gguf_write import write_gguf
 from ternrun.loader.quants import decode, encode, encode_trits
 from ternrun.runtime.config import ModelConfig, RopeConfig
 from ternrun.runtime.encodings import ENCODINGS, nbytes
-from ternrun.train.bitlinear import BitLinear, ternarize
+from ternrun.train.bitlinear import GROUP, BitLinear, ternarize
 from ternrun.train.config import Shape
 from ternrun.train.model import Decoder
 from ternrun.train.tokenizer import gguf_metadata
 
-TYPES = {"tq2_0": "TQ2_0", "tq1_0": "TQ1_0", "i2_s": "I2_S"}
+KERNEL = "kernel"  # the layout of ternrun's own kernels: T9, by the granularity of the scales
+TYPES = {"tq2_0": "TQ2_0", "tq1_0": "TQ1_0", "i2_s": "I2_S", KERNEL: KERNEL}
 FLOAT_TYPES = {"f16": "F16", "f32": "F32", "q8_0": "Q8_0"}
 
 
@@ -125,6 +126,8 @@ def _linear(name: str, linear: BitLinear, shape: Shape, ternary: str) -> _Writte
         return _encoded(_gguf_name(name), "F16", weight.numpy())
     trits, scale = ternarize(weight, linear.granularity)
     rows, cols = trits.shape
+    if ternary == KERNEL:
+        ternary = f"T9_{GROUP}" if linear.granularity == "group" else "T9_ROW"
     if nbytes(ternary, (rows, cols)) is None:
         raise UsageError(f"{name} is {rows} x {cols}; {ternary} needs a multiple of {ENCODINGS[ternary].block} columns")
     scales = scale[:, :, 0].expand(rows, -1).numpy()

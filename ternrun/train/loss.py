@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Terms = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
+Terms = Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor, Tensor]]
 CHUNK = 1024  # positions whose logits exist at one time
 
 
-def chunk_terms(logits: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over positions of nats and of logsumexp**2, and the gradient (n, V) in the type of `logits` (n, V).
+def chunk_terms(logits: Tensor, targets: Tensor, z_loss: float, entropy: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over positions of nats and of the added terms, and the gradient (n, V) in the type of `logits` (n, V).
 
     One pointwise pass and two reductions: worth compiling.
     """
@@ -22,7 +22,14 @@ def chunk_terms(logits: Tensor, targets: Tensor, z_loss: float) -> tuple[Tensor,
     normaliser = torch.logsumexp(wide, -1, keepdim=True)
     grad = (wide - normaliser).exp() * (1 + 2 * z_loss * normaliser) - wanted.float()
     nats = (normaliser[:, 0] - wide.gather(1, targets[:, None])[:, 0]).sum()
-    return nats, normaliser.square().sum(), grad.to(logits.dtype)
+    added = z_loss * normaliser.square().sum()
+    if entropy:
+        logs = wide - normaliser
+        shares = logs.exp()
+        uncertainty = -(shares * logs).sum(-1, keepdim=True)
+        grad = grad + entropy * shares * (logs + uncertainty)
+        added = added - entropy * uncertainty.sum()
+    return nats, added, grad.to(logits.dtype)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -30,7 +37,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, z_loss: float, terms: Terms
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, z_loss: float, entropy: float, terms: Terms
     ) -> tuple[Tensor, Tensor]:
         weight = head.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden)
@@ -38,29 +45,35 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total, penalty = hidden.new_zeros((), dtype=torch.float32), hidden.new_zeros((), dtype=torch.float32)
         for i in range(0, hidden.shape[0], CHUNK):
             part = hidden[i : i + CHUNK]
-            nats, squares, grad = terms(part @ weight.t(), targets[i : i + CHUNK], z_loss)
-            total, penalty = total + nats, penalty + squares
+            nats, added, grad = terms(part @ weight.t(), targets[i : i + CHUNK], z_loss, entropy)
+            total, penalty = total + nats, penalty + added
             grad_hidden[i : i + CHUNK] = grad @ weight
             grad_head += (grad.t() @ part).float()
         n = hidden.shape[0]
         ctx.save_for_backward(grad_hidden.div_(n), grad_head.div_(n))
         loss = total / n
         ctx.mark_non_differentiable(loss_only := loss.clone())
-        return loss + z_loss * penalty / n, loss_only
+        return loss + penalty / n, loss_only
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> Any:
         grad_hidden, grad_head = ctx.saved_tensors
-        return grad_hidden * grad, grad_head * grad, None, None, None
+        return grad_hidden * grad, grad_head * grad, None, None, None, None
 
 
 def cross_entropy(
-    hidden: Tensor, head: Tensor, targets: Tensor, z_loss: float = 0.0, terms: Terms = chunk_terms
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    z_loss: float = 0.0,
+    entropy: float = 0.0,
+    terms: Terms = chunk_terms,
 ) -> tuple[Tensor, Tensor]:
     """(objective, loss): mean negative log-likelihood in nats of hidden (N, C) @ head (V, C) against targets (N,).
 
-    The objective adds z_loss * mean(logsumexp**2), which keeps logits from drifting (PaLM, arXiv 2204.02311).
+    The objective adds z_loss * mean(logsumexp**2), which keeps logits from drifting (PaLM, arXiv 2204.02311), and takes
+    away entropy * the mean entropy of the predictions, which keeps them from overconfidence (arXiv 1701.06548).
     `terms` may be a compiled `chunk_terms`.
     """
-    objective, loss = _ChunkedCrossEntropy.apply(hidden, head, targets, z_loss, terms)
+    objective, loss = _ChunkedCrossEntropy.apply(hidden, head, targets, z_loss, entropy, terms)
     return objective, loss

@@ -90,11 +90,17 @@ class Decoder(nn.Module):
         self.loss_terms = torch.compile(chunk_terms)
 
     def forward(
-        self, ids: Tensor, targets: Tensor, dtype: torch.dtype, dropout: float = 0.0, z_loss: float = 0.0
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        dtype: torch.dtype,
+        dropout: float = 0.0,
+        z_loss: float = 0.0,
+        entropy: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """(objective, loss) as `loss.cross_entropy` gives them, for ids and targets (B, T)."""
         x = self.hidden(ids, dtype, dropout)
-        return cross_entropy(x.flatten(0, 1), self.head, targets.flatten(), z_loss, self.loss_terms)
+        return cross_entropy(x.flatten(0, 1), self.head, targets.flatten(), z_loss, entropy, self.loss_terms)
 
 
 def flops_per_token(shape: Shape) -> float:

@@ -10,9 +10,8 @@ from tokenizers import Tokenizer
 
 from ternrun.errors import ConfigError
 from ternrun.train import checkpoint
-from ternrun.train import tokenizer as tokenizers
 from ternrun.train.agree import agreement
-from ternrun.train.data.tokenfile import Manifest, open_tokens, read_manifest
+from ternrun.train.data.tokenfile import Manifest, open_tokens, read_manifest, tokenizer_of
 from ternrun.train.data.windows import consecutive
 from ternrun.train.evaluate import validate, windows_at_once
 from ternrun.train.export import round_dense
@@ -39,7 +38,7 @@ def restored(path: Path, data: Path | None = None) -> Restored:
         raise ConfigError(f"{path} was trained with another tokenizer than the one in {data}")
     model = Decoder(saved.config.model)
     model.load_state_dict(saved.under("model."))
-    return Restored(model, tokenizers.load(data / "tokenizer.json"), manifest, data, int(saved.state["step"]))
+    return Restored(model, tokenizer_of(data, manifest), manifest, data, int(saved.state["step"]))
 
 
 def score(path: Path, data: Path | None, part: str, windows: int = 0) -> dict[str, float]:

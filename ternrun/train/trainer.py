@@ -19,7 +19,7 @@ from ternrun.errors import ConfigError, TernrunError
 from ternrun.train import checkpoint, optim, schedule
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.config import TrainConfig
-from ternrun.train.data.tokenfile import open_tokens, read_manifest
+from ternrun.train.data.tokenfile import open_tokens, read_manifest, tokenizer_of
 from ternrun.train.data.windows import Windows, consecutive
 from ternrun.train.devices import Place, matmul_rate
 from ternrun.train.evaluate import Score, validate, windows_at_once
@@ -43,7 +43,7 @@ class Trainer:
         self.folder, self.place = folder, place
         data = Path(config.data.path)
         self.manifest = read_manifest(data)
-        self.tokenizer = tokenizers.load(data / "tokenizer.json")
+        self.tokenizer = tokenizer_of(data, self.manifest)
         config = with_vocabulary(config, self.manifest.vocab_size)
         self.config = config
         torch.manual_seed(config.run.seed)
@@ -164,14 +164,12 @@ class Trainer:
         share = self.config.data.batch // self.place.world
         size = self.config.data.micro_batch or share
         first = self.state["sample"] + self.place.rank * share
-        total = torch.zeros((), device=self.place.device)
+        total, terms = torch.zeros((), device=self.place.device), self.config.optim
         for start in range(0, share, size):
             count = min(size, share - start)
             ids, targets = (torch.from_numpy(a).to(self.place.device) for a in self.windows.batch(first + start, count))
             with self.place.accumulating(self.wrapped, last=start + size >= share):
-                objective, loss = self.wrapped(
-                    ids, targets, self.dtype, self.config.optim.dropout, self.config.optim.z_loss
-                )
+                objective, loss = self.wrapped(ids, targets, self.dtype, terms.dropout, terms.z_loss, terms.entropy)
                 (objective * (count / share)).backward()
             total += loss * (count / share)
         return self.place.mean(total)

@@ -13,7 +13,7 @@ from ternrun.errors import UsageError
 from ternrun.loader.model import open_model
 from ternrun.loader.quants import decode
 from ternrun.train import tokenizer as tokenizers
-from ternrun.train.bitlinear import ternarize
+from ternrun.train.bitlinear import Granularity, ternarize
 from ternrun.train.config import Shape
 from ternrun.train.export import architecture, export, round_dense
 from ternrun.train.model import Decoder
@@ -66,17 +66,22 @@ def test_exported_file_gives_the_same_logits(
     assert (ours.argmax(-1) == theirs.argmax(-1)).all()
 
 
-@pytest.mark.parametrize("ternary", ["tq2_0", "tq1_0", "i2_s"])
+@pytest.mark.parametrize(
+    ("ternary", "granularity"),
+    [("tq2_0", "tensor"), ("tq1_0", "tensor"), ("i2_s", "tensor"), ("kernel", "row"), ("kernel", "group")],
+)
 def test_every_type_holds_the_same_weights(
-    ternary: str, shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
+    ternary: str, granularity: Granularity, shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
 ) -> None:
     tokenizer = tokenizers.load(data_folder / "tokenizer.json")
-    model = Decoder(shape(vocab_size=tokenizer.get_vocab_size()))
+    model = Decoder(shape(vocab_size=tokenizer.get_vocab_size(), granularity=granularity))
     export(model, tokenizer, tmp_path / "m.gguf", ternary=ternary)
-    trits, scale = ternarize(model.blk[0].ffn.ffn_down.weight.detach(), "tensor")
+    weight = model.blk[0].ffn.ffn_down.weight.detach()
+    trits, scale = ternarize(weight, granularity)
+    wanted = (trits.view(len(weight), scale.shape[1], -1) * scale).view_as(weight)
     with open_model(tmp_path / "m.gguf") as file:
         tensor = file.weights.tensors["blk.0.ffn_down.weight"]
-        np.testing.assert_array_equal(decode(tensor.type, tensor.data, tensor.shape), (trits * scale[0]).numpy())
+        np.testing.assert_array_equal(decode(tensor.type, tensor.data, tensor.shape), wanted.numpy())
 
 
 def test_tokenizer_travels_inside(shape: Callable[..., Shape], data_folder: Path, tmp_path: Path) -> None:

@@ -31,17 +31,21 @@ def test_later_tokens_do_not_reach_back(shape: Make) -> None:
         assert torch.equal(model.logits(ids)[:, :40], model.logits(changed)[:, :40])
 
 
-def test_chunked_loss_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("entropy", [0.0, 0.3])
+def test_chunked_loss_is_torchs(entropy: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ternrun.train.loss.CHUNK", 16)
     hidden, head = torch.randn(50, 12, requires_grad=True), torch.randn(33, 12, requires_grad=True)
     targets = torch.randint(33, (50,))
-    objective, loss = cross_entropy(hidden, head, targets, 0.01)
+    objective, loss = cross_entropy(hidden, head, targets, 0.01, entropy)
     objective.backward()
     grads = hidden.grad, head.grad
     hidden.grad = head.grad = None
     logits = hidden @ head.t()
     wanted = torch.nn.functional.cross_entropy(logits, targets)
-    (wanted + 0.01 * torch.logsumexp(logits, -1).square().mean()).backward()
+    uncertainty = torch.distributions.Categorical(logits=logits).entropy().mean()
+    whole = wanted + 0.01 * torch.logsumexp(logits, -1).square().mean() - entropy * uncertainty
+    whole.backward()
+    assert objective.item() == pytest.approx(whole.item(), rel=1e-5)
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
     for ours, theirs in zip(grads, (hidden.grad, head.grad), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]

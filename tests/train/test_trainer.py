@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,10 @@ import torch
 from ternrun.errors import ConfigError, LoadError, TernrunError
 from ternrun.train import checkpoint
 from ternrun.train.config import TrainConfig
+from ternrun.train.data.tokenfile import read_manifest
 from ternrun.train.devices import Place
 from ternrun.train.logs import RunLog
+from ternrun.train.restore import restored
 from ternrun.train.trainer import Trainer
 
 HERE = Place(torch.device("cpu"))
@@ -34,6 +38,29 @@ def test_other_config_is_refused(config: Make, tmp_path: Path) -> None:
         train(config(model__n_layers=2), tmp_path, resume=True)
     with pytest.raises(ConfigError, match="data.batch"):
         train(config(data__batch=2), tmp_path, resume=True)
+
+
+def test_another_tokenizer_is_refused_and_the_checkpoint_survives(
+    config: Make, data_folder: Path, tmp_path: Path
+) -> None:
+    data, folder = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(data_folder, data)
+    train(config(optim__steps=1, optim__decay_steps=0), folder)
+    before = (folder / "last.safetensors").read_bytes()
+    changed = (data / "tokenizer.json").read_text() + " "
+    (data / "tokenizer.json").write_text(changed)
+    with pytest.raises(
+        LoadError, match=r"tokenizer.json is not the tokenizer that the tokens beside it were made with"
+    ):
+        train(config(data__path=str(data)), folder, resume=True)
+    manifest = read_manifest(data)
+    manifest.tokenizer_sha256 = hashlib.sha256(changed.encode()).hexdigest()
+    manifest.save(data)
+    with pytest.raises(ConfigError, match="made with another tokenizer than the data's"):
+        train(config(data__path=str(data)), folder, resume=True)
+    with pytest.raises(ConfigError, match=r"last.safetensors was trained with another tokenizer"):
+        restored(folder / "last.safetensors", data)
+    assert (folder / "last.safetensors").read_bytes() == before
 
 
 def test_damaged_checkpoints_are_named(config: Make, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from ternrun.errors import LoadError
 from ternrun.progress import Progress
-from ternrun.train.tokenizer import END
+from ternrun.train.tokenizer import END, load
 
 _BATCH = 256  # documents tokenized at a time, in parallel by the tokenizers library
 
@@ -59,6 +59,15 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest(**raw, parts=parts)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise LoadError(f"{folder} is not a folder made by `ternrun train data`: {error}") from None
+
+
+def tokenizer_of(folder: Path, manifest: Manifest) -> Tokenizer:
+    """The tokenizer that a folder's tokens were made with. Raises LoadError where the file is another one."""
+    path = folder / "tokenizer.json"
+    tokenizer = load(path)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != manifest.tokenizer_sha256:
+        raise LoadError(f"{path} is not the tokenizer that the tokens beside it were made with")
+    return tokenizer
 
 
 def write_tokens(path: Path, texts: Sequence[str], tokenizer: Tokenizer, dtype: str) -> Part:
