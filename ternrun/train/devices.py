@@ -88,11 +88,11 @@ def placed(run: Run, batch: int) -> Iterator[Place]:
         time.sleep(_SETTLE)
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 1024, tries: int = 20) -> float:
-    """Floating-point operations a second of this device's plain matrix product, the best of a few."""
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.15) -> float:
+    """Floating-point operations a second of this device's plain matrix product, the best of some `seconds`."""
     a, b = torch.randn(size, size, device=device).to(dtype), torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(tries):
+    best, end = float("inf"), time.perf_counter() + seconds
+    while best == float("inf") or time.perf_counter() < end:
         start = time.perf_counter()
         (a @ b)[0, 0].item()
         best = min(best, time.perf_counter() - start)
