@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from ternrun.errors import MissingExtra, UsageError
 from ternrun.server.metrics import Metrics
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from ternrun.runtime.constraint import Constraint
     from ternrun.server.answers import Answers
 
-MAX_COMPILING = 64
+MAX_LONG = 64
 RETRY_AFTER = 1  # seconds; places in the queue come free all the time
+
+Result = TypeVar("Result")
 
 
 class Service:
@@ -37,8 +40,8 @@ class Service:
         self._alias = alias  # empty: it goes by its file's name
         self._open_model = open_model
         self._model: Model | None = None
-        self._compilers = ThreadPoolExecutor(2, "ternrun-grammars")  # of their own: they wait for other processes
-        self._compiling = 0  # grammars, those that wait included
+        self._threads = ThreadPoolExecutor(2, "ternrun-aside")
+        self._long = 0  # pieces of work there, those that wait included
 
     async def load(self) -> None:
         """Load the model beside the event loop. Raises what loading raises."""
@@ -60,23 +63,27 @@ class Service:
 
     async def compile(self, kind: Kind, text: str, param: str) -> Callable[[], Constraint]:
         """What begins a sequence that keeps to this grammar. Raises ApiError, which names the field `param`."""
-        grammars = self.model.grammars
-        if self._compiling >= MAX_COMPILING:
-            self.metrics.refused.inc()
-            raise ApiError(
-                "too many grammars are being read: try again",
-                status=429, code="queue_full", headers={"Retry-After": str(RETRY_AFTER)},
-            )  # fmt: skip
-        self._compiling += 1
         try:
-            loop = asyncio.get_running_loop()
-            return (await loop.run_in_executor(self._compilers, grammars.compile, kind, text)).start
+            return (await self.aside(partial(self.model.grammars.compile, kind, text))).start
         except MissingExtra as error:
             raise ApiError(f"{param}: {error}", param=param, code="unsupported") from None
         except UsageError as error:
             raise ApiError(f"{param}: {error}", param=param) from None
+
+    async def aside(self, work: Callable[[], Result]) -> Result:
+        """Work that may take seconds, in threads of its own: no other request waits for it. Raises ApiError, and what
+        the work raises."""
+        if self._long >= MAX_LONG:
+            self.metrics.refused.inc()
+            raise ApiError(
+                "too many long texts and grammars are being read: try again",
+                status=429, code="queue_full", headers={"Retry-After": str(RETRY_AFTER)},
+            )  # fmt: skip
+        self._long += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
-            self._compiling -= 1
+            self._long -= 1
 
     @contextmanager
     def admit(self, count: int) -> Iterator[None]:
@@ -105,7 +112,7 @@ class Service:
             for answers in tuple(self.answers):
                 answers.end()
             await self._idle(5)
-        self._compilers.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._model is not None:
             await asyncio.to_thread(self._model.close)
 

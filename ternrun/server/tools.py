@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -17,6 +19,8 @@ from ternrun.server.problems import ApiError
 from ternrun.server.prompts import render
 from ternrun.server.schema import MESSAGES, needed
 from ternrun.server.service import Service
+
+MAX_LENGTH = 1 << 18  # of what is tokenized, some seconds' work at the worst
 
 TOKENIZE = Table(
     read={
@@ -78,19 +82,27 @@ def describe(service: Service) -> dict[str, Any]:
 async def tokenize(request: web.Request, service: Service) -> web.Response:
     """Ids of `content`; with their text where `with_pieces` is set, as bytes where that is not whole characters."""
     values, tokenizer = await _values(request, service, TOKENIZE), service.model.tokenizer
-    ids = await asyncio.to_thread(
-        tokenizer.encode, needed(values, "content"), special=values["parse_special"], bos=values["add_special"]
-    )
-    if not values["with_pieces"]:
-        return web.json_response({"tokens": ids})
-    return web.json_response({"tokens": [{"id": i, "piece": _piece(tokenizer.token_bytes(i))} for i in ids]})
+    content = _bounded(needed(values, "content"), "content", "characters")
+
+    def work() -> str:
+        ids = tokenizer.encode(content, special=values["parse_special"], bos=values["add_special"])
+        pieces = [{"id": i, "piece": _piece(tokenizer.token_bytes(i))} for i in ids] if values["with_pieces"] else ids
+        return json.dumps({"tokens": pieces})
+
+    return web.Response(text=await service.aside(work), content_type="application/json")
+
+
+def _bounded(value: Any, name: str, what: str) -> Any:
+    if len(value) > MAX_LENGTH:
+        raise ApiError(f"{name}: at most {MAX_LENGTH} {what} may be asked at once", param=name)
+    return value
 
 
 async def detokenize(request: web.Request, service: Service) -> web.Response:
     """Text of `tokens`, control tokens by their names."""
     values = await _values(request, service, DETOKENIZE)
-    decode = service.model.tokenizer.decode
-    content = await asyncio.to_thread(decode, needed(values, "tokens"), special=True)
+    tokens = _bounded(needed(values, "tokens"), "tokens", "tokens")
+    content = await service.aside(partial(service.model.tokenizer.decode, tokens, special=True))
     return web.json_response({"content": content})
 
 

@@ -164,3 +164,10 @@ def test_random_bodies_never_break_it(server: Server) -> None:
             body = good | {name: rng.choice(values) for name in names} | {"max_tokens": 1}
             answer = server.ask(route, body)
             assert answer.status in (200, 400), (body, answer.body)
+
+
+def test_long_texts_are_not_tokenized(server: Server) -> None:
+    for route, fields in (("/tokenize", {"content": "a" * 262_145}), ("/detokenize", {"tokens": [1] * 262_145})):
+        answer = server.ask(route, fields)
+        assert answer.status == 400
+        assert "at most 262144" in answer.json["error"]["message"]
