@@ -16,6 +16,7 @@ from ternrun.server import (
     openapi,
     page,
     problems,
+    responses,
     tools,
 )
 from ternrun.server.metrics import Metrics
@@ -26,6 +27,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("POST", "/v1/completions", completions.completions),
     ("POST", "/v1/chat/completions", chat.chat_completions),
     ("POST", "/v1/embeddings", embeddings.openai),
+    ("POST", "/v1/responses", responses.responses),
     ("POST", "/v1/messages", anthropic.messages),
     ("POST", "/v1/messages/count_tokens", anthropic.count_tokens),
     ("GET", "/v1/models", tools.models),

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ternrun.server import anthropic, embeddings, llama, ollama, schema, tools
+from ternrun.server import anthropic, embeddings, llama, ollama, responses, schema, tools
 from ternrun.server.fields import Schema, Table, schema_of
 from ternrun.server.service import Service
 
@@ -41,6 +41,7 @@ BODIES = {
     "/v1/completions": Body(schema.COMPLETION, ("prompt",), EVENTS),
     "/v1/chat/completions": Body(schema.CHAT, ("messages",), EVENTS),
     "/v1/embeddings": Body(embeddings.OPENAI, ("input",)),
+    "/v1/responses": Body(responses.RESPONSES, ("input",), EVENTS),
     "/v1/messages": Body(anthropic.MESSAGES, ("messages", "max_tokens"), EVENTS),
     "/v1/messages/count_tokens": Body(anthropic.COUNT, ("messages",)),
     "/embedding": Body(embeddings.LLAMA),

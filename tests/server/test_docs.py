@@ -14,6 +14,7 @@ from ternrun.server.app import ROUTES
 from ternrun.server.fields import Table
 from ternrun.server.llama import COMPLETION as LLAMA
 from ternrun.server.llama import INFILL
+from ternrun.server.responses import RESPONSES
 from ternrun.server.schema import CHAT, COMPLETION
 from tests.server.serving import Server
 
@@ -56,6 +57,7 @@ def test_every_route_is_there() -> None:
         ("/v1/embeddings", embeddings.OPENAI),
         ("/v1/embeddings", embeddings.LLAMA),
         ("/v1/embeddings", embeddings.OLLAMA),
+        ("/v1/responses", RESPONSES),
         ("/v1/messages", anthropic.MESSAGES),
         ("/v1/messages", anthropic.COUNT),
         ("/api/generate", ollama.GENERATE),
@@ -66,7 +68,7 @@ def test_every_route_is_there() -> None:
 def test_every_field_is_there(title: str, table: Table) -> None:
     sections = dict(re.findall(r"^### (/\S+)[^\n]*\n(.*?)(?=^##)", PAGE, re.S | re.M))
     text = sections[title] + (
-        sections["/v1/completions"] if table in (CHAT, embeddings.OPENAI, embeddings.LLAMA) else ""
+        sections["/v1/completions"] if table in (CHAT, RESPONSES, embeddings.OPENAI, embeddings.LLAMA) else ""
     )
     text += sections["/completion"] if table is INFILL else ""
     families = re.findall(r"`(\w+)\*`", text)

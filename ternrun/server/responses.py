@@ -1,0 +1,230 @@
+"""OpenAI's POST /v1/responses: text and functions. Nothing is stored, so no response can follow another by its id."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from ternrun.runtime.config import SamplingParams
+from ternrun.server import structure
+from ternrun.server.answers import Answers
+from ternrun.server.chat import Choice
+from ternrun.server.fields import Table, anything, flag, number, read_json, shaped, text, whole
+from ternrun.server.problems import ApiError
+from ternrun.server.schema import NO_EFFECT, UNLIMITED, needed
+from ternrun.server.service import Service
+from ternrun.server.stream import Items, named
+from ternrun.server.structure import Source
+from ternrun.server.talk import Talk, read_talk, talking
+
+PARTS = ("input_text", "output_text", "text")
+
+
+def _format(value: Any) -> Source | None:
+    """`text`: {"format": {"type": "text" | "json_object" | "json_schema", "schema": ...}}."""
+    if not isinstance(value, dict) or not set(value) <= {"format", "verbosity"} or value.get("verbosity"):
+        raise ValueError('must be an object such as {"format": {"type": "text"}}')
+    form = value.get("format") or {"type": "text"}
+    if isinstance(form, dict):
+        form = {k: v for k, v in form.items() if k not in ("name", "description", "strict")}
+    return structure.response_format(form)
+
+
+FORM: structure.Fields = {"text": (_format, None)}
+RESPONSES = Table(
+    read={
+        **FORM,
+        "input": (shaped({"type": ["string", "array"]}), None),
+        "instructions": (text, ""),
+        "model": (text, ""),
+        "max_output_tokens": (whole(1, UNLIMITED), UNLIMITED),
+        "temperature": (number(0, 100), 1.0),
+        "top_p": (number(0, 1), 1.0),
+        "stream": (flag, False),
+        "tools": (anything, None),
+        "tool_choice": (anything, "auto"),
+        "parallel_tool_calls": (flag, True),
+    },
+    ignored=NO_EFFECT | {"stream_options"},
+    refused={
+        "previous_response_id": (), "conversation": (), "background": (False,), "include": ([],), "prompt": (),
+        "reasoning": ({},), "truncation": ("disabled",), "top_logprobs": (0,), "max_tool_calls": (),
+    },
+)  # fmt: skip
+
+
+async def responses(request: web.Request, service: Service) -> web.StreamResponse:
+    """Answer a conversation, in OpenAI's newer form."""
+    _ = service.model  # not loaded yet: said before the body is looked at
+    body = await read_json(request, service.config.stall)
+    values = RESPONSES.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
+    start = await structure.constraint(service, values, FORM)
+    params = SamplingParams(
+        max_tokens=values["max_output_tokens"], temperature=values["temperature"], top_p=values["top_p"]
+    )
+    talk = await read_talk(service, _conversation(values), _tools(values), params, start)
+    begun = _begun(service, body, values)
+    if values["stream"]:
+        return await named(request, _events(service, talk, begun, request), service.config.stall)
+    with talking(service, talk, request) as (answers, choice):
+        async for _, update in answers.updates():
+            choice.add(update)
+        items = [_message(_id("msg"), choice.content)] if choice.content or not choice.calls else []
+        return web.json_response(begun | _ended(answers, choice, [*items, *map(_called, choice.calls)]))
+
+
+async def _events(service: Service, talk: Talk, begun: dict[str, Any], request: web.Request) -> Items:
+    number = 0
+
+    def event(kind: str, **fields: Any) -> dict[str, Any]:
+        nonlocal number
+        number += 1
+        return {"type": f"response.{kind}", "sequence_number": number - 1, **fields}
+
+    with talking(service, talk, request) as (answers, choice):
+        yield event("created", response=begun)
+        yield event("in_progress", response=begun)
+        items: list[dict[str, Any]] = []
+        said, identity = "", _id("msg")
+        async for _, update in answers.updates():
+            content, calls = choice.add(update)
+            at = {"item_id": identity, "output_index": len(items), "content_index": 0}
+            if content and not said:
+                empty = {"type": "message", "id": identity, "status": "in_progress", "role": "assistant", "content": []}
+                yield event("output_item.added", output_index=len(items), item=empty)
+                yield event("content_part.added", **at, part=_part(""))
+            if content:
+                said += content
+                yield event("output_text.delta", **at, delta=content, logprobs=[])
+            if said and (calls or update.reason):
+                items.append(_message(identity, said))
+                yield event("output_text.done", **at, text=said, logprobs=[])
+                yield event("content_part.done", **at, part=_part(said))
+                yield event("output_item.done", output_index=len(items) - 1, item=items[-1])
+                said, identity = "", _id("msg")
+            for call in map(_called, calls):
+                for kind, fields in _calling(call, len(items)):
+                    yield event(kind, **fields)
+                items.append(call)
+        whole_one = begun | _ended(answers, choice, items)
+        yield event(whole_one["status"], response=whole_one)
+
+
+def _calling(call: dict[str, Any], index: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    at = {"item_id": call["id"], "output_index": index}
+    yield "output_item.added", {"output_index": index, "item": call | {"arguments": "", "status": "in_progress"}}
+    yield "function_call_arguments.delta", {**at, "delta": call["arguments"]}
+    yield "function_call_arguments.done", {**at, "arguments": call["arguments"], "name": call["name"]}
+    yield "output_item.done", {"output_index": index, "item": call}
+
+
+def _begun(service: Service, body: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    limit = values["max_output_tokens"]
+    return {
+        "id": _id("resp"),
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": "in_progress",
+        "error": None,
+        "incomplete_details": None,
+        "instructions": values["instructions"] or None,
+        "max_output_tokens": None if limit == UNLIMITED else limit,
+        "metadata": body.get("metadata") or {},
+        "model": service.name,
+        "output": [],
+        "parallel_tool_calls": values["parallel_tool_calls"],
+        "previous_response_id": None,
+        "temperature": values["temperature"],
+        "text": body.get("text") or {"format": {"type": "text"}},
+        "tool_choice": values["tool_choice"],
+        "tools": values["tools"] or [],
+        "top_p": values["top_p"],
+        "truncation": "disabled",
+        "usage": None,
+    }
+
+
+def _ended(answers: Answers, choice: Choice, items: list[dict[str, Any]]) -> dict[str, Any]:
+    prompt, generated, cached = answers.usage
+    cut = choice.reason == "length"
+    usage = {
+        "input_tokens": prompt,
+        "input_tokens_details": {"cached_tokens": cached},
+        "output_tokens": generated,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": prompt + generated,
+    }
+    status = {"status": "incomplete" if cut else "completed", "output": items, "usage": usage}
+    return status | {"incomplete_details": {"reason": "max_output_tokens"} if cut else None}
+
+
+def _message(identity: str, said: str) -> dict[str, Any]:
+    head = {"type": "message", "id": identity, "status": "completed", "role": "assistant"}
+    return head | {"content": [_part(said)]}
+
+
+def _part(said: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": said, "annotations": [], "logprobs": []}
+
+
+def _called(call: dict[str, Any]) -> dict[str, Any]:
+    head = {"type": "function_call", "id": _id("fc"), "call_id": call["id"], "status": "completed"}
+    return head | {name: call["function"][name] for name in ("name", "arguments")}
+
+
+def _id(prefix: str) -> str:
+    return f"{prefix}_{uuid.uuid4().hex}"
+
+
+def _tools(values: Mapping[str, Any]) -> dict[str, Any]:
+    """In the chat's words, where a function is an object of its own."""
+    given, choice = values["tools"], values["tool_choice"]
+    if given is not None and (not isinstance(given, list) or not all(isinstance(tool, dict) for tool in given)):
+        raise ApiError("tools: must be a list of tools", param="tools")
+    if any(tool.get("type") != "function" for tool in given or ()):
+        raise ApiError("tools: only those of type function are supported", param="tools", code="unsupported")
+    listed = [{"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}} for tool in given or ()]
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        choice = {"type": "function", "function": {"name": choice.get("name")}}
+    return {"tools": listed, "tool_choice": choice, "parallel_tool_calls": values["parallel_tool_calls"]}
+
+
+def _conversation(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """In the chat's words. Raises ApiError."""
+    given = needed(values, "input")
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    if not isinstance(items, list):
+        raise ApiError("input: must be a string or a list of items", param="input")
+    told = [{"role": "system", "content": values["instructions"]}] if values["instructions"] else []
+    for i, item in enumerate(items):
+        one = _worded(item, f"input[{i}]")
+        if "tool_calls" in one and told and told[-1]["role"] == "assistant":  # calls are items of their own here
+            told[-1] = told[-1] | {"tool_calls": [*told[-1].get("tool_calls", ()), *one["tool_calls"]]}
+        else:
+            told.append(one)
+    return told
+
+
+def _worded(item: Any, where: str) -> dict[str, Any]:
+    kind = item.get("type", "message") if isinstance(item, dict) else None
+    if kind == "function_call":
+        function = {"name": item.get("name"), "arguments": item.get("arguments")}
+        return {"role": "assistant", "content": "", "tool_calls": [{"id": item.get("call_id"), "function": function}]}
+    if kind == "function_call_output":
+        return {"role": "tool", "tool_call_id": item.get("call_id"), "content": _text(item.get("output"), where)}
+    if kind != "message":
+        raise ApiError(f"{where}: an item of type {str(kind)[:40]} is not supported", param="input")
+    return {"role": item.get("role"), "content": _text(item.get("content"), where)}
+
+
+def _text(value: Any, where: str) -> str:
+    parts = [{"type": "text", "text": value}] if isinstance(value, str) else value
+    if not isinstance(parts, list) or not all(
+        isinstance(part, dict) and part.get("type") in PARTS and isinstance(part.get("text"), str) for part in parts
+    ):
+        raise ApiError(f"{where}: must be a string or a list of parts of text", param="input")
+    return "".join(part["text"] for part in parts)
