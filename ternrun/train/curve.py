@@ -18,9 +18,9 @@ def draw(folder: Path, report: Callable[[str], None]) -> None:
 
     entries = RunLog.entries(folder / "log.jsonl")
     axes = (figure := Figure(figsize=(8, 4.5), layout="constrained")).subplots()
-    for key, label in (("loss", "training"), ("val_loss", "validation")):
+    for key, label, marker in (("loss", "training", ""), ("val_loss", "validation", "o")):  # one point is seen, too
         points = [(e["step"], e[key]) for e in entries if key in e]
-        axes.plot([x for x, _ in points], [y for _, y in points], label=label, linewidth=1 if key == "loss" else 2)
+        axes.plot([x for x, _ in points], [y for _, y in points], label=label, marker=marker, linewidth=1)
     axes.set(xlabel="step", ylabel="loss (nats a token)")
     axes.legend()
     axes.grid(alpha=0.3)

@@ -82,7 +82,9 @@ class Trainer:
             with self._signals():
                 self._loop()
             self.save("last")
-            self.log.say(self._stop or f"finished {self.state['step']} steps")
+            step = self.state["step"]
+            stopped = f"stopped by {self._stop} after step {step}; --resume goes on"
+            self.log.say(stopped if self._stop else f"finished {step} steps")
         finally:
             self.log.close()
 
@@ -205,7 +207,7 @@ class Trainer:
         """SIGINT and SIGTERM end the run after the step in progress."""
 
         def stop(number: int, _: FrameType | None) -> None:
-            self._stop = f"stopped by {signal.Signals(number).name} after step {self.state['step']}; --resume goes on"
+            self._stop = signal.Signals(number).name
 
         previous = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
         try:

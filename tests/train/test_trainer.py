@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 import signal
 from collections.abc import Callable
@@ -111,8 +112,10 @@ def test_signal_saves_and_stops(config: Make, tmp_path: Path) -> None:
             signal.raise_signal(signal.SIGTERM)
 
     trainer.step = interrupted  # type: ignore[method-assign]
+    trainer.log.stream = io.StringIO()
     trainer.run()
     assert checkpoint.load(tmp_path / "last.safetensors").state["step"] == 3
+    assert "stopped by SIGTERM after step 3; --resume goes on" in trainer.log.stream.getvalue()
 
 
 def test_loss_falls(config: Make, tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""What a run leaves to look at: its log, the curve drawn from it, TensorBoard's numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from ternrun.train import logs
+from ternrun.train.curve import draw
+from ternrun.train.logs import RunLog
+
+BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two colours
+
+
+def pixels(path: Path, colour: tuple[int, int, int]) -> int:
+    """How many pixels of the plotting area, left of the legend, have this colour."""
+    picture = (imread(path)[:, :, :3] * 255).round()[:, :780]
+    return int((np.abs(picture - colour).max(-1) < 3).sum())
+
+
+def test_the_curve_shows_training_and_a_single_validation(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0)
+    for step in range(1, 20):
+        log.write(step, loss=8 - step / 4)
+    log.close()
+    draw(tmp_path, print)
+    assert pixels(tmp_path / "loss.png", BLUE) > 300
+    assert pixels(tmp_path / "loss.png", ORANGE) == 0
+    again = RunLog(tmp_path, 20)
+    again.write(10, val_loss=6.0)
+    again.close()
+    draw(tmp_path, print)
+    assert pixels(tmp_path / "loss.png", ORANGE) > 10
+
+
+def test_numbers_go_to_tensorboard_and_texts_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+
+    class Board:
+        def add_scalar(self, *point: Any) -> None:
+            shown.append(point)
+
+        def close(self) -> None:
+            shown.append("closed")
+
+    monkeypatch.setattr(logs, "_tensorboard", lambda folder: Board())
+    log = RunLog(tmp_path, 0)
+    log.write(3, loss=1.5, sample="text")
+    log.close()
+    assert shown == [("loss", 1.5, 3), "closed"]
+
+
+def test_a_resumed_log_forgets_what_is_done_again(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0)
+    for step in (1, 2, 3):
+        log.write(step, loss=1.0)
+    log.close()
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # a kill leaves half a line
+    RunLog(tmp_path, 2).close()
+    assert [e["step"] for e in RunLog.entries(tmp_path / "log.jsonl")] == [1, 2]
