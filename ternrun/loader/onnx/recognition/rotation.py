@@ -111,7 +111,7 @@ def _turned(trace: Trace, linear: Source, norm: Source | None, first: int, same:
     at = _AT - trace.past
     size = np.hypot(cos, sin)
     angles = np.arctan2(sin[at], cos[at]) / _AT
-    magnitude = float(np.median(size))
+    magnitude = float(np.sort(size.ravel())[size.size // 2])
     positions = np.arange(trace.past, trace.past + trace.new)[:, None]
     precision = 4e-3
     exact = magnitude * np.exp(1j * positions * angles)
