@@ -16,8 +16,9 @@ TEAM_BYTES = TEAM["parked"] + 64 * (MAX_THREADS + 1)
 RECORD = 320
 RECORD_ARGS = (RECORD - 16) // 8
 
-#: Tokens that the ternary kernels take at once, so that their sums stay in L2.
-TERNARY_TOKENS = 32
+#: Tokens that the ternary kernels take at once, and the bytes of sums a thread keeps for them and some of its rows: with
+#: the codes of two chunks of these rows they stay in L2.
+TERNARY_TOKENS, TERNARY_SUMS = 32, 20 * 512 * 32
 
 #: What changes from step to step: counts and the addresses of int32 arrays (see `backend.Batch`).
 STATE = {

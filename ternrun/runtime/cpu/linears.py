@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.runtime.cpu.layout import TERNARY_TOKENS
+from ternrun.runtime.cpu.layout import TERNARY_SUMS
 from ternrun.runtime.cpu.matrix import Plain, Ternary
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.program import ALWAYS, NEVER, Program, Scratch
@@ -68,9 +68,8 @@ class Linears:
         widest = max((self._stride(m) for m in matrices.values() if isinstance(m, Ternary)), default=0)
         self._private = round_up(self._header + widest, 4096) + 64
         self._prepared = aligned(max(self._header + widest * tokens, self._private * threads))
-        rows = max((128 * m.superblocks for m in matrices.values() if isinstance(m, Ternary)), default=0) * MAX_GROUP
-        self._acc_ld = rows if self.layout == "words" else 0
-        self._acc: NDArray[np.uint8] = aligned(4 * self._acc_ld * TERNARY_TOKENS)
+        self._sums_stride = TERNARY_SUMS + 64 if self.layout == "words" else 0
+        self._sums: NDArray[np.uint8] = aligned(self._sums_stride * threads)
         widest = max((m.cols for m in matrices.values()), default=0)
         self._normed_ld = round_up(widest, 16)
         self._normed = aligned(4 * self._normed_ld * self._tokens)
@@ -78,7 +77,7 @@ class Linears:
     def _stride(self, m: Ternary) -> int:
         """Bytes of one token's prepared codes, with room for a table's width behind them."""
         if self.layout == "words":
-            return round_up(2 * m.cols + 64, 64)
+            return round_up(12 * m.words * -(-m.cols // m.chunk) + 64, 64)
         return round_up(round_up(m.cols, 16) + 4 * -(-m.cols // m.chunk), 64)
 
     def emit(
@@ -128,7 +127,7 @@ class Linears:
         program.call(
             kernel, count, base, self._private, self._header, stride, first.cols, first.chunk, first.words, out.base,
             out.ld,
-            int(add), address(self._acc), self._acc_ld, len(parts), *scratch, *segments,
+            int(add), address(self._sums), self._sums_stride, len(parts), *scratch, *segments,
         )  # fmt: skip
 
     def _plain(

@@ -113,6 +113,25 @@ def put(typingctx: Any, address: Any, value: Any) -> Any:
     return types.void(types.int64, value), codegen
 
 
+def _prefetch(locality: int) -> Any:
+    @intrinsic
+    def ask(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            i8, i32 = ir.IntType(8), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [i8.as_pointer(), i32, i32, i32])
+            fn = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+            builder.call(fn, [pointer(builder, args[0], i8), i32(0), i32(locality), i32(1)])  # to be read; data
+            return context.get_dummy_value()
+
+        return types.void(types.int64), codegen
+
+    return ask
+
+
+prefetch = _prefetch(3)  # ask for the cache line at an address, into all caches; no fault where there is none
+prefetch_far = _prefetch(2)  # the same, but not into L1
+
+
 # ---- making and reshaping --------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,26 @@ def lookup(typingctx: Any, index: Any, table: Any) -> Any:
 
 
 @intrinsic
+def add_byte_products(typingctx: Any, unsigned: Any, signed: Any) -> Any:
+    """vpmaddubsw: (unsigned i8x64, signed i8x64) -> i16x32, sums of neighbouring products. AVX-512 BW."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _call(builder, "llvm.x86.avx512.pmaddubs.w.512", simd.i16x32.llvm, list(args))
+
+    return simd.i16x32(simd.i8x64, simd.i8x64), codegen
+
+
+@intrinsic
+def add_products(typingctx: Any, a: Any, b: Any) -> Any:
+    """vpmaddwd: (i16x32, i16x32) -> i32x16, sums of neighbouring products. AVX-512 BW."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _call(builder, "llvm.x86.avx512.pmaddw.d.512", simd.i32x16.llvm, list(args))
+
+    return simd.i32x16(simd.i16x32, simd.i16x32), codegen
+
+
+@intrinsic
 def _pmaddubsw(typingctx: Any, unsigned: Any, signed: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _call(builder, "llvm.x86.avx2.pmadd.ub.sw", simd.i16x16.llvm, list(args))

@@ -3,7 +3,8 @@
 Quantization is BitNet's: s = 127 / max(max|x|, 1e-5), q = round-half-even(x * s) (arXiv 2402.17764).
 
 The output begins with the step 1 / s of every token (float32, `header` bytes), then a row of `stride` bytes a token:
-`words`: the codes as int16, zeros behind. `bytes`: as int8, zeros up to a multiple of 16, then each chunk's sum as
+`words`: for every three inputs of a chunk the bytes q0 + 128, q1 + 128, q2 + 128, 128 (`ternary.build_tables` says why);
+what lies behind the last input is arbitrary. `bytes`: as int8, zeros up to a multiple of 16, then each chunk's sum as
 int32.
 
 With one token every thread works for itself, in an area of its own and with no barrier after; else tokens are shared
@@ -23,6 +24,7 @@ from ternrun.runtime.cpu.simd import (
     f32x16,
     get,
     i8x16,
+    i8x64,
     i16x16,
     i32x16,
     largest,
@@ -32,6 +34,7 @@ from ternrun.runtime.cpu.simd import (
     narrow,
     put,
     round_even,
+    shuffler,
     splat,
     store,
     to_int,
@@ -41,6 +44,7 @@ from ternrun.runtime.cpu.simd import (
 )  # fmt: skip
 
 f32 = types.float32
+_quads = shuffler(i8x64, tuple(64 if i % 4 == 3 else i // 4 * 3 + i % 4 for i in range(64)))
 
 
 @compiled
@@ -60,8 +64,13 @@ def quantize_row(x: int, n: int, weight: int, eps: Any, q: int) -> Any:
 
 @compiled
 def _words(q: int, n: int, chunk: int, out: int) -> None:
+    codes, offset = q + 2 * n + 64, splat(i8x64, 128)
     for i in range(0, n, 16):
-        store(out + 2 * i, load(i16x16, q + 2 * i))
+        store(codes + i, narrow(i8x16, load(i16x16, q + 2 * i) + 128))
+    groups = (chunk + 8) // 9 * 3
+    for c in range((n + chunk - 1) // chunk):
+        for g in range(0, groups, 16):  # the last store may reach into the next chunk, which comes next, or into slack
+            store(out + 4 * (groups * c + g), _quads(load(i8x64, codes + chunk * c + 3 * g), offset))
 
 
 @compiled

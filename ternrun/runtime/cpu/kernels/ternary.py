@@ -23,11 +23,15 @@ from ternrun.runtime.cpu.simd import (
     constant,
     f32x16,
     get,
+    i8x64,
     i16x32,
     i32x16,
     lane,
     load,
+    prefetch,
+    prefetch_far,
     put,
+    reinterpret,
     shuffler,
     splat,
     store,
@@ -35,7 +39,7 @@ from ternrun.runtime.cpu.simd import (
     widen,
     zero,
 )  # fmt: skip
-from ternrun.runtime.cpu.x86 import lookup
+from ternrun.runtime.cpu.x86 import add_byte_products, add_products, lookup
 
 SUPERBLOCK = 128  # rows: four vectors of 32
 TILE = 4  # tokens of a full tile: 16 sums, 4 words, and tables of 21 KB, which stay in L1; those of six tokens do not
@@ -45,9 +49,12 @@ _low = shuffler(i16x32, tuple(range(16)), operands=1)
 _high = shuffler(i16x32, tuple(range(16, 32)), operands=1)
 
 
-_first = constant(i16x32, tuple(i // 9 - 1 if i < 27 else 0 for i in range(32)))
-_second = constant(i16x32, tuple(i // 3 % 3 - 1 if i < 27 else 0 for i in range(32)))
-_third = constant(i16x32, tuple(i % 3 - 1 if i < 27 else 0 for i in range(32)))
+_TRITS = [(i // 9 - 1, i // 3 % 3 - 1, i % 3 - 1) for i in range(27)] + [(0, 0, 0)] * 5
+_first_two = constant(i8x64, tuple(t for a, b, _ in _TRITS for t in (a, b)))
+_third_and_all = constant(i8x64, tuple(t for a, b, c in _TRITS for t in (c, -a - b - c)))
+_evens, _odds = (constant(i16x32, tuple((i + odd + 1) % 2 for i in range(32))) for odd in (0, 1))
+_merge_low = shuffler(i32x16, tuple(i // 2 + 16 * (i % 2) for i in range(16)))
+_merge_high = shuffler(i32x16, tuple(8 + i // 2 + 16 * (i % 2) for i in range(16)))
 
 
 @compiled
@@ -58,17 +65,33 @@ def tile_width(tokens: int) -> Any:
 
 @compiled
 def build_tables(q: int, stride: int, groups: int, tables: int, tokens: int, width: int) -> None:
-    """Tables of `tokens` rows of int16 codes, `stride` bytes apart, as [group][width][32].
+    """Tables of `tokens` rows of prepared groups, `stride` bytes apart, as [group][width][32].
 
-    Entry 9 a + 3 b + c of a group is (a-1) q0 + (b-1) q1 + (c-1) q2.
+    Entry 9 a + 3 b + c of a group is (a-1) q0 + (b-1) q1 + (c-1) q2. The group's bytes are q + 128, since the
+    instruction multiplies unsigned by signed, and 128, which takes off what that adds.
     """
     for g in range(groups):
         for t in range(tokens):
-            at = q + stride * t + 6 * g
-            a = splat(i16x32, get(types.int16, at)) * _first()
-            b = splat(i16x32, get(types.int16, at + 2)) * _second()
-            c = splat(i16x32, get(types.int16, at + 4)) * _third()
-            store(tables + 64 * (width * g + t), a + b + c)
+            at = q + stride * t + 4 * g
+            two = reinterpret(i8x64, splat(i16x32, get(types.int16, at)))
+            one = reinterpret(i8x64, splat(i16x32, get(types.int16, at + 2)))
+            table = add_byte_products(two, _first_two()) + add_byte_products(one, _third_and_all())
+            store(tables + 64 * (width * g + t), table)
+
+
+@compiled
+def _fetch_input(q: int, stride: int, count: int, tokens: int) -> None:
+    """Ask for `count` bytes of some tokens' groups: other threads prepared them, and their caches answer slowly."""
+    for t in range(tokens):
+        for i in range(0, count, 64):
+            prefetch(q + stride * t + i)
+
+
+@compiled
+def _fetch_codes(codes: int, lines: int, part: int, parts: int) -> None:
+    """Ask for one of `parts` parts of some lines of codes, long before they are needed."""
+    for i in range(lines * part // parts, lines * (part + 1) // parts):
+        prefetch_far(codes + 64 * i)
 
 
 @compiled
@@ -134,25 +157,32 @@ _tile1, _tile2, _tile4 = (_make_tile(g, n) for g, n in ((_group1, 1), (_group2, 
 
 
 @compiled
-def _rows_flush(acc: int, half: Any, scales: int, fresh: bool) -> None:
-    value = widen(i32x16, half)
-    store(acc, value if fresh else load(i32x16, acc) + value)
+def _rows_flush(acc: int, sums: Any, scales: int, fresh: bool) -> None:
+    """32 int16 sums to int32: those of even rows, then those of odd ones, as multiplication by 1 and 0 widens them."""
+    even, odd = add_products(sums, _evens()), add_products(sums, _odds())
+    store(acc, even if fresh else load(i32x16, acc) + even)
+    store(acc + 64, odd if fresh else load(i32x16, acc + 64) + odd)
 
 
 @compiled
-def _blocks_flush(acc: int, half: Any, scales: int, fresh: bool) -> None:
-    value = to_float(f32x16, widen(i32x16, half)) * load(f32x16, scales)
-    store(acc, value if fresh else load(f32x16, acc) + value)
+def _rows_values(acc: int, scales: int) -> Any:
+    even, odd = load(i32x16, acc), load(i32x16, acc + 64)
+    low, high = to_float(f32x16, _merge_low(even, odd)), to_float(f32x16, _merge_high(even, odd))
+    return low * load(f32x16, scales), high * load(f32x16, scales + 64)
 
 
 @compiled
-def _rows_value(acc: int, scales: int) -> Any:
-    return to_float(f32x16, load(i32x16, acc)) * load(f32x16, scales)
+def _blocks_flush(acc: int, sums: Any, scales: int, fresh: bool) -> None:
+    """32 int16 sums, each times its row's scale for this chunk, to float32."""
+    low = to_float(f32x16, widen(i32x16, _low(sums))) * load(f32x16, scales)
+    high = to_float(f32x16, widen(i32x16, _high(sums))) * load(f32x16, scales + 64)
+    store(acc, low if fresh else load(f32x16, acc) + low)
+    store(acc + 64, high if fresh else load(f32x16, acc + 64) + high)
 
 
 @compiled
-def _blocks_value(acc: int, scales: int) -> Any:
-    return load(f32x16, acc)
+def _blocks_values(acc: int, scales: int) -> Any:
+    return load(f32x16, acc), load(f32x16, acc + 64)
 
 
 @compiled
@@ -169,20 +199,16 @@ def emit(value: Any, out: int, rows: int, add: int) -> None:
 def build(entry: str) -> Callable[..., Any]:
     """Entries: rows, blocks."""
     flush = {"rows": _rows_flush, "blocks": _blocks_flush}[entry]
-    value_of = {"rows": _rows_value, "blocks": _blocks_value}[entry]
+    values_of = {"rows": _rows_values, "blocks": _blocks_values}[entry]
     by_block = entry == "blocks"
 
     @compiled
     def flush4(acc: int, sums: Any, scales: int, fresh: bool) -> None:
         """Add 128 rows of int16 sums to the accumulator (512 bytes, like the rows' scales)."""
-        flush(acc, _low(sums[0]), scales, fresh)
-        flush(acc + 64, _high(sums[0]), scales + 64, fresh)
-        flush(acc + 128, _low(sums[1]), scales + 128, fresh)
-        flush(acc + 192, _high(sums[1]), scales + 192, fresh)
-        flush(acc + 256, _low(sums[2]), scales + 256, fresh)
-        flush(acc + 320, _high(sums[2]), scales + 320, fresh)
-        flush(acc + 384, _low(sums[3]), scales + 384, fresh)
-        flush(acc + 448, _high(sums[3]), scales + 448, fresh)
+        flush(acc, sums[0], scales, fresh)
+        flush(acc + 128, sums[1], scales + 128, fresh)
+        flush(acc + 256, sums[2], scales + 256, fresh)
+        flush(acc + 384, sums[3], scales + 384, fresh)
 
     @compiled
     def superblock(
@@ -205,32 +231,48 @@ def build(entry: str) -> Callable[..., Any]:
             flush4(acc + 3 * ld, d, scales, fresh)
 
     @compiled
-    def multiply(args: int, segment: int, first: int, last: int, q: int, tokens: int, acc: int, tables: int) -> None:
+    def multiply(
+        args: int, segment: int, first: int, last: int, q: int, tokens: int, acc: int, ld: int, tables: int
+    ) -> None:
         """Superblocks first..last of one matrix against up to BATCH tokens; sums to acc[token][row of this part]."""
-        stride, n, chunk, words, ld = word(args, 4), word(args, 5), word(args, 6), word(args, 7), 4 * word(args, 12)
+        stride, n, chunk, words = word(args, 4), word(args, 5), word(args, 6), word(args, 7)
         codes, scales, blocks = word(segment, 0), word(segment, 1), word(segment, 3)
+        tiles = (tokens + TILE - 1) // TILE
         for start in range(0, n, chunk):
             count = min(words, (n - start + 8) // 9)
-            for t in range(0, tokens, TILE):
+            after = max(0, min(words, (n - start - chunk + 8) // 9))
+            following = codes + 256 * count * blocks
+            for tile in range(tiles):
+                t = TILE * tile
                 width, left = tile_width(tokens - t), min(TILE, tokens - t)
-                build_tables(q + stride * t + 2 * start, stride, 3 * count, tables, left, width)
+                build_tables(q + stride * t, stride, 3 * count, tables, left, width)
+                if tile + 1 < tiles:
+                    _fetch_input(q + stride * (t + TILE), stride, 12 * count, min(TILE, tokens - t - TILE))
+                elif tokens > 1:
+                    _fetch_input(q + 12 * words, stride, 12 * words, min(TILE, tokens))
                 for s in range(first, last):
                     here = acc + ld * t + 512 * (s - first)
+                    if tokens > 1:
+                        _fetch_codes(following + 256 * after * s, 4 * after, tile, tiles)
                     superblock(codes + 256 * count * s, tables, count, width, here, ld, scales + 512 * s, start == 0)
-            codes += 256 * count * blocks
+            codes, q = following, q + 12 * words
             if by_block:
                 scales += 512 * blocks
 
     @compiled
-    def finish(args: int, segment: int, first: int, last: int, steps: int, begin: int, tokens: int, acc: int) -> None:
+    def finish(
+        args: int, segment: int, first: int, last: int, steps: int, begin: int, tokens: int, acc: int, ld: int
+    ) -> None:
         """Sums to outputs, for the same part and the tokens from `begin` on."""
-        ldo, add, ld = 4 * word(args, 9), word(args, 10), 4 * word(args, 12)
+        ldo, add = 4 * word(args, 9), word(args, 10)
         out, scales, rows = word(args, 8) + ldo * begin, word(segment, 1), word(segment, 2)
         for t in range(tokens):
             step = splat(f32x16, get(types.float32, steps + 4 * (begin + t)))
-            for row in range(SUPERBLOCK * first, min(rows, SUPERBLOCK * last), 16):
-                value = value_of(acc + ld * t + 4 * (row - SUPERBLOCK * first), scales + 4 * row) * step
-                emit(value, out + ldo * t + 4 * (word(segment, 4) + row), rows - row, add)
+            for row in range(SUPERBLOCK * first, min(rows, SUPERBLOCK * last), 32):
+                low, high = values_of(acc + ld * t + 4 * (row - SUPERBLOCK * first), scales + 4 * row)
+                to = out + ldo * t + 4 * (word(segment, 4) + row)
+                emit(low * step, to, rows - row, add)
+                emit(high * step, to + 64, rows - row - 16, add)
 
     @compiled
     def ternary(args: int, tid: int, nt: int) -> int:
@@ -238,7 +280,8 @@ def build(entry: str) -> Callable[..., Any]:
 
         Arguments: count, prepared input, its bytes a thread, header, bytes a token, n, chunk, words a chunk, out,
         ldo, add,
-        accumulator, its floats a token, matrices, scratch, scratch bytes a thread, then SEGMENT words for each matrix.
+        accumulators, their bytes a thread, matrices, scratch, scratch bytes a thread, then SEGMENT words for each
+        matrix.
         """
         tokens, prepared, segments = get(types.int64, word(args, 0)), word(args, 1), args + 8 * 16
         if tokens == 1:
@@ -247,16 +290,19 @@ def build(entry: str) -> Callable[..., Any]:
         for m in range(word(args, 13)):
             total += word(segments, SEGMENT * m + 3)
         first, last = share(total, tid, nt)
-        acc, tables = word(args, 11) + 512 * first, word(args, 14) + word(args, 15) * tid
+        acc, tables = word(args, 11) + word(args, 12) * tid, word(args, 14) + word(args, 15) * tid
+        batch = (min(BATCH, tokens) + TILE - 1) // TILE * TILE
+        some = layout.TERNARY_SUMS // (512 * batch)
         before = 0
         for m in range(word(args, 13)):
             segment = segments + 8 * SEGMENT * m
             low, high = max(first - before, 0), min(last - before, word(segment, 3))
-            for t in range(0, tokens if low < high else 0, BATCH):
-                count = min(BATCH, tokens - t)
-                q = prepared + word(args, 3) + word(args, 4) * t
-                multiply(args, segment, low, high, q, count, acc, tables)
-                finish(args, segment, low, high, prepared, t, count, acc)
+            for t in range(0, tokens, BATCH):
+                count, q = min(BATCH, tokens - t), prepared + word(args, 3) + word(args, 4) * t
+                for s in range(low, high, some):
+                    end = min(s + some, high)
+                    multiply(args, segment, s, end, q, count, acc, 512 * some, tables)
+                    finish(args, segment, s, end, prepared, t, count, acc, 512 * some)
             before += word(segment, 3)
         return 0
 
