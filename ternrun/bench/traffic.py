@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from math import ceil
 
 from ternrun.bench.works import DECODED, Work
+from ternrun.runtime.cpu.layout import KV_BLOCK, KV_SIZE, KV_STEPS
 from ternrun.runtime.cpu.matrix import Ternary
 from ternrun.runtime.cpu.model import CpuModel
 
 SCREEN_PLANES = 2  # an input of the screening copy has two halves of eight bits
+COARSE = 4  # from so many outputs a step on, the first half will do
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +42,15 @@ def of(model: CpuModel, work: Work, ternary: str) -> Traffic:
         name = ternary if isinstance(m, Ternary) else "floats"
         operations[name] = operations.get(name, 0.0) + 2.0 * m.rows * m.cols
     kind = ternary if isinstance(head, Ternary) else "dot" if model.screen else "floats"
-    planes = SCREEN_PLANES if model.screen else 1
+    planes = SCREEN_PLANES if model.screen and outputs < COARSE * steps else 1
     operations[kind] = operations.get(kind, 0.0) + 2.0 * planes * head.rows * head.cols * outputs / rows
     return Traffic(seen / rows + kv_bytes(model) * positions, operations)
 
 
 def kv_bytes(model: CpuModel) -> int:
     """Bytes of keys and values of one position, in all layers."""
-    c, size = model.config, 2 if model.engine.kv_type == "f16" else 4
-    return 2 * c.n_layers * c.n_kv_heads * c.head_dim * size
+    c, kind = model.config, model.engine.kv_type
+    return c.n_layers * c.n_kv_heads * (2 * c.head_dim * KV_SIZE[kind] + 4 * KV_STEPS[kind] // KV_BLOCK)
 
 
 def _steps(model: CpuModel, work: Work) -> tuple[int, int, int, float]:

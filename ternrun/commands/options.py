@@ -62,7 +62,7 @@ ENGINE = {
     "threads": Flag(("--threads",), int, "N", "threads; 0: one per physical core"),
     "device": Flag(("--device",), str, "NAME", "auto, cpu or cuda"),
     "context": Flag(("-c", "--context"), int, "N", "tokens a text may reach; 0: the model's own, at most 8192"),
-    "kv_type": Flag(("--kv-type",), str, "TYPE", "keys and values kept as f16 or f32"),
+    "kv_type": Flag(("--kv-type",), str, "TYPE", "keys and values kept as f16, f32 or int8"),
     "speculate": Flag(("--no-speculate",), bool, "", "do not guess tokens ahead (changes the speed only)", OFF),
 }
 

@@ -15,7 +15,7 @@ from ternrun.errors import ConfigError
 
 Activation = Literal["silu", "gelu", "relu2"]
 RopeStyle = Literal["neox", "norm"]  # halves rotated together / adjacent pairs rotated together
-KvType = Literal["f16", "f32"]
+KvType = Literal["f16", "f32", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
 Pooling = Literal["none", "mean", "cls", "last"]  # hidden states of a text: all, their mean, the first, the last
 
@@ -162,7 +162,7 @@ class EngineConfig(_Record):
         self._range("prefill_chunk", 1, 4096)
         self._range("kv_tokens", 0, 2**31)
         self._choice("device", ("auto", "cpu", "cuda"))
-        self._choice("kv_type", ("f16", "f32"))
+        self._choice("kv_type", ("f16", "f32", "int8"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,17 +20,17 @@ from ternrun.runtime.cpu.program import Program, Scratch
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes fixed at load: tokens a step, positions a sequence, blocks and float size of the cache."""
+    """Sizes fixed at load: tokens a step, positions a sequence, blocks of the cache and what it holds."""
 
     tokens: int
     positions: int
     blocks: int
     kv_type: str
 
-    @property
-    def kv_size(self) -> int:
-        """Bytes of a cached element."""
-        return 2 if self.kv_type == "f16" else 4
+    def head_bytes(self, dim: int) -> int:
+        """Bytes of a block of one key/value head: keys, values (padded), steps."""
+        elements = layout.KV_BLOCK * (dim + round_up(dim, 16))
+        return layout.KV_SIZE[self.kv_type] * elements + 4 * layout.KV_STEPS[self.kv_type]
 
 
 class Decoder:
@@ -81,7 +81,7 @@ class Decoder:
         self.hidden = self.memory[-1].view(np.float32)
         self._logits = self._rows(c.vocab_size)
         self.logits = self.memory[-1].view(np.float32)
-        self._head_bytes = limits.kv_size * layout.KV_BLOCK * (c.head_dim + padded)
+        self._head_bytes = limits.head_bytes(c.head_dim)
         self._block_bytes = self._head_bytes * c.n_kv_heads
         self._layer_bytes = self._block_bytes * limits.blocks
         self.cache = self._buffer(self._layer_bytes * c.n_layers)
@@ -211,12 +211,12 @@ class Decoder:
         cache = (address(self.cache) + self._layer_bytes * layer, self._block_bytes, self._head_bytes)
         heads = (c.n_heads, c.n_kv_heads, c.head_dim)
         program.call(
-            f"attention.store-{limits.kv_type}", self._state, qkv.base, qkv.ld, cos, sin, *heads, c.rope.dim,
+            f"cache.{limits.kv_type}", self._state, qkv.base, qkv.ld, cos, sin, *heads, c.rope.dim,
             int(c.rope.style == "norm"), q_norm.weight, k_norm.weight, c.norm_eps, *cache, scratch.base, scratch.stride,
             self._q.base, self._q.ld,
         )  # fmt: skip
         program.call(
-            f"attention.attend-{limits.kv_type}", self._state, self._q.base, self._q.ld, *heads, c.scale,
+            f"attention.{limits.kv_type}", self._state, self._q.base, self._q.ld, *heads, c.scale,
             c.sliding_window if sliding else 0, *cache, self._mixed.base, self._mixed.ld, scratch.base, scratch.stride,
         )  # fmt: skip
         self._project(program, self._mixed, self._norm(blk + "attn_sub_norm"), [(blk + "attn_output", out)], add=add)

@@ -16,8 +16,8 @@ TEAM_BYTES = TEAM["parked"] + 64 * (MAX_THREADS + 1)
 RECORD = 320
 RECORD_ARGS = (RECORD - 16) // 8
 
-#: Tokens that the ternary kernels take at once, and the bytes of sums a thread keeps for them and some of its rows: with
-#: the codes of two chunks of these rows they stay in L2.
+#: Tokens that the ternary kernels take at once, and the bytes of sums a thread keeps for them and some of its rows:
+#: with the codes of two chunks of these rows they stay in L2.
 TERNARY_TOKENS, TERNARY_SUMS = 32, 20 * 512 * 32
 
 #: What changes from step to step: counts and the addresses of int32 arrays (see `backend.Batch`).
@@ -27,8 +27,11 @@ STATE = {
 }  # fmt: skip
 STATE_BYTES = 72
 
-#: Tokens of one KV block: one f32x16 of scores.
+#: Tokens of one KV block: one f32x16 of scores. Bytes of a cached element by type, and how many float32 steps follow
+#: the elements of each head of a block.
 KV_BLOCK = 16
+KV_SIZE = {"f32": 4, "f16": 2, "int8": 1}
+KV_STEPS = {"f32": 0, "f16": 0, "int8": 2 * KV_BLOCK}
 
 #: Screening of the head (`kernels/screen.py`): bytes before a prepared row, and the most logits it may be asked to
 #: keep.

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.runtime.cpu import isa, layout
+from ternrun.runtime.cpu.layout import KV_SIZE
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.objects import Kernels
 from ternrun.runtime.cpu.program import Program
@@ -67,7 +68,7 @@ def machine(name: str) -> Machine:
         + [f"embed.{t}-trits" for t in TERNARY]
         + [f"embed.{t}" for t in (*ORDINARY, "Q2_0", "PQ2_0")]
         + [f"linear.{t}" for t in LINEARS]
-        + [f"attention.{what}-{kv}" for what in ("store", "attend") for kv in ("f16", "f32")]
+        + [f"{what}.{kv}" for what in ("cache", "attention") for kv in KV_SIZE]
         + [vector_kernel(entry) for entry in VECTOR_ENTRIES]
         + [f"rows.{n}" for n in ("norm", "norm_add", "norm_wanted", "bias", "softcap", "silu", "gelu", "relu2")]
         + [f"mhc.{n}" for n in ("spread", "read", "write", "mean")]

@@ -49,6 +49,8 @@ CASES = {
     "256": Case(2, 1, 256, norm=True, kv="f32"),
     "no rotation": Case(2, 2, 48, rope=0),
     "odd 5": Case(2, 1, 5, rope=2, kv="f32"),
+    "int8": Case(8, 2, 128, kv="int8"),
+    "int8, odd 20, window": Case(3, 1, 20, window=18, kv="int8"),
 }
 #: Tokens of each sequence before and in the step: prompts, single tokens, whole blocks, one sequence still empty.
 STEPS = [(0, 19, 0), (37, 1, 0), (0, 3, 16), (1, 1, 17), (1, 0, 1)]
@@ -61,8 +63,8 @@ class Layer:
         self.on, self.case = on, case
         self.rng = np.random.default_rng(seed)
         self.padded = round_up(case.dim, 16)
-        self.kv = np.dtype({"f16": np.float16, "f32": np.float32}[case.kv])
-        self.head_bytes = self.kv.itemsize * BLOCK * (case.dim + self.padded)
+        self.kv = np.dtype({"f16": np.float16, "f32": np.float32, "int8": np.int8}[case.kv])
+        self.head_bytes = self.kv.itemsize * BLOCK * (case.dim + self.padded) + 4 * layout.KV_STEPS[case.kv]
         self.cache = aligned(self.head_bytes * case.kv_heads * BLOCKS)
         self.cache[:] = 0xFF
         self.tables = copy_of(self.rng.permutation(BLOCKS).reshape(3, -1), np.int32)
@@ -97,12 +99,12 @@ class Layer:
         cache = (address(self.cache), self.head_bytes * case.kv_heads, self.head_bytes)
         shape = (case.heads, case.kv_heads, case.dim)
         self.on.call(
-            f"attention.store-{case.kv}", address(state), address(qkv), ld, address(self.cos), address(self.sin),
+            f"cache.{case.kv}", address(state), address(qkv), ld, address(self.cos), address(self.sin),
             *shape, self.config.dim, int(case.style == "norm"), *norms, EPS, *cache, address(scratch), 4096, address(q),
             q.shape[1], threads=threads,
         )  # fmt: skip
         self.on.call(
-            f"attention.attend-{case.kv}", address(state), address(q), q.shape[1], *shape, 1 / math.sqrt(case.dim),
+            f"attention.{case.kv}", address(state), address(q), q.shape[1], *shape, 1 / math.sqrt(case.dim),
             case.window, *cache, address(out), out.shape[1], address(scratch), 4096, threads=threads,
         )  # fmt: skip
         assert np.isnan(out[:, -16:]).all()
@@ -114,11 +116,14 @@ class Layer:
         heads = self.cache[: self.head_bytes * self.case.kv_heads * BLOCKS].reshape(BLOCKS, self.case.kv_heads, -1)[
             block
         ]
-        elements = heads.view(self.kv)
-        keys = elements[:, : BLOCK * self.case.dim].reshape(-1, self.case.dim, BLOCK)
-        values = elements[:, BLOCK * self.case.dim :].reshape(-1, BLOCK, self.padded)
-        at = position % BLOCK
-        return keys[:, :, at].astype(np.float32), values[:, at, : self.case.dim].astype(np.float32)
+        count, at = BLOCK * (self.case.dim + self.padded), position % BLOCK
+        elements = heads[:, : self.kv.itemsize * count].view(self.kv)
+        keys = elements[:, : BLOCK * self.case.dim].reshape(-1, self.case.dim, BLOCK)[:, :, at].astype(np.float32)
+        values = elements[:, BLOCK * self.case.dim :].reshape(-1, BLOCK, self.padded)[:, at].astype(np.float32)
+        if self.case.kv == "int8":
+            steps = np.ascontiguousarray(heads[:, count:]).view(np.float32).reshape(-1, 2, BLOCK)[:, :, at]
+            keys, values = keys * steps[:, :1], values * steps[:, 1:]
+        return keys, values[:, : self.case.dim]
 
     def turned(self, x: F32, norm: F32 | None, position: int) -> F32:
         """A head (heads, dim) normed and rotated, in numpy."""
@@ -133,7 +138,7 @@ class Layer:
 def test_store_and_attend(machine: Machine, name: str) -> None:
     case = CASES[name]
     layer = Layer(machine, case, len(name))
-    rounding = {"f16": 2.0**-10, "f32": 0}[case.kv]
+    rounding = {"f16": 2.0**-10, "f32": 0, "int8": 0}[case.kv]
     for number, counts in enumerate(STEPS):
         slots, positions, qkv, q, out = layer.step(counts, threads=1 + number % 3)
         for t, (slot, position) in enumerate(zip(slots, positions, strict=True)):
@@ -145,10 +150,13 @@ def test_store_and_attend(machine: Machine, name: str) -> None:
                 found_q[:, : case.dim], layer.turned(queries, layer.norms[0], position), rtol=1e-5, atol=5e-6
             )
             assert (found_q[:, case.dim :] == 0).all()
-            np.testing.assert_allclose(
-                found_k, layer.turned(keys, layer.norms[1], position), rtol=1e-5 + rounding, atol=5e-6
-            )
-            np.testing.assert_array_equal(found_v, values.astype(layer.kv))
+            keys = layer.turned(keys, layer.norms[1], position)
+            if case.kv == "int8":  # half a step of the largest
+                for found, wanted in ((found_k, keys), (found_v, values)):
+                    assert (np.abs(found - wanted) <= np.abs(wanted).max(1, keepdims=True) / 253.9).all()
+            else:
+                np.testing.assert_allclose(found_k, keys, rtol=1e-5 + rounding, atol=5e-6)
+                np.testing.assert_array_equal(found_v, values.astype(layer.kv))
             np.testing.assert_allclose(
                 out[t].reshape(case.heads, -1), attended(layer, found_q[:, : case.dim], slot, position), atol=1e-5
             )
@@ -169,7 +177,7 @@ def attended(layer: Layer, q: F32, slot: int, position: int) -> NDArray[np.float
 
 def test_same_bits_alone_together_and_on_every_instruction_set(machine: Machine) -> None:
     """A token's result depends neither on its neighbours in the step nor on the threads."""
-    for name in ("grouped", "80, partly rotated", "window over blocks"):
+    for name in ("grouped", "80, partly rotated", "window over blocks", "int8"):
         whole = Layer(machine, CASES[name], 1).step((18, 0, 33), threads=1)
         again = Layer(machine, CASES[name], 1).step((18, 0, 33), threads=5)
         np.testing.assert_array_equal(whole[-1], again[-1])

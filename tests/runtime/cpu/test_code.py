@@ -70,13 +70,43 @@ def test_table_lookups(name: str, kernel: str) -> None:
 
 @pytest.mark.parametrize("name", sorted({"avx2"} & {*ISAS}))
 def test_byte_products(name: str) -> None:
-    """One multiplication, one addition and one mask for each vector of codes; a shift for all but the first."""
+    """One multiplication and one addition for each vector of products; codes are masked and shifted once a tile."""
     loops = hot_loops(name, "ternary_bytes.any", "vpmaddubsw")
-    assert loops
+    tiles = [count for _, count in loops if count["vpand"] < count["vpmaddubsw"]]
+    assert len(tiles) >= 1
+    assert len(tiles) < len(loops)  # a tile of tokens, and one token
     for loop, count in loops:
-        assert count["vpaddw"] == count["vpand"] == count["vpmaddubsw"]
-        assert not [line for line in loop if "%rsp" in line or "%rbp" in line]
-        assert len(loop) <= 4.7 * count["vpmaddubsw"]
+        assert count["vpaddw"] == count["vpmaddubsw"]
+        if count in tiles:
+            assert 4 * count["vpand"] == count["vpmaddubsw"]
+            assert len([line for line in loop if "%rsp" in line]) <= count["vpmaddubsw"] / 2
+            assert len(loop) <= 3.5 * count["vpmaddubsw"]
+        else:
+            assert count["vpand"] == count["vpmaddubsw"]
+            assert not [line for line in loop if "%rsp" in line]
+            assert len(loop) <= 4.7 * count["vpmaddubsw"]
+
+
+@pytest.mark.parametrize(("kernel", "widen"), [("attention.f16", "vcvtph2ps"), ("attention.int8", "vpmovsxbd")])
+@pytest.mark.parametrize("name", sorted({"avx512"} & {*ISAS}))
+def test_four_queries_share_what_is_loaded(name: str, kernel: str, widen: str) -> None:
+    """Scores and mixing: sixteen multiply-adds for every four vectors of keys or values, and little beside them."""
+    loops = hot_loops(name, kernel, "vfmadd231ps")
+    assert len(loops) == 2
+    for loop, count in loops:
+        assert (count["vfmadd231ps"], count[widen]) == (16, 4)
+        assert len(loop) - count["vcvtdq2ps"] <= 30
+        assert len([line for line in loop if "%rsp" in line]) <= 2  # counters
+
+
+@pytest.mark.skipif("+avx512vnni" not in isa.pick(ISAS[0]).features, reason="the head is not screened here")
+def test_screening() -> None:
+    """Dot products straight from memory: two instructions or fewer for each."""
+    loops = hot_loops("avx512", "screen.scan", "vpdpbusd")
+    assert len(loops) >= 3  # four tokens, their high planes alone, one token
+    for loop, count in loops:
+        assert len(loop) <= 2 * count["vpdpbusd"]
+        assert not [line for line in loop if re.search(r"zmm.*rsp|rsp.*zmm", line)]
 
 
 @pytest.mark.parametrize("name", ISAS)

@@ -1,8 +1,8 @@
-"""Attention over a paged cache: `store` normalizes, rotates and caches; `attend` mixes. One kernel for each cache type.
+"""Attention over the paged cache (`kv.py`), one kernel for each cache type.
 
-A cache block holds 16 tokens of one layer: for each key/value head K as [element][16 tokens], so that a vector of
-scores needs no sum across lanes, then V as [16 tokens][elements padded to 16]. Each query head is computed on its own,
-its sums in the order of positions: neither the batch nor the threads change a bit.
+Queries that share keys and values (the heads of a group, neighbouring tokens of a sequence) are taken four at a time
+where there are registers for it, so that one load of keys or values serves four. Each query's sums are those it would
+have alone, in the order of positions: neither the batch nor the threads change a bit.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.functions import exp, inverse_rms
-from ternrun.runtime.cpu.half import f16_bits, load_f16
+from ternrun.runtime.cpu.functions import exp
+from ternrun.runtime.cpu.isa import build_target
 from ternrun.runtime.cpu.jit import compiled, number, share, word
 from ternrun.runtime.cpu.kernels.ternary import emit
+from ternrun.runtime.cpu.kv import BLOCK, READ, SLOTS, block_of
 from ternrun.runtime.cpu.simd import (
     f32x16,
     fma,
     get,
     i32x16,
     iota,
-    lane,
     largest,
     load,
     maximum,
     put,
-    shuffler,
     splat,
     store,
     total,
@@ -38,238 +37,273 @@ from ternrun.runtime.cpu.simd import (
 )  # fmt: skip
 
 f32 = types.float32
-BLOCK = layout.KV_BLOCK
-TOKENS, POSITIONS, SLOTS, TABLES, TABLE_STRIDE = (
-    layout.STATE[name] for name in ("tokens", "positions", "slots", "tables", "table_stride")
-)
-_even = shuffler(f32x16, tuple(range(0, 32, 2)))
-_odd = shuffler(f32x16, tuple(range(1, 32, 2)))
-_zip_low = shuffler(f32x16, tuple(i // 2 + 16 * (i % 2) for i in range(16)))
-_zip_high = shuffler(f32x16, tuple(8 + i // 2 + 16 * (i % 2) for i in range(16)))
+TILE = 4 if build_target() == "avx512" else 1  # queries: with four sums each, sixteen vectors
+QUERY, POSITION, OUT, INVERSE, TOKEN, DESCRIBED = 0, 8, 16, 24, 32, 40  # of a query: what scratch begins with
+SCORES = 64 * ((DESCRIBED * TILE + 63) // 64)
+TOKENS, POSITIONS = layout.STATE["tokens"], layout.STATE["positions"]
 
 
 @compiled
-def _load_f32(address: int) -> Any:
-    return load(f32x16, address)
-
-
-@compiled
-def _same_f32(value: Any) -> Any:
-    return value
-
-
-@compiled
-def block_of(state: int, t: int, position: int) -> Any:
-    """Number of the cache block that holds `position` of token t's sequence."""
-    slot = types.int64(get(types.int32, get(types.int64, state + SLOTS) + 4 * t))
-    row = get(types.int64, state + TABLES) + 4 * slot * get(types.int64, state + TABLE_STRIDE)
-    return types.int64(get(types.int32, row + 4 * (position // BLOCK)))
-
-
-@compiled
-def _copy_head(src: int, n: int, dst: int) -> None:
-    """n floats to dst, zero-padded to whole vectors."""
-    for i in range(0, n - 15, 16):
-        store(dst + 4 * i, load(f32x16, src + 4 * i))
-    if n % 16:
-        store(dst + 4 * (n // 16 * 16), zero(f32x16))
-        for i in range(n // 16 * 16, n):
-            put(dst + 4 * i, get(types.float32, src + 4 * i))
-
-
-@compiled
-def _normalize(x: int, n: int, weight: int, eps: Any) -> None:
-    inverse = splat(f32x16, inverse_rms(x, n, eps))
-    for i in range((n + 15) // 16):
-        store(x + 64 * i, load(f32x16, x + 64 * i) * inverse * load(f32x16, weight + 64 * i))
-
-
-@compiled
-def _rotate(x: int, half: int, interleaved: int, cos: int, sin: int) -> None:
-    """Rotate pairs (i, i + half), or (2i, 2i + 1) where interleaved, by the angles of one position."""
-    whole = half // 16 * 16
-    for i in range(0, whole, 16):
-        c, s = load(f32x16, cos + 4 * i), load(f32x16, sin + 4 * i)
-        low, high = (x + 8 * i, x + 8 * i + 64) if interleaved else (x + 4 * i, x + 4 * (i + half))
-        a, b = load(f32x16, low), load(f32x16, high)
-        if interleaved:
-            a, b = _even(a, b), _odd(a, b)
-        p, q = a * c - b * s, a * s + b * c
-        if interleaved:
-            p, q = _zip_low(p, q), _zip_high(p, q)
-        store(low, p)
-        store(high, q)
-    for i in range(whole, half):
-        low, high = (x + 8 * i, x + 8 * i + 4) if interleaved else (x + 4 * i, x + 4 * (i + half))
-        a, b = get(types.float32, low), get(types.float32, high)
-        c, s = get(types.float32, cos + 4 * i), get(types.float32, sin + 4 * i)
-        put(low, a * c - b * s)
-        put(high, a * s + b * c)
-
-
-def _store_f16(x: int, n: int, at: int, stride: int) -> None:
-    """n floats to float16 elements `stride` bytes apart."""
+def _softmax(p: int, n: int) -> Any:
+    """Exponentials of n scores (padded with -inf) in place, less their peak; returns their sum."""
+    peak = load(f32x16, p)
+    for i in range(16, n, 16):
+        peak = maximum(peak, load(f32x16, p + 4 * i))
+    top, acc = splat(f32x16, largest(peak)), zero(f32x16)
     for i in range(0, n, 16):
-        bits = f16_bits(load(f32x16, x + 4 * i))
-        if stride == 2:
-            store(at + 2 * i, bits)
-        else:
-            for j in range(min(16, n - i)):
-                put(at + stride * (i + j), lane(bits, j))
+        e = exp(load(f32x16, p + 4 * i) - top)
+        store(p + 4 * i, e)
+        acc = acc + e
+    return total(acc)
 
 
-def _store_f32(x: int, n: int, at: int, stride: int) -> None:
-    """n floats to elements `stride` bytes apart."""
-    for i in range(0, n, 16):
-        value = load(f32x16, x + 4 * i)
-        if stride == 4:
-            store(at + 4 * i, value)
-        else:
-            for j in range(min(16, n - i)):
-                put(at + stride * (i + j), lane(value, j))
+@compiled
+def _number_at(address: int) -> Any:
+    return splat(f32x16, get(types.float32, address))
 
 
-def _make_store(kv: str) -> Callable[..., Any]:
-    size = {"f16": 2, "f32": 4}[kv]
-    put_row = compiled(_store_f16 if kv == "f16" else _store_f32)
-
-    @compiled
-    def store_tokens(args: int, tid: int, nt: int) -> int:
-        """q to a buffer of padded heads, k and v to the cache.
-
-        Arguments: state, qkv, ldq, cos, sin, heads, kv heads, head dim, rope dim, interleaved, q norm or 0, k norm
-        or 0, eps,
-        cache of the layer, bytes a block, bytes a head, scratch, scratch bytes a thread, q out, ldo.
-        """
-        state, heads, kv_heads, dim, half = (
-            word(args, 0),
-            word(args, 5),
-            word(args, 6),
-            word(args, 7),
-            word(args, 8) // 2,
-        )
-        eps, x, padded = number(args, 12), word(args, 16) + word(args, 17) * tid, (dim + 15) // 16 * 16
-        per_token = heads + 2 * kv_heads
-        first, last = share(get(types.int64, state + TOKENS) * per_token, tid, nt)
-        for task in range(first, last):
-            t, head = task // per_token, task % per_token
-            position = types.int64(get(types.int32, get(types.int64, state + POSITIONS) + 4 * t))
-            _copy_head(word(args, 1) + 4 * (word(args, 2) * t + dim * head), dim, x)
-            if head < heads + kv_heads:
-                norm = word(args, 10 if head < heads else 11)
-                if norm:
-                    _normalize(x, dim, norm, eps)
-                angles = 4 * half * position
-                _rotate(x, half, word(args, 9), word(args, 3) + angles, word(args, 4) + angles)
-            if head < heads:
-                _copy_head(x, padded, word(args, 18) + 4 * (word(args, 19) * t + padded * head))
-                continue
-            block = word(args, 13) + word(args, 14) * block_of(state, t, position)
-            if head < heads + kv_heads:
-                put_row(x, dim, block + word(args, 15) * (head - heads) + size * (position % BLOCK), size * BLOCK)
-            else:
-                values = block + word(args, 15) * (head - heads - kv_heads) + size * BLOCK * dim
-                put_row(x, padded, values + size * padded * (position % BLOCK), size)
-        return 0
-
-    return store_tokens  # type: ignore[no-any-return]
+@compiled
+def _meet1(acc: Any, keys: Any, q: Any, at: int) -> Any:
+    """One element of 16 keys against that of each query."""
+    return (fma(keys, _number_at(q[0] + at), acc[0]),)
 
 
-def _make_attend(kv: str) -> Callable[..., Any]:
-    size = {"f16": 2, "f32": 4}[kv]
-    read = load_f16 if kv == "f16" else _load_f32
+@compiled
+def _meet4(acc: Any, keys: Any, q: Any, at: int) -> Any:
+    return (
+        fma(keys, _number_at(q[0] + at), acc[0]),
+        fma(keys, _number_at(q[1] + at), acc[1]),
+        fma(keys, _number_at(q[2] + at), acc[2]),
+        fma(keys, _number_at(q[3] + at), acc[3]),
+    )
 
-    @compiled
-    def scores_of(q: int, dim: int, keys: int) -> Any:
-        """One query against the 16 keys of a block; four sums in turn hide the latency."""
-        a, b, c, d = zero(f32x16), zero(f32x16), zero(f32x16), zero(f32x16)
-        for i in range(0, dim - 3, 4):
-            a = fma(read(keys + 16 * size * i), splat(f32x16, get(types.float32, q + 4 * i)), a)
-            b = fma(read(keys + 16 * size * (i + 1)), splat(f32x16, get(types.float32, q + 4 * i + 4)), b)
-            c = fma(read(keys + 16 * size * (i + 2)), splat(f32x16, get(types.float32, q + 4 * i + 8)), c)
-            d = fma(read(keys + 16 * size * (i + 3)), splat(f32x16, get(types.float32, q + 4 * i + 12)), d)
-        for i in range(dim // 4 * 4, dim):
-            a = fma(read(keys + 16 * size * i), splat(f32x16, get(types.float32, q + 4 * i)), a)
-        return (a + b) + (c + d)
 
-    @compiled
-    def mix(
-        args: int, state: int, t: int, start: int, position: int, cache: int, values: int, padded: int, p: int
-    ) -> Any:
-        """Sum over positions of probability times value, for 64 elements from `values` on."""
-        a, b, c, d = zero(f32x16), zero(f32x16), zero(f32x16), zero(f32x16)
-        for first in range(start, position + 1, BLOCK):
-            at = cache + word(args, 9) * block_of(state, t, first) + values
-            for j in range(min(BLOCK, position + 1 - first)):
-                weight = splat(f32x16, get(types.float32, p + 4 * (first - start + j)))
-                row = at + size * padded * j
-                a = fma(weight, read(row), a)
-                b = fma(weight, read(row + 16 * size), b)
-                c = fma(weight, read(row + 32 * size), c)
-                d = fma(weight, read(row + 48 * size), d)
-        return a, b, c, d
+@compiled
+def _blend(acc: Any, p: int, v: Any) -> Any:
+    """One query's weight times 64 elements of a value."""
+    w = _number_at(p)
+    return fma(w, v[0], acc[0]), fma(w, v[1], acc[1]), fma(w, v[2], acc[2]), fma(w, v[3], acc[3])
 
-    @compiled
-    def softmax(p: int, n: int) -> Any:
-        """Exponentials of n scores (padded with -inf) in place, less their peak; returns their sum."""
-        peak = load(f32x16, p)
-        for i in range(16, n, 16):
-            peak = maximum(peak, load(f32x16, p + 4 * i))
-        top, acc = splat(f32x16, largest(peak)), zero(f32x16)
-        for i in range(0, n, 16):
-            e = exp(load(f32x16, p + 4 * i) - top)
-            store(p + 4 * i, e)
-            acc = acc + e
-        return total(acc)
+
+@compiled
+def _blend1(acc: Any, p: int, row: int, v: Any) -> Any:
+    return (_blend(acc[0], p, v),)
+
+
+@compiled
+def _blend4(acc: Any, p: int, row: int, v: Any) -> Any:
+    return (
+        _blend(acc[0], p, v),
+        _blend(acc[1], p + row, v),
+        _blend(acc[2], p + 2 * row, v),
+        _blend(acc[3], p + 3 * row, v),
+    )
+
+
+@compiled
+def _sums1(a: Any, b: Any, c: Any, d: Any) -> Any:
+    return ((a[0] + b[0]) + (c[0] + d[0]),)
+
+
+@compiled
+def _sums4(a: Any, b: Any, c: Any, d: Any) -> Any:
+    return (
+        (a[0] + b[0]) + (c[0] + d[0]),
+        (a[1] + b[1]) + (c[1] + d[1]),
+        (a[2] + b[2]) + (c[2] + d[2]),
+        (a[3] + b[3]) + (c[3] + d[3]),
+    )
+
+
+@compiled
+def _queries1(at: int) -> Any:
+    return (get(types.int64, at),)
+
+
+@compiled
+def _queries4(at: int) -> Any:
+    return (
+        get(types.int64, at),
+        get(types.int64, at + DESCRIBED),
+        get(types.int64, at + 2 * DESCRIBED),
+        get(types.int64, at + 3 * DESCRIBED),
+    )
+
+
+@compiled
+def _position(args: int, t: int) -> Any:
+    return types.int64(get(types.int32, get(types.int64, word(args, 0) + POSITIONS) + 4 * t))
+
+
+@compiled
+def _run_end(args: int, t: int, tokens: int) -> Any:
+    """End of the tokens from t on that follow one another in one sequence; with a window each is on its own."""
+    slots, end = get(types.int64, word(args, 0) + SLOTS), t + 1
+    while (
+        end < tokens
+        and not word(args, 7)
+        and get(types.int32, slots + 4 * end) == get(types.int32, slots + 4 * t)
+        and _position(args, end) == _position(args, end - 1) + 1
+    ):
+        end += 1
+    return end
+
+
+def _make_parts(kv: str) -> Any:
+    """What is done for each query of a tile on its own: `keep` scores, make them weights, `finish` 64 outputs."""
+    size, stepped = layout.KV_SIZE[kv], kv == "int8"
+    read = READ[kv]
 
     @compiled
-    def head_of(args: int, t: int, head: int, p: int) -> None:
-        """One query head of one token."""
-        state, heads, kv_heads, dim, window = word(args, 0), word(args, 3), word(args, 4), word(args, 5), word(args, 7)
-        padded = (dim + 15) // 16 * 16
-        position = types.int64(get(types.int32, get(types.int64, state + POSITIONS) + 4 * t))
+    def value_at(row: int) -> Any:
+        return read(row), read(row + 16 * size), read(row + 32 * size), read(row + 48 * size)
+
+    @compiled
+    def keep(args: int, query: int, s: Any, first: int, p: int) -> None:
+        """Scores of the 16 keys from `first` on; -inf where the query does not see them."""
+        position, window = get(types.int64, query + POSITION), word(args, 7)
         oldest = max(0, position - window + 1) if window else 0
-        start = oldest // BLOCK * BLOCK
-        q = word(args, 1) + 4 * (word(args, 2) * t + padded * head)
-        cache = word(args, 8) + word(args, 10) * (head // (heads // kv_heads))
-        scale, lowest = splat(f32x16, number(args, 6)), splat(f32x16, f32(-math.inf))
+        at, lowest = iota(i32x16) + first, splat(f32x16, f32(-math.inf))
+        s = where_less(at, splat(i32x16, position + 1), s, lowest)
+        store(p, where_less(at, splat(i32x16, oldest), lowest, s))
+
+    @compiled
+    def weigh(args: int, query: int, start: int, steps: int, p: int) -> None:
+        """Scores to weights, and the inverse of their sum; weights times the steps of the values they meet."""
+        position, t = get(types.int64, query + POSITION), get(types.int64, query + TOKEN)
+        put(query + INVERSE, f32(1.0) / _softmax(p, position + 1 - start))
+        if stepped:
+            for first in range(start, position + 1, BLOCK):
+                at = p + 4 * (first - start)
+                step = load(f32x16, steps + word(args, 9) * block_of(word(args, 0), t, first))
+                store(at, load(f32x16, at) * step)
+
+    @compiled
+    def finish(args: int, query: int, acc: Any, start: int, seen: int, values: int, i: int, p: int) -> None:
+        """Add the positions behind `seen`, which the tile's first query does not see; write outputs i to i + 63."""
+        dim, t = word(args, 5), get(types.int64, query + TOKEN)
+        for j in range(seen + 1, get(types.int64, query + POSITION) + 1):
+            row = word(args, 9) * block_of(word(args, 0), t, j) + size * ((dim + 15) // 16 * 16) * (j % BLOCK)
+            acc = _blend(acc, p + 4 * (j - start), value_at(values + row))
+        inverse, out = _number_at(query + INVERSE), get(types.int64, query + OUT) + 4 * i
+        emit(acc[0] * inverse, out, dim - i, 0)
+        emit(acc[1] * inverse, out + 64, dim - i - 16, 0)
+        emit(acc[2] * inverse, out + 128, dim - i - 32, 0)
+        emit(acc[3] * inverse, out + 192, dim - i - 48, 0)
+
+    return keep, weigh, finish, value_at
+
+
+def _make_tile(kv: str, width: int) -> Any:
+    """Attention of `width` queries that share a key/value head."""
+    size, read, stepped = layout.KV_SIZE[kv], READ[kv], kv == "int8"
+    meet, blend, sums, queries_at = (
+        (_meet1, _blend1, _sums1, _queries1) if width == 1 else (_meet4, _blend4, _sums4, _queries4)
+    )
+    keep, weigh, finish, value_at = _make_parts(kv)
+    many = width > 1
+
+    @compiled
+    def scores_of(q: Any, dim: int, keys: int, zeros: Any) -> Any:
+        """Queries against the 16 keys of a block; four sums in turn, one for each element modulo 4."""
+        a, b, c, d = zeros, zeros, zeros, zeros
+        for i in range(0, dim - 3, 4):
+            a = meet(a, read(keys + 16 * size * i), q, 4 * i)
+            b = meet(b, read(keys + 16 * size * (i + 1)), q, 4 * i + 4)
+            c = meet(c, read(keys + 16 * size * (i + 2)), q, 4 * i + 8)
+            d = meet(d, read(keys + 16 * size * (i + 3)), q, 4 * i + 12)
+        for i in range(dim // 4 * 4, dim):
+            a = meet(a, read(keys + 16 * size * i), q, 4 * i)
+        return sums(a, b, c, d)
+
+    @compiled
+    def mix(args: int, t: int, start: int, position: int, values: int, p: int, row: int, acc: Any) -> Any:
+        """Sums over start..position of weight times value, for 64 elements from `values` on."""
+        padded = (word(args, 5) + 15) // 16 * 16
         for first in range(start, position + 1, BLOCK):
-            s = scores_of(q, dim, cache + word(args, 9) * block_of(state, t, first)) * scale
-            at = iota(i32x16) + first
-            s = where_less(at, splat(i32x16, position + 1), s, lowest)
-            s = where_less(at, splat(i32x16, oldest), lowest, s)
-            store(p + 4 * (first - start), s)
-        inverse = splat(f32x16, f32(1.0) / softmax(p, position + 1 - start))
+            at = values + word(args, 9) * block_of(word(args, 0), t, first)
+            for j in range(min(BLOCK, position + 1 - first)):
+                acc = blend(acc, p + 4 * (first - start + j), row, value_at(at + size * padded * j))
+        return acc
+
+    @compiled
+    def tile(args: int, queries: int, head: int) -> None:
+        """Queries as described, in the order of their tokens; scores go behind the descriptions."""
+        dim, window, cache = word(args, 5), word(args, 7), word(args, 8) + word(args, 10) * head
+        seen, t = get(types.int64, queries + POSITION), get(types.int64, queries + TOKEN)
+        last = get(types.int64, queries + DESCRIBED * (width - 1) + POSITION)
+        start = (max(0, seen - window + 1) if window else 0) // BLOCK * BLOCK
+        row, p = 4 * ((last - start) // BLOCK + 1) * BLOCK, queries + SCORES
+        q, z, scale = queries_at(queries), zero(f32x16), splat(f32x16, number(args, 6))
+        steps = size * BLOCK * (dim + (dim + 15) // 16 * 16)
+        zeros = (z, z, z, z) if many else (z,)
+        for first in range(start, last + 1, BLOCK):
+            keys, at = cache + word(args, 9) * block_of(word(args, 0), t, first), p + 4 * (first - start)
+            s = scores_of(q, dim, keys, zeros)
+            factor = scale * load(f32x16, keys + steps) if stepped else scale
+            keep(args, queries, s[0] * factor, first, at)
+            if many:
+                keep(args, queries + DESCRIBED, s[1] * factor, first, at + row)
+                keep(args, queries + 2 * DESCRIBED, s[2] * factor, first, at + 2 * row)
+                keep(args, queries + 3 * DESCRIBED, s[3] * factor, first, at + 3 * row)
+        for i in range(width):
+            weigh(args, queries + DESCRIBED * i, start, cache + steps + 4 * BLOCK, p + row * i)
+        blank = (z, z, z, z)
+        nothing = (blank, blank, blank, blank) if many else (blank,)
         for i in range(0, dim, 64):
-            values = size * (BLOCK * dim + i)
-            a, b, c, d = mix(args, state, t, start, position, cache, values, padded, p)
-            out = word(args, 11) + 4 * (word(args, 12) * t + dim * head + i)
-            emit(a * inverse, out, dim - i, 0)
-            emit(b * inverse, out + 64, dim - i - 16, 0)
-            emit(c * inverse, out + 128, dim - i - 32, 0)
-            emit(d * inverse, out + 192, dim - i - 48, 0)
+            values = cache + size * (BLOCK * dim + i)
+            acc = mix(args, t, start, seen, values, p, row, nothing)
+            finish(args, queries, acc[0], start, seen, values, i, p)
+            if many:
+                finish(args, queries + DESCRIBED, acc[1], start, seen, values, i, p + row)
+                finish(args, queries + 2 * DESCRIBED, acc[2], start, seen, values, i, p + 2 * row)
+                finish(args, queries + 3 * DESCRIBED, acc[3], start, seen, values, i, p + 3 * row)
+
+    return tile
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """Entries: f16, f32, int8."""
+    one, full = _make_tile(entry, 1), _make_tile(entry, TILE)
+
+    @compiled
+    def tile(args: int, t: int, head: int, first: int, last: int, queries: int) -> None:
+        """Queries first..last (at most TILE) of key/value head `head`, whose group is heads of token t, t + 1, ..."""
+        group, dim = word(args, 3) // word(args, 4), word(args, 5)
+        for i in range(TILE):
+            query = min(first + i, last - 1)  # a tile that is not full computes its last query again
+            token, h, at = t + query // group, group * head + query % group, queries + DESCRIBED * i
+            put(at + QUERY, word(args, 1) + 4 * (word(args, 2) * token + (dim + 15) // 16 * 16 * h))
+            put(at + POSITION, _position(args, token))
+            put(at + OUT, word(args, 11) + 4 * (word(args, 12) * token + dim * h))
+            put(at + TOKEN, token)
+        if last - first == 1:
+            one(args, queries, head)
+        else:
+            full(args, queries, head)
 
     @compiled
     def attend(args: int, tid: int, nt: int) -> int:
         """Arguments: state, q, ldq, heads, kv heads, head dim, scale, window or 0, cache of the layer, bytes a
-        block, bytes a
-        head, out, ldo, scratch (scores), scratch bytes a thread."""
-        tokens, heads = get(types.int64, word(args, 0) + TOKENS), word(args, 3)
-        p = word(args, 13) + word(args, 14) * tid
+        block, bytes a head, out, ldo, scratch (scores of TILE queries), scratch bytes a thread."""
+        tokens, heads, kv_heads = get(types.int64, word(args, 0) + TOKENS), word(args, 3), word(args, 4)
+        queries, group = word(args, 13) + word(args, 14) * tid, heads // kv_heads
         if tokens == 1:
             first, last = share(heads, tid, nt)
-            for head in range(first, last):
-                head_of(args, 0, head, p)
-        else:
-            for t in range(tid, tokens, nt):  # later tokens see more: deal them out in turn
-                for head in range(heads):
-                    head_of(args, t, head, p)
+            for head in range(first // group, (last + group - 1) // group):
+                low, high = max(first - group * head, 0), min(last - group * head, group)
+                for query in range(low, high, TILE):
+                    tile(args, 0, head, query, min(query + TILE, high), queries)
+            return 0
+        t, number_of = 0, 0
+        while t < tokens:
+            end = _run_end(args, t, tokens)
+            for head in range(kv_heads):
+                for query in range(0, group * (end - t), TILE):  # later ones see more: dealt out in turn
+                    if number_of % nt == tid:
+                        tile(args, t, head, query, min(query + TILE, group * (end - t)), queries)
+                    number_of += 1
+            t = end
         return 0
 
     return attend  # type: ignore[no-any-return]
-
-
-def build(entry: str) -> Callable[..., Any]:
-    """Entries: store-f16, store-f32, attend-f16, attend-f32."""
-    what, _, kv = entry.partition("-")
-    return _make_store(kv) if what == "store" else _make_attend(kv)

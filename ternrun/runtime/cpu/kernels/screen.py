@@ -5,7 +5,10 @@ For row i with codes W' (one step a row) and error norm |W_i - W'_i|, Cauchy-Sch
 |W_i x - W'_i x'| <= |W_i - W'_i| |x| + |W_i| |x - x'|, plus the rounding of both sums. A row whose upper bound is below
 the k-th largest lower bound is not among the k largest; every other row is computed as `linear.*` would compute it.
 
-x' has 15 bits: two int8 planes, 128 high + low. Rows lie sixteen by sixteen, [block][4 inputs][16 rows][4] as codes
+x' has 15 bits: two int8 planes, 128 high + low. Where many tokens share a pass, so that arithmetic is its cost and not
+memory, the high plane alone will do for a token that it holds well enough.
+
+Rows lie sixteen by sixteen, [block][4 inputs][16 rows][4] as codes
 + 128
 (AVX-512 VNNI multiplies unsigned by signed bytes).
 """
@@ -49,13 +52,9 @@ from ternrun.runtime.cpu.x86 import dot_bytes
 f32 = types.float32
 BLOCK = 16
 HEADER = layout.SCREEN_HEADER
-STEP, NORM, LOSS, HIGH_SUM, LOW_SUM = (
-    0,
-    4,
-    8,
-    12,
-    16,
-)  # of a prepared row: x' = STEP * (128 high + low); NORM = |x|, LOSS = |x - x'|
+#: Of a prepared row: x' = STEP * (128 high + low); NORM = |x|, LOSS = |x - x'|; COARSE: x' = STEP * 128 high is enough.
+STEP, NORM, LOSS, HIGH_SUM, LOW_SUM, COARSE = range(0, 24, 4)
+MANY, FINE = 4, 0.01  # tokens from which on a coarse x' may do, and what it may lose of |x|
 ROUNDING = 2.0**-22  # relative, an input: both sums round once an input, and the bounds themselves a few times
 
 
@@ -87,7 +86,8 @@ def _prepare(args: int, tid: int, nt: int) -> int:
     for t in range(first, last):
         x, out = word(args, 1) + 4 * word(args, 2) * t, word(args, 4) + word(args, 5) * t
         step = _peak(x, n) / f32(16256.0)
-        inverse, wide, loss = splat(f32x16, f32(1.0) / step), splat(f32x16, step), zero(f32x16)
+        inverse, wide = splat(f32x16, f32(1.0) / step), splat(f32x16, step)
+        loss, coarse_loss = zero(f32x16), zero(f32x16)
         high_sum, low_sum = zero(i32x16), zero(i32x16)
         for i in range(0, n, 16):
             v = load(f32x16, x + 4 * i)
@@ -97,12 +97,17 @@ def _prepare(args: int, tid: int, nt: int) -> int:
             q = to_int(i32x16, rounded)
             high = ((q + (64 + (1 << 20))) >> 7) - (1 << 13)  # a shift of signed numbers, made positive first
             low = q - (high << 7)
+            e = v - to_float(f32x16, high << 7) * wide
+            coarse_loss = fma(e, e, coarse_loss)
             store(out + HEADER + i, narrow(i8x16, high))
             store(out + HEADER + n + i, narrow(i8x16, low))
             high_sum, low_sum = high_sum + high, low_sum + low
         put(out + STEP, step)
-        put(out + NORM, f32(math.sqrt(_square_norm(x, n))))
-        put(out + LOSS, f32(math.sqrt(total(loss))))
+        norm, coarser = f32(math.sqrt(_square_norm(x, n))), f32(math.sqrt(total(coarse_loss)))
+        coarse = get(types.int64, word(args, 0)) >= MANY and coarser <= f32(FINE) * norm
+        put(out + NORM, norm)
+        put(out + LOSS, coarser if coarse else f32(math.sqrt(total(loss))))
+        put(out + COARSE, types.int32(coarse))
         put(out + HIGH_SUM, types.int32(128 * total(high_sum)))
         put(out + LOW_SUM, types.int32(128 * total(low_sum)))
     return 0
@@ -142,6 +147,33 @@ def _planes4(codes: int, n: int, x: int, stride: int) -> Any:
 
 
 @compiled
+def _high4(codes: int, n: int, x: int, stride: int) -> Any:
+    """Sixteen rows against the high planes of four x."""
+    z = zero(i32x16)
+    a, b, c, d = z, z, z, z
+    high = x + HEADER
+    for i in range(0, n, 4):
+        w = load(i32x16, codes + 16 * i)
+        a = dot_bytes(a, w, splat(i32x16, get(types.int32, high + i)))
+        b = dot_bytes(b, w, splat(i32x16, get(types.int32, high + stride + i)))
+        c = dot_bytes(c, w, splat(i32x16, get(types.int32, high + 2 * stride + i)))
+        d = dot_bytes(d, w, splat(i32x16, get(types.int32, high + 3 * stride + i)))
+    return a, b, c, d
+
+
+@compiled
+def _all_coarse(x: int, stride: int) -> Any:
+    a, b = get(types.int32, x + COARSE), get(types.int32, x + stride + COARSE)
+    return a & b & get(types.int32, x + 2 * stride + COARSE) & get(types.int32, x + 3 * stride + COARSE)
+
+
+@compiled
+def _no_low(x: int) -> Any:
+    """What a low plane of zeros would sum to."""
+    return splat(i32x16, get(types.int32, x + LOW_SUM))
+
+
+@compiled
 def _bound(args: int, row: int, x: int) -> Any:
     """How far the copies of sixteen rows can be off for this x."""
     norm, loss = get(types.float32, x + NORM), get(types.float32, x + LOSS)
@@ -178,7 +210,11 @@ def _scan(args: int, tid: int, nt: int) -> int:
         codes = word(args, 5) + BLOCK * n * block
         for t in range(0, tokens - 3, 4):
             x = word(args, 1) + stride * t
-            a, b, c, d, e, f, g, h = _planes4(codes, n, x, stride)
+            if _all_coarse(x, stride):
+                a, c, e, g = _high4(codes, n, x, stride)
+                b, d, f, h = _no_low(x), _no_low(x + stride), _no_low(x + 2 * stride), _no_low(x + 3 * stride)
+            else:
+                a, b, c, d, e, f, g, h = _planes4(codes, n, x, stride)
             _note(args, t, block, x, a, b)
             _note(args, t + 1, block, x + stride, c, d)
             _note(args, t + 2, block, x + 2 * stride, e, f)

@@ -3,6 +3,8 @@
 Codes are trit + 1, two bits each; the sum of the inputs is taken off at the end. Eight rows by sixteen inputs make 32
 bytes: byte 4 r + j holds, in bits 2 i, the code of row r and input 4 i + j. They lie as `pack.py` writes them:
 [superblock of 32 rows][16 inputs][4][32 bytes]. Results equal `ternary.py`'s bit for bit.
+
+AVX2 has registers for 16 rows by four tokens, which share the masked codes; elsewhere each token is taken alone.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 
 from numba import types
 
+from ternrun.runtime.cpu.isa import build_target
 from ternrun.runtime.cpu.jit import compiled, share, word
 from ternrun.runtime.cpu.simd import (
     VecType,
@@ -34,6 +37,7 @@ f32 = types.float32
 f32x8 = VecType("f", 32, 8)
 SUPERBLOCK = 32
 SEGMENT = 5
+TILE = 4 if build_target() == "avx2" else 0  # tokens; 0: no tiles
 
 
 @compiled
@@ -126,6 +130,99 @@ def _product(args: int, segment: int, s: int, prepared: int, t: int) -> None:
 
 
 @compiled
+def _madd2(acc: Any, codes: Any, q: int) -> Any:
+    """Two vectors of eight rows against four inputs of one token."""
+    inputs = _four_inputs(q)
+    return acc[0] + multiply_add_bytes(codes[0], inputs), acc[1] + multiply_add_bytes(codes[1], inputs)
+
+
+@compiled
+def _madd2x4(acc: Any, w: Any, q: int, stride: int) -> Any:
+    """The same for four tokens, `stride` bytes apart; the codes are masked once."""
+    codes = (w[0] & 3, w[1] & 3)
+    return (
+        _madd2(acc[0], codes, q),
+        _madd2(acc[1], codes, q + stride),
+        _madd2(acc[2], codes, q + 2 * stride),
+        _madd2(acc[3], codes, q + 3 * stride),
+    )
+
+
+@compiled
+def _next2(w: Any) -> Any:
+    return w[0] >> 2, w[1] >> 2
+
+
+@compiled
+def _widened(acc: Any, more: Any) -> Any:
+    return acc[0] + add_pairs(more[0]), acc[1] + add_pairs(more[1])
+
+
+@compiled
+def _run4(codes: int, q: int, stride: int, steps: int) -> Any:
+    """16 rows by 16 * steps inputs (at most 256) by four tokens: for each token two i16x16."""
+    z = zero(i16x16)
+    acc = ((z, z), (z, z), (z, z), (z, z))
+    for i in range(steps):
+        w, at = (load(i8x32, codes + 128 * i), load(i8x32, codes + 128 * i + 32)), q + 16 * i
+        acc = _madd2x4(acc, w, at, stride)
+        w = _next2(w)
+        acc = _madd2x4(acc, w, at + 4, stride)
+        w = _next2(w)
+        acc = _madd2x4(acc, w, at + 8, stride)
+        acc = _madd2x4(acc, _next2(w), at + 12, stride)
+    return acc
+
+
+@compiled
+def _chunk4(codes: int, q: int, stride: int, inputs: int) -> Any:
+    """16 rows by one chunk of any length by four tokens: for each token two i32x8."""
+    z = zero(i32x8)
+    a, b, c, d = (z, z), (z, z), (z, z), (z, z)
+    steps = (inputs + 15) // 16
+    for i in range(0, steps, 16):
+        e, f, g, h = _run4(codes + 128 * i, q + 16 * i, stride, min(16, steps - i))
+        a, b, c, d = _widened(a, e), _widened(b, f), _widened(c, g), _widened(d, h)
+    return a, b, c, d
+
+
+@compiled
+def _scaled2(acc: Any, sums: Any, less: int, scales: int) -> Any:
+    """acc + (sums - the inputs' sum) * scales, of 16 rows and one token."""
+    off = splat(i32x8, get(types.int32, less))
+    low, high = to_float(f32x8, sums[0] - off), to_float(f32x8, sums[1] - off)
+    return acc[0] + low * load(f32x8, scales), acc[1] + high * load(f32x8, scales + 32)
+
+
+@compiled
+def _emit2(args: int, segment: int, row: int, acc: Any, prepared: int, t: int) -> None:
+    step, rows = splat(f32x8, get(types.float32, prepared + 4 * t)), word(segment, 2) - row
+    at = word(args, 8) + 4 * (word(args, 9) * t + word(segment, 4) + row)
+    _emit(acc[0] * step, at, rows, word(args, 10))
+    _emit(acc[1] * step, at + 32, rows - 8, word(args, 10))
+
+
+@compiled
+def _product4(args: int, segment: int, s: int, half: int, prepared: int, t: int) -> None:
+    """Half of superblock s against tokens t to t + 3; operations in the order of `_product`."""
+    n, chunk, stride, blocks = word(args, 5), word(args, 6), word(args, 4), word(segment, 3)
+    width = (n + 15) // 16 * 16
+    codes, q = word(segment, 0) + 8 * width * s + 64 * half, prepared + word(args, 3) + stride * t
+    z = zero(f32x8)
+    a, b, c, d = (z, z), (z, z), (z, z), (z, z)
+    for k in range((n + chunk - 1) // chunk):
+        e, f, g, h = _chunk4(codes + 8 * chunk * k, q + chunk * k, stride, min(chunk, n - chunk * k))
+        less, scales = q + width + 4 * k, word(segment, 1) + 4 * (SUPERBLOCK * (blocks * k + s) + 16 * half)
+        a, b = _scaled2(a, e, less, scales), _scaled2(b, f, less + stride, scales)
+        c, d = _scaled2(c, g, less + 2 * stride, scales), _scaled2(d, h, less + 3 * stride, scales)
+    row = SUPERBLOCK * s + 16 * half
+    _emit2(args, segment, row, a, prepared, t)
+    _emit2(args, segment, row, b, prepared, t + 1)
+    _emit2(args, segment, row, c, prepared, t + 2)
+    _emit2(args, segment, row, d, prepared, t + 3)
+
+
+@compiled
 def ternary(args: int, tid: int, nt: int) -> int:
     """Arguments as in `ternary.py`; matrices with a scale a row have one chunk."""
     tokens, prepared, segments = get(types.int64, word(args, 0)), word(args, 1), args + 8 * 16
@@ -135,7 +232,11 @@ def ternary(args: int, tid: int, nt: int) -> int:
         segment = segments + 8 * SEGMENT * m
         first, last = share(word(segment, 3), tid, nt)
         for s in range(first, last):
-            for t in range(tokens):
+            tiled = tokens // TILE * TILE if TILE else 0
+            for t in range(0, tiled, 4):
+                _product4(args, segment, s, 0, prepared, t)
+                _product4(args, segment, s, 1, prepared, t)
+            for t in range(tiled, tokens):
                 _product(args, segment, s, prepared, t)
     return 0
 

@@ -1,0 +1,111 @@
+"""Keys and values into the paged cache (`kv.py`): normalized, rotated, and queries beside them. One kernel for each
+cache type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+
+from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.functions import inverse_rms
+from ternrun.runtime.cpu.jit import compiled, number, share, word
+from ternrun.runtime.cpu.kv import BLOCK, WRITE, block_of
+from ternrun.runtime.cpu.simd import f32x16, get, load, put, shuffler, splat, store, zero
+
+TOKENS, POSITIONS = layout.STATE["tokens"], layout.STATE["positions"]
+_even = shuffler(f32x16, tuple(range(0, 32, 2)))
+_odd = shuffler(f32x16, tuple(range(1, 32, 2)))
+_zip_low = shuffler(f32x16, tuple(i // 2 + 16 * (i % 2) for i in range(16)))
+_zip_high = shuffler(f32x16, tuple(8 + i // 2 + 16 * (i % 2) for i in range(16)))
+
+
+@compiled
+def _copy_head(src: int, n: int, dst: int) -> None:
+    """n floats to dst, zero-padded to whole vectors."""
+    for i in range(0, n - 15, 16):
+        store(dst + 4 * i, load(f32x16, src + 4 * i))
+    if n % 16:
+        store(dst + 4 * (n // 16 * 16), zero(f32x16))
+        for i in range(n // 16 * 16, n):
+            put(dst + 4 * i, get(types.float32, src + 4 * i))
+
+
+@compiled
+def _normalize(x: int, n: int, weight: int, eps: Any) -> None:
+    inverse = splat(f32x16, inverse_rms(x, n, eps))
+    for i in range((n + 15) // 16):
+        store(x + 64 * i, load(f32x16, x + 64 * i) * inverse * load(f32x16, weight + 64 * i))
+
+
+@compiled
+def _rotate(x: int, half: int, interleaved: int, cos: int, sin: int) -> None:
+    """Rotate pairs (i, i + half), or (2i, 2i + 1) where interleaved, by the angles of one position."""
+    whole = half // 16 * 16
+    for i in range(0, whole, 16):
+        c, s = load(f32x16, cos + 4 * i), load(f32x16, sin + 4 * i)
+        low, high = (x + 8 * i, x + 8 * i + 64) if interleaved else (x + 4 * i, x + 4 * (i + half))
+        a, b = load(f32x16, low), load(f32x16, high)
+        if interleaved:
+            a, b = _even(a, b), _odd(a, b)
+        p, q = a * c - b * s, a * s + b * c
+        if interleaved:
+            p, q = _zip_low(p, q), _zip_high(p, q)
+        store(low, p)
+        store(high, q)
+    for i in range(whole, half):
+        low, high = (x + 8 * i, x + 8 * i + 4) if interleaved else (x + 4 * i, x + 4 * (i + half))
+        a, b = get(types.float32, low), get(types.float32, high)
+        c, s = get(types.float32, cos + 4 * i), get(types.float32, sin + 4 * i)
+        put(low, a * c - b * s)
+        put(high, a * s + b * c)
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """Entries: f16, f32, int8."""
+    size, write = layout.KV_SIZE[entry], WRITE[entry]
+
+    @compiled
+    def store_tokens(args: int, tid: int, nt: int) -> int:
+        """q to a buffer of padded heads, k and v to the cache.
+
+        Arguments: state, qkv, ldq, cos, sin, heads, kv heads, head dim, rope dim, interleaved, q norm or 0, k norm
+        or 0, eps,
+        cache of the layer, bytes a block, bytes a head, scratch, scratch bytes a thread, q out, ldo.
+        """
+        state, heads, kv_heads, dim, half = (
+            word(args, 0),
+            word(args, 5),
+            word(args, 6),
+            word(args, 7),
+            word(args, 8) // 2,
+        )
+        eps, x, padded = number(args, 12), word(args, 16) + word(args, 17) * tid, (dim + 15) // 16 * 16
+        per_token = heads + 2 * kv_heads
+        first, last = share(get(types.int64, state + TOKENS) * per_token, tid, nt)
+        for task in range(first, last):
+            t, head = task // per_token, task % per_token
+            position = types.int64(get(types.int32, get(types.int64, state + POSITIONS) + 4 * t))
+            _copy_head(word(args, 1) + 4 * (word(args, 2) * t + dim * head), dim, x)
+            if head < heads + kv_heads:
+                norm = word(args, 10 if head < heads else 11)
+                if norm:
+                    _normalize(x, dim, norm, eps)
+                angles = 4 * half * position
+                _rotate(x, half, word(args, 9), word(args, 3) + angles, word(args, 4) + angles)
+            if head < heads:
+                _copy_head(x, padded, word(args, 18) + 4 * (word(args, 19) * t + padded * head))
+                continue
+            block = word(args, 13) + word(args, 14) * block_of(state, t, position)
+            at = position % BLOCK
+            if head < heads + kv_heads:
+                keys = block + word(args, 15) * (head - heads)
+                write(x, dim, keys + size * at, size * BLOCK, keys + size * BLOCK * (dim + padded) + 4 * at)
+            else:
+                keys = block + word(args, 15) * (head - heads - kv_heads)
+                step = keys + size * BLOCK * (dim + padded) + 4 * (BLOCK + at)
+                write(x, padded, keys + size * (BLOCK * dim + padded * at), size, step)
+        return 0
+
+    return store_tokens  # type: ignore[no-any-return]
