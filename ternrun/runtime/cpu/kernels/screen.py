@@ -8,9 +8,8 @@ the k-th largest lower bound is not among the k largest; every other row is comp
 x' has 15 bits: two int8 planes, 128 high + low. Where many tokens share a pass, so that arithmetic is its cost and not
 memory, the high plane alone will do for a token that it holds well enough.
 
-Rows lie sixteen by sixteen, [block][4 inputs][16 rows][4] as codes
-+ 128
-(AVX-512 VNNI multiplies unsigned by signed bytes).
+Rows lie sixteen by sixteen, [block][4 inputs][16 rows][4] as codes + 128 (AVX-512 VNNI multiplies unsigned by signed
+bytes).
 """
 
 from __future__ import annotations

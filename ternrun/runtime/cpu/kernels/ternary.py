@@ -88,9 +88,9 @@ def _fetch_input(q: int, stride: int, count: int, tokens: int) -> None:
 
 
 @compiled
-def _fetch_codes(codes: int, lines: int, part: int, parts: int) -> None:
-    """Ask for one of `parts` parts of some lines of codes, long before they are needed."""
-    for i in range(lines * part // parts, lines * (part + 1) // parts):
+def _fetch_codes(codes: int, first: int, last: int) -> None:
+    """Ask for some lines of codes, long before they are needed."""
+    for i in range(first, last):
         prefetch_far(codes + 64 * i)
 
 
@@ -250,10 +250,10 @@ def build(entry: str) -> Callable[..., Any]:
                     _fetch_input(q + stride * (t + TILE), stride, 12 * count, min(TILE, tokens - t - TILE))
                 elif tokens > 1:
                     _fetch_input(q + 12 * words, stride, 12 * words, min(TILE, tokens))
+                lines = share(4 * after if tokens > 1 else 0, tile, tiles)  # of the next chunk, fetched with this tile
                 for s in range(first, last):
                     here = acc + ld * t + 512 * (s - first)
-                    if tokens > 1:
-                        _fetch_codes(following + 256 * after * s, 4 * after, tile, tiles)
+                    _fetch_codes(following + 256 * after * s, lines[0], lines[1])
                     superblock(codes + 256 * count * s, tables, count, width, here, ld, scales + 512 * s, start == 0)
             codes, q = following, q + 12 * words
             if by_block:
