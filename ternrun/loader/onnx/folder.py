@@ -11,6 +11,7 @@ from ternrun.loader.safetensors import read_json
 GENAI = "genai_config.json"  # onnxruntime-genai's description of a model
 _NAMES = ("model", "decoder_model_merged", "decoder_with_past_model", "decoder_model")
 _MAX_CONTEXT = 1 << 24
+_MAX_WIDTH = 1 << 12
 
 
 def is_onnx_folder(folder: Path) -> bool:
@@ -61,6 +62,19 @@ def stated_context(folder: Path) -> int:
         inner = config.get("text_config")
         values += [t.get("max_position_embeddings") for t in (config, inner) if isinstance(t, dict)]
     return next((v for v in values if type(v) is int and 0 < v <= _MAX_CONTEXT), 0)
+
+
+def stated_width(folder: Path) -> int:
+    """Elements of an attention head, by genai_config.json or config.json; 0 if neither says."""
+    values: list[Any] = []
+    if (folder / GENAI).is_file():
+        values.append(_decoder(folder).get("head_size"))
+    if (folder / "config.json").is_file():
+        config = read_json(folder / "config.json")
+        dim, heads = config.get("hidden_size"), config.get("num_attention_heads")
+        values.append(config.get("head_dim"))
+        values += [dim // heads] if type(dim) is int and type(heads) is int and heads > 0 else []
+    return next((v for v in values if type(v) is int and 0 < v <= _MAX_WIDTH), 0)
 
 
 def _genai(folder: Path) -> dict[str, Any]:

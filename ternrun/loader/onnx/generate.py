@@ -26,6 +26,7 @@ BLOCK = 16  # tokens of a cache block
 DEFAULT_CONTEXT = 2048  # where nothing states how far the model reaches
 MAX_CONTEXT = 8192  # unless the user asks for more
 Array = np.ndarray[Any, Any]
+KNOWN = ("input_ids", "attention_mask", "position_ids", "use_cache_branch", "cache_position")
 _NUMBERED = re.compile(r"(?:past|present)\D*(\d+)(.*)")
 
 
@@ -49,34 +50,80 @@ class Recent:
     caches: list[Array]
 
 
-class GraphModel:
-    """See `runtime.backend.Model`."""
+class GraphDecoder:
+    """A checked decoder graph: token ids and caches in, logits and longer caches out."""
 
-    def __init__(self, model: OnnxModel, engine: EngineConfig, *, context: int = 0, width: int = 0) -> None:
+    def __init__(self, model: OnnxModel, *, context: int = 0, width: int = 0) -> None:
         """`context`: tokens it was made for; `width`: elements of a head, where the graph does not state them.
 
         Raises LoadError for a graph that is not a decoder of token ids with a cache.
         """
         self._session = Session(model)
         self._inputs = {v.name: v for v in self._session.inputs}
-        self._pairs = cache_pairs(self._session, width)
-        others = set(self._inputs) - {p.past for p in self._pairs} - set(KNOWN)
+        self.pairs = cache_pairs(self._session, width)
+        others = set(self._inputs) - {p.past for p in self.pairs} - set(KNOWN)
         if "input_ids" not in self._inputs or others:
             raise LoadError(f"the graph takes {', '.join(sorted(others)) or 'no input_ids'}: it is no known decoder")
         if "logits" not in {v.name for v in self._session.outputs}:
             raise LoadError("the graph gives no logits: it is not a decoder")
-        vocab_size, self._one_by_one = self._try()
-        first = self._pairs[0]
+        vocab_size, self.one_by_one = self._try()
+        first = self.pairs[0]
         self.config = ModelConfig(
             architecture="onnx", vocab_size=vocab_size, context_length=context or DEFAULT_CONTEXT,
-            dim=first.heads * first.width, n_layers=-(-len(self._pairs) // 2), n_heads=first.heads,
+            dim=first.heads * first.width, n_layers=-(-len(self.pairs) // 2), n_heads=first.heads,
             n_kv_heads=first.heads, head_dim=first.width, ffn_dim=1, norm_eps=0.0, rope=RopeConfig(dim=0),
         )  # fmt: skip
-        self.engine, self.block_size = engine, BLOCK
+
+    def empty(self) -> list[Array]:
+        """The caches of no tokens."""
+        return [np.zeros((1, p.heads, 0, p.width), p.dtype) for p in self.pairs]
+
+    def run(self, tokens: Array, start: int, caches: Sequence[Array]) -> tuple[Array, list[Array]]:
+        """Logits (T, vocab_size) and caches of start + T tokens."""
+        n, reach = len(tokens), start + len(tokens)
+        places = np.arange(start, reach)
+        feeds: dict[str, Array] = dict(
+            zip(KNOWN, (tokens[None], np.ones((1, reach)), places[None], np.ones(1, bool), places), strict=True)
+        )
+        fed = {name: feeds[name].astype(_dtype(v)) for name, v in self._inputs.items() if name in feeds}
+        fed |= {p.past: c for p, c in zip(self.pairs, caches, strict=True)}
+        out = self._session.run(fed)
+        logits = np.asarray(out["logits"], np.float32)
+        presents = [out[p.present] for p in self.pairs]
+        if logits.ndim != 3 or logits.shape[:2] != (1, n):
+            raise LoadError(f"the graph gave logits of shape {list(logits.shape)} for {n} tokens")
+        for p, present in zip(self.pairs, presents, strict=True):
+            if present.shape != (1, p.heads, reach, p.width):
+                raise LoadError(f"the graph gave {p.present!r} of shape {list(present.shape)} after {reach} tokens")
+        return logits[0], presents
+
+    def _try(self) -> tuple[int, bool]:
+        """Size of the vocabulary, and whether tokens must come one by one.
+
+        Some graphs take several only at the very beginning: what comes in one run must be what comes in two.
+        """
+        one, two = np.zeros(1, np.int64), np.zeros(2, np.int64)
+        logits, caches = self.run(one, 0, self.empty())
+        second, after = self.run(one, 1, caches)
+        third, _ = self.run(one, 2, after)
+        try:
+            both, _ = self.run(two, 1, caches)
+        except (LoadError, UsageError):
+            return logits.shape[1], True
+        expected = np.concatenate((second, third))
+        return logits.shape[1], not np.allclose(both, expected, rtol=0.02, atol=0.02 * np.abs(expected).max())
+
+
+class GraphModel:
+    """See `runtime.backend.Model`."""
+
+    def __init__(self, decoder: GraphDecoder, engine: EngineConfig, *, reason: str = "") -> None:
+        """`reason`: why the graph was not recognised."""
+        self._decoder, self.config, self.engine, self.block_size = decoder, decoder.config, engine, BLOCK
         reach = min(engine.context or MAX_CONTEXT, self.config.context_length)
         self.n_blocks = -(-max(engine.kv_tokens, reach) // BLOCK)
-        self.description = "onnx/numpy: run operator by operator, since its structure is not one that ternrun knows"
-        self._pools = [np.zeros((self.n_blocks, BLOCK, p.heads, p.width), p.dtype) for p in self._pairs]
+        self.description = f"onnx/numpy: run operator by operator, since {reason or 'ternrun does not know its make'}"
+        self._pools = [np.zeros((self.n_blocks, BLOCK, p.heads, p.width), p.dtype) for p in decoder.pairs]
         self._recent: list[Recent] = []
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
@@ -98,29 +145,13 @@ class GraphModel:
         self._recent.clear()
         self._pools.clear()
 
-    def _try(self) -> tuple[int, bool]:
-        """Size of the vocabulary, and whether tokens must come one by one.
-
-        Some graphs take several only at the very beginning: what comes in one run must be what comes in two.
-        """
-        one, two = np.zeros(1, np.int64), np.zeros(2, np.int64)
-        logits, caches = self._run(one, 0, self._empty())
-        second, after = self._run(one, 1, caches)
-        third, _ = self._run(one, 2, after)
-        try:
-            both, _ = self._run(two, 1, caches)
-        except (LoadError, UsageError):
-            return logits.shape[1], True
-        expected = np.concatenate((second, third))
-        return logits.shape[1], not np.allclose(both, expected, rtol=0.02, atol=0.02 * np.abs(expected).max())
-
     def _continue(self, tokens: Array, start: int, table: Array) -> Array:
         """Logits (T, vocab_size) of a sequence's tokens from position `start` on."""
         blocks = tuple(table[: -(-(start + len(tokens)) // BLOCK)].tolist())
         caches = self._past(blocks, start)
         rows = []
-        for some in np.split(tokens, len(tokens)) if self._one_by_one else [tokens]:
-            logits, caches = self._run(some.astype(np.int64), start, caches)
+        for some in np.split(tokens, len(tokens)) if self._decoder.one_by_one else [tokens]:
+            logits, caches = self._decoder.run(some.astype(np.int64), start, caches)
             for pool, cache in zip(self._pools, caches, strict=True):
                 place = np.arange(start, start + len(some))
                 rows_of = cache[0, :, start:].swapaxes(0, 1)
@@ -135,38 +166,13 @@ class GraphModel:
     def _past(self, blocks: tuple[int, ...], start: int) -> list[Array]:
         """The caches of the first `start` tokens: as the graph gave them, else gathered from the blocks."""
         if not start:
-            return self._empty()
+            return self._decoder.empty()
         known = blocks[: -(-start // BLOCK)]
         for recent in self._recent:
             if recent.tokens >= start and recent.blocks[: len(known)] == known:
                 return [c[:, :, :start] for c in recent.caches]
         rows = [pool[list(known)].reshape(-1, *pool.shape[2:])[:start] for pool in self._pools]
         return [np.ascontiguousarray(r.swapaxes(0, 1))[None] for r in rows]
-
-    def _empty(self) -> list[Array]:
-        return [np.zeros((1, p.heads, 0, p.width), p.dtype) for p in self._pairs]
-
-    def _run(self, tokens: Array, start: int, caches: Sequence[Array]) -> tuple[Array, list[Array]]:
-        """Logits (T, vocab_size) and caches of start + T tokens."""
-        n, reach = len(tokens), start + len(tokens)
-        places = np.arange(start, reach)
-        feeds: dict[str, Array] = dict(
-            zip(KNOWN, (tokens[None], np.ones((1, reach)), places[None], np.ones(1, bool), places), strict=True)
-        )
-        fed = {name: feeds[name].astype(_dtype(v)) for name, v in self._inputs.items() if name in feeds}
-        fed |= {p.past: c for p, c in zip(self._pairs, caches, strict=True)}
-        out = self._session.run(fed)
-        logits = np.asarray(out["logits"], np.float32)
-        presents = [out[p.present] for p in self._pairs]
-        if logits.ndim != 3 or logits.shape[:2] != (1, n):
-            raise LoadError(f"the graph gave logits of shape {list(logits.shape)} for {n} tokens")
-        for p, present in zip(self._pairs, presents, strict=True):
-            if present.shape != (1, p.heads, reach, p.width):
-                raise LoadError(f"the graph gave {p.present!r} of shape {list(present.shape)} after {reach} tokens")
-        return logits[0], presents
-
-
-KNOWN = ("input_ids", "attention_mask", "position_ids", "use_cache_branch", "cache_position")
 
 
 def cache_pairs(session: Session, width: int) -> list[Pair]:

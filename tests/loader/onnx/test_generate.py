@@ -6,21 +6,22 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper, parser
 
-from ternrun.errors import LoadError, UsageError
-from ternrun.loader.onnx.generate import GraphModel
+from ternrun import LoadError, UsageError, load
+from ternrun.loader.onnx.generate import GraphDecoder, GraphModel
 from ternrun.loader.onnx.reader import read_onnx
 from ternrun.runtime.backend import Batch
 from ternrun.runtime.config import EngineConfig, SamplingParams
 from ternrun.runtime.engine import Engine
 from ternrun.runtime.request import Request
 from ternrun.runtime.speculate import Lookup
+from tests.loader.onnx.bert import tiny_folder
 
-VOCAB, HEADS, WIDTH = 50, 2, 8
+VOCAB, HEADS, WIDTH = 60, 2, 8
 # nobody's architecture: keys are squashed, distances decay, the attention has no output matrix
 GRAPH = """<ir_version: 8, opset_import: ["" : 17]>
 odd (int64[b, s] input_ids, int64[b, t] attention_mask, int64[b, s] position_ids,
      float[b, 2, p, 8] past_0_key, float[b, 2, p, 8] past_0_value)
- => (float[b, s, 50] logits, float[b, 2, t, 8] present_0_key, float[b, 2, t, 8] present_0_value)
+ => (float[b, s, 60] logits, float[b, 2, t, 8] present_0_key, float[b, 2, t, 8] present_0_value)
 <float[1] decay = {0.3}, float[1] low = {-10000.0}, float[1] one = {1.0}, int64[4] split = {0, 0, 2, 8},
  int64[3] merge = {0, 0, 16}, int64[2] mid = {1, 2}, int64[1] first = {1}, int64[1] last = {2}>
 {
@@ -58,7 +59,8 @@ def odd_decoder() -> onnx.ModelProto:
 
 
 def graph_model(**options: int) -> GraphModel:
-    return GraphModel(read_onnx(odd_decoder().SerializeToString()), EngineConfig(**options), context=256)
+    decoder = GraphDecoder(read_onnx(odd_decoder().SerializeToString()), context=256)
+    return GraphModel(decoder, EngineConfig(**options))
 
 
 def by_onnxruntime(prompt: list[int], count: int) -> tuple[list[int], np.ndarray]:
@@ -144,7 +146,7 @@ def drop(graph: onnx.GraphProto, kind: str, name: str) -> None:
 )  # fmt: skip
 def test_graphs_that_are_no_decoders(change, fault):
     with pytest.raises(LoadError, match=fault):
-        GraphModel(read_onnx(changed(change).SerializeToString()), EngineConfig())
+        GraphDecoder(read_onnx(changed(change).SerializeToString()))
 
 
 def test_a_graph_that_takes_several_tokens_only_at_the_beginning():
@@ -167,7 +169,8 @@ def test_a_graph_that_takes_several_tokens_only_at_the_beginning():
         model.graph.node.insert(0, node)
     constants = {"int_one": np.array(1), "int_zero": np.array(0), "column": np.array([1, 1, -1, 1])}
     model.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in constants.items())
-    graph = GraphModel(read_onnx(model.SerializeToString()), EngineConfig(prefill_chunk=4), context=256)
+    decoder = GraphDecoder(read_onnx(model.SerializeToString()), context=256)
+    graph = GraphModel(decoder, EngineConfig(prefill_chunk=4))
     engine = Engine(graph)
     engine.add(Request(PROMPTS[2], SamplingParams(max_tokens=12)))
     tokens: list[int] = []
@@ -175,3 +178,20 @@ def test_a_graph_that_takes_several_tokens_only_at_the_beginning():
         for output in engine.step():
             tokens += output.tokens
     assert tokens == by_onnxruntime(PROMPTS[2], 12)[0]
+
+
+def test_from_a_folder_to_text(tmp_path):
+    folder = tiny_folder(tmp_path / "odd")
+    for name in ("modules.json", "model.onnx"):
+        (folder / name).unlink()
+    onnx.save(odd_decoder(), folder / "model.onnx")
+    with load(folder) as model:
+        assert model.complete([1, 2, 3], max_tokens=24, ignore_eos=True).ids == by_onnxruntime([1, 2, 3], 24)[0]
+        assert model.backend == "onnx/numpy"
+        assert "run operator by operator, since" in model.backend_reason
+        assert model.context == 64
+    (folder / "model.onnx").write_bytes(changed(lambda g: drop(g, "output", "logits")).SerializeToString())
+    with pytest.raises(
+        LoadError, match=r"not a decoder that ternrun recognises: .*; nor can it be run as it is: .*logits"
+    ):
+        load(folder)
