@@ -132,7 +132,12 @@ def unsqueeze(call: Call) -> Kernel:
         where = _axes_of(call, axes)
         if where is None:
             raise LoadError("states no axes")
-        return np.expand_dims(x, where)
+        rank = x.ndim + len(where)
+        added = {a % rank for a in where if -rank <= a < rank}
+        if len(added) != len(where):
+            raise LoadError(f"axes {list(where)} do not fit {list(x.shape)}")
+        dims = iter(x.shape)
+        return x.reshape([1 if i in added else next(dims) for i in range(rank)])
 
     return kernel
 
