@@ -4,15 +4,16 @@ import lzma
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from ternrun.loader.onnx.reader import read_onnx
-from ternrun.loader.onnx.recognition.recognise import recognise
+from ternrun.loader.onnx.recognition.recognise import UnrecognisedError, recognise
 from tests.reference import dense, forward
 
 DATA = Path(__file__).parents[2] / "data" / "onnx"
 FILES = sorted(p.name.removesuffix(".onnx.xz") for p in DATA.glob("*.xz"))
-CLOSE = {"fp16": 2e-3, "bf16": 2e-2, "int4": np.inf}  # of the logits' range; else 1e-5. int4: see below
+CLOSE = {"fp16": 2e-3, "bf16": 2e-2, "int4": 1.0}  # of the logits' range; else 1e-5. int4: see below
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +68,17 @@ def test_four_bit_weights_are_the_files() -> None:
         codes = np.stack([raw & 15, raw >> 4], axis=-1).reshape(64, 32).astype(np.float32) - 8
         wanted = codes * scale.reshape(64, 1)
         np.testing.assert_allclose(dense(found[f"blk.{n}.ffn_{part}.weight"]), wanted, rtol=1e-3)  # its scales are fp16
+
+
+def test_a_window_that_does_not_show_is_refused() -> None:
+    model = onnx.ModelProto.FromString(lzma.decompress((DATA / "llama-optimum.onnx.xz").read_bytes()))
+    nodes = model.graph.node
+    at, causal = next((i, n) for i, n in enumerate(nodes) if n.op_type == "LessOrEqual")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.int64(512), "window"))
+    for n in nodes:
+        n.input[:] = ["both" if x == causal.output[0] else x for x in n.input]
+    nodes.insert(at + 1, onnx.helper.make_node("And", [causal.output[0], "near"], ["both"]))
+    nodes.insert(at + 1, onnx.helper.make_node("Greater", [causal.input[0], "from"], ["near"]))
+    nodes.insert(at + 1, onnx.helper.make_node("Sub", [causal.input[1], "window"], ["from"]))
+    with pytest.raises(UnrecognisedError, match="a sliding window, perhaps"):
+        recognise(read_onnx(model.SerializeToString()))

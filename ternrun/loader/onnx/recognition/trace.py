@@ -21,6 +21,7 @@ from ternrun.loader.onnx.recognition.rules import RULES, WEIGHT_RULES, Unrecogni
 from ternrun.loader.onnx.recognition.weights import Weight
 from ternrun.loader.onnx.tensors import DTYPES, OnnxTensor
 
+_COMPARING = ("Add", "Sub", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 MAX_WORK = 1 << 28  # elements made in all
 FAULTS = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, ArithmeticError, RecursionError)
 _SEVERAL = 64  # elements from which on a matrix counts as a weight
@@ -111,10 +112,18 @@ class Trace:
         return made if isinstance(made, tuple) else (made,)
 
     def _known(self, node: Node, args: list[Any]) -> tuple[Any, ...]:
+        if node.op in _COMPARING and self._beyond(args):
+            raise self.stop("it compares positions with a number too large to follow: a sliding window, perhaps")
         made = OPERATORS[node.op](node.attributes, *args)
         made = made if isinstance(made, tuple) else (made,)
         self._spend(sum(a.size for a in made))
         return made
+
+    def _beyond(self, args: list[Any]) -> bool:
+        """Whether whole numbers, one for each token, meet one that no token of this run reaches."""
+        whole = [a for a in args if a is not None and a.dtype.kind in "iu"]
+        large = [a for a in whole if a.size == 1 and self.new + self.past <= abs(int(a.item())) < 1 << 40]
+        return bool(large) and any(a.size > 1 and a.ndim for a in whole)
 
     def _inner(self, graph: Graph, values: dict[str, Any]) -> tuple[Any, ...]:
         inner = dict(values) | {n: self.tensor(t) for n, t in graph.initializers.items()}
