@@ -34,6 +34,7 @@ def vector(name: str, values: NDArray[Any]) -> Tensor:
     return Tensor(name, "F32", values.shape, np.ascontiguousarray(values, "<f4").view(np.uint8))
 
 
+@np.errstate(all="ignore")  # hostile scales may be infinite or no numbers
 def matrix(name: str, projection: Projection) -> Encoded:
     """Raises LoadError naming the tensor that cannot be encoded."""
     weight = projection.weight

@@ -68,6 +68,7 @@ def recognise(model: OnnxModel, *, context: int = 0) -> Recognised:
     return Recognised(weights, forms, tuple(dict.fromkeys(trace.notes)), _summary(config, decoder))
 
 
+@np.errstate(all="ignore")  # hostile numbers may be infinite or none
 def _read(model: OnnxModel) -> tuple[Trace, Decoder]:
     """Trace and read; a graph that only takes whole prompts or single tokens must be the same decoder for both."""
     first: UnrecognisedError | None = None
