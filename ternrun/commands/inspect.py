@@ -88,18 +88,22 @@ def read(path: Path) -> Contents:
 
 def read_onnx(path: Path) -> Contents:
     """An ONNX file as the decoder it was recognised as; else its own tensors. Raises LoadError for a damaged file."""
+    known: Mapping[str, Any] = {}
     from ternrun.loader.model import open_model
     from ternrun.loader.onnx.reader import open_onnx
 
     try:
         with open_model(path) as model:
-            rows = [Row(t.name, t.type, t.shape, t.data.size) for t in model.weights.tensors.values()]
-            return Contents("ONNX", model.size, model.metadata, rows, [])
+            known = model.metadata
+            if not model.runner:
+                rows = [Row(t.name, t.type, t.shape, t.data.size) for t in model.weights.tensors.values()]
+                return Contents("ONNX", model.size, known, rows, [])
     except LoadError:
-        graph = open_onnx(path)
-        metadata = {"onnx.producer": graph.producer, "onnx.opset": graph.opsets.get("", 0)} | dict(graph.metadata)
-        rows = [Row(t.name, t.dtype, t.shape, t.nbytes) for t in graph.graph.initializers.values()]
-        return Contents("ONNX", graph.size, metadata, rows, [])
+        pass  # told where it is asked whether ternrun runs it
+    graph = open_onnx(path)
+    metadata = {"onnx.producer": graph.producer, "onnx.opset": graph.opsets.get("", 0)} | dict(graph.metadata)
+    rows = [Row(t.name, t.dtype, t.shape, t.nbytes) for t in graph.graph.initializers.values()]
+    return Contents("ONNX", graph.size, metadata | dict(known), rows, [])
 
 
 def refused(path: str, pre: str | None) -> list[str]:

@@ -181,7 +181,7 @@ def _open_encoder(path: Path, pre: str | None) -> ModelFile:
     metadata = {"general.architecture": config.architecture, "general.name": encoder.name}
     runner = partial(EncoderModel, encoder, config)
     weights, size = Weights(config, {}), encoder.size
-    return ModelFile(encoder.folder, weights, metadata, size, text_folder=encoder.folder, pre=None, runner=runner)
+    return ModelFile(encoder.path, weights, metadata, size, text_folder=encoder.folder, pre=None, runner=runner)
 
 
 def gguf_weights(file: GGUFFile) -> Weights:

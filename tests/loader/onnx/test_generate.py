@@ -1,12 +1,15 @@
 """An unknown decoder behind the engine, beside onnxruntime's own greedy loop over the same graph."""
 
+import json
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper, parser
 
-from ternrun import LoadError, UsageError, load
+from ternrun import LoadError, UsageError, cli, load
+from ternrun.loader.convert import convert
 from ternrun.loader.onnx.generate import GraphDecoder, GraphModel
 from ternrun.loader.onnx.reader import read_onnx
 from ternrun.runtime.backend import Batch
@@ -180,7 +183,7 @@ def test_a_graph_that_takes_several_tokens_only_at_the_beginning():
     assert tokens == by_onnxruntime(PROMPTS[2], 12)[0]
 
 
-def test_from_a_folder_to_text(tmp_path):
+def test_from_a_folder_to_text(tmp_path, capsys):
     folder = tiny_folder(tmp_path / "odd")
     for name in ("modules.json", "model.onnx"):
         (folder / name).unlink()
@@ -190,6 +193,10 @@ def test_from_a_folder_to_text(tmp_path):
         assert model.backend == "onnx/numpy"
         assert "run operator by operator, since" in model.backend_reason
         assert model.context == 64
+    with pytest.raises(UsageError, match="none that a GGUF file can state"):
+        convert(folder, tmp_path / "out.gguf", "f16")
+    assert cli.main(["inspect", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] > 1000
     (folder / "model.onnx").write_bytes(changed(lambda g: drop(g, "output", "logits")).SerializeToString())
     with pytest.raises(LoadError, match=r"that ternrun recognises: .*; nor can it be run as it is: .*no logits"):
         load(folder)
