@@ -56,7 +56,7 @@ def convert(
         if target.exists() and model.path.exists() and target.samefile(model.path):
             raise UsageError(f"{target} is the model itself; name another file to write")
         if model.runner:
-            raise UsageError(f"{model.path} is run as the graph it is: its structure is none that a GGUF file can state")
+            raise UsageError(f"{model.path} is run as it is: its structure is none that a GGUF file can state")
         config = _file_config(model.weights.config)
         metadata = write_config(config) | _carried(model, pre)
         if kind == KERNEL:
