@@ -46,7 +46,10 @@ def recognise(model: OnnxModel, *, context: int = 0) -> Recognised:
     weights that cannot be used.
     """
     trace, decoder = _read(model)
-    config = _config(decoder, context or trace.tables or _FEWEST_CONTEXT)
+    try:
+        config = _config(decoder, context or trace.tables or _FEWEST_CONTEXT)
+    except ConfigError as e:
+        raise UnrecognisedError(f"the graph is a decoder of a size that the engine does not run: {e}") from e
     forms: Counter[str] = Counter()
     tensors: dict[str, Tensor] = {}
     wanted = {"token_embd.weight": _all_of(decoder.embedding)} | dict(_projections(decoder))
@@ -61,11 +64,7 @@ def recognise(model: OnnxModel, *, context: int = 0) -> Recognised:
     tensors["output_norm.weight"] = vector("output_norm.weight", decoder.output_norm)
     for name, values in _vectors(decoder):
         tensors[name] = vector(name, values)
-    try:
-        weights = assemble(config, tensors)
-    except ConfigError as e:
-        raise UnrecognisedError(f"the graph is a decoder of a size that the engine does not run: {e}") from e
-    return Recognised(weights, forms, tuple(dict.fromkeys(trace.notes)), _summary(config, decoder))
+    return Recognised(assemble(config, tensors), forms, tuple(dict.fromkeys(trace.notes)), _summary(config, decoder))
 
 
 @np.errstate(all="ignore")  # hostile numbers may be infinite or none
@@ -128,10 +127,7 @@ def _config(decoder: Decoder, context: int) -> ModelConfig:
         "sliding_window": window, "sliding_layers": tuple(bool(x.window) for x in decoder.layers) if window else (),
         "logit_softcap": decoder.softcap, "rope": _rope(decoder.layers),
     }  # fmt: skip
-    try:
-        return ModelConfig(architecture=_architecture(first, fields["rope"]), **fields)
-    except ConfigError as e:
-        raise UnrecognisedError(f"the graph is a decoder of a size that the engine does not run: {e}") from e
+    return ModelConfig(architecture=_architecture(first, fields["rope"]), **fields)
 
 
 def _scale(layer: Layer) -> float:
