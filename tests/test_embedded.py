@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -38,6 +40,16 @@ def test_an_installation_without_one_says_so(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(embedded, "FILE", tmp_path / "absent.gguf")
     with pytest.raises(UsageError, match="this installation carries none: pass -m FILE"):
         ternrun.load()
+
+
+def test_the_carried_model_is_the_one_its_card_tells_of_and_writes_python() -> None:
+    record = json.loads(embedded.FILE.with_suffix(".json").read_text())
+    assert hashlib.sha256(embedded.FILE.read_bytes()).hexdigest() == record["file"]["sha256"]
+    assert record["file"]["bytes"] < 12_000_000
+    with ternrun.load() as model:
+        assert model.config.vocab_size == record["model"]["vocab_size"]
+        made = model.complete("def fibonacci(n):", max_tokens=24)
+    assert made.text.startswith("\n    ")
 
 
 def test_the_wheel_holds_everything_beside_the_model(tmp_path: Path) -> None:

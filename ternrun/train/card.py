@@ -88,13 +88,16 @@ def render(record: Record) -> str:
         LIMITS,
         "## Training",
         f"{training['steps']:,} steps, {training['tokens'] / 1e6:.1f}M tokens, {training['hours']:g} hours; best "
-        f"validation loss {training['best_validation_loss']:.4f} nats a token.",
+        f"validation loss {training['best_validation_loss']:.4f} nats a token. That is "
+        f"{training['tokens'] / record['evaluation'][0]['parameters']:.1f} tokens a parameter, where some 20 are usual "
+        "(arXiv 2203.15556).",
         "## Evaluation",
         f"On whole packages kept out of training, with every copy of their files: {', '.join(data['holdout'])}.",
         "\n".join(f"| {' | '.join(row)} |" for row in rows),
         "Accuracy counts tokens, and vocabularies differ: compare bits per byte. Functions are different headers with "
         "docstring, drawn at random; the greedy completion of 128 tokens, cut at the first dedent, must parse and do "
-        "something. HumanEval is pass@1 of greedy completions.",
+        "something. HumanEval is pass@1 of greedy completions. Speeds are those of the machine that evaluated, "
+        "whatever else it did.",
         "## Data",
         f"{parts}. Licences, as the packages declare them: "
         + ", ".join(f"{name} ({count})" for name, count in sorted(licences.items()))

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ternrun.loader import embedded
+from ternrun.train.card import CARD, render
+
+
+def test_the_carried_model_s_card_is_made_of_its_figures_alone() -> None:
+    record = json.loads(embedded.FILE.with_suffix(".json").read_text())
+    assert (Path(embedded.FILE).parent / CARD).read_text() == render(record)
+    first, _ = render(record).split("## Data")
+    assert f"{record['training']['steps']:,} steps" in first
+    assert f"{record['evaluation'][0]['bits_per_byte']:.4g}" in first
