@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ternrun.errors import TernrunError, UsageError
 from ternrun.runtime.backend import Model
+from ternrun.runtime.counts import Counts
 from ternrun.runtime.kvcache import KVCache
 from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
 from ternrun.runtime.pooling import add_states, embedding_of
@@ -50,6 +51,7 @@ class Engine:
         self._drafter = drafter
         self._sequences: dict[int, Sequence] = {}
         self._ids = itertools.count()
+        self.counts = Counts()
 
     def check(self, request: Request) -> None:
         """Raises UsageError or ContextError for a request that `add` would refuse; safe from any thread."""
@@ -102,6 +104,7 @@ class Engine:
         chunks = self._scheduler.schedule()
         if not chunks:
             return []
+        self.counts.add(chunks)
         outputs = []
         for run, pools in ((self.model.forward, False), (self.model.embed, True)):
             some = [chunk for chunk in chunks if bool(chunk.sequence.request.pooling) == pools]
@@ -121,6 +124,7 @@ class Engine:
         except TernrunError as error:  # logits that are not numbers: this request ends, the others go on
             self.abort(sequence.id)
             return StepOutput(sequence.id, finish_reason="error", error=error)
+        self.counts.accepted += sequence.computed - (chunk.start + len(chunk.tokens) - chunk.drafted)
         self._cache.publish(sequence.table, sequence.ids, sequence.computed)
         if reason:
             self.abort(sequence.id)

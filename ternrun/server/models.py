@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from ternrun.errors import UsageError
+from ternrun.runtime.counts import Counts
 from ternrun.server.fields import read_json
 from ternrun.server.metrics import Metrics
 from ternrun.server.problems import ApiError
@@ -31,7 +32,7 @@ class Services:
     def __init__(self, config: ServerConfig, openers: Mapping[str, Open] | Open) -> None:
         given = openers if isinstance(openers, Mapping) else {config.alias: openers}
         self.config = config
-        self.metrics = Metrics(self._load)
+        self.metrics = Metrics(self._load, self._counts)
         self._by_name: dict[str, Service] = {}
         self.all: list[Service] = []
         for names, opener in given.items():
@@ -70,6 +71,9 @@ class Services:
     def _load(self) -> tuple[int, int]:
         loads = [service.load_now for service in self.all]
         return sum(running for running, _ in loads), sum(waiting for _, waiting in loads)
+
+    def _counts(self) -> Counts:
+        return Counts.total(service.counts for service in self.all)
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

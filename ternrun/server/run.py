@@ -73,7 +73,9 @@ async def listening(services: Services) -> AsyncIterator[tuple[Services, str]]:
         except OSError as error:
             where = config.unix_socket or f"{config.host}:{config.port}"
             raise UsageError(f"{where} cannot be listened on: {error.strerror or error}") from error
+        watch = asyncio.create_task(services.metrics.watch())
         yield services, _address(runner, config)
+        watch.cancel()
         await site.stop()
     finally:
         await services.close()

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ternrun.errors import MissingExtra, UsageError
+from ternrun.runtime.counts import Counts
 from ternrun.server.metrics import Metrics
 from ternrun.server.problems import ApiError
 from ternrun.server.settings import ServerConfig
@@ -127,3 +128,8 @@ class Service:
     def load_now(self) -> tuple[int, int]:
         """How many sequences run and how many wait."""
         return self._model.driver.engine.load if self._model else (0, 0)
+
+    @property
+    def counts(self) -> Counts:
+        """What its engine has done."""
+        return self._model.driver.engine.counts if self._model else Counts()

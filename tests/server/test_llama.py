@@ -189,3 +189,25 @@ def test_infill(filler: Server, server: Server) -> None:
     assert refused.status == 400
     assert refused.json["error"]["param"] == "input_suffix"
     assert "filling in the middle" in refused.json["error"]["message"]
+
+
+def test_metrics_of_the_engine(server: Server) -> None:
+    def figures() -> dict[str, float]:
+        lines = server.ask("/metrics").body.decode().splitlines()
+        return {line.split()[0]: float(line.split()[1]) for line in lines if not line.startswith("#")}
+
+    before = figures()
+    text = "abcabcabcabcabcabcabcabc"  # what repeats is guessed ahead
+    done = server.ask("/completion", {"prompt": [text] * 3, "n_predict": 40, "temperature": 0, "ignore_eos": True}).json
+    after = figures()
+    grown = {name: after[name] - before.get(name, 0) for name in after}
+    assert grown["ternrun_generated_tokens_total"] == 120 == sum(one["tokens_predicted"] for one in done)
+    assert grown["ternrun_steps_total"] <= grown["ternrun_step_tokens_total"]
+    drafted, accepted = (grown[f"ternrun_{name}_tokens_total"] for name in ("drafted", "accepted"))
+    assert 0 <= accepted <= drafted
+    assert drafted > 0
+    # every token computed is of a prompt, drafted, or fed back: the last of each sequence is not
+    assert grown["ternrun_step_tokens_total"] == 3 * len(text) + 3 * 39 + drafted - accepted
+    assert 1 < after["ternrun_batch_fill"] <= server.model.driver.engine.model.engine.max_batch
+    assert after["llamacpp:n_decode_total"] == after["ternrun_steps_total"]
+    assert after["ternrun_event_loop_lag_seconds_count"] > 0

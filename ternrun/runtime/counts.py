@@ -1,0 +1,34 @@
+"""What an engine has done since it began. The engine's thread writes, any thread may read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ternrun.runtime.scheduler import Chunk
+
+
+@dataclass(slots=True)
+class Counts:
+    """Speculation accepts a drafted token where the model would have chosen it, too."""
+
+    steps: int = 0
+    sequences: int = 0  # of all steps: divided by them, how full the batch was
+    tokens: int = 0  # computed, prompts and drafts included
+    drafted: int = 0
+    accepted: int = 0
+
+    def add(self, chunks: Sequence[Chunk]) -> None:
+        """A step that is about to run."""
+        self.steps += 1
+        self.sequences += len(chunks)
+        self.tokens += sum(len(chunk.tokens) for chunk in chunks)
+        self.drafted += sum(chunk.drafted for chunk in chunks)
+
+    @classmethod
+    def total(cls, several: Iterable[Counts]) -> Counts:
+        """Of several engines together."""
+        rows = [astuple(counts) for counts in several]
+        return cls(*map(sum, zip(*rows, strict=True)))
