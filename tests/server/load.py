@@ -120,8 +120,8 @@ def measure(port: int, levels: Sequence[int], tokens: int, seconds: float, *, ch
         streams, took = asyncio.run(level(port, clients, tokens, seconds, rng))
         late = lag_p99(before, lag(port))
         firsts, gaps = [s.came[0][0] * 1000 for s in streams], [g * 1000 for s in streams for g in s.gaps]
-        whole = whole and all(len(s.ids) == tokens for s in streams)
         if check:
+            whole = whole and all(len(s.ids) == tokens for s in streams)
             whole = whole and all(asyncio.run(same_in_one_piece(port, s)) for s in rng.sample(streams, CHECKED))
         print(
             f"{clients:7}  {sum(len(s.ids) for s in streams) / took:8.1f}  {percentile(firsts, 0.5):15.0f}"
@@ -129,7 +129,8 @@ def measure(port: int, levels: Sequence[int], tokens: int, seconds: float, *, ch
             f"  {late:>17}  {len(streams):8}",
             flush=True,
         )
-    print("every token came, once" if whole else "TOKENS WERE LOST OR DOUBLED")
+    if check:
+        print("every token came, once" if whole else "TOKENS WERE LOST OR DOUBLED")
     return whole
 
 
@@ -175,7 +176,9 @@ def main() -> int:
     if args.llama_server:
         print("llama.cpp")
         with started(theirs, args.port):
-            measure(args.port, levels, args.tokens, args.seconds, check=False)  # its batches change its answers
+            measure(
+                args.port, levels, args.tokens, args.seconds, check=False
+            )  # it holds back tokens of half characters
     return not good
 
 
