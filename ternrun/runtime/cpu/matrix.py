@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
 from ternrun.runtime import encodings
-from ternrun.runtime.cpu.memory import address, aligned, padded_vector, round_up
+from ternrun.runtime.cpu.memory import address, aligned, padded_vector, round_up, small_pages
 from ternrun.runtime.cpu.packing import Packing
 from ternrun.runtime.cpu.program import Scratch
 from ternrun.runtime.cpu.scales import F32, row_scales
@@ -123,7 +123,7 @@ class Ternary:
             chunk, words = cols // groups if by_block else cols, 0
             size = height * blocks * round_up(cols, 16) // 4
         matrix = cls(
-            tensor.name, rows, cols, chunk, words, blocks, by_block, packing.arena.take(size), size,
+            tensor.name, rows, cols, chunk, words, blocks, by_block, small_pages(size), size,
             _laid(scales, height * blocks), aligned(16).view(np.int64),
         )  # fmt: skip
         group, table = 0, 0

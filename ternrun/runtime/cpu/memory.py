@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 LINE = 64
 SLACK = 512  # vector loads may run this far past the end
-PIECE = 128 << 20  # bytes of an arena's pieces
 
 
 def round_up(n: int, multiple: int) -> int:
@@ -24,22 +24,14 @@ def aligned(nbytes: int) -> NDArray[np.uint8]:
     return raw[start : start + nbytes + SLACK]
 
 
-class Arena:
-    """Bytes as of `aligned`, cut one after another from a few large pieces.
+def small_pages(nbytes: int) -> NDArray[np.uint8]:
+    """Bytes as of `aligned`, for what is filled while somebody waits: without numpy's advice to use huge pages.
 
-    The system backs large pieces with huge pages (numpy asks it to): one page fault in place of 512.
+    Finding room for huge pages takes the system longer than 512 faults for small ones, unless its memory is untouched.
     """
-
-    def __init__(self) -> None:
-        self._rest = np.empty(0, np.uint8)
-
-    def take(self, nbytes: int) -> NDArray[np.uint8]:
-        """The next `nbytes`, zeroed, with room behind."""
-        size = round_up(nbytes + SLACK, LINE)
-        if size > self._rest.size:
-            self._rest = aligned(max(size, PIECE))  # memory that is never touched costs nothing
-        taken, self._rest = self._rest[: nbytes + SLACK], self._rest[size:]
-        return taken
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return aligned(nbytes)
+    return np.frombuffer(mmap.mmap(-1, nbytes + SLACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
 
 
 def address(array: NDArray[Any]) -> int:

@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.runtime.cpu.memory import Arena, address, round_up
+from ternrun.runtime.cpu.memory import address, round_up
 from ternrun.runtime.cpu.program import NEVER, Argument, Program
 
 PORTION = 64 << 20  # bytes read between two releases
 
 
 class Packing:
-    """Kernel calls that fill packed weights, in memory of the `arena`; order does not matter among them."""
+    """Kernel calls that fill packed weights; order does not matter among them."""
 
     def __init__(self) -> None:
-        self.arena = Arena()
         self._portions: list[tuple[Program, list[NDArray[np.uint8]]]] = []
         self._size = PORTION
 
