@@ -117,8 +117,12 @@ def _trees(values: Mapping[str, Any], x: Array) -> Any:
     return [x.size], 8
 
 
+def _blocks(values: Mapping[str, Any], x: Array, scale: Array, *more: Any) -> Any:
+    return [scale.size, max(1, abs(int(values.get("block_size", 0))))], 8
+
+
 BOUNDS: dict[str, Bound] = {
-    "MaxPool": _padded, "ConvInteger": _padded, "QLinearConv": _padded, "Einsum": _einsum, "TreeEnsemble": _trees,
+    "QuantizeLinear": _blocks, "DequantizeLinear": _blocks, "MaxPool": _padded, "ConvInteger": _padded, "QLinearConv": _padded, "Einsum": _einsum, "TreeEnsemble": _trees,
     "TreeEnsembleRegressor": _trees, "TreeEnsembleClassifier": _trees,
     "Pad": _pad, "Resize": _resize, "Upsample": _resize, "MaxUnpool": _unpool, "ConvTranspose": _transposed,
     "RandomNormal": _attribute("shape"), "RandomUniform": _attribute("shape"),

@@ -102,8 +102,9 @@ def gather_block_quantized(call: Call) -> Kernel:
         if scale.shape[-1] != spread or (points.ndim and points.shape != scale.shape):
             raise LoadError(f"scales of shape {list(scales.shape)} do not fit blocks of {block}")
         size = codes.shape[-1]
-        points = np.repeat(points, block, -1)[..., :size] if points.ndim else points
-        out: Array = (codes - points) * np.repeat(widened(scale), block, -1)[..., :size]
+        of = np.arange(size) // block
+        points = points.take(of, -1) if points.ndim else points
+        out: Array = (codes - points) * widened(scale).take(of, -1)
         return out.astype(scales.dtype, copy=False)
 
     return kernel
@@ -199,4 +200,4 @@ def _spread(values: Array, shape: tuple[int, ...], axis: int, block: int) -> Arr
     size = shape[axis]
     if block < 1 or values.ndim != len(shape) or values.shape[axis] != -(-size // block):
         raise LoadError(f"scales of shape {list(values.shape)} do not fit {list(shape)} in blocks of {block}")
-    return np.repeat(values, block, axis).take(np.arange(size), axis)
+    return values.take(np.arange(size) // block, axis)
