@@ -122,7 +122,8 @@ def _blocks(values: Mapping[str, Any], x: Array, scale: Array, *more: Any) -> An
 
 
 BOUNDS: dict[str, Bound] = {
-    "QuantizeLinear": _blocks, "DequantizeLinear": _blocks, "MaxPool": _padded, "ConvInteger": _padded, "QLinearConv": _padded, "Einsum": _einsum, "TreeEnsemble": _trees,
+    "QuantizeLinear": _blocks, "DequantizeLinear": _blocks,
+    "MaxPool": _padded, "ConvInteger": _padded, "QLinearConv": _padded, "Einsum": _einsum, "TreeEnsemble": _trees,
     "TreeEnsembleRegressor": _trees, "TreeEnsembleClassifier": _trees,
     "Pad": _pad, "Resize": _resize, "Upsample": _resize, "MaxUnpool": _unpool, "ConvTranspose": _transposed,
     "RandomNormal": _attribute("shape"), "RandomUniform": _attribute("shape"),
