@@ -67,7 +67,6 @@ def origins(config: ServerConfig) -> Middleware:
             return await handler(request)
         asked = request.headers.get("Access-Control-Request-Headers", "")
         return web.Response(
-            status=204,
             headers={"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Allow-Headers": asked[:1000]},
         )
 

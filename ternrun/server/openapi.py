@@ -48,6 +48,8 @@ BODIES = {
     "/embeddings": Body(embeddings.LLAMA),
     "/api/embed": Body(embeddings.OLLAMA, ("input",)),
     "/completion": Body(llama.COMPLETION, ("prompt",), EVENTS),
+    "/completions": Body(llama.COMPLETION, ("prompt",), EVENTS),
+    "/chat/completions": Body(schema.CHAT, ("messages",), EVENTS),
     "/infill": Body(llama.INFILL, ("input_prefix", "input_suffix"), EVENTS),
     "/tokenize": Body(tools.TOKENIZE, ("content",)),
     "/detokenize": Body(tools.DETOKENIZE, ("tokens",)),
