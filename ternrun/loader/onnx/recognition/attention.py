@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ternrun.loader.onnx.recognition.forms import Form, Source
-from ternrun.loader.onnx.recognition.rules import RULES, rotate, whole
+from ternrun.loader.onnx.recognition.pointwise import whole
+from ternrun.loader.onnx.recognition.rules import RULES, rotate
 
 if TYPE_CHECKING:
     from ternrun.loader.onnx.graph import Node

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.loader.onnx.recognition.forms import Form, Source, Term
+from ternrun.loader.onnx.recognition.pointwise import UnrecognisedError, activation_of, whole
 from ternrun.loader.onnx.recognition.rotation import Head, read_head
-from ternrun.loader.onnx.recognition.rules import UnrecognisedError, activation_of, whole
 from ternrun.loader.onnx.recognition.trace import Trace
 from ternrun.loader.onnx.recognition.weights import Weight
 

@@ -18,8 +18,8 @@ from ternrun.loader.assemble import GROUPS, assemble
 from ternrun.loader.onnx.graph import OnnxModel
 from ternrun.loader.onnx.recognition.decoder import Decoder, Layer, Projection, read_decoder
 from ternrun.loader.onnx.recognition.encode import matrix, vector
+from ternrun.loader.onnx.recognition.pointwise import UnrecognisedError
 from ternrun.loader.onnx.recognition.rotation import Head
-from ternrun.loader.onnx.recognition.rules import UnrecognisedError
 from ternrun.loader.onnx.recognition.trace import FAULTS, Trace, is_cached
 from ternrun.runtime.config import ModelConfig, RopeConfig
 from ternrun.runtime.weights import Tensor, Weights

@@ -17,7 +17,8 @@ from ternrun.errors import LoadError
 from ternrun.loader.onnx.graph import Function, Graph, Node, OnnxModel, Reference, Value
 from ternrun.loader.onnx.recognition.forms import Form, Source
 from ternrun.loader.onnx.recognition.known import OPERATORS
-from ternrun.loader.onnx.recognition.rules import RULES, WEIGHT_RULES, UnrecognisedError
+from ternrun.loader.onnx.recognition.pointwise import UnrecognisedError
+from ternrun.loader.onnx.recognition.rules import RULES, WEIGHT_RULES
 from ternrun.loader.onnx.recognition.weights import Weight
 from ternrun.loader.onnx.tensors import DTYPES, OnnxTensor
 
