@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from importlib.util import find_spec
 
 # the trainer is an extra: its tests belong to those who installed it, as continuous integration does
 collect_ignore = [] if find_spec("torch") else ["train"]
+
+# a script's background jobs ignore Ctrl-C, and so would every process that tests start to send it one
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
