@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,8 @@ from numpy.typing import NDArray
 
 LINE = 64
 SLACK = 512  # vector loads may run this far past the end
+HUGE = 2 << 20  # bytes of a huge page
+_MADV_COLLAPSE = 25  # madvise(2), since Linux 6.1
 
 
 def round_up(n: int, multiple: int) -> int:
@@ -27,11 +32,38 @@ def aligned(nbytes: int) -> NDArray[np.uint8]:
 def small_pages(nbytes: int) -> NDArray[np.uint8]:
     """Bytes as of `aligned`, for what is filled while somebody waits: without numpy's advice to use huge pages.
 
-    Finding room for huge pages takes the system longer than 512 faults for small ones, unless its memory is untouched.
+    Finding room for huge pages takes the system longer than 512 faults for small ones, unless its memory is untouched;
+    `gather` makes them huge later.
     """
     if not hasattr(mmap, "MAP_PRIVATE"):
         return aligned(nbytes)
     return np.frombuffer(mmap.mmap(-1, nbytes + SLACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+
+
+def gather(arrays: Iterable[NDArray[np.uint8]]) -> None:
+    """Have Linux copy small pages together into huge ones, which are read a third faster; elsewhere nothing happens.
+
+    It takes 0.1 to 1 s for 500 MB. Others may read and write the bytes meanwhile.
+    """
+    if sys.platform != "linux":
+        return
+    madvise = ctypes.CDLL(None).madvise
+    for start, end in _joined(arrays):
+        # a kernel that knows no such advice, or finds no room, leaves all as it is
+        madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_COLLAPSE)
+
+
+def _joined(arrays: Iterable[NDArray[np.uint8]]) -> list[tuple[int, int]]:
+    """The huge pages that lie within the arrays' pages, neighbouring arrays taken as one: [start, end) of each run."""
+    runs: list[tuple[int, int]] = []
+    for array in sorted(arrays, key=address):
+        start = address(array) // mmap.PAGESIZE * mmap.PAGESIZE
+        end = round_up(address(array) + array.nbytes, mmap.PAGESIZE)
+        if runs and start <= runs[-1][1]:
+            start = runs.pop()[0]
+        runs.append((start, end))
+    inner = [(round_up(start, HUGE), end // HUGE * HUGE) for start, end in runs]
+    return [(start, end) for start, end in inner if start < end]
 
 
 def address(array: NDArray[Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ternrun.runtime.cpu.head import Screen, can_screen
 from ternrun.runtime.cpu.inputs import Inputs, within
 from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary
 from ternrun.runtime.cpu.matrix import Plain, Ternary
-from ternrun.runtime.cpu.memory import address, padded_vector
+from ternrun.runtime.cpu.memory import address, gather, padded_vector
 from ternrun.runtime.cpu.objects import Kernels, Progress
 from ternrun.runtime.cpu.packing import Packing
 from ternrun.runtime.cpu.program import Program, Scratch
@@ -27,6 +28,8 @@ from ternrun.runtime.cpu.scales import block_scales
 from ternrun.runtime.cpu.team import KERNELS, Team
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor, Weights
+
+SETTLED = 16  # answers after which a model is thought to be here to stay
 
 
 def default_threads() -> int:
@@ -79,7 +82,8 @@ class CpuModel:
         matrix = matrices[self.head_name]
         self.screen: Screen | None = None  # what the head is screened with, if it is
         self._copying: Packing | None = None  # what remains to be done for that
-        self._first = True
+        self._answers = 0  # steps that gave logits
+        self._gathering: threading.Thread | None = None
         if isinstance(matrix, Plain) and can_screen(chosen, matrix, biased="output.bias" in vectors):
             self.screen = Screen(matrix, limits.tokens, self._scratch)
             self._copying = Packing()
@@ -123,6 +127,9 @@ class CpuModel:
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Logits (n, vocab_size) of the wanted tokens; the buffer is overwritten by the next call."""
+        self._answers += len(batch.outputs) > 0
+        if self._answers == SETTLED and not self._gathering:
+            self._gathering = _gather(self.matrices)
         self._step(batch, self._program_for(batch))
         n, ld = len(batch.outputs), self._decoder.logits_ld
         return self._decoder.logits[: n * ld].reshape(n, ld)[:, : self.config.vocab_size]
@@ -132,11 +139,10 @@ class CpuModel:
 
         The copy of the head that tells them apart is made when the second token wants it: the first need not wait.
         """
-        first, self._first = self._first, self._first and not len(batch.outputs)
         if batch.keep is None or not batch.keep.all():
             return "full"
         if self._copying:
-            if first:
+            if self._answers <= 1:
                 return "full"
             self._copying.run(self._run)
             self._copying = None
@@ -184,6 +190,14 @@ def _told(weights: Weights, layout_name: str) -> str:
         "words": "; weights are used where they lie in the file",
         "bytes": "; the file's layout is that of AVX-512, so weights are repacked",
     }[layout_name]
+
+
+def _gather(matrices: dict[str, Matrix]) -> threading.Thread:
+    """Packed weights into huge pages, beside the steps that follow: what is only starting need not wait for it."""
+    packed = [m.codes for m in matrices.values() if isinstance(m, Ternary) and m.codes.flags.writeable]
+    thread = threading.Thread(target=gather, args=[packed], name="ternrun-pages", daemon=True)
+    thread.start()
+    return thread
 
 
 def _floats(tensor: Tensor) -> NDArray[np.float32]:
