@@ -277,10 +277,12 @@ class Terminal:
 
 
 def test_a_terminal(tmp_path: Path) -> None:
-    weights = fake_weights("llama", context_length=8192)
+    weights = fake_weights("llama", context_length=100_000)  # longer than any machine needs to hear a signal
     model = fake_gguf(tmp_path / "long.gguf", weights, tokenizer__chat_template=TEMPLATE)
     file, history = tmp_path / "talk.json", tmp_path / "history"
-    terminal = Terminal("-m", str(model), "--ignore-eos", "-t", "0", "--threads", "1", "--history", str(history))
+    terminal = Terminal(
+        "-m", str(model), "-c", "100000", "--ignore-eos", "-t", "0", "--threads", "1", "--history", str(history)
+    )
     try:
         terminal.wait("/help lists the commands")
         terminal.wait("> ")
