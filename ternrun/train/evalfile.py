@@ -103,7 +103,9 @@ def table(results: Sequence[Mapping[str, Any]], missing: str = "-") -> list[list
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def text_score(model: Model, texts: Sequence[str], limit: int, window: int = 512) -> dict[str, Any]:
