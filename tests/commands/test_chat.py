@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -275,6 +275,19 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
+    def read_on(self, length: int) -> None:
+        """Until so much more was written."""
+        while len(self.seen) < length:
+            self.seen += os.read(self.master, 4096).decode(errors="replace")
+
+    def interrupt(self, text: str) -> None:
+        """Ctrl-C until it is answered: readline misses one that comes just before it waits for a key."""
+        for _ in range(60):
+            self.process.send_signal(signal.SIGINT)
+            with suppress(AssertionError):
+                return self.wait(text, seconds=1)
+        raise AssertionError(self.seen)
+
 
 def test_a_terminal(tmp_path: Path) -> None:
     weights = fake_weights("llama", context_length=100_000)  # longer than any machine needs to hear a signal
@@ -288,16 +301,18 @@ def test_a_terminal(tmp_path: Path) -> None:
         terminal.wait("> ")
         terminal.type("hello\n")
         terminal.wait("hello")
-        time.sleep(0.2)  # some text has come
+        terminal.read_on(40)
         terminal.process.send_signal(signal.SIGINT)
         terminal.wait("(stopped)")
+        terminal.wait("> ")
         terminal.type("/what\n")
         terminal.wait("there is no command /what")
         terminal.wait("> ")
-        terminal.process.send_signal(signal.SIGINT)
-        terminal.wait("Ctrl-D or /exit leaves")
+        terminal.interrupt("Ctrl-D or /exit leaves")
+        terminal.wait("> ")
         terminal.type(f"/sav\t{file}\n")  # completed by the tab key
         terminal.wait("2 messages written")
+        terminal.wait("> ")  # only then is Ctrl-D a key
         terminal.type("\x04")
         assert terminal.process.wait(20) == 0
     finally:
