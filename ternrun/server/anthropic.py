@@ -11,14 +11,14 @@ from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.server.answers import Answers
-from ternrun.server.chat import Choice
-from ternrun.server.fields import Table, anything, flag, number, read_json, shaped, stops, text, whole
+from ternrun.server.fields import Table, anything, flag, number, read_fields, shaped, stops, text, whole
+from ternrun.server.messages import plain_text
 from ternrun.server.problems import ApiError
 from ternrun.server.schema import MESSAGES as MESSAGE_LIST
 from ternrun.server.schema import UNLIMITED, Fields, needed
 from ternrun.server.service import Service
-from ternrun.server.stream import Items, named
-from ternrun.server.talk import Talk, read_talk, talking
+from ternrun.server.stream import NAMED, Items, stream
+from ternrun.server.talk import Said, Talk, read_talk, talking
 
 _ASKED: Fields = {
     "model": (text, ""),
@@ -46,40 +46,36 @@ REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "stop": "end_turn"}
 
 async def messages(request: web.Request, service: Service) -> web.StreamResponse:
     """Answer a conversation, as Anthropic does."""
-    _ = service.model  # not loaded yet: said before the body is looked at
-    body = await read_json(request, service.config.stall)
-    values = MESSAGES.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
+    values = await read_fields(request, service, MESSAGES)
     params = SamplingParams(
         max_tokens=needed(values, "max_tokens"), temperature=values["temperature"], top_p=values["top_p"],
         top_k=values["top_k"], stop=values["stop_sequences"],
     )  # fmt: skip
     talk = await read_talk(service, _conversation(values), _tools(values), params)
     if values["stream"]:
-        return await named(request, _events(service, talk, request), service.config.stall)
-    with talking(service, talk, request) as (answers, choice):
+        return await stream(request, _events(service, talk, request), service.config.stall, NAMED)
+    with talking(service, talk, request) as (answers, (answer,)):
         async for _, update in answers.updates():
-            choice.add(update)
-        content = [{"type": "text", "text": choice.content}] if choice.content or not choice.calls else []
-        content += [_use(call) for call in choice.calls]
-        return web.json_response(_message(service) | {"content": content, **_end(answers, choice), **_usage(answers)})
+            answer.add(update)
+        content = [{"type": "text", "text": answer.content}] if answer.content or not answer.calls else []
+        content += [_use(call) for call in answer.calls]
+        return web.json_response(_message(service) | {"content": content, **_end(answers, answer), **_usage(answers)})
 
 
 async def count_tokens(request: web.Request, service: Service) -> web.Response:
     """Tell how many tokens a conversation has."""
-    _ = service.model
-    body = await read_json(request, service.config.stall)
-    values = COUNT.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
+    values = await read_fields(request, service, COUNT)
     talk = await read_talk(service, _conversation(values), _tools(values), SamplingParams(max_tokens=1))
-    return web.json_response({"input_tokens": len(talk.request.ids)})
+    return web.json_response({"input_tokens": len(talk.requests[0].ids)})
 
 
 async def _events(service: Service, talk: Talk, request: web.Request) -> Items:
-    with talking(service, talk, request) as (answers, choice):
-        start = {"input_tokens": len(talk.request.ids), "output_tokens": 0}
+    with talking(service, talk, request) as (answers, (answer,)):
+        start = {"input_tokens": len(talk.requests[0].ids), "output_tokens": 0}
         yield {"type": "message_start", "message": _message(service) | {"usage": start}}
         blocks, open_text = 0, False
         async for _, update in answers.updates():
-            content, calls = choice.add(update)
+            content, calls = answer.add(update)
             if content:
                 if not open_text:
                     open_text = True
@@ -94,7 +90,7 @@ async def _events(service: Service, talk: Talk, request: web.Request) -> Items:
                 for event in _used(blocks, call):
                     yield event
                 blocks += 1
-        end, usage = _end(answers, choice), _usage(answers)
+        end, usage = _end(answers, answer), _usage(answers)
         yield {"type": "message_delta", "delta": end, **usage}
         yield {"type": "message_stop"}
 
@@ -122,9 +118,9 @@ def _message(service: Service) -> dict[str, Any]:
     return head | {"content": [], "stop_reason": None, "stop_sequence": None}
 
 
-def _end(answers: Answers, choice: Choice) -> dict[str, Any]:
+def _end(answers: Answers, answer: Said) -> dict[str, Any]:
     word = answers.all[0].stopping_word
-    reason = "stop_sequence" if word else REASONS[choice.reason or "stop"]
+    reason = "stop_sequence" if word else REASONS[answer.reason or "stop"]
     return {"stop_reason": reason, "stop_sequence": word or None}
 
 
@@ -165,7 +161,7 @@ def _conversation(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     given = needed(values, "messages")
     if not isinstance(given, list):
         raise ApiError("messages: must be a list of messages", param="messages")
-    system = "" if values["system"] is None else _text(values["system"], "system")
+    system = "" if values["system"] is None else plain_text(values["system"], "system", "system")
     told = [{"role": "system", "content": system}] if system else []
     return told + [one for i, message in enumerate(given) for one in _worded(message, f"messages[{i}]")]
 
@@ -187,19 +183,13 @@ def _worded(message: Any, where: str) -> list[dict[str, Any]]:
             function = {"name": block.get("name"), "arguments": block.get("input")}
             calls.append({"id": block.get("id"), "type": "function", "function": function})
         elif kind == "tool_result" and role == "user":
-            result = _text(block.get("content") or "", where)
+            result = plain_text(block.get("content") or "", f"{where}.content", "messages")
             results.append({"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": result})
         else:
             raise ApiError(f"{where}.content: a block of type {str(kind)[:40]} is not supported", param="messages")
-    spoken = [{"role": role, "content": _text(said, where)}] if said or calls or not results else []
+    spoken: list[dict[str, Any]] = []
+    if said or calls or not results:
+        spoken = [{"role": role, "content": plain_text(said, f"{where}.content", "messages")}]
     if calls:
         spoken[0]["tool_calls"] = calls
     return results + spoken
-
-
-def _text(value: Any, where: str) -> str:
-    """A string, or blocks of text."""
-    blocks = [{"type": "text", "text": value}] if isinstance(value, str) else value
-    if not isinstance(blocks, list) or not all(isinstance(b, dict) and isinstance(b.get("text"), str) for b in blocks):
-        raise ApiError(f"{where}: must be a string or a list of blocks of text", param=where.partition("[")[0])
-    return "".join(block["text"] for block in blocks)

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.request import Request
 from ternrun.server import shapes, structure
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Token, Update, asking
-from ternrun.server.fields import read_json
+from ternrun.server.fields import read_fields
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import Prompt, encode, fill_in, openai_prompts
-from ternrun.server.schema import COMPLETION, needed, sampling
+from ternrun.server.schema import COMPLETION, needed, sampling, seeded
 from ternrun.server.service import Service
-from ternrun.server.stream import Items, events
+from ternrun.server.stream import EVENTS, Items, stream
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -46,13 +45,11 @@ class Asked:
 async def completions(request: web.Request, service: Service) -> web.StreamResponse:
     """Continue a text."""
     model = service.model
-    body = await read_json(request, service.config.stall)
-    values = COMPLETION.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
+    values = await read_fields(request, service, COMPLETION)
     start = await structure.constraint(service, values, structure.OPENAI)
     asked = await asyncio.to_thread(_read, model, values, service.config.max_prompts, start)
-    items = _chunks(service, asked, request)
     if values["stream"]:
-        return await events(request, items, service.config.stall)
+        return await stream(request, _chunks(service, asked, request), service.config.stall, EVENTS)
     with asking(service, asked.requests, request[TOLD]) as answers:
         choices = [_Choice(model.tokenizer, asked, i) for i in range(len(asked.requests))]
         texts = [""] * len(choices)
@@ -168,13 +165,6 @@ def _read(model: Model, values: dict[str, Any], most: int, start: structure.Star
         requests += [Request(ids, seeded(params, i), scored, start) for i in range(n)]
         echoes += [_text(model.tokenizer, prompt) if echo else ""] * n
     return Asked(requests, echoes, values)
-
-
-def seeded(params: SamplingParams, choice: int) -> SamplingParams:
-    """Choices of one prompt differ, and each is the same every time."""
-    if params.seed is None or not choice:
-        return params
-    return dataclasses.replace(params, seed=(params.seed + choice) % 2**64)
 
 
 def _ids(model: Model, prompt: Prompt, values: dict[str, Any]) -> list[int]:

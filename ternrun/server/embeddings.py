@@ -17,7 +17,7 @@ from ternrun.runtime.config import Pooling, SamplingParams
 from ternrun.runtime.request import Request
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Answers, asking
-from ternrun.server.fields import Table, anything, flag, read_json, text, whole
+from ternrun.server.fields import Table, anything, flag, read_fields, text, whole
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode, openai_prompts
 from ternrun.server.schema import NO_EFFECT, needed
@@ -70,7 +70,7 @@ OLLAMA = Table(
 
 async def openai(request: web.Request, service: Service) -> web.Response:
     """A vector of length 1 for each input."""
-    values = await _values(request, service, OPENAI)
+    values = await read_fields(request, service, OPENAI)
     _check_dimensions(service, values)
     answers = await _ask(request, service, needed(values, "input"), _pooling(service))
     listed = await asyncio.to_thread(_each, _units(answers, 2), _writer(values))
@@ -82,7 +82,7 @@ async def openai(request: web.Request, service: Service) -> web.Response:
 
 async def llama(request: web.Request, service: Service) -> web.Response:
     """A list of vectors for each input: one, or without pooling one a token, which are not normalized."""
-    values = await _values(request, service, LLAMA)
+    values = await read_fields(request, service, LLAMA)
     name = "input" if values["content"] is None else "content"
     pooling = _pooling(service, none=True)
     answers = await _ask(request, service, needed(values, name), pooling, name)
@@ -98,7 +98,7 @@ async def llama(request: web.Request, service: Service) -> web.Response:
 async def ollama(request: web.Request, service: Service) -> web.Response:
     """A vector of length 1 for each input; one that is too long is cut, unless `truncate` is false."""
     began = time.perf_counter()
-    values = await _values(request, service, OLLAMA)
+    values = await read_fields(request, service, OLLAMA)
     _check_dimensions(service, values)
     answers = await _ask(request, service, needed(values, "input"), _pooling(service), cut=values["truncate"])
     listed = await asyncio.to_thread(_each, _units(answers, 2), _floats)
@@ -117,12 +117,6 @@ def unit(vector: Vector, norm: int) -> Vector:
         return vector
     size = largest / 32760 if norm == 0 else largest * float(((np.abs(wide) / largest) ** norm).sum()) ** (1 / norm)
     return (wide / size).astype(np.float32)
-
-
-async def _values(request: web.Request, service: Service, table: Table) -> dict[str, Any]:
-    _ = service.model  # not loaded yet: said before the body is looked at
-    body = await read_json(request, service.config.stall)
-    return table.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
 
 
 async def _ask(

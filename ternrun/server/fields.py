@@ -12,11 +12,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
 from ternrun.server.problems import ApiError
+
+if TYPE_CHECKING:
+    from ternrun.server.service import Service
 
 Read = Callable[[Any], Any]  # raises ValueError that says what the field must be
 Schema = Mapping[str, Any]  # JSON Schema (2020-12), as OpenAPI 3.1 has it
@@ -99,6 +102,13 @@ async def read_json(request: web.Request, stall: float) -> Any:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise ApiError(f"the body is not JSON: {why}") from None
     return request[PARSED]
+
+
+async def read_fields(request: web.Request, service: Service, table: Table) -> dict[str, Any]:
+    """The fields of a request. Raises ApiError, before the body is looked at where the model is not there yet."""
+    _ = service.model
+    body = await read_json(request, service.config.stall)
+    return table.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
 
 
 def _no_constant(name: str) -> None:

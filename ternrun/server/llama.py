@@ -15,14 +15,13 @@ from ternrun.runtime.request import Request
 from ternrun.server import structure
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Answer, Answers, Token, Update, asking
-from ternrun.server.completions import seeded
-from ternrun.server.fields import Table, flag, logit_bias, number, optional, read_json, shaped, stops, text, whole
+from ternrun.server.fields import Table, flag, logit_bias, number, optional, read_fields, shaped, stops, text, whole
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode, fill_in
-from ternrun.server.schema import MAX_CHOICES, MAX_LOGPROBS, UNLIMITED, Fields, length, needed
+from ternrun.server.schema import MAX_CHOICES, MAX_LOGPROBS, UNLIMITED, Fields, length, needed, seeded
 from ternrun.server.service import Service
 from ternrun.server.shapes import bounded, data, spell
-from ternrun.server.stream import Items, events
+from ternrun.server.stream import UNENDED, Items, stream
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -114,12 +113,11 @@ async def infill(request: web.Request, service: Service) -> web.StreamResponse:
 
 async def _answer(request: web.Request, service: Service, table: Table, ids_of: ReadPrompts) -> web.StreamResponse:
     model = service.model
-    body = await read_json(request, service.config.stall)
-    values = table.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
+    values = await read_fields(request, service, table)
     start = await structure.constraint(service, values, structure.LLAMA)
     requests = await asyncio.to_thread(_read, model, values, service.config.max_prompts, start, ids_of)
     if values["stream"]:
-        return await events(request, _chunks(service, values, requests, request), service.config.stall, done=b"")
+        return await stream(request, _chunks(service, values, requests, request), service.config.stall, UNENDED)
     with asking(service, requests, request[TOLD]) as answers:
         texts = [""] * len(requests)
         tokens: list[list[Token]] = [[] for _ in requests]

@@ -30,7 +30,8 @@ def _message(message: Any, where: str) -> Message:
     if role not in ROLES:
         raise ApiError(f"{where}.role: must be one of {', '.join(ROLES)}", param="messages")
     read: Message = {"role": "system" if role == "developer" else role}
-    read["content"] = _content(message.get("content"), where)
+    content = message.get("content")
+    read["content"] = plain_text("" if content is None else content, f"{where}.content", "messages")
     for name, value in message.items():
         if name in read or value is None or (name in _IDLE and value == _IDLE[name]):
             continue
@@ -45,22 +46,16 @@ def _message(message: Any, where: str) -> Message:
     return read
 
 
-def _content(value: Any, where: str) -> str:
-    """Text, or OpenAI's list of parts of text."""
+def plain_text(value: Any, where: str, param: str, kinds: Sequence[str] = ("text",)) -> str:
+    """A string, or the text of a list of parts, each of one of these types. Raises ApiError."""
     if isinstance(value, str):
         return value
-    if value is None:
-        return ""
     if not isinstance(value, list):
-        raise ApiError(f"{where}.content: must be a string or a list of parts", param="messages")
-    return "".join(_part(part, where) for part in value)
-
-
-def _part(part: Any, where: str) -> str:
-    if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-        raise ApiError(f"{where}.content: this model reads parts of type text only", param="messages")
-    text: str = part["text"]
-    return text
+        raise ApiError(f"{where}: must be a string or a list of parts", param=param)
+    for part in value:
+        if not isinstance(part, Mapping) or part.get("type") not in kinds or not isinstance(part.get("text"), str):
+            raise ApiError(f"{where}: this model reads parts of type {kinds[-1]} only", param=param)
+    return "".join(part["text"] for part in value)
 
 
 def in_plain_words(messages: Sequence[Message], instructions: str) -> list[Message]:

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.request import Request
-from ternrun.server import structure
-from ternrun.server.access import TOLD
-from ternrun.server.answers import Answers, asking
-from ternrun.server.calls import markers
-from ternrun.server.chat import Calling, Choice, calling_of, constraint
-from ternrun.server.fields import Table, anything, flag, number, optional, read_json, shaped, stops, text, whole
-from ternrun.server.functions import Tools, read_tools
+from ternrun.server import shapes, structure
+from ternrun.server.answers import Answers
+from ternrun.server.fields import Table, anything, flag, number, optional, read_fields, shaped, stops, text, whole
 from ternrun.server.llama import timings
 from ternrun.server.models import SERVICES
 from ternrun.server.prompts import encode, fill_in, render
 from ternrun.server.schema import MESSAGES, UNLIMITED, Fields, needed
 from ternrun.server.service import Service
-from ternrun.server.stream import Items, lines
+from ternrun.server.stream import LINES, Items, stream
+from ternrun.server.talk import Call, Talk, read_talk, talking
 
 if TYPE_CHECKING:
     from ternrun.api import Model
+
+Read = Callable[[Service, dict[str, Any], SamplingParams, structure.Start | None], Awaitable[Talk]]
+Wrap = Callable[[str, list[Call]], dict[str, Any]]  # text and calls, as the route has them
 
 SAMPLING: Fields = {  # Ollama's defaults
     "temperature": (number(0, 100), 0.8),
@@ -89,7 +86,7 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
 
 
 async def tags(request: web.Request, _service: Service) -> web.Response:
-    """The one model there is."""
+    """The models served."""
     return web.json_response({"models": [_entry(service) for service in request.app[SERVICES].all]})
 
 
@@ -100,55 +97,35 @@ def _entry(service: Service) -> dict[str, Any]:
 
 
 async def version(_request: web.Request, _service: Service) -> web.Response:
-    """Ours, not Ollama's; 0.0.0 where a checkout runs that is not installed."""
-    try:
-        ours = installed("ternrun")
-    except PackageNotFoundError:
-        ours = "0.0.0"
-    return web.json_response({"version": ours})
+    """Ours, not Ollama's."""
+    return web.json_response({"version": shapes.version()})
 
 
-async def _answer(request: web.Request, service: Service, table: Table, ids_of: Any, wrap: Any) -> web.StreamResponse:
-    model, pass_unknown = service.model, service.config.ignore_unknown_fields
-    body = await read_json(request, service.config.stall)
-    values = table.parse(body, ignore_unknown=pass_unknown)
-    options = OPTIONS.parse(values["options"], ignore_unknown=pass_unknown)
+async def _answer(request: web.Request, service: Service, table: Table, read: Read, wrap: Wrap) -> web.StreamResponse:
+    values = await read_fields(request, service, table)
+    options = OPTIONS.parse(values["options"], ignore_unknown=service.config.ignore_unknown_fields)
     limit = options["num_predict"]
     params = SamplingParams(max_tokens=UNLIMITED if limit < 0 else limit, **{name: options[name] for name in SAMPLING})
     start = await structure.constraint(service, values, structure.OLLAMA)
-    tools = read_tools({"tools": values.get("tools"), "tool_choice": "auto", "parallel_tool_calls": True})
-    calling = await asyncio.to_thread(calling_of, model, tools)
-    if calling:
-        start = await constraint(service, calling, start)
-    asked = Request(await asyncio.to_thread(ids_of, model, values, tools), params, constraint=start)
+    talk = await read(service, values, params, start)
     if values["stream"]:
-        return await lines(request, _pieces(service, asked, request, wrap, calling), service.config.stall)
-    with _asking(service, asked, request, calling) as (answers, choice):
+        return await stream(request, _pieces(service, talk, request, wrap), service.config.stall, LINES)
+    with talking(service, talk, request) as (answers, (said,)):
         async for _, update in answers.updates():
-            choice.add(update)
-        return web.json_response(_head(service) | wrap(choice.content, choice.calls) | _last(answers))
+            said.add(update)
+        return web.json_response(_head(service) | wrap(said.content, said.calls) | _last(answers))
 
 
-async def _pieces(service: Service, asked: Request, request: web.Request, wrap: Any, calling: Calling | None) -> Items:
-    with _asking(service, asked, request, calling) as (answers, choice):
+async def _pieces(service: Service, talk: Talk, request: web.Request, wrap: Wrap) -> Items:
+    with talking(service, talk, request) as (answers, (said,)):
         async for _, update in answers.updates():
-            text, calls = choice.add(update)
+            text, calls = said.add(update)
             if text or calls:
                 yield _head(service) | wrap(text, calls) | {"done": False}
         yield _head(service) | wrap("", []) | _last(answers)
 
 
-@contextmanager
-def _asking(
-    service: Service, asked: Request, request: web.Request, calling: Calling | None
-) -> Iterator[tuple[Answers, Choice]]:
-    tokenizer = service.model.tokenizer
-    shown = markers(calling.family, tokenizer) if calling else {}
-    with asking(service, [asked], request[TOLD], shown) as answers:
-        yield answers, Choice(tokenizer, 0, calling, logprobs=False)
-
-
-def _message(text: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
+def _message(text: str, calls: list[Call]) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if calls:
         functions = [call["function"] for call in calls]
@@ -156,7 +133,14 @@ def _message(text: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
     return {"message": message}
 
 
-def _generate(model: Model, values: dict[str, Any], _: Tools | None) -> list[int]:
+async def _generate(
+    service: Service, values: dict[str, Any], params: SamplingParams, start: structure.Start | None
+) -> Talk:
+    ids = await asyncio.to_thread(_ids, service.model, values)
+    return Talk([Request(ids, params, constraint=start)])
+
+
+def _ids(model: Model, values: dict[str, Any]) -> list[int]:
     prompt = needed(values, "prompt")
     if values["suffix"] is not None:
         return fill_in(model, prompt, values["suffix"])
@@ -166,8 +150,11 @@ def _generate(model: Model, values: dict[str, Any], _: Tools | None) -> list[int
     return encode(model, render(model, [*system, {"role": "user", "content": prompt}]))
 
 
-def _chat(model: Model, values: dict[str, Any], tools: Tools | None) -> list[int]:
-    return encode(model, render(model, needed(values, "messages"), tools=tools))
+async def _chat(
+    service: Service, values: dict[str, Any], params: SamplingParams, start: structure.Start | None
+) -> Talk:
+    tools = {"tools": values["tools"], "tool_choice": "auto", "parallel_tool_calls": True}
+    return await read_talk(service, needed(values, "messages"), tools, params, start)
 
 
 def _head(service: Service) -> dict[str, Any]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 from typing import Any
 
 from aiohttp import web
 
-from ternrun.server import anthropic, embeddings, llama, ollama, responses, schema, tools
+from ternrun.server import anthropic, embeddings, llama, ollama, responses, schema, shapes, tools
 from ternrun.server.fields import Schema, Table, schema_of
 from ternrun.server.service import Service
 
@@ -80,7 +78,7 @@ def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
     keys = {"bearer": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "ternrun", "version": _version(), "license": {"name": "MIT", "identifier": "MIT"}},
+        "info": {"title": "ternrun", "version": shapes.version(), "license": {"name": "MIT", "identifier": "MIT"}},
         "paths": paths,
         "components": {"schemas": {"Error": ERROR}, "securitySchemes": keys},
         "security": [{}, {"bearer": []}],
@@ -121,10 +119,3 @@ def _field(read: Any, default: Any) -> Schema:
 def _refused(nothing: Sequence[Any]) -> Schema:
     """Only values that ask for nothing pass."""
     return {"enum": [*nothing, None], "description": "not supported"}
-
-
-def _version() -> str:
-    try:
-        return installed("ternrun")
-    except PackageNotFoundError:  # a checkout that was not installed
-        return "0"

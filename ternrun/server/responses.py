@@ -12,16 +12,16 @@ from aiohttp import web
 from ternrun.runtime.config import SamplingParams
 from ternrun.server import structure
 from ternrun.server.answers import Answers
-from ternrun.server.chat import Choice
-from ternrun.server.fields import Table, anything, flag, number, read_json, shaped, text, whole
+from ternrun.server.fields import Table, anything, flag, number, read_fields, read_json, shaped, text, whole
+from ternrun.server.messages import plain_text
 from ternrun.server.problems import ApiError
 from ternrun.server.schema import NO_EFFECT, UNLIMITED, needed
 from ternrun.server.service import Service
-from ternrun.server.stream import Items, named
+from ternrun.server.stream import NAMED, Items, stream
 from ternrun.server.structure import Source
-from ternrun.server.talk import Talk, read_talk, talking
+from ternrun.server.talk import Said, Talk, read_talk, talking
 
-PARTS = ("input_text", "output_text", "text")
+PARTS = ("text", "output_text", "input_text")
 
 
 def _format(value: Any) -> Source | None:
@@ -59,9 +59,8 @@ RESPONSES = Table(
 
 async def responses(request: web.Request, service: Service) -> web.StreamResponse:
     """Answer a conversation, in OpenAI's newer form."""
-    _ = service.model  # not loaded yet: said before the body is looked at
+    values = await read_fields(request, service, RESPONSES)
     body = await read_json(request, service.config.stall)
-    values = RESPONSES.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
     start = await structure.constraint(service, values, FORM)
     params = SamplingParams(
         max_tokens=values["max_output_tokens"], temperature=values["temperature"], top_p=values["top_p"]
@@ -69,12 +68,12 @@ async def responses(request: web.Request, service: Service) -> web.StreamRespons
     talk = await read_talk(service, _conversation(values), _tools(values), params, start)
     begun = _begun(service, body, values)
     if values["stream"]:
-        return await named(request, _events(service, talk, begun, request), service.config.stall)
-    with talking(service, talk, request) as (answers, choice):
+        return await stream(request, _events(service, talk, begun, request), service.config.stall, NAMED)
+    with talking(service, talk, request) as (answers, (answer,)):
         async for _, update in answers.updates():
-            choice.add(update)
-        items = [_message(_id("msg"), choice.content)] if choice.content or not choice.calls else []
-        return web.json_response(begun | _ended(answers, choice, [*items, *map(_called, choice.calls)]))
+            answer.add(update)
+        items = [_message(_id("msg"), answer.content)] if answer.content or not answer.calls else []
+        return web.json_response(begun | _ended(answers, answer, [*items, *map(_called, answer.calls)]))
 
 
 async def _events(service: Service, talk: Talk, begun: dict[str, Any], request: web.Request) -> Items:
@@ -85,13 +84,13 @@ async def _events(service: Service, talk: Talk, begun: dict[str, Any], request: 
         number += 1
         return {"type": f"response.{kind}", "sequence_number": number - 1, **fields}
 
-    with talking(service, talk, request) as (answers, choice):
+    with talking(service, talk, request) as (answers, (answer,)):
         yield event("created", response=begun)
         yield event("in_progress", response=begun)
         items: list[dict[str, Any]] = []
         said, identity = "", _id("msg")
         async for _, update in answers.updates():
-            content, calls = choice.add(update)
+            content, calls = answer.add(update)
             at = {"item_id": identity, "output_index": len(items), "content_index": 0}
             if content and not said:
                 empty = {"type": "message", "id": identity, "status": "in_progress", "role": "assistant", "content": []}
@@ -110,7 +109,7 @@ async def _events(service: Service, talk: Talk, begun: dict[str, Any], request: 
                 for kind, fields in _calling(call, len(items)):
                     yield event(kind, **fields)
                 items.append(call)
-        whole_one = begun | _ended(answers, choice, items)
+        whole_one = begun | _ended(answers, answer, items)
         yield event(whole_one["status"], response=whole_one)
 
 
@@ -148,9 +147,9 @@ def _begun(service: Service, body: Mapping[str, Any], values: Mapping[str, Any])
     }
 
 
-def _ended(answers: Answers, choice: Choice, items: list[dict[str, Any]]) -> dict[str, Any]:
+def _ended(answers: Answers, answer: Said, items: list[dict[str, Any]]) -> dict[str, Any]:
     prompt, generated, cached = answers.usage
-    cut = choice.reason == "length"
+    cut = answer.reason == "length"
     usage = {
         "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": cached},
@@ -215,16 +214,11 @@ def _worded(item: Any, where: str) -> dict[str, Any]:
         function = {"name": item.get("name"), "arguments": item.get("arguments")}
         return {"role": "assistant", "content": "", "tool_calls": [{"id": item.get("call_id"), "function": function}]}
     if kind == "function_call_output":
-        return {"role": "tool", "tool_call_id": item.get("call_id"), "content": _text(item.get("output"), where)}
+        return {
+            "role": "tool",
+            "tool_call_id": item.get("call_id"),
+            "content": plain_text(item.get("output"), f"{where}.output", "input", PARTS),
+        }
     if kind != "message":
         raise ApiError(f"{where}: an item of type {str(kind)[:40]} is not supported", param="input")
-    return {"role": item.get("role"), "content": _text(item.get("content"), where)}
-
-
-def _text(value: Any, where: str) -> str:
-    parts = [{"type": "text", "text": value}] if isinstance(value, str) else value
-    if not isinstance(parts, list) or not all(
-        isinstance(part, dict) and part.get("type") in PARTS and isinstance(part.get("text"), str) for part in parts
-    ):
-        raise ApiError(f"{where}: must be a string or a list of parts of text", param="input")
-    return "".join(part["text"] for part in parts)
+    return {"role": item.get("role"), "content": plain_text(item.get("content"), f"{where}.content", "input", PARTS)}

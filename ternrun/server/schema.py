@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -143,6 +144,13 @@ def sampling(values: Mapping[str, Any], max_tokens: int, logprobs: int | None) -
     if len(stop_ids) > 1024:
         raise ApiError("stop_token_ids: at most 1024 of them", param="stop_token_ids")
     return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, stop_ids=stop_ids, **named)
+
+
+def seeded(params: SamplingParams, choice: int) -> SamplingParams:
+    """Choices of one prompt differ, and each is the same every time."""
+    if params.seed is None or not choice:
+        return params
+    return dataclasses.replace(params, seed=(params.seed + choice) % 2**64)
 
 
 def needed(values: Mapping[str, Any], name: str) -> Any:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any
 
 from ternrun.runtime.logprobs import TokenLogprobs
@@ -15,6 +18,15 @@ if TYPE_CHECKING:
     from ternrun.loader.tokenizer import Tokenizer
 
 LOWEST = -9999.0  # JSON knows no infinity; OpenAI's own floor
+
+
+@cache
+def version() -> str:
+    """Ours; 0.0.0 where a checkout runs that is not installed."""
+    try:
+        return installed("ternrun")
+    except PackageNotFoundError:
+        return "0.0.0"
 
 
 def head(kind: str, prefix: str, model: str) -> dict[str, Any]:

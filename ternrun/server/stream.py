@@ -4,41 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
 
-from ternrun.server.problems import explain
+from ternrun.server.problems import ApiError, explain
 
-Items = AsyncGenerator[dict[str, Any], None]
-
-DONE = b"data: [DONE]\n\n"
-_COMPACT = (",", ":")
+Item = dict[str, Any]
+Items = AsyncGenerator[Item, None]
 
 
-async def events(request: web.Request, items: Items, stall: float, done: bytes = DONE) -> web.StreamResponse:
-    """Send each item as an event, then `done`. An error before the first becomes an answer of its own."""
-    return await _send(request, items, stall, "text/event-stream", b"data: ", b"\n\n", done)
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How items stand in a stream; `wrong`: the item that tells of an error; `done` ends it."""
+
+    content_type: str
+    frame: Callable[[Item], bytes]
+    wrong: Callable[[ApiError], Item]
+    done: bytes = b""
 
 
-async def named(request: web.Request, items: Items, stall: float) -> web.StreamResponse:
-    """Send each item as an event that is named by its `type`; an error, too."""
-    return await _send(request, items, stall, "text/event-stream", b"event: ", b"\n\n", b"")
+def encode(item: Item) -> bytes:
+    """Compact JSON, in ASCII so that half characters cannot break it."""
+    return json.dumps(item, separators=(",", ":"), allow_nan=False).encode()
 
 
-async def lines(request: web.Request, items: Items, stall: float) -> web.StreamResponse:
-    """Send each item as a line of JSON."""
-    return await _send(request, items, stall, "application/x-ndjson", b"", b"\n", b"")
+LINES = Framing("application/x-ndjson", lambda item: encode(item) + b"\n", lambda problem: {"error": problem.message})
+UNENDED = Framing("text/event-stream", lambda item: b"data: " + encode(item) + b"\n\n", lambda problem: problem.body)
+EVENTS = replace(UNENDED, done=b"data: [DONE]\n\n")
+NAMED = Framing(  # by the `type` of each item
+    "text/event-stream",
+    lambda item: f"event: {item['type']}\ndata: ".encode() + encode(item) + b"\n\n",
+    lambda problem: {"type": "error", **problem.body},
+)
 
 
-async def _send(request: web.Request, items: Items, stall: float, kind: str, *frame: bytes) -> web.StreamResponse:
-    """A client that does not read for `stall` seconds is given up."""
-    before, after, done = frame
-    written = _named if before == b"event: " else encode
+async def stream(request: web.Request, items: Items, stall: float, framing: Framing) -> web.StreamResponse:
+    """Send each item. An error before the first becomes an answer of its own. A client that does not read for `stall`
+    seconds is given up."""
     response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-    response.content_type = kind
+    response.content_type = framing.content_type
     response.charset = "utf-8"
 
     async def send(data: bytes) -> None:
@@ -55,26 +63,15 @@ async def _send(request: web.Request, items: Items, stall: float, kind: str, *fr
             async for item in items:
                 if not response.prepared:
                     await response.prepare(request)
-                await send(before + written(item) + after)
+                await send(framing.frame(item))
     except ConnectionError:
         raise
     except Exception as error:
         if not response.prepared:
             raise
-        problem = explain(error)
-        body = {"type": "error", **problem.body} if written is _named else problem.body
-        await send(before + written(body if before else {"error": problem.message}) + after)
+        await send(framing.frame(framing.wrong(explain(error))))
     if not response.prepared:
         await response.prepare(request)
-    await send(done)
+    await send(framing.done)
     await response.write_eof()
     return response
-
-
-def _named(item: dict[str, Any]) -> bytes:
-    return f"{item['type']}\ndata: ".encode() + encode(item)
-
-
-def encode(item: dict[str, Any]) -> bytes:
-    """Compact JSON, in ASCII so that half characters cannot break it."""
-    return json.dumps(item, separators=_COMPACT, allow_nan=False).encode()

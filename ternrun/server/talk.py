@@ -1,56 +1,118 @@
-"""One answer to a conversation, for routes that word questions and answers in ways of their own."""
+"""Conversations: what is asked of the model in one, and what its answers say, whatever words a route has for it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.request import Request
+from ternrun.server import calls, shapes
 from ternrun.server.access import TOLD
-from ternrun.server.answers import Answers, asking
-from ternrun.server.calls import markers
-from ternrun.server.chat import Calling, Choice, calling_of, constraint
-from ternrun.server.functions import read_tools
+from ternrun.server.answers import Answers, Update, asking
+from ternrun.server.functions import Tools, read_tools
+from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode, render
+from ternrun.server.schema import seeded
 from ternrun.server.service import Service
 from ternrun.server.structure import Start
+
+if TYPE_CHECKING:
+    from ternrun.api import Model
+
+Call = dict[str, Any]  # as in OpenAI's `tool_calls`
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """The tools of a conversation, and how this model writes calls of them."""
+
+    tools: Tools
+    family: calls.Family
 
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """A checked question."""
+    """A checked conversation; a request for each answer to it."""
 
-    request: Request
-    calling: Calling | None
+    requests: list[Request]
+    calling: Calling | None = None
+
+
+class Said:
+    """What one answer says, as it grows: text, and the calls found in it."""
+
+    def __init__(self, calling: Calling | None) -> None:
+        self.content = ""
+        self.calls: list[Call] = []
+        self.reason: str | None = None
+        tools = calling.tools if calling else None
+        self._reader = calls.CallReader(calling.family, tools.functions, tools.most) if calling and tools else None
+
+    def add(self, update: Update) -> tuple[str, list[Call]]:
+        """The content and the calls that this update makes certain."""
+        content, found = update.text, list[Call]()
+        if self._reader:
+            content, found = self._reader.push(update.text)
+            if update.reason:
+                rest, more = self._reader.flush()
+                content, found = content + rest, found + more
+        self.content += content
+        self.calls += found
+        if update.reason:
+            self.reason = "tool_calls" if self.calls and update.reason == "stop" else shapes.finish(update.reason)
+        return content, found
 
 
 async def read_talk(
     service: Service,
-    messages: Sequence[Mapping[str, Any]],
+    messages: Any,
     tools: Mapping[str, Any],
     params: SamplingParams,
     start: Start | None = None,
+    *,
+    n: int = 1,
+    begin: bool = True,
+    variables: Any = None,
 ) -> Talk:
     """`messages` as in OpenAI's chat; `tools`: its tools, tool_choice and parallel_tool_calls. Raises ApiError."""
-    model = service.model
-    calling = await asyncio.to_thread(calling_of, model, read_tools(tools))
+    model, offered = service.model, read_tools(tools)
+    calling = await asyncio.to_thread(_calling, model, offered) if offered else None
     if calling:
-        start = await constraint(service, calling, start)
-    asked = calling.tools if calling else None
-    ids = await asyncio.to_thread(lambda: encode(model, render(model, list(messages), tools=asked)))
-    return Talk(Request(ids, params, constraint=start), calling)
+        start = await _constraint(service, calling, start)
+
+    def read() -> list[int]:  # beside the event loop: templates and tokenizers take a while
+        asked = calling.tools if calling else None
+        return encode(model, render(model, messages, begin=begin, variables=variables, tools=asked))
+
+    ids = await asyncio.to_thread(read)
+    return Talk([Request(ids, seeded(params, i), constraint=start) for i in range(n)], calling)
 
 
 @contextmanager
-def talking(service: Service, talk: Talk, request: web.Request) -> Iterator[tuple[Answers, Choice]]:
-    """Ask it: iterate over the updates of the answers, and give each to the choice."""
-    tokenizer = service.model.tokenizer
-    shown = markers(talk.calling.family, tokenizer) if talk.calling else {}
-    with asking(service, [talk.request], request[TOLD], shown) as answers:
-        yield answers, Choice(tokenizer, 0, talk.calling, logprobs=False)
+def talking(service: Service, talk: Talk, request: web.Request) -> Iterator[tuple[Answers, list[Said]]]:
+    """Ask it: iterate over the updates of the answers, and add each to what that answer says."""
+    shown = calls.markers(talk.calling.family, service.model.tokenizer) if talk.calling else {}
+    with asking(service, talk.requests, request[TOLD], shown) as answers:
+        yield answers, [Said(talk.calling) for _ in talk.requests]
+
+
+def _calling(model: Model, tools: Tools) -> Calling | None:
+    """Beside the event loop: a template is compiled when it is first asked for."""
+    template = model.chat_template
+    return Calling(tools, calls.family_of(template.source)) if template else None
+
+
+async def _constraint(service: Service, calling: Calling, start: Start | None) -> Start | None:
+    """What keeps an answer to calls, where it has to be one. Raises ApiError."""
+    if start:
+        raise ApiError(
+            "tools: they cannot be combined with an answer of a given form", param="tools", code="unsupported"
+        )
+    source = calls.grammar(calling.family, calling.tools, service.model.tokenizer)
+    return await service.compile(source.kind, source.text, "tools") if source else None

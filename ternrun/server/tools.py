@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
-from ternrun.server.fields import Table, anything, flag, read_json, shaped, text, token_ids
+from ternrun.server.fields import Table, anything, flag, read_fields, shaped, text, token_ids
 from ternrun.server.functions import read_tools
 from ternrun.server.llama import settings
 from ternrun.server.metrics import CONTENT_TYPE
@@ -53,12 +53,12 @@ async def health(request: web.Request, _service: Service) -> web.Response:
 
 
 async def models(request: web.Request, _service: Service) -> web.Response:
-    """The one model there is, in OpenAI's list."""
+    """The models served, in OpenAI's list."""
     return web.json_response({"object": "list", "data": [describe(one) for one in request.app[SERVICES].all]})
 
 
 async def one_model(request: web.Request, _service: Service) -> web.Response:
-    """That model by its name."""
+    """One of them, by its name."""
     name = request.match_info["name"]
     service = request.app[SERVICES].pick(name)
     if name != service.name and len(request.app[SERVICES].all) == 1:
@@ -81,7 +81,7 @@ def describe(service: Service) -> dict[str, Any]:
 
 async def tokenize(request: web.Request, service: Service) -> web.Response:
     """Ids of `content`; with their text where `with_pieces` is set, as bytes where that is not whole characters."""
-    values, tokenizer = await _values(request, service, TOKENIZE), service.model.tokenizer
+    values, tokenizer = await read_fields(request, service, TOKENIZE), service.model.tokenizer
     content = _bounded(needed(values, "content"), "content", "characters")
 
     def work() -> str:
@@ -100,7 +100,7 @@ def _bounded(value: Any, name: str, what: str) -> Any:
 
 async def detokenize(request: web.Request, service: Service) -> web.Response:
     """Text of `tokens`, control tokens by their names."""
-    values = await _values(request, service, DETOKENIZE)
+    values = await read_fields(request, service, DETOKENIZE)
     tokens = _bounded(needed(values, "tokens"), "tokens", "tokens")
     content = await service.aside(partial(service.model.tokenizer.decode, tokens, special=True))
     return web.json_response({"content": content})
@@ -108,7 +108,7 @@ async def detokenize(request: web.Request, service: Service) -> web.Response:
 
 async def apply_template(request: web.Request, service: Service) -> web.Response:
     """The prompt that a conversation becomes."""
-    values = await _values(request, service, APPLY)
+    values = await read_fields(request, service, APPLY)
     messages, begin = needed(values, "messages"), values["add_generation_prompt"]
     tools, variables = read_tools(values), values["chat_template_kwargs"]
     prompt = await asyncio.to_thread(render, service.model, messages, begin=begin, variables=variables, tools=tools)
@@ -146,12 +146,6 @@ async def slots(request: web.Request, service: Service) -> web.Response:
 async def metrics(_request: web.Request, service: Service) -> web.Response:
     """Prometheus' text format."""
     return web.Response(body=service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
-
-
-async def _values(request: web.Request, service: Service, table: Table) -> dict[str, Any]:
-    _ = service.model  # not loaded yet: said before the body is looked at
-    body = await read_json(request, service.config.stall)
-    return table.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
 
 
 def _slots(service: Service) -> int:

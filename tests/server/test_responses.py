@@ -94,7 +94,7 @@ def test_history(client: openai.OpenAI, server: Server) -> None:
         ({"input": 3}, "input: must be a string"),
         ({"input": [3]}, "input[0]: an item of type None"),
         ({"input": [{"type": "reasoning"}]}, "type reasoning is not supported"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "parts of text"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "parts of type input_text only"),
         ({"input": [{"role": "robot", "content": "a"}]}, "role: must be one of"),
         ({"input": []}, "messages: must be a list of 1"),
         ({"tools": [{"type": "web_search"}]}, "only those of type function"),
