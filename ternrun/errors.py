@@ -29,7 +29,11 @@ class ConfigError(UsageError):
 
 
 class ContextError(UsageError):
-    """A prompt or request does not fit the context window."""
+    """A prompt or request does not fit the context window. `tokens`: how many it has, where that is known."""
+
+    def __init__(self, message: str, *, tokens: int = 0, context: int = 0) -> None:
+        super().__init__(message)
+        self.tokens, self.context = tokens, context
 
 
 class MissingExtra(UsageError):

@@ -40,6 +40,7 @@ class SamplingOptions(TypedDict, total=False):
     stop_ids: Sequence[int]
     ignore_eos: bool
     logprobs: int | None
+    sampled_logprobs: bool
 
 
 def sampling_params(options: SamplingOptions) -> SamplingParams:

@@ -169,7 +169,8 @@ class EngineConfig(_Record):
 class SamplingParams(_Record):
     """How one request turns logits into tokens. `temperature` 0 is greedy.
 
-    Log-probabilities are of the raw distribution, before penalties, temperature and filters.
+    Log-probabilities are of the raw distribution, before penalties, temperature and filters, unless
+    `sampled_logprobs` asks for those of the one that is drawn from.
     """
 
     max_tokens: int = 128
@@ -188,6 +189,7 @@ class SamplingParams(_Record):
     stop_ids: tuple[int, ...] = ()  # beside the model's own end tokens
     ignore_eos: bool = False
     logprobs: int | None = None  # likeliest tokens reported per position; None: no log-probabilities
+    sampled_logprobs: bool = False
 
     def __post_init__(self) -> None:
         self._range("max_tokens", 0, 2**24)

@@ -20,7 +20,7 @@ from ternrun.runtime.kvcache import KVCache
 from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
 from ternrun.runtime.pooling import add_states, embedding_of
 from ternrun.runtime.request import Draft, FinishReason, Request, Sequence, StepOutput
-from ternrun.runtime.sampler import bias_of, logits_needed, sample
+from ternrun.runtime.sampler import bias_of, logits_needed, sample, sampled_logprobs
 from ternrun.runtime.scheduler import Chunk, Scheduler, batch
 
 DEFAULT_CONTEXT = 8192
@@ -175,8 +175,12 @@ class Engine:
                     reason = "stop"
                     break
             token = sample(row, params, sequence.ids, sequence.seed, sequence.bias, allowed)
+            told = None
+            if params.logprobs is not None and params.sampled_logprobs:
+                told = sampled_logprobs(row, params, sequence.ids, token, sequence.bias, allowed)
+            elif params.logprobs is not None:
+                told = token_logprobs(row, token, params.logprobs)
             reason = sequence.accept(token)
-            told = None if params.logprobs is None else token_logprobs(row, token, params.logprobs)
             if reason == "stop":
                 return tuple(tokens), tuple(logprobs), reason, told
             tokens.append(token)

@@ -46,7 +46,8 @@ class Request:
             raise UsageError("the prompt is empty: there is no token to start from")
         generated = 0 if self.pooling else params.max_tokens
         if n + min(generated, 1) > context:
-            raise ContextError(f"the prompt has {n} tokens, but the context holds {context}, the answer's included")
+            message = f"the prompt has {n} tokens, but the context holds {context}, the answer's included"
+            raise ContextError(message, tokens=n, context=context)
         if not 0 <= (self.prompt_logprobs or 0) <= 1000:
             raise UsageError(f"prompt_logprobs must be from 0 to 1000, not {self.prompt_logprobs}")
         for what, ids in (

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
 from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.logprobs import exp_above, finite_max, log_sum_exp, top_ids
+from ternrun.runtime.logprobs import (
+    Logprob,
+    TokenLogprobs,
+    exp_above,
+    finite_max,
+    log_sum_exp,
+    token_logprobs,
+    top_ids,
+)
 
 Logits = NDArray[np.float32]
 
@@ -78,19 +86,55 @@ def sample(
     `allowed` (vocab_size,): no other token is taken. Raises LoadError where the logits are not numbers, UsageError
     where bias and `allowed` leave none.
     """
+    logits = adjusted(logits, params, history, bias, allowed)
+    if params.temperature == 0:
+        return greedy(logits)
+    return draw(filtered(logits, params), params.temperature, uniform(seed, len(history)))
+
+
+def sampled_logprobs(
+    logits: Logits,
+    params: SamplingParams,
+    history: Sequence[int],
+    token: int,
+    bias: Bias | None = None,
+    allowed: NDArray[np.bool_] | None = None,
+) -> TokenLogprobs:
+    """As `token_logprobs`, but of the distribution that `sample` draws `token` from. Raises as `sample` does."""
+    if params.temperature == 0:
+        return TokenLogprobs(token, 0.0, (Logprob(token, 0.0),) if params.logprobs else ())
+    c = filtered(adjusted(logits, params, history, bias, allowed), params)
+    with np.errstate(over="ignore"):
+        x = (c.logits - c.logits.max()) / np.float32(params.temperature)
+    at = int(np.flatnonzero(c.ids == token)[0])
+    told = token_logprobs(x, at, params.logprobs or 0)
+    return TokenLogprobs(token, told.logprob, tuple(Logprob(int(c.ids[best.id]), best.logprob) for best in told.top))
+
+
+def adjusted(
+    logits: Logits,
+    params: SamplingParams,
+    history: Sequence[int],
+    bias: Bias | None,
+    allowed: NDArray[np.bool_] | None,
+) -> Logits:
+    """The logits after bias, what is allowed, and penalties; the very same array where none of them is asked for."""
     if bias is not None or allowed is not None:
         logits = restricted(logits, bias, allowed)
     if params.repeat_penalty != 1 or params.presence_penalty or params.frequency_penalty:
         logits = penalized(logits, history, params)
-    if params.temperature == 0:
-        return greedy(logits)
+    return logits
+
+
+def filtered(logits: Logits, params: SamplingParams) -> Candidates:
+    """What the filters leave. Raises LoadError where the logits are not numbers."""
     finite_max(logits)
     candidates = Candidates(np.arange(logits.size), logits)
     for name, off, keep in FILTERS:
         value = getattr(params, name)
         if value != off:
             candidates = keep(candidates, value)
-    return draw(candidates, params.temperature, uniform(seed, len(history)))
+    return candidates
 
 
 def restricted(logits: Logits, bias: Bias | None, allowed: NDArray[np.bool_] | None) -> Logits:

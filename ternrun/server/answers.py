@@ -60,6 +60,7 @@ class Answer:
         self.generated = 0  # tokens, those of a stop string included, the end token not
         self.cached = 0
         self.stopping_word = ""
+        self.multiline = False  # it has a line break
         self.reason: FinishReason | None = None
         self.embedding: NDArray[np.float32] | None = None
         self.end: Token | None = None  # the end token, where log-probabilities were asked for
@@ -119,6 +120,7 @@ class Answer:
 
     def _release(self, update: Update, certain: str) -> None:
         update.text += certain
+        self.multiline = self.multiline or "\n" in certain
         self._certain += len(certain)
         self._raw = self._raw[len(certain) :]
         ends = [t.offset for t in self._held[1:]] + [self._certain + len(self._raw)]

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.server import shapes, structure
-from ternrun.server.answers import Token, Update
+from ternrun.server.answers import Answers, Token, Update
 from ternrun.server.fields import read_fields
 from ternrun.server.problems import ApiError
 from ternrun.server.schema import CHAT, needed, sampling
@@ -24,18 +24,7 @@ if TYPE_CHECKING:
 async def chat_completions(request: web.Request, service: Service) -> web.StreamResponse:
     """Answer a conversation."""
     values = await read_fields(request, service, CHAT)
-    params = _params(values, service.config.max_prompts)
-    start = await structure.constraint(service, values, structure.OPENAI)
-    talk = await read_talk(
-        service,
-        needed(values, "messages"),
-        values,
-        params,
-        start,
-        n=values["n"],
-        begin=values["add_generation_prompt"],
-        variables=values["chat_template_kwargs"],
-    )
+    talk = await _read(service, values)
     if values["stream"]:
         return await stream(request, _chunks(service, values, talk, request), service.config.stall, EVENTS)
     with talking(service, talk, request) as (answers, said):
@@ -43,7 +32,29 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
         async for i, update in answers.updates():
             choices[i].add(update)
         answer = shapes.head("chat.completion", "chatcmpl", service.name)
-        return web.json_response(answer | {"choices": [c.whole for c in choices], "usage": shapes.usage(answers)})
+        return web.json_response(answer | {"choices": [c.whole for c in choices]} | _figures(answers))
+
+
+async def input_tokens(request: web.Request, service: Service) -> web.Response:
+    """Tell how many tokens a conversation has."""
+    talk = await _read(service, await read_fields(request, service, CHAT))
+    return web.json_response({"object": "response.input_tokens", "input_tokens": len(talk.requests[0].ids)})
+
+
+async def _read(service: Service, values: dict[str, Any]) -> Talk:
+    params = _params(values, service.config.max_prompts)
+    start = await structure.constraint(service, values, structure.OPENAI)
+    return await read_talk(
+        service,
+        needed(values, "messages"),
+        values,
+        params,
+        start,
+        n=values["n"],
+        begin=values["add_generation_prompt"],
+        go_on=values["continue_final_message"],
+        variables=values["chat_template_kwargs"],
+    )
 
 
 async def _chunks(service: Service, values: dict[str, Any], talk: Talk, request: web.Request) -> Items:
@@ -56,7 +67,7 @@ async def _chunks(service: Service, values: dict[str, Any], talk: Talk, request:
             for piece in choices[i].pieces(update):
                 yield chunk | {"choices": [piece]}
         if with_usage:
-            yield chunk | {"choices": [], "usage": shapes.usage(answers)}
+            yield chunk | {"choices": []} | _figures(answers)
 
 
 class _Choice:
@@ -106,6 +117,11 @@ class _Choice:
 def _choices(service: Service, values: Mapping[str, Any], said: list[Said]) -> list[_Choice]:
     tokenizer = service.model.tokenizer
     return [_Choice(one, i, tokenizer, logprobs=values["logprobs"]) for i, one in enumerate(said)]
+
+
+def _figures(answers: Answers) -> dict[str, Any]:
+    """OpenAI's token counts, and llama.cpp's times of the first answer."""
+    return {"usage": shapes.usage(answers), "timings": shapes.timings(answers, answers.all[0])}
 
 
 def _params(values: dict[str, Any], most: int) -> SamplingParams:

@@ -196,26 +196,36 @@ _BIAS: Schema = {"type": "number", "minimum": -100, "maximum": 100}
 )
 def logit_bias(value: Any) -> tuple[tuple[int, float], ...]:
     """OpenAI's {"id": bias}, or llama.cpp's [[id, bias], ...] where `false` bans the token; at most 1024 of them."""
+    return tuple(_biases(value, int))
+
+
+def _biases(value: Any, *kinds: type) -> list[Any]:
     items = list(value.items()) if isinstance(value, dict) else value
     if not isinstance(items, list) or len(items) > 1024:
         raise ValueError("must hold at most 1024 pairs of token id and bias")
-    return tuple(_bias(item) for item in items)
+    if isinstance(value, dict):
+        items = [(int(t) if t.isascii() and t.isdigit() and len(t) < 10 else t, bias) for t, bias in items]
+    return [_bias(item, kinds) for item in items]
 
 
-def _bias(item: Any) -> tuple[int, float]:
+def _bias(item: Any, kinds: tuple[type, ...]) -> tuple[Any, float]:
     wrong = ValueError("must map token ids to numbers from -100 to 100")
     if not isinstance(item, (list, tuple)) or len(item) != 2:
         raise wrong
     token, value = item
-    if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) < 10:
-        token = int(token)
-    if type(token) is not int:
+    if type(token) not in kinds or (isinstance(token, str) and len(token) > 64):
         raise wrong
     if value is False:
         return token, -math.inf
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not -100 <= value <= 100:
         raise wrong
     return token, float(value)
+
+
+@told(schema_of(logit_bias))
+def worded_bias(value: Any) -> tuple[tuple[int | str, float], ...]:
+    """As `logit_bias`, and llama.cpp's texts (64 characters at most) in place of ids: each of their tokens is meant."""
+    return tuple(_biases(value, int, str))
 
 
 def optional(read: Read, off: Any, means: Any = None) -> Read:

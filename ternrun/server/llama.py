@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
+from ternrun.runtime.logprobs import Logprob, TokenLogprobs
 from ternrun.runtime.request import Request
 from ternrun.server import structure
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Answer, Answers, Token, Update, asking
-from ternrun.server.fields import Table, flag, logit_bias, number, optional, read_fields, shaped, stops, text, whole
+from ternrun.server.fields import Table, flag, number, optional, read_fields, shaped, stops, text, whole, worded_bias
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode, fill_in
-from ternrun.server.schema import MAX_CHOICES, MAX_LOGPROBS, UNLIMITED, Fields, length, needed, seeded
+from ternrun.server.schema import LLAMA_IDLE, MAX_CHOICES, MAX_LOGPROBS, UNLIMITED, Fields, length, needed, seeded
 from ternrun.server.service import Service
-from ternrun.server.shapes import bounded, data, spell
+from ternrun.server.shapes import bounded, data, spell, timings
 from ternrun.server.stream import UNENDED, Items, stream
 
 if TYPE_CHECKING:
     from ternrun.api import Model
-    from ternrun.loader.tokenizer import Tokenizer
 
 SAMPLING: Fields = {  # llama.cpp's defaults
     "temperature": (number(0, 100), 0.8),
@@ -40,7 +41,7 @@ SAMPLING: Fields = {  # llama.cpp's defaults
     "seed": (optional(whole(0, 2**64 - 1), -1), None),
     "stop": (stops, ()),
     "ignore_eos": (flag, False),
-    "logit_bias": (logit_bias, ()),
+    "logit_bias": (worded_bias, ()),
 }
 
 MAX_FIELDS, MAX_SNIPPETS = 64, 1024
@@ -66,10 +67,11 @@ def _snippets(value: Any) -> tuple[str, ...]:
 COMPLETION = Table(
     read={
         **SAMPLING,
-        "prompt": (shaped({"type": ["string", "array"]}), None),
+        "prompt": (shaped({"type": ["string", "array", "object"]}), None),
         "n_predict": (length, None),
         "max_tokens": (length, None),
         "n_probs": (whole(0, MAX_LOGPROBS), 0),
+        "post_sampling_probs": (flag, False),
         "stream": (flag, False),
         "return_tokens": (flag, False),
         "n_cmpl": (whole(1, MAX_CHOICES), 1),
@@ -77,13 +79,13 @@ COMPLETION = Table(
         "response_fields": (_fields, ()),
         **structure.LLAMA,
     },
-    ignored=frozenset(("cache_prompt", "id_slot", "timings_per_token", "return_progress", "model", "user")),
+    ignored=LLAMA_IDLE | {"cache_prompt", "model", "user"},
     refused={  # beside values that turn it off
         "dynatemp_range": (0, 0.0), "dynatemp_exponent": (1, 1.0), "xtc_probability": (0, 0.0),
         "xtc_threshold": (0.1,), "dry_multiplier": (0, 0.0), "dry_base": (1.75,), "dry_allowed_length": (2,),
         "dry_penalty_last_n": (-1,), "dry_sequence_breakers": (), "mirostat": (0,), "mirostat_tau": (5, 5.0),
         "mirostat_eta": (0.1,), "top_n_sigma": (-1, -1.0), "min_keep": (0,), "n_keep": (0,), "n_discard": (0,),
-        "n_indent": (0,), "samplers": (), "post_sampling_probs": (False,),
+        "n_indent": (0,), "samplers": (),
         "lora": ([],), "image_data": ([],),
     },
 )  # fmt: skip
@@ -101,6 +103,16 @@ INFILL = replace(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A checked request: `requests[i]` and `prompts[i]`, its text, belong to answer i."""
+
+    service: Service
+    requests: list[Request]
+    prompts: list[str]
+    values: dict[str, Any]
+
+
 async def completion(request: web.Request, service: Service) -> web.StreamResponse:
     """Continue a text, as llama.cpp does."""
     return await _answer(request, service, COMPLETION, _prompts)
@@ -112,68 +124,63 @@ async def infill(request: web.Request, service: Service) -> web.StreamResponse:
 
 
 async def _answer(request: web.Request, service: Service, table: Table, ids_of: ReadPrompts) -> web.StreamResponse:
-    model = service.model
     values = await read_fields(request, service, table)
     start = await structure.constraint(service, values, structure.LLAMA)
-    requests = await asyncio.to_thread(_read, model, values, service.config.max_prompts, start, ids_of)
+    asked = await asyncio.to_thread(_read, service, values, start, ids_of)
     if values["stream"]:
-        return await stream(request, _chunks(service, values, requests, request), service.config.stall, UNENDED)
-    with asking(service, requests, request[TOLD]) as answers:
-        texts = [""] * len(requests)
-        tokens: list[list[Token]] = [[] for _ in requests]
+        return await stream(request, _chunks(asked, request), service.config.stall, UNENDED)
+    with asking(service, asked.requests, request[TOLD]) as answers:
+        texts = [""] * len(asked.requests)
+        tokens: list[list[Token]] = [[] for _ in asked.requests]
         async for i, update in _timely(answers, values["t_max_predict_ms"] / 1000):
             texts[i] += update.text
             tokens[i] += _told(update.tokens, answers.all[i])
-        listed = [_last(service, model, answers, i, values, texts[i], tokens[i]) for i in range(len(requests))]
-    if len(listed) == 1:
-        return web.json_response(listed[0])
-    return web.json_response(listed)
+        listed = [_last(asked, answers, i, texts[i], tokens[i]) for i in range(len(asked.requests))]
+    return web.json_response(listed[0] if len(listed) == 1 else listed)
 
 
-async def _chunks(service: Service, values: dict[str, Any], requests: list[Request], request: web.Request) -> Items:
-    model = service.model
-    with asking(service, requests, request[TOLD]) as answers:
-        async for i, update in _timely(answers, values["t_max_predict_ms"] / 1000):
+async def _chunks(asked: Asked, request: web.Request) -> Items:
+    with asking(asked.service, asked.requests, request[TOLD]) as answers:
+        async for i, update in _timely(answers, asked.values["t_max_predict_ms"] / 1000):
             told = _told(update.tokens, answers.all[i])
             if update.text or told:
                 piece = {"index": i, "content": update.text, "tokens": [t.id for t in told], "stop": False}
-                yield piece | _probabilities(model.tokenizer, values, told)
+                yield piece | _probabilities(asked, told)
             if update.reason:
-                yield _last(service, model, answers, i, values, "", [])
+                yield _last(asked, answers, i, "", [])
 
 
 async def _timely(answers: Answers, limit: float) -> AsyncIterator[tuple[int, Update]]:
     """The updates; a sequence that has a line break ends `limit` seconds after its first token; 0: it does not."""
-    lines: set[int] = set()  # those that have a line break
     async for i, update in answers.updates():
         yield i, update
-        lines |= {i} if limit and "\n" in update.text else set()
         answer = answers.all[i]
-        if i in lines and not answer.ended and time.perf_counter() - answer.first > limit:
+        if limit and answer.multiline and not answer.ended and time.perf_counter() - answer.first > limit:
             yield i, answers.cut(i)
 
 
-def _last(
-    service: Service, model: Model, answers: Answers, i: int, values: dict[str, Any], text: str, tokens: Sequence[Token]
-) -> dict[str, Any]:
+def _last(asked: Asked, answers: Answers, i: int, text: str, tokens: Sequence[Token]) -> dict[str, Any]:
     """llama.cpp's whole answer, with which a stream ends, too."""
-    answer = answers.all[i]
+    answer, model, values = answers.all[i], asked.service.model, asked.values
+    length = len(answer.request.ids) + answer.generated
     whole = {
         "index": i,
         "content": text,
         "tokens": [t.id for t in tokens] if values["return_tokens"] else [],
         "id_slot": -1,
         "stop": True,
-        "model": service.name,
+        "model": asked.service.name,
         "tokens_predicted": answer.generated,
         "tokens_evaluated": len(answer.request.ids),
         "tokens_cached": answer.cached,
-        "truncated": False,
+        "prompt": asked.prompts[i],
+        "has_new_line": answer.multiline,
+        "truncated": length >= model.context and answer.generated < answer.request.params.max_tokens,
         "stop_type": _stop_type(answer),
         "stopping_word": answer.stopping_word,
         "generation_settings": settings(model, answer.request.params),
         "timings": timings(answers, answer),
-        **_probabilities(model.tokenizer, values, tokens),
+        **_probabilities(asked, tokens),
     }
     return _only(whole, values["response_fields"]) if values["response_fields"] else whole
 
@@ -193,25 +200,11 @@ def _only(whole: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
 def settings(model: Model, params: SamplingParams) -> dict[str, Any]:
     """The sampling of a request, under llama.cpp's names."""
     named = {name: value for name, value in asdict(params).items() if name in SAMPLING}
-    bias = [{"id": i, "bias": value if value > -1e9 else False} for i, value in params.logit_bias]
+    banned = dict.fromkeys(model.tokenizer.eos_ids, -math.inf) if params.ignore_eos else {}
+    biases = {**dict(params.logit_bias), **banned}
+    bias = [{"id": i, "bias": value if value > -math.inf else None} for i, value in biases.items()]
     limit = -1 if params.max_tokens == UNLIMITED else params.max_tokens
     return named | {"n_predict": limit, "n_ctx": model.context, "logit_bias": bias, "n_probs": params.logprobs or 0}
-
-
-def timings(answers: Answers, answer: Answer) -> dict[str, Any]:
-    """Milliseconds and tokens a second; the wait in the queue counts for the prompt."""
-    prompt_n, n = len(answer.request.ids) - answer.cached, answer.generated
-    prompt_s = (answer.first or time.perf_counter()) - answers.began
-    decode_s = answer.last - answer.first
-    return {
-        "cache_n": answer.cached,
-        "prompt_n": prompt_n,
-        "prompt_ms": prompt_s * 1000,
-        "prompt_per_second": prompt_n / prompt_s if prompt_s else 0.0,
-        "predicted_n": n,
-        "predicted_ms": decode_s * 1000,
-        "predicted_per_second": (n - 1) / decode_s if decode_s > 0 else 0.0,
-    }
 
 
 def _stop_type(answer: Answer) -> str:
@@ -225,33 +218,52 @@ def _told(tokens: Sequence[Token], answer: Answer) -> list[Token]:
     return [t for t in tokens if t is not answer.end]
 
 
-def _probabilities(tokenizer: Tokenizer, values: dict[str, Any], tokens: Sequence[Token]) -> dict[str, Any]:
+def _probabilities(asked: Asked, tokens: Sequence[Token]) -> dict[str, Any]:
+    """Of the model, as logarithms; or of what was drawn from, where tokens that could not be drawn are left out."""
+    values, tokenizer = asked.values, asked.service.model.tokenizer
     if not values["n_probs"]:
         return {}
+    drawn = values["post_sampling_probs"]
+    name = "top_probs" if drawn else "top_logprobs"
+
+    def one(entry: Logprob | TokenLogprobs) -> dict[str, Any]:
+        raw = list(data(tokenizer, entry.id))
+        likely = {"prob": math.exp(entry.logprob)} if drawn else {"logprob": bounded(entry.logprob)}
+        return {"id": entry.id, "token": spell(tokenizer, entry.id), "bytes": raw} | likely
+
     listed = []
     for entry in (t.logprobs for t in tokens):
         if entry is not None:
-            top = [_one(tokenizer, best.id, best.logprob) for best in entry.top]
-            listed.append(_one(tokenizer, entry.id, entry.logprob) | {"top_logprobs": top})
+            top = [one(best) for best in entry.top if not drawn or math.exp(best.logprob)]
+            listed.append(one(entry) | {name: top})
     return {"completion_probabilities": listed}
 
 
-def _one(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
-    raw = list(data(tokenizer, token))
-    return {"id": token, "token": spell(tokenizer, token), "bytes": raw, "logprob": bounded(logprob)}
-
-
-def _read(
-    model: Model, values: dict[str, Any], most: int, start: structure.Start | None, ids_of: ReadPrompts
-) -> list[Request]:
+def _read(service: Service, values: dict[str, Any], start: structure.Start | None, ids_of: ReadPrompts) -> Asked:
+    """Beside the event loop: tokenizing takes a while."""
+    model, most, n = service.model, service.config.max_prompts, values["n_cmpl"]
     limits = [values[name] for name in ("n_predict", "max_tokens") if values[name] is not None]
-    named = {name: values[name] for name in SAMPLING}
-    limit = limits[0] if limits else UNLIMITED
-    params = SamplingParams(max_tokens=limit, logprobs=values["n_probs"] or None, **named)
-    prompts, n = ids_of(model, values, most), values["n_cmpl"]
-    if len(prompts) * n > most:
-        raise ApiError(f"n_cmpl: {len(prompts)} prompts times {n} are more than {most}", param="n_cmpl")
-    return [Request(ids, seeded(params, i), constraint=start) for ids in prompts for i in range(n)]
+    named = {name: values[name] for name in SAMPLING} | {"logit_bias": _bias(model, values["logit_bias"])}
+    params = SamplingParams(
+        max_tokens=limits[0] if limits else UNLIMITED,
+        logprobs=values["n_probs"] or None,
+        sampled_logprobs=values["post_sampling_probs"],
+        **named,
+    )
+    found = ids_of(model, values, most)
+    if len(found) * n > most:
+        raise ApiError(f"n_cmpl: {len(found)} prompts times {n} are more than {most}", param="n_cmpl")
+    requests = [Request(ids, seeded(params, i), constraint=start) for ids in found for i in range(n)]
+    for request in requests[::n]:  # before ids are looked up that are none
+        model.driver.engine.check(request)
+    prompts = [model.tokenizer.decode(ids, special=True) for ids in found]
+    return Asked(service, requests, [prompt for prompt in prompts for _ in range(n)], values)
+
+
+def _bias(model: Model, given: Sequence[tuple[int | str, float]]) -> tuple[tuple[int, float], ...]:
+    """By ids; a text means each of its tokens."""
+    listed = [([key] if isinstance(key, int) else encode(model, key, bos=False), value) for key, value in given]
+    return tuple((token, value) for ids, value in listed for token in ids)
 
 
 def _holes(model: Model, values: dict[str, Any], _: int) -> list[list[int]]:
@@ -272,6 +284,10 @@ def _prompts(model: Model, values: dict[str, Any], most: int) -> list[list[int]]
 
 
 def _ids(model: Model, prompt: Any) -> list[int]:
+    if isinstance(prompt, dict) and set(prompt) <= {"prompt_string", "multimodal_data"}:
+        if prompt.get("multimodal_data"):
+            raise ApiError("prompt: this model reads text only", param="prompt", code="unsupported")
+        prompt = prompt.get("prompt_string")
     if isinstance(prompt, str):
         return encode(model, prompt)
     if not isinstance(prompt, list) or not all(isinstance(p, str) or type(p) is int for p in prompt):

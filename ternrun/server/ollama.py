@@ -14,14 +14,14 @@ from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.request import Request
 from ternrun.server import shapes, structure
 from ternrun.server.answers import Answers
+from ternrun.server.callreader import Call
 from ternrun.server.fields import Table, anything, flag, number, optional, read_fields, shaped, stops, text, whole
-from ternrun.server.llama import timings
 from ternrun.server.models import SERVICES
 from ternrun.server.prompts import encode, fill_in, render
 from ternrun.server.schema import MESSAGES, UNLIMITED, Fields, needed
 from ternrun.server.service import Service
 from ternrun.server.stream import LINES, Items, stream
-from ternrun.server.talk import Call, Talk, read_talk, talking
+from ternrun.server.talk import Talk, read_talk, talking
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -163,7 +163,7 @@ def _head(service: Service) -> dict[str, Any]:
 
 def _last(answers: Answers) -> dict[str, Any]:
     (answer,) = answers.all
-    times = timings(answers, answer)
+    times = shapes.timings(answers, answer)
     prompt, decode = (int(times[name] * 1e6) for name in ("prompt_ms", "predicted_ms"))
     return {
         "done": True,

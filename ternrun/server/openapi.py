@@ -38,8 +38,11 @@ def fields(table: Table, needed: Sequence[str] = (), more: Mapping[str, Table] |
 BODIES = {
     "/v1/completions": Body(schema.COMPLETION, ("prompt",), EVENTS),
     "/v1/chat/completions": Body(schema.CHAT, ("messages",), EVENTS),
+    "/v1/chat/completions/input_tokens": Body(schema.CHAT, ("messages",)),
+    "/chat/completions/input_tokens": Body(schema.CHAT, ("messages",)),
     "/v1/embeddings": Body(embeddings.OPENAI, ("input",)),
     "/v1/responses": Body(responses.RESPONSES, ("input",), EVENTS),
+    "/v1/responses/input_tokens": Body(responses.RESPONSES, ("input",)),
     "/v1/messages": Body(anthropic.MESSAGES, ("messages", "max_tokens"), EVENTS),
     "/v1/messages/count_tokens": Body(anthropic.COUNT, ("messages",)),
     "/embedding": Body(embeddings.LLAMA),
@@ -52,6 +55,7 @@ BODIES = {
     "/tokenize": Body(tools.TOKENIZE, ("content",)),
     "/detokenize": Body(tools.DETOKENIZE, ("tokens",)),
     "/apply-template": Body(tools.APPLY, ("messages",)),
+    "/slots/{id}": Body(tools.SLOT),
     "/api/generate": Body(ollama.GENERATE, ("prompt",), LINES, {"options": ollama.OPTIONS}),
     "/api/chat": Body(ollama.CHAT, ("messages",), LINES, {"options": ollama.OPTIONS}),
 }

@@ -23,7 +23,7 @@ TYPES = {
 
 
 class ApiError(Exception):
-    """A refusal. `param` names the field at fault; `code` is for programs."""
+    """A refusal. `param` names the field at fault; `code` is for programs; `more` stands beside them, or in place."""
 
     def __init__(
         self,
@@ -33,16 +33,17 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | int | None = None,
         headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.message, self.status, self.param, self.code = message, status, param, code
-        self.headers = dict(headers or {})
+        self.headers, self._more = dict(headers or {}), dict(more or {})
 
     @property
     def body(self) -> dict[str, Any]:
         """{"error": {"message", "type", "param", "code"}}."""
         kind = TYPES.get(self.status, "server_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code, **self._more}}
 
 
 def explain(error: Exception) -> ApiError:
@@ -51,7 +52,9 @@ def explain(error: Exception) -> ApiError:
         case ApiError():
             return error
         case ContextError():
-            return ApiError(str(error), param="prompt", code="context_length_exceeded")
+            found = {"n_prompt_tokens": error.tokens, "n_ctx": error.context}  # as llama.cpp's clients read them
+            more = {"type": "exceed_context_size_error", **found}
+            return ApiError(str(error), param="prompt", code="context_length_exceeded", more=more)
         case ConfigError() | UsageError() | TemplateError():
             return ApiError(str(error))
         case TimeoutError():

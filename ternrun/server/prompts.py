@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Prompt = str | list[int]
 
+_HERE = "\x1e(it goes on here)\x1e"  # marks the end of a message while a template writes it out
 _PLAUSIBLE = 16  # characters a token; more than that in all of a text deserves a look
 
 
@@ -44,7 +45,8 @@ def encode(model: Model, prompt: Prompt, *, special: bool = True, bos: bool = Tr
         tokenizer = model.tokenizer
         longest = max(len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size))
         if len(prompt) > longest * model.context:
-            raise ContextError(f"the prompt has {len(prompt)} characters, but the context holds {model.context} tokens")
+            message = f"the prompt has {len(prompt)} characters, but the context holds {model.context} tokens"
+            raise ContextError(message, tokens=-(-len(prompt) // longest), context=model.context)
     return model.tokenizer.encode(prompt, special=special, bos=bos)
 
 
@@ -71,9 +73,16 @@ def fill_in(
 
 
 def render(
-    model: Model, messages: Any, *, begin: bool = True, variables: Any = None, tools: Tools | None = None
+    model: Model,
+    messages: Any,
+    *,
+    begin: bool | None = None,
+    go_on: bool = False,
+    variables: Any = None,
+    tools: Tools | None = None,
 ) -> str:
-    """A conversation written out by the model's template. Raises ApiError, TemplateError."""
+    """A conversation written out by the model's template, up to the beginning of an answer (unless `begin` is false),
+    or, with `go_on`, to the end of what the last message says. Raises ApiError, TemplateError."""
     template = model.chat_template
     if template is None:
         raise ApiError("this model has no chat template: it continues text, see /v1/completions", code="unsupported")
@@ -83,7 +92,24 @@ def render(
     if family is GENERIC:
         read = in_plain_words(read, instructions(tools) if tools else "")
     written = [f.written for f in tools.functions] if tools and family is not GENERIC else None
-    return template.render(read, tools=written, add_generation_prompt=begin, variables=variables)
+    if not go_on:
+        return template.render(read, tools=written, add_generation_prompt=begin is not False, variables=variables)
+    last = read[-1]
+    if begin or last["role"] != "assistant" or not last["content"] or last.get("tool_calls"):
+        raise ApiError(
+            "continue_final_message: the last message must be the assistant's, with content and without calls, and "
+            "add_generation_prompt must be false",
+            param="continue_final_message",
+        )
+    read[-1] = last | {"content": last["content"] + _HERE}
+    prompt = template.render(read, tools=written, add_generation_prompt=False, variables=variables)
+    said, found, _ = prompt.rpartition(_HERE)
+    if not found:
+        raise ApiError(
+            "continue_final_message: this model's template does not write that message out as it is",
+            param="continue_final_message", code="unsupported",
+        )  # fmt: skip
+    return said
 
 
 def _is_ids(value: list[Any]) -> bool:

@@ -60,13 +60,8 @@ RESPONSES = Table(
 async def responses(request: web.Request, service: Service) -> web.StreamResponse:
     """Answer a conversation, in OpenAI's newer form."""
     values = await read_fields(request, service, RESPONSES)
-    body = await read_json(request, service.config.stall)
-    start = await structure.constraint(service, values, FORM)
-    params = SamplingParams(
-        max_tokens=values["max_output_tokens"], temperature=values["temperature"], top_p=values["top_p"]
-    )
-    talk = await read_talk(service, _conversation(values), _tools(values), params, start)
-    begun = _begun(service, body, values)
+    talk = await _read(service, values)
+    begun = _begun(service, await read_json(request, service.config.stall), values)
     if values["stream"]:
         return await stream(request, _events(service, talk, begun, request), service.config.stall, NAMED)
     with talking(service, talk, request) as (answers, (answer,)):
@@ -74,6 +69,20 @@ async def responses(request: web.Request, service: Service) -> web.StreamRespons
             answer.add(update)
         items = [_message(_id("msg"), answer.content)] if answer.content or not answer.calls else []
         return web.json_response(begun | _ended(answers, answer, [*items, *map(_called, answer.calls)]))
+
+
+async def input_tokens(request: web.Request, service: Service) -> web.Response:
+    """Tell how many tokens a conversation has."""
+    talk = await _read(service, await read_fields(request, service, RESPONSES))
+    return web.json_response({"object": "response.input_tokens", "input_tokens": len(talk.requests[0].ids)})
+
+
+async def _read(service: Service, values: dict[str, Any]) -> Talk:
+    start = await structure.constraint(service, values, FORM)
+    params = SamplingParams(
+        max_tokens=values["max_output_tokens"], temperature=values["temperature"], top_p=values["top_p"]
+    )
+    return await read_talk(service, _conversation(values), _tools(values), params, start)
 
 
 async def _events(service: Service, talk: Talk, begun: dict[str, Any], request: web.Request) -> Items:

@@ -93,6 +93,15 @@ NO_EFFECT = frozenset(
      "prediction", "cache_prompt")
 )  # fmt: skip
 
+LLAMA_IDLE = frozenset(  # llama.cpp's: where and when it runs, what else its server tells of that
+    ("id_slot", "timings_per_token", "return_progress", "backend_sampling")
+)
+
+TURN: Fields = {  # how the prompt of a conversation ends
+    "add_generation_prompt": (flag, None),
+    "continue_final_message": (flag, False),
+}
+
 COMPLETION = Table(
     read={
         **STREAM,
@@ -118,13 +127,13 @@ CHAT = Table(
         "logprobs": (flag, False),
         "top_logprobs": (whole(0, 20), 0),
         "chat_template_kwargs": (shaped({"type": "object"}), None),
-        "add_generation_prompt": (flag, True),
+        **TURN,
         "tools": (anything, None),
         "tool_choice": (anything, "auto"),
         "parallel_tool_calls": (flag, True),
         **structure.OPENAI,
     },
-    ignored=NO_EFFECT,
+    ignored=NO_EFFECT | LLAMA_IDLE | {"verbose"},
     refused={
         "functions": ([],),
         "function_call": ("none", "auto"),

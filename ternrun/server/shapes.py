@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.request import FinishReason
-from ternrun.server.answers import Answers, Token
+from ternrun.server.answers import Answer, Answers, Token
 
 if TYPE_CHECKING:
     from ternrun.loader.tokenizer import Tokenizer
@@ -31,7 +31,13 @@ def version() -> str:
 
 def head(kind: str, prefix: str, model: str) -> dict[str, Any]:
     """What every answer, and every chunk of a stream, begins with."""
-    return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+    return {
+        "id": f"{prefix}-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+        "system_fingerprint": f"b{version()}",
+    }
 
 
 def usage(answers: Answers) -> dict[str, Any]:
@@ -42,6 +48,22 @@ def usage(answers: Answers) -> dict[str, Any]:
         "completion_tokens": generated,
         "total_tokens": prompt + generated,
         "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+def timings(answers: Answers, answer: Answer) -> dict[str, Any]:
+    """llama.cpp's figures: milliseconds and tokens a second; the wait in the queue counts for the prompt."""
+    prompt_n, n = len(answer.request.ids) - answer.cached, answer.generated
+    prompt_s = (answer.first or time.perf_counter()) - answers.began
+    decode_s = answer.last - answer.first
+    return {
+        "cache_n": answer.cached,
+        "prompt_n": prompt_n,
+        "prompt_ms": prompt_s * 1000,
+        "prompt_per_second": prompt_n / prompt_s if prompt_s else 0.0,
+        "predicted_n": n,
+        "predicted_ms": decode_s * 1000,
+        "predicted_per_second": (n - 1) / decode_s if decode_s > 0 else 0.0,
     }
 
 

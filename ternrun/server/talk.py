@@ -15,6 +15,7 @@ from ternrun.runtime.request import Request
 from ternrun.server import calls, shapes
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Answers, Update, asking
+from ternrun.server.callreader import Call, reader_of
 from ternrun.server.functions import Tools, read_tools
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode, render
@@ -24,8 +25,6 @@ from ternrun.server.structure import Start
 
 if TYPE_CHECKING:
     from ternrun.api import Model
-
-Call = dict[str, Any]  # as in OpenAI's `tool_calls`
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,7 @@ class Said:
         self.content = ""
         self.calls: list[Call] = []
         self.reason: str | None = None
-        tools = calling.tools if calling else None
-        self._reader = calls.CallReader(calling.family, tools.functions, tools.most) if calling and tools else None
+        self._reader = reader_of(calling.family, calling.tools) if calling else None
 
     def add(self, update: Update) -> tuple[str, list[Call]]:
         """The content and the calls that this update makes certain."""
@@ -77,10 +75,12 @@ async def read_talk(
     start: Start | None = None,
     *,
     n: int = 1,
-    begin: bool = True,
+    begin: bool | None = None,
+    go_on: bool = False,
     variables: Any = None,
 ) -> Talk:
-    """`messages` as in OpenAI's chat; `tools`: its tools, tool_choice and parallel_tool_calls. Raises ApiError."""
+    """`messages` as in OpenAI's chat; `tools`: its tools, tool_choice and parallel_tool_calls; `begin`, `go_on`: see
+    `render`. Raises ApiError."""
     model, offered = service.model, read_tools(tools)
     calling = await asyncio.to_thread(_calling, model, offered) if offered else None
     if calling:
@@ -88,7 +88,8 @@ async def read_talk(
 
     def read() -> list[int]:  # beside the event loop: templates and tokenizers take a while
         asked = calling.tools if calling else None
-        return encode(model, render(model, messages, begin=begin, variables=variables, tools=asked))
+        prompt = render(model, messages, begin=begin, go_on=go_on, variables=variables, tools=asked)
+        return encode(model, prompt)
 
     ids = await asyncio.to_thread(read)
     return Talk([Request(ids, seeded(params, i), constraint=start) for i in range(n)], calling)

@@ -17,7 +17,7 @@ from ternrun.server.metrics import CONTENT_TYPE
 from ternrun.server.models import SERVICES
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import render
-from ternrun.server.schema import MESSAGES, needed
+from ternrun.server.schema import MESSAGES, TURN, needed
 from ternrun.server.service import Service
 
 MAX_LENGTH = 1 << 18  # of what is tokenized, some seconds' work at the worst
@@ -35,7 +35,7 @@ DETOKENIZE = Table(read={"tokens": (token_ids, None)}, ignored=frozenset(("model
 APPLY = Table(
     read={
         "messages": (shaped(MESSAGES), None),
-        "add_generation_prompt": (flag, True),
+        **TURN,
         "chat_template_kwargs": (shaped({"type": "object"}), None),
         "tools": (anything, None),
         "tool_choice": (anything, "auto"),
@@ -43,6 +43,9 @@ APPLY = Table(
     },
     ignored=frozenset(("model", "user")),
 )
+
+
+SLOT = Table(read={}, ignored=frozenset(("filename", "model")))
 
 
 async def health(request: web.Request, _service: Service) -> web.Response:
@@ -109,9 +112,16 @@ async def detokenize(request: web.Request, service: Service) -> web.Response:
 async def apply_template(request: web.Request, service: Service) -> web.Response:
     """The prompt that a conversation becomes."""
     values = await read_fields(request, service, APPLY)
-    messages, begin = needed(values, "messages"), values["add_generation_prompt"]
-    tools, variables = read_tools(values), values["chat_template_kwargs"]
-    prompt = await asyncio.to_thread(render, service.model, messages, begin=begin, variables=variables, tools=tools)
+    written = partial(
+        render,
+        service.model,
+        needed(values, "messages"),
+        begin=values["add_generation_prompt"],
+        go_on=values["continue_final_message"],
+        variables=values["chat_template_kwargs"],
+        tools=read_tools(values),
+    )
+    prompt = await asyncio.to_thread(written)
     return web.json_response({"prompt": prompt})
 
 
@@ -141,6 +151,15 @@ async def slots(request: web.Request, service: Service) -> web.Response:
         raise ApiError("no slot is free", status=503, code=503)
     context = service.model.context
     return web.json_response([{"id": i, "n_ctx": context, "is_processing": i < running} for i in range(total)])
+
+
+async def slot_action(_request: web.Request, _service: Service) -> web.Response:
+    """Refused: there is nothing that belongs to one slot."""
+    raise ApiError(
+        "slots cannot be saved, restored or erased: all requests share one cache, in which the beginning of a prompt "
+        "is found by itself, whichever slot computed it",
+        code="unsupported",
+    )
 
 
 async def metrics(_request: web.Request, service: Service) -> web.Response:

@@ -25,6 +25,7 @@ from ternrun.runtime.sampler import (
     logits_needed,
     min_p,
     sample,
+    sampled_logprobs,
     top_k,
     top_p,
     typical,
@@ -34,6 +35,7 @@ from ternrun.runtime.sampler import (
 VOCAB = 128_256
 # few distinct values, so that ties are common
 rows = arrays(np.float32, st.integers(1, 90), elements=st.integers(-20, 20).map(lambda i: i / 4))
+BIASES = ((2, 3.0), (0, -math.inf))
 often = settings(max_examples=100, deadline=None, derandomize=True)
 
 
@@ -120,6 +122,38 @@ def test_draws_follow_the_distribution() -> None:
     chi2 = ((counts[:4] - expected[:4]) ** 2 / expected[:4]).sum()
     assert chi2 < 16.3  # 0.1% of chances with 3 degrees of freedom
     assert counts[4] == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"top_k": 3},
+        {"top_p": 0.7},
+        {"min_p": 0.2},
+        {"repeat_penalty": 1.5},
+        {"logit_bias": ((2, 3.0), (0, -math.inf))},
+    ],
+)
+def test_the_probabilities_that_are_told_are_those_of_the_draws(fields: Any) -> None:
+    x = np.array([2.0, 1.0, 0.5, -1.0, -2.0], np.float32)
+    params = SamplingParams(temperature=1.5, logprobs=5, **fields)
+    bias, n = bias_of(params, frozenset()), 4000
+    history = [1, 2]
+    drawn = [sample(x, params, history, seed, bias) for seed in range(n)]
+    told = sampled_logprobs(x, params, history, drawn[0], bias)
+    p = {best.id: math.exp(best.logprob) for best in told.top}
+    assert math.exp(told.logprob) == p[drawn[0]]
+    assert sum(p.values()) == pytest.approx(1)
+    assert list(p.values()) == sorted(p.values(), reverse=True)
+    for token in range(5):
+        expected = p.get(token, 0)
+        assert abs(drawn.count(token) / n - expected) <= 4.5 * math.sqrt(expected * (1 - expected) / n)
+
+
+def test_the_greedy_choice_is_certain() -> None:
+    told = sampled_logprobs(np.zeros(3, np.float32), SamplingParams(logprobs=2), [], 0)
+    assert (told.logprob, [(best.id, best.logprob) for best in told.top]) == (0, [(0, 0)])
 
 
 def philox(seed: int, position: int) -> float:

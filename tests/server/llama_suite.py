@@ -23,7 +23,7 @@ from tests.server.load import started
 FILES = ("basic", "completion", "chat_completion", "stream", "tokenize", "security", "infill", "template", "slot_save",
          "ctx_shift", "ignore_eos")  # fmt: skip
 KEY = "sk-this-is-the-secret-key"  # the one that its tests of security know
-SERVER = ("--alias", "tinyllama-2", "--max-batch", "2", "-c", "512", "--kv-tokens", "1024")
+SERVER = ("--alias", "tinyllama-2", "--max-batch", "2", "-c", "256", "--kv-tokens", "1024")
 
 
 def run(tests: Path, name: str, python: str, port: int) -> list[tuple[str, str]]:
@@ -42,7 +42,7 @@ def run(tests: Path, name: str, python: str, port: int) -> list[tuple[str, str]]
         ]
         environment = os.environ | {"DEBUG_EXTERNAL": "1", "PORT": str(port)}
         environment.pop("PYTHONPATH", None)
-        subprocess.run(command, cwd=tests, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=600)
+        subprocess.run(command, cwd=tests, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=1500)
         cases = ElementTree.parse(report).getroot().iter("testcase")
         return [(case.get("name", ""), _why(case)) for case in cases if case.find("skipped") is None]
 

@@ -66,6 +66,12 @@ def test_tools(client: anthropic.Anthropic) -> None:
     assert streamed.input["city"] in ("Rome", "Oslo")
 
 
+def test_an_answer_that_is_begun_goes_on(client: anthropic.Anthropic, server: Server) -> None:
+    messages: Any = [*HELLO, {"role": "assistant", "content": "Well,"}]
+    done = client.messages.create(model="any", messages=messages, max_tokens=8, extra_body=COLD)
+    assert done.content[0].text == server.complete("[user]hi[assistant]Well,", max_tokens=8)["choices"][0]["text"]
+
+
 def test_history(client: anthropic.Anthropic, server: Server) -> None:
     use = {"type": "tool_use", "id": "t1", "name": "f", "input": {"x": 1}}
     result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "4"}]}

@@ -63,6 +63,26 @@ def test_the_template_gets_its_variables(server: Server) -> None:
     assert prompt(chat_template_kwargs={"shout": True}) == "[system]be brief[user]hi![assistant]"
 
 
+def test_the_last_message_goes_on(server: Server) -> None:
+    messages = [*MESSAGES, {"role": "assistant", "content": " So "}]
+    go_on = {"messages": messages, "continue_final_message": True}
+    prompt = server.ask("/apply-template", go_on).json["prompt"]
+    assert prompt == "[system]be brief[user]hi[assistant] So "
+    done = server.ask("/v1/chat/completions", go_on | {"max_tokens": 6, "temperature": 0}).json["choices"][0]
+    assert done["message"]["content"] == server.model.complete(prompt, max_tokens=6).text
+    for wrong in ({"add_generation_prompt": True}, {"messages": MESSAGES}):
+        answer = server.ask("/v1/chat/completions", go_on | wrong)
+        assert answer.status == 400
+        assert "the last message must be the assistant's" in answer.json["error"]["message"]
+
+
+def test_how_many_tokens_a_conversation_has(server: Server) -> None:
+    want = len("[system]be brief[user]hi[assistant]")
+    for path in ("/v1/chat/completions/input_tokens", "/chat/completions/input_tokens"):
+        assert server.ask(path, {"messages": MESSAGES}).json["input_tokens"] == want
+    assert server.ask("/v1/responses/input_tokens", {"input": MESSAGES}).json["input_tokens"] == want
+
+
 @pytest.mark.parametrize(
     ("messages", "says"),
     [

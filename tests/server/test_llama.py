@@ -55,7 +55,8 @@ def test_a_stream_has_no_done_and_ends_with_the_whole_answer(server: Server) -> 
 def test_every_form_of_prompt(server: Server) -> None:
     encode = server.model.tokenizer.encode
     plain = complete(server, "hello")["content"]
-    for prompt in (encode("hello"), ["hello"], ["hel", *encode("lo", bos=False)], [encode("hello")]):
+    told = {"prompt_string": "hello"}
+    for prompt in (encode("hello"), ["hello"], told, [told], ["hel", *encode("lo", bos=False)], [encode("hello")]):
         assert complete(server, prompt)["content"] == plain
     many = complete(server, ["hello", encode("once"), ["on", *encode("ce", bos=False)]])
     assert [d["index"] for d in many] == [0, 1, 2]
@@ -73,7 +74,11 @@ def test_every_form_of_prompt(server: Server) -> None:
         ({"prompt": [True, 1]}, "must be a string, a list"),
         ({"n_predict": -2}, "n_predict: must be a whole number from -1"),
         ({"n_discard": -5}, "n_discard: this server does not support it"),
-        ({"post_sampling_probs": True}, "post_sampling_probs: this server does not support it"),
+        ({"post_sampling_probs": 3}, "post_sampling_probs: must be true or false"),
+        ({"logit_bias": [["a" * 65, 1]]}, "logit_bias: must map"),
+        ({"prompt": {"prompt_string": "a", "multimodal_data": ["b"]}}, "this model reads text only"),
+        ({"prompt": {"prompt_string": 3}}, "must be a string, a list"),
+        ({"prompt": [1, 10**6]}, "is not a token id of this model"),
         ({"response_fields": "content"}, "response_fields: must be a list"),
         ({"n_cmpl": 100, "prompt": ["a", "b"]}, "n_cmpl: 2 prompts times 100"),
         ({"t_max_predict_ms": -5}, "t_max_predict_ms: must be a whole number"),
@@ -115,6 +120,13 @@ def test_it_tells_of_itself(server: Server) -> None:
     assert server.ask("/v1/models/other").status == 404
 
 
+@pytest.mark.parametrize("action", ["save", "restore", "erase"])
+def test_slots_are_not_kept_apart(server: Server, action: str) -> None:
+    answer = server.ask(f"/slots/0?action={action}", {"filename": "a.bin"})
+    assert answer.status == 400
+    assert "all requests share one cache" in answer.json["error"]["message"]
+
+
 def test_metrics(server: Server) -> None:
     def figure(name: str) -> float:
         lines = server.ask("/metrics").body.decode().splitlines()
@@ -137,6 +149,44 @@ def test_some_fields_only(server: Server) -> None:
     whole = complete(server, "a", seed=1)
     some = complete(server, "a", seed=1, response_fields=["content", "generation_settings/n_predict", "frob", "stop/x"])
     assert some == {"content": whole["content"], "generation_settings/n_predict": 8}
+
+
+def test_the_probabilities_that_were_drawn_from(server: Server) -> None:
+    asked = {"n_probs": 3, "post_sampling_probs": True, "temperature": 1, "seed": 1, "min_p": 0}
+    for place in complete(server, "a", **asked, top_k=2)["completion_probabilities"]:
+        assert sum(one["prob"] for one in place["top_probs"]) == pytest.approx(1)
+        assert place["prob"] == next(one["prob"] for one in place["top_probs"] if one["id"] == place["id"])
+    for place in complete(server, "a", **asked | {"temperature": 0})["completion_probabilities"]:
+        assert [(one["id"], one["prob"]) for one in place["top_probs"]] == [(place["id"], 1)]
+
+
+def test_biases_by_text(server: Server) -> None:
+    ids = [token for token in complete(server, "a", return_tokens=True)["tokens"] if 32 < token < 127]
+    texts = [server.model.tokenizer.decode([token]) for token in ids]
+    by_id = complete(server, "a", logit_bias=[[token, False] for token in ids], return_tokens=True)["tokens"]
+    assert ids
+    assert not {*ids} & {*by_id}
+    assert complete(server, "a", logit_bias=[[text, False] for text in texts], return_tokens=True)["tokens"] == by_id
+
+
+def test_what_an_answer_tells_of_itself(server: Server) -> None:
+    done = complete(server, server.model.tokenizer.encode("hello"), ignore_eos=True, n_predict=3)
+    assert (done["prompt"], done["truncated"], done["has_new_line"]) == ("hello", False, "\n" in done["content"])
+    biases = done["generation_settings"]["logit_bias"]
+    assert {entry["id"] for entry in biases if entry["bias"] is None} == set(server.model.tokenizer.eos_ids)
+    line = server.model.tokenizer.encode("\n", bos=False)[0]
+    assert complete(server, "a", logit_bias=[[line, 100]])["has_new_line"]
+    room = server.model.context - 3
+    full = complete(server, "a" * room, n_predict=-1, ignore_eos=True)
+    assert (full["truncated"], full["stop_type"], full["tokens_predicted"]) == (True, "limit", 3)
+
+
+def test_a_prompt_that_is_too_long(server: Server) -> None:
+    answer = server.ask("/completion", {"prompt": "a" * (server.model.context + 1)})
+    assert answer.status == 400
+    told = answer.json["error"]
+    assert (told["type"], told["code"]) == ("exceed_context_size_error", "context_length_exceeded")
+    assert (told["n_prompt_tokens"], told["n_ctx"]) == (server.model.context + 1, server.model.context)
 
 
 def test_several_completions(server: Server) -> None:

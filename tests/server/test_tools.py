@@ -12,8 +12,9 @@ import pytest
 
 from ternrun.api import load
 from ternrun.bench.vocabulary import byte_vocabulary
-from ternrun.server.calls import GENERIC, HERMES, LLAMA3, MISTRAL, CallReader, Family, family_of
-from ternrun.server.functions import Function
+from ternrun.server.callreader import reader_of
+from ternrun.server.calls import GENERIC, HERMES, LLAMA3, MISTRAL, Family, family_of
+from ternrun.server.functions import Function, Tools
 from ternrun.server.settings import ServerConfig
 from tests.fakes import fake_gguf, fake_weights
 from tests.server.serving import Server, running
@@ -28,7 +29,7 @@ CITY = {
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters": CITY}}
 CLOCK = {"type": "function", "function": {"name": "clock"}}
 BAD_CALL = {"function": {"name": "a", "arguments": "{"}}
-FUNCTIONS = [Function("weather", "", CITY), Function("clock", "", {})]
+FUNCTIONS = (Function("weather", "", CITY), Function("clock", "", {}))
 
 TEMPLATES = {
     "hermes": "{% if tools %}<tool_call>{{ tools | tojson }}{% endif %}",
@@ -43,12 +44,11 @@ MESSAGES = (
 
 
 def read(family: Family, text: str, cut: int, most: int = 9) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
-    reader, content, calls = CallReader(family, FUNCTIONS, most), "", []
+    reader, content, calls = reader_of(family, Tools(FUNCTIONS, must=False, most=most)), "", []
     pieces = [text[i : i + cut] for i in range(0, len(text), cut)]
     for found in (*map(reader.push, pieces), reader.flush()):
         content += found[0]
         calls += found[1]
-    assert calls == reader.calls
     assert len({c["id"] for c in calls}) == len(calls)
     return content, [(c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls]
 
@@ -88,15 +88,36 @@ ROME, OSLO = ("weather", {"city": "Rome"}), ("weather", {"city": "Oslo"})
         (GENERIC, '{"tool_calls": [{"name": "weather", "arguments": {"city": "Rome"}}]}', "", [ROME]),
         (GENERIC, '{"response": "Hi.\\n"}', "Hi.\n", []),
         (GENERIC, '{"respon', '{"respon', []),
+        (GENERIC, '{"response": "a\\"\\u00e9\\ud83d\\ude00b"}', 'a"é😀b', []),
+        (GENERIC, '{"response": "cut off \\ud8', "cut off ", []),
+        (GENERIC, '{"tool_calls": [{"name": "clock"}, {"name": "weather", "arguments": {"city": "Oslo"}}]}', "",
+         [("clock", {}), OSLO]),
+        (GENERIC, '{"tool_calls": [{"name": "clock"}, {"name": "wea', '{"name": "wea', [("clock", {})]),
     ],
 )  # fmt: skip
 def test_what_is_said(family: Family, text: str, content: str, calls: list[Any], cut: int) -> None:
     assert read(family, text, cut) == (content, calls)
 
 
+def test_an_answer_by_grammar_is_not_held_back() -> None:
+    """Of a model that knows no tools: its words as they come, each call when it is complete."""
+    reader = reader_of(GENERIC, Tools(FUNCTIONS, must=False, most=9))
+    assert [reader.push(piece)[0] for piece in ('{"response": "', "one ", "two\\", "n", '"}')] == [
+        "",
+        "one ",
+        "two",
+        "\n",
+        "",
+    ]
+    reader = reader_of(GENERIC, Tools(FUNCTIONS, must=False, most=9))
+    pieces = ('{"tool_calls": [{"name": "clock"', "}, ", '{"name": "clock"}', "]}")
+    assert [len(reader.push(piece)[1]) for piece in pieces] == [0, 1, 1, 0]
+
+
 def test_one_call_at_a_time() -> None:
     text = '<tool_call>{"name": "clock"}</tool_call>' * 3
     assert read(HERMES, text, 5, most=1) == ("", [("clock", {})])
+    assert read(GENERIC, '{"tool_calls": [{"name": "clock"}, {"name": "clock"}]}', 5, most=1) == ("", [("clock", {})])
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
