@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
@@ -79,6 +80,7 @@ class Table:
         return ApiError(f"unknown field {name[:100]!r}{hint}", param=name[:100], code="unknown_field")
 
 
+SMALL = 1 << 14  # bytes of JSON that are read faster than another thread is woken
 PARSED: web.RequestKey[Any] = web.RequestKey("parsed", object)
 
 
@@ -97,7 +99,8 @@ async def read_json(request: web.Request, stall: float) -> Any:
     except web.RequestPayloadError:  # cut short, or not compressed as it says
         raise ApiError("the request's body cannot be read") from None
     try:
-        request[PARSED] = await asyncio.to_thread(json.loads, data, parse_constant=_no_constant)
+        parse = partial(json.loads, data, parse_constant=_no_constant)
+        request[PARSED] = await asyncio.to_thread(parse) if len(data) > SMALL else parse()
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise ApiError(f"the body is not JSON: {why}") from None

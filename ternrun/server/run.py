@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from ternrun.server.models import Open, Services
 from ternrun.server.settings import ServerConfig
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TURN = 0.001  # seconds that a thread may run Python while another waits: the event loop must come to its turn
+READERS = 2  # threads that read requests, which is Python that keeps the event loop waiting
 
 
 def serve(config: ServerConfig, openers: Mapping[str, Open], tell: Callable[[str], None]) -> None:
@@ -26,6 +31,7 @@ def serve(config: ServerConfig, openers: Mapping[str, Open], tell: Callable[[str
 
     Raises UsageError where it cannot listen there, and what opening a model raises.
     """
+    sys.setswitchinterval(TURN)
     asyncio.run(_serve(config, openers, tell))
 
 
@@ -45,6 +51,8 @@ async def _serve(config: ServerConfig, openers: Mapping[str, Open], tell: Callab
         loading, stopping = asyncio.create_task(services.load()), asyncio.create_task(stop.wait())
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
         await loading
+        gc.collect()
+        gc.freeze()  # what is loaded stays: looking through all of it again and again would hold up every answer
         if not stop.is_set():
             names = ", ".join(service.name for service in services.all)
             tell(f"ready: {names} at {where}")
@@ -56,6 +64,7 @@ async def _serve(config: ServerConfig, openers: Mapping[str, Open], tell: Callab
 async def listening(services: Services) -> AsyncIterator[tuple[Services, str]]:
     """The server and its address; leaving ends it gracefully: first the sockets close, then requests end."""
     config = services.config
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(READERS, "ternrun-read"))
     runner = web.AppRunner(
         make_app(services),
         access_log=None,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ternrun.server.answers import Answers
 
 MAX_LONG = 64
+UNKNOWN = "qzxjkvw"  # no vocabulary has it whole: tables that are made when first needed are made before anyone waits
 RETRY_AFTER = 1  # seconds; places in the queue come free all the time
 
 Result = TypeVar("Result")
@@ -46,7 +47,12 @@ class Service:
 
     async def load(self) -> None:
         """Load the model beside the event loop. Raises what loading raises."""
-        self._model = await asyncio.to_thread(self._open_model)
+        self._model = await asyncio.to_thread(self._open)
+
+    def _open(self) -> Model:
+        model = self._open_model()
+        model.tokenizer.encode(UNKNOWN)
+        return model
 
     @property
     def model(self) -> Model:
