@@ -86,32 +86,40 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1)
     parser.add_argument("-m", "--model", help="a GGUF file; a tiny one is made if none is given")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--share", type=float, default=4, help="of a core that all of it may use; it waits in between")
     args = parser.parse_args()
     logging.getLogger("ternrun.http").setLevel(logging.CRITICAL)  # lies are expected here
     with tempfile.TemporaryDirectory() as folder:
         made = {"tokenizer__chat_template": TEMPLATE}
         path = args.model or fake_gguf(Path(folder) / "tiny.gguf", fake_weights("llama"), **made)
         with running(ServerConfig(port=0, stall=5), lambda: load(path)) as server:
-            return soak(server, args.minutes * 60, args.seed)
+            return soak(server, args.minutes * 60, args.seed, args.share)
 
 
-def soak(server: Server, seconds: float, seed: int) -> int:
+def soak(server: Server, seconds: float, seed: int, share: float = 4) -> int:
     """All of it, and what came of it."""
     engine = server.model.driver.engine
     blocks, it = engine._cache.available, Soak(server, seed)
-    began, early, rounds = time.monotonic(), 0, 0
+    began, worked, rounds = time.monotonic(), time.process_time(), 0
+    memory: list[int] = []  # after the first round, then at each quarter
     while (spent := time.monotonic() - began) < seconds or not rounds:
         asyncio.run(it.round())
         rounds += 1
-        if not early and spent > seconds / 4:
-            early = resident()
+        time.sleep(max(0.0, (time.process_time() - worked) / share - (time.monotonic() - began)))
+        if spent >= len(memory) * seconds / 4:
+            memory.append(resident())
     end = time.monotonic() + 60
     while (engine.load != (0, 0) or server.service.sequences) and time.monotonic() < end:
         time.sleep(0.05)
     late = resident()
+    early = memory[min(1, len(memory) - 1)]
+    used = (time.process_time() - worked) / (time.monotonic() - began)
     print(f"{rounds} rounds in {time.monotonic() - began:.0f} s: {dict(sorted(it.counts.items()))}")
     print(f"slowest honest answer {it.slowest:.2f} s")
-    print(f"memory: {early / 1e6:.0f} MB after a quarter of the time, {late / 1e6:.0f} MB at the end")
+    told = ", ".join(f"{size / 1e6:.0f}" for size in (*memory, late))
+    print(
+        f"memory in MB, first round, quarters, end: {told}; {used:.2f} of a core was used"
+    )
     free = engine._cache.available
     print(f"places taken {engine.load}, sequences {server.service.sequences}, blocks free {free} of {blocks}")
     faults = {
@@ -119,7 +127,7 @@ def soak(server: Server, seconds: float, seed: int) -> int:
         "the honest client's answer changed": len(it.answers) != 1,
         "places were lost": engine.load != (0, 0) or bool(server.service.sequences or server.service.answers),
         "blocks were lost": engine._cache.available != blocks,
-        "memory grew": bool(early) and late > early + max(20e6, 0.05 * early),
+        "memory grew": late > early + max(20e6, 0.05 * early),
     }
     found = [fault for fault, seen in faults.items() if seen]
     print("FAULTS: " + "; ".join(found) if found else "no faults")

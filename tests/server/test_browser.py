@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,11 @@ class Page:
 
     def check_accessible(self) -> None:
         """By the rules of axe, the usual oracle for that."""
-        import axe_selenium_python
-
-        script = Path(axe_selenium_python.__file__).parent / "node_modules/axe-core/axe.min.js"
-        self.browser.execute_script(script.read_text())
+        spec = find_spec("axe_playwright_python")  # for the script it carries: the browser is driven as it is
+        assert spec, "axe is missing: pip install axe-playwright-python"
+        assert spec.submodule_search_locations
+        script = Path(spec.submodule_search_locations[0]) / "axe.min.js"
+        self.browser.execute_script(script.read_text("utf-8"))
         found = self.browser.execute_async_script("axe.run().then(arguments[0])")["violations"]
         assert not found, [(v["id"], v["help"], [n["html"] for n in v["nodes"]]) for v in found]
 
