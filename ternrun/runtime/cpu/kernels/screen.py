@@ -36,6 +36,7 @@ from ternrun.runtime.cpu.simd import (
     magnitude,
     maximum,
     narrow,
+    prefetch_far,
     put,
     round_even,
     splat,
@@ -128,7 +129,7 @@ def _planes(codes: int, n: int, x: int) -> Any:
 
 @compiled
 def _planes4(codes: int, n: int, x: int, stride: int) -> Any:
-    """The same for four x, `stride` bytes apart."""
+    """The same for four x, `stride` bytes apart: four sums of the high planes, four of the low ones."""
     z = zero(i32x16)
     a, b, c, d, e, f, g, h = z, z, z, z, z, z, z, z
     high = x + HEADER
@@ -142,22 +143,31 @@ def _planes4(codes: int, n: int, x: int, stride: int) -> Any:
         f = dot_bytes(f, w, splat(i32x16, get(types.int32, high + 2 * stride + n + i)))
         g = dot_bytes(g, w, splat(i32x16, get(types.int32, high + 3 * stride + i)))
         h = dot_bytes(h, w, splat(i32x16, get(types.int32, high + 3 * stride + n + i)))
-    return a, b, c, d, e, f, g, h
+    return (a, c, e, g), (b, d, f, h)
 
 
 @compiled
-def _high4(codes: int, n: int, x: int, stride: int) -> Any:
-    """Sixteen rows against the high planes of four x."""
+def _high4(codes: int, more: int, n: int, x: int, stride: int, ahead: int, step: int) -> Any:
+    """Two blocks of sixteen rows against the high planes of four x: four sums for each block.
+
+    Meanwhile the next blocks are asked for from `ahead` on, `step` bytes with every four inputs.
+    """
     z = zero(i32x16)
-    a, b, c, d = z, z, z, z
+    a, b, c, d, e, f, g, h = z, z, z, z, z, z, z, z
     high = x + HEADER
     for i in range(0, n, 4):
-        w = load(i32x16, codes + 16 * i)
-        a = dot_bytes(a, w, splat(i32x16, get(types.int32, high + i)))
-        b = dot_bytes(b, w, splat(i32x16, get(types.int32, high + stride + i)))
-        c = dot_bytes(c, w, splat(i32x16, get(types.int32, high + 2 * stride + i)))
-        d = dot_bytes(d, w, splat(i32x16, get(types.int32, high + 3 * stride + i)))
-    return a, b, c, d
+        w, v = load(i32x16, codes + 16 * i), load(i32x16, more + 16 * i)
+        prefetch_far(ahead + step * (i // 4))
+        prefetch_far(ahead + step * (i // 4) + 64)
+        q = splat(i32x16, get(types.int32, high + i))
+        a, e = dot_bytes(a, w, q), dot_bytes(e, v, q)
+        q = splat(i32x16, get(types.int32, high + stride + i))
+        b, f = dot_bytes(b, w, q), dot_bytes(f, v, q)
+        q = splat(i32x16, get(types.int32, high + 2 * stride + i))
+        c, g = dot_bytes(c, w, q), dot_bytes(g, v, q)
+        q = splat(i32x16, get(types.int32, high + 3 * stride + i))
+        d, h = dot_bytes(d, w, q), dot_bytes(h, v, q)
+    return (a, b, c, d), (e, f, g, h)
 
 
 @compiled
@@ -167,9 +177,14 @@ def _all_coarse(x: int, stride: int) -> Any:
 
 
 @compiled
-def _no_low(x: int) -> Any:
-    """What a low plane of zeros would sum to."""
-    return splat(i32x16, get(types.int32, x + LOW_SUM))
+def _no_low4(x: int, stride: int) -> Any:
+    """What low planes of zeros would sum to."""
+    return (
+        splat(i32x16, get(types.int32, x + LOW_SUM)),
+        splat(i32x16, get(types.int32, x + stride + LOW_SUM)),
+        splat(i32x16, get(types.int32, x + 2 * stride + LOW_SUM)),
+        splat(i32x16, get(types.int32, x + 3 * stride + LOW_SUM)),
+    )
 
 
 @compiled
@@ -197,6 +212,15 @@ def _note(args: int, t: int, block: int, x: int, high: Any, low: Any) -> None:
 
 
 @compiled
+def _note4(args: int, t: int, block: int, x: int, stride: int, high: Any, low: Any) -> None:
+    """The same for four tokens."""
+    _note(args, t, block, x, high[0], low[0])
+    _note(args, t + 1, block, x + stride, high[1], low[1])
+    _note(args, t + 2, block, x + 2 * stride, high[2], low[2])
+    _note(args, t + 3, block, x + 3 * stride, high[3], low[3])
+
+
+@compiled
 def _scan(args: int, tid: int, nt: int) -> int:
     """Approximate logits of all rows.
 
@@ -205,23 +229,26 @@ def _scan(args: int, tid: int, nt: int) -> int:
     """
     tokens, stride, n = get(types.int64, word(args, 0)), word(args, 2), word(args, 4)
     first, last = share((word(args, 3) + BLOCK - 1) // BLOCK, tid, nt)
-    for block in range(first, last):
-        codes = word(args, 5) + BLOCK * n * block
+    size = BLOCK * n
+    step = 2 * size // (n // 4 * max(1, tokens // 4))
+    for block in range(first, last, 2):
+        codes, other = word(args, 5) + size * block, min(block + 1, last - 1)
+        more, ahead = word(args, 5) + size * other, codes + 2 * size
         for t in range(0, tokens - 3, 4):
             x = word(args, 1) + stride * t
             if _all_coarse(x, stride):
-                a, c, e, g = _high4(codes, n, x, stride)
-                b, d, f, h = _no_low(x), _no_low(x + stride), _no_low(x + 2 * stride), _no_low(x + 3 * stride)
+                here, there = _high4(codes, more, n, x, stride, ahead + step * (n // 4) * (t // 4), step)
+                _note4(args, t, block, x, stride, here, _no_low4(x, stride))
+                _note4(args, t, other, x, stride, there, _no_low4(x, stride))
             else:
-                a, b, c, d, e, f, g, h = _planes4(codes, n, x, stride)
-            _note(args, t, block, x, a, b)
-            _note(args, t + 1, block, x + stride, c, d)
-            _note(args, t + 2, block, x + 2 * stride, e, f)
-            _note(args, t + 3, block, x + 3 * stride, g, h)
-        for t in range(tokens // 4 * 4, tokens):
-            x = word(args, 1) + stride * t
-            a, b = _planes(codes, n, x)
-            _note(args, t, block, x, a, b)
+                for i in range(block, other + 1):
+                    high, low = _planes4(word(args, 5) + size * i, n, x, stride)
+                    _note4(args, t, i, x, stride, high, low)
+        for i in range(block, other + 1):
+            for t in range(tokens // 4 * 4, tokens):
+                x = word(args, 1) + stride * t
+                high, low = _planes(word(args, 5) + size * i, n, x)
+                _note(args, t, i, x, high, low)
     return 0
 
 

@@ -88,13 +88,6 @@ def _fetch_input(q: int, stride: int, count: int, tokens: int) -> None:
 
 
 @compiled
-def _fetch_codes(codes: int, first: int, last: int) -> None:
-    """Ask for some lines of codes, long before they are needed."""
-    for i in range(first, last):
-        prefetch_far(codes + 64 * i)
-
-
-@compiled
 def _look(acc: Any, w: Any, table: Any) -> Any:
     """Four row vectors against one table."""
     return (
@@ -137,13 +130,38 @@ def _group4(sums: Any, w: Any, tables: int) -> Any:
     )
 
 
-def _make_tile(group: Any, width: int) -> Any:
+@compiled
+def _fetch0(at: int) -> None:
+    """Ask for nothing: one or two tokens read codes in their order, which the CPU foresees."""
+
+
+@compiled
+def _fetch1(at: int) -> None:
+    """Ask for a line."""
+    prefetch_far(at)
+
+
+@compiled
+def _fetch4(at: int) -> None:
+    """Ask for four lines."""
+    prefetch_far(at)
+    prefetch_far(at + 64)
+    prefetch_far(at + 128)
+    prefetch_far(at + 192)
+
+
+def _make_tile(group: Any, width: int, fetch: Any) -> Any:
     @compiled
-    def tile(codes: int, tables: int, words: int, zeros: Any) -> Any:
-        """128 rows, one chunk, `width` tokens: for each token four int16 vectors of sums."""
+    def tile(codes: int, tables: int, words: int, zeros: Any, ahead: int, step: int) -> Any:
+        """128 rows, one chunk, `width` tokens: for each token four int16 vectors of sums.
+
+        With every word the next `step` bytes from `ahead` on are asked for, long before they are needed: a burst of
+        requests would keep the words themselves waiting.
+        """
         sums = zeros
         for i in range(words):
             w = _load4(codes + 256 * i)
+            fetch(ahead + step * i)
             sums = group(sums, w, tables + 192 * width * i)
             w = _next(w)
             sums = group(sums, w, tables + 192 * width * i + 64 * width)
@@ -153,7 +171,8 @@ def _make_tile(group: Any, width: int) -> Any:
     return tile
 
 
-_tile1, _tile2, _tile4 = (_make_tile(g, n) for g, n in ((_group1, 1), (_group2, 2), (_group4, 4)))
+_tile1, _tile2 = _make_tile(_group1, 1, _fetch0), _make_tile(_group2, 2, _fetch0)
+_tile4_of_few, _tile4_of_many = _make_tile(_group4, 4, _fetch4), _make_tile(_group4, 4, _fetch1)
 
 
 @compiled
@@ -212,19 +231,23 @@ def build(entry: str) -> Callable[..., Any]:
 
     @compiled
     def superblock(
-        codes: int, tables: int, words: int, width: int, acc: int, ld: int, scales: int, fresh: bool
-    ) -> None:
+        codes: int, tables: int, words: int, width: int, acc: int, ld: int, scales: int, fresh: bool,
+        ahead: int, step: int,
+    ) -> None:  # fmt: skip
         """128 rows and one chunk for a tile of `width` tokens."""
         z = zero(i16x32)
         row = (z, z, z, z)
         if width == 1:
-            flush4(acc, _tile1(codes, tables, words, (row,))[0], scales, fresh)
+            flush4(acc, _tile1(codes, tables, words, (row,), 0, 0)[0], scales, fresh)
         elif width == 2:
-            a, b = _tile2(codes, tables, words, (row, row))
+            a, b = _tile2(codes, tables, words, (row, row), 0, 0)
             flush4(acc, a, scales, fresh)
             flush4(acc + ld, b, scales, fresh)
         else:
-            a, b, c, d = _tile4(codes, tables, words, (row, row, row, row))
+            if step > 64:
+                a, b, c, d = _tile4_of_few(codes, tables, words, (row, row, row, row), ahead, step)
+            else:
+                a, b, c, d = _tile4_of_many(codes, tables, words, (row, row, row, row), ahead, step)
             flush4(acc, a, scales, fresh)
             flush4(acc + ld, b, scales, fresh)
             flush4(acc + 2 * ld, c, scales, fresh)
@@ -232,16 +255,23 @@ def build(entry: str) -> Callable[..., Any]:
 
     @compiled
     def multiply(
-        args: int, segment: int, first: int, last: int, q: int, tokens: int, acc: int, ld: int, tables: int
+        args: int, segment: int, first: int, last: int, q: int, tokens: int, acc: int, ld: int, tables: int, then: int
     ) -> None:
-        """Superblocks first..last of one matrix against up to BATCH tokens; sums to acc[token][row of this part]."""
+        """Superblocks first..last of one matrix against up to BATCH tokens; sums to acc[token][row of this part].
+
+        `then` is the superblock that will be the first when these are done.
+        """
         stride, n, chunk, words = word(args, 4), word(args, 5), word(args, 6), word(args, 7)
         codes, scales, blocks = word(segment, 0), word(segment, 1), word(segment, 3)
         tiles = (tokens + TILE - 1) // TILE
         for start in range(0, n, chunk):
             count = min(words, (n - start + 8) // 9)
-            after = max(0, min(words, (n - start - chunk + 8) // 9))
             following = codes + 256 * count * blocks
+            after = min(words, (n - start - chunk + 8) // 9)
+            ahead = following + 256 * after * first
+            if start + chunk >= n:
+                after, ahead = min(words, (n + 8) // 9), then
+            step = 256 * after // (count * tiles)
             for tile in range(tiles):
                 t = TILE * tile
                 width, left = tile_width(tokens - t), min(TILE, tokens - t)
@@ -250,11 +280,12 @@ def build(entry: str) -> Callable[..., Any]:
                     _fetch_input(q + stride * (t + TILE), stride, 12 * count, min(TILE, tokens - t - TILE))
                 elif tokens > 1:
                     _fetch_input(q + 12 * words, stride, 12 * words, min(TILE, tokens))
-                lines = share(4 * after if tokens > 1 else 0, tile, tiles)  # of the next chunk, fetched with this tile
                 for s in range(first, last):
                     here = acc + ld * t + 512 * (s - first)
-                    _fetch_codes(following + 256 * after * s, lines[0], lines[1])
-                    superblock(codes + 256 * count * s, tables, count, width, here, ld, scales + 512 * s, start == 0)
+                    superblock(
+                        codes + 256 * count * s, tables, count, width, here, ld, scales + 512 * s, start == 0,
+                        ahead + 256 * after * (s - first) + step * count * tile, step,
+                    )  # fmt: skip
             codes, q = following, q + 12 * words
             if by_block:
                 scales += 512 * blocks
@@ -293,15 +324,17 @@ def build(entry: str) -> Callable[..., Any]:
         acc, tables = word(args, 11) + word(args, 12) * tid, word(args, 14) + word(args, 15) * tid
         batch = (min(BATCH, tokens) + TILE - 1) // TILE * TILE
         some = layout.TERNARY_SUMS // (512 * batch)
+        first_words = min(word(args, 7), (word(args, 5) + 8) // 9)
         before = 0
         for m in range(word(args, 13)):
             segment = segments + 8 * SEGMENT * m
             low, high = max(first - before, 0), min(last - before, word(segment, 3))
-            for t in range(0, tokens, BATCH):
-                count, q = min(BATCH, tokens - t), prepared + word(args, 3) + word(args, 4) * t
-                for s in range(low, high, some):
-                    end = min(s + some, high)
-                    multiply(args, segment, s, end, q, count, acc, 512 * some, tables)
+            for s in range(low, high, some):
+                end = min(s + some, high)
+                for t in range(0, tokens, BATCH):
+                    count, q = min(BATCH, tokens - t), prepared + word(args, 3) + word(args, 4) * t
+                    then = word(segment, 0) + 256 * first_words * (s if t + BATCH < tokens else end)
+                    multiply(args, segment, s, end, q, count, acc, 512 * some, tables, then)
                     finish(args, segment, s, end, prepared, t, count, acc, 512 * some)
             before += word(segment, 3)
         return 0
