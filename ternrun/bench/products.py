@@ -79,9 +79,9 @@ def _product(kernels: Kernels, rows: int, cols: int, tokens: int, threads: int, 
     kernels.require(packing.kernels | program.kernels | {"team.lead", "team.post", "team.work"})
     team = Team(kernels, threads)
     try:
-        packing.run(lambda part: team.run(part.assemble(kernels), len(part), address(count)))
+        packing.run(lambda part: team.run(part.assemble(kernels), address(count)))
         records = program.assemble(kernels)
-        times = seconds_of(lambda: team.run(records, len(program), address(count)), runs)
+        times = seconds_of(lambda: team.run(records, address(count)), runs)
     finally:
         team.close()
     return Rate.of(2.0 * rows * cols * tokens * repeats, times), program.names[-1]

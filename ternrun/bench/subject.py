@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ternrun.bench.works import DECODED, Work
 from ternrun.loader.model import open_model
-from ternrun.runtime.config import EngineConfig, SamplingParams
+from ternrun.runtime.config import EngineConfig, KvType, SamplingParams
 from ternrun.runtime.cpu.model import CpuModel
 from ternrun.runtime.cpu.objects import Progress
 from ternrun.runtime.engine import Engine
@@ -86,25 +86,25 @@ def tokens(work: Work) -> int:
     return {"pp": work.number, "tg": work.number, "batch": work.number * DECODED, "ctx": DECODED, "load": 1}[work.kind]
 
 
-def engine_config(works: list[Work], context: int, threads: int) -> EngineConfig:
+def engine_config(works: list[Work], context: int, threads: int, kv_type: KvType) -> EngineConfig:
     """Settings with room for all these works, and otherwise the defaults."""
     together = max((w.number for w in works if w.kind == "batch"), default=0)
     longest = max((w.number + 1 for w in works if w.kind != "batch"), default=1)
     longest = min(max(longest, DECODED + 2), context)
     defaults = EngineConfig()
     return EngineConfig(
-        threads=threads, context=longest, max_batch=max(together, defaults.max_batch),
+        threads=threads, kv_type=kv_type, context=longest, max_batch=max(together, defaults.max_batch),
         kv_tokens=max(longest, together * (DECODED + 2 + 16)),
     )  # fmt: skip
 
 
 @contextmanager
 def loaded(
-    path: Path, works: list[Work], threads: int, runs: int, progress: Progress | None = None
+    path: Path, works: list[Work], threads: int, runs: int, progress: Progress | None = None, kv_type: KvType = "f16"
 ) -> Iterator[Subject]:
     """Open a model file for these works."""
     with open_model(path) as file:
-        engine = engine_config(works, file.weights.config.context_length, threads)
+        engine = engine_config(works, file.weights.config.context_length, threads, kv_type)
         model = CpuModel(file.weights, engine, progress=progress)
         try:
             yield Subject(model, runs)

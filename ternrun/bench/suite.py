@@ -17,6 +17,7 @@ from ternrun.bench.synthetic import SHAPES
 from ternrun.bench.timing import Rate
 from ternrun.bench.works import Work, parse
 from ternrun.loader.model import open_model
+from ternrun.runtime.config import KvType
 from ternrun.runtime.cpu import isa as instruction_sets
 from ternrun.runtime.cpu.model import CpuModel, default_threads
 from ternrun.runtime.cpu.objects import Progress
@@ -32,6 +33,7 @@ class Options:
     works: str
     threads: int = 0  # 0: one for every core
     runs: int = 5
+    kv_type: KvType = "f16"
     peer: peers.Peer | None = None
 
 
@@ -107,7 +109,10 @@ def run(options: Options, tell: Tell) -> Report:
     if not of_model:
         return report
     tell(done, total, f"preparing {wanted.model}")
-    with provided(wanted) as path, loaded(path, of_model, threads, options.runs, compiling) as subject:
+    with (
+        provided(wanted) as path,
+        loaded(path, of_model, threads, options.runs, compiling, options.kv_type) as subject,
+    ):
         for work in of_model:
             tell(done, total, work.name)
             result = measure(subject, path, work, probe, report.ceilings)

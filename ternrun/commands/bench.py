@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--against", metavar="NAME", help="run llama.cpp on the same file, turn by turn")
     add("--llama-bench", metavar="PATH", default="", help="llama.cpp's program, in place of llama-cpp-python")
     add("--json", action="store_true", help="print one JSON object")
-    add_flags(parser, "how it runs", EngineConfig, {"threads": ENGINE["threads"]})
+    add_flags(parser, "how it runs", EngineConfig, {name: ENGINE[name] for name in ("threads", "kv_type")})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     from ternrun.bench.works import TOUR
     from ternrun.runtime.cpu.model import default_threads
 
-    threads = given(args, EngineConfig).get("threads", 0) or default_threads()
+    engine = EngineConfig.from_dict(given(args, EngineConfig))
+    threads = engine.threads or default_threads()
     if not 1 <= args.runs <= 1000:
         raise UsageError(f"--runs must be from 1 to 1000, not {args.runs}")
     if args.llama_bench and not args.against:
@@ -60,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         ",".join(TOUR) if args.work is None else args.work,
         threads,
         args.runs,
+        engine.kv_type,
         peers.find(args.against, args.llama_bench, threads) if args.against else None,
     )
     with Progress("measuring", "works") as progress:

@@ -5,9 +5,8 @@ A backend knows tensors, positions and cache blocks; it knows nothing of text, r
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,21 +18,40 @@ Progress = Callable[[int, int], None]  # how many are done, of how many
 Idle = Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """T tokens of up to S sequences, run in one step; a sequence's tokens stand in order of position.
 
-    Their keys and values are written to the cache at (block_tables[slots[t], positions[t] // block_size],
+    Their keys and values are written to the cache at (block_tables[slots[t]][positions[t] // block_size],
     positions[t] % block_size); every earlier position of that sequence must have been written by this or an
     earlier step. Results do not depend on what else is in the batch.
+
+    Lists, since most steps have few tokens: numpy would take longer to begin than a loop does.
     """
 
-    tokens: NDArray[np.int32]  # (T,)
-    positions: NDArray[np.int32]  # (T,)
-    slots: NDArray[np.int32]  # (T,) row of block_tables each token belongs to
-    block_tables: NDArray[np.int32]  # (S, blocks a sequence may reach)
-    outputs: NDArray[np.int32]  # (n,) tokens of this batch whose results are wanted, ascending
-    keep: NDArray[np.int32] | None = None  # (n,) how many of its largest logits each output needs; None or 0: all
+    tokens: list[int]  # T
+    positions: list[int]  # T
+    slots: list[int]  # T: which of block_tables each token belongs to
+    block_tables: list[NDArray[np.int32]]  # S, each (blocks a sequence may reach,); one that is read-only never changes
+    outputs: list[int]  # n tokens of this batch whose results are wanted, ascending
+    keep: list[int] | None = None  # n: how many of its largest logits each output needs; None or 0: all
+
+
+class Kept(Protocol):
+    """A row of logits of which only those are known that can be among the largest; all others count as -inf."""
+
+    best: int  # id of the largest, the lowest among equals; -1 where there is none, or not a finite number
+
+    def read(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Token ids (n,), ascending, and their logits (n,)."""
+        ...
+
+    def whole(self) -> NDArray[np.float32]:
+        """All logits (vocab_size,)."""
+        ...
+
+
+Row = NDArray[np.float32] | Kept
+Rows = NDArray[np.float32] | Sequence[Kept]  # (n, vocab_size), or n of them
 
 
 class Model(Protocol):
@@ -45,10 +63,10 @@ class Model(Protocol):
     n_blocks: int
     description: str  # what was chosen and why, for people
 
-    def forward(self, batch: Batch) -> NDArray[np.float32]:
-        """Run the batch; returns logits (n, vocab_size), a buffer that the next call overwrites.
+    def forward(self, batch: Batch) -> Rows:
+        """Run the batch; returns n rows of logits (vocab_size,), in a buffer that the next call overwrites.
 
-        A logit that is not among the `keep` largest may be -inf instead; those that are hold what they always would.
+        Where only the `keep` largest are needed, others may be missing; those that are there are what they always are.
         """
         ...
 

@@ -24,8 +24,9 @@ class Counts:
         """A step that is about to run."""
         self.steps += 1
         self.sequences += len(chunks)
-        self.tokens += sum(len(chunk.tokens) for chunk in chunks)
-        self.drafted += sum(chunk.drafted for chunk in chunks)
+        for chunk in chunks:
+            self.tokens += len(chunk.tokens)
+            self.drafted += chunk.drafted
 
     @classmethod
     def total(cls, several: Iterable[Counts]) -> Counts:

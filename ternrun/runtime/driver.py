@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from ternrun.errors import UsageError
 from ternrun.runtime.engine import Engine
@@ -117,10 +117,9 @@ class Driver:
             self._end(ticket, "abort")
 
     def _read_inbox(self, wait: bool) -> None:
-        with suppress(Empty):
-            while True:
-                self._inbox.get(block=wait)()
-                wait = False
+        while wait or not self._inbox.empty():
+            self._inbox.get()()
+            wait = False
 
     def _step(self) -> None:
         try:

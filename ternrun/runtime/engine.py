@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import TernrunError, UsageError
-from ternrun.runtime.backend import Model
+from ternrun.runtime.backend import Model, Rows
 from ternrun.runtime.counts import Counts
 from ternrun.runtime.kvcache import KVCache
 from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
 from ternrun.runtime.pooling import add_states, embedding_of
 from ternrun.runtime.request import Draft, FinishReason, Request, Sequence, StepOutput
-from ternrun.runtime.sampler import bias_of, logits_needed, sample, sampled_logprobs
+from ternrun.runtime.sampler import bias_of, logits_needed, sample, sampled_logprobs, whole
 from ternrun.runtime.scheduler import Chunk, Scheduler, batch
 
 DEFAULT_CONTEXT = 8192
 CONSTRAINT_WAIT = 0.001  # seconds that a row's result may wait for what is allowed there
 
-Rows = Iterator[NDArray[np.float32]]
 Sampled = tuple[tuple[int, ...], tuple[TokenLogprobs, ...], FinishReason | None, TokenLogprobs | None]
 
 
@@ -105,22 +104,27 @@ class Engine:
         if not chunks:
             return []
         self.counts.add(chunks)
+        pooled = [chunk for chunk in chunks if chunk.sequence.request.pooling]
+        others = [chunk for chunk in chunks if chunk not in pooled] if pooled else chunks
         outputs = []
-        for run, pools in ((self.model.forward, False), (self.model.embed, True)):
-            some = [chunk for chunk in chunks if bool(chunk.sequence.request.pooling) == pools]
-            rows = iter(run(batch(some)) if some else ())
-            outputs += [output for chunk in some if (output := self._advance(chunk, rows))]
+        for run, some in ((self.model.forward, others), (self.model.embed, pooled)):
+            rows = run(batch(some)) if some else ()
+            at = 0
+            for chunk in some:
+                end = at + len(chunk.scored) + len(chunk.sampled)
+                if output := self._advance(chunk, rows[at:end]):
+                    outputs.append(output)
+                at = end
         return outputs
 
     def _advance(self, chunk: Chunk, rows: Rows) -> StepOutput | None:
         """Use up the chunk's rows; note what is computed; end the sequence if it is done."""
         sequence = chunk.sequence
-        mine = list(itertools.islice(rows, len(chunk.scored) + len(chunk.sampled)))
         try:
             if sequence.request.pooling:
-                return self._pool(chunk, mine)
-            scores = self._score(chunk, mine[: len(chunk.scored)]) if chunk.scored else ()
-            tokens, logprobs, reason, end = self._sample(chunk, mine[len(chunk.scored) :])
+                return self._pool(chunk, [whole(row) for row in rows])
+            scores = self._score(chunk, rows[: len(chunk.scored)]) if chunk.scored else ()
+            tokens, logprobs, reason, end = self._sample(chunk, rows[len(chunk.scored) :])
         except TernrunError as error:  # logits that are not numbers: this request ends, the others go on
             self.abort(sequence.id)
             return StepOutput(sequence.id, finish_reason="error", error=error)
@@ -145,14 +149,14 @@ class Engine:
         found = embedding_of(sequence)
         return StepOutput(sequence.id, finish_reason="length", cached_tokens=sequence.cached, embedding=found)
 
-    def _score(self, chunk: Chunk, rows: list[NDArray[np.float32]]) -> tuple[TokenLogprobs, ...]:
+    def _score(self, chunk: Chunk, rows: Rows) -> tuple[TokenLogprobs, ...]:
         """Log-probabilities of the prompt tokens that follow the scored ones."""
         sequence, after = chunk.sequence, chunk.start + chunk.scored.start + 1
         top = sequence.request.prompt_logprobs or 0
         sequence.scored = max(sequence.scored, chunk.start + chunk.scored.stop)
-        return tuple(token_logprobs(row, sequence.ids[after + i], top) for i, row in enumerate(rows))
+        return tuple(token_logprobs(whole(row), sequence.ids[after + i], top) for i, row in enumerate(rows))
 
-    def _sample(self, chunk: Chunk, rows: list[NDArray[np.float32]]) -> Sampled:
+    def _sample(self, chunk: Chunk, rows: Rows) -> Sampled:
         """Tokens for the sampled rows, until one differs from the guess that the next row rests on.
 
         A row whose constraint does not know yet what is allowed is computed again when it does.
@@ -177,9 +181,9 @@ class Engine:
             token = sample(row, params, sequence.ids, sequence.seed, sequence.bias, allowed)
             told = None
             if params.logprobs is not None and params.sampled_logprobs:
-                told = sampled_logprobs(row, params, sequence.ids, token, sequence.bias, allowed)
+                told = sampled_logprobs(whole(row), params, sequence.ids, token, sequence.bias, allowed)
             elif params.logprobs is not None:
-                told = token_logprobs(row, token, params.logprobs)
+                told = token_logprobs(whole(row), token, params.logprobs)
             reason = sequence.accept(token)
             if reason == "stop":
                 return tuple(tokens), tuple(logprobs), reason, told

@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 @dataclass(slots=True, eq=False)
 class Table:
-    """The blocks of one sequence: tokens [i * block_size, (i + 1) * block_size) are in block row[i], i < count."""
+    """The blocks of one sequence: tokens [i * block_size, (i + 1) * block_size) are in block row[i], i < count.
+
+    The array `row` is never changed, only replaced: whoever copied it need not look at it again.
+    """
 
     row: NDArray[np.int32]  # (blocks a sequence may reach,); 0 from `count` on
     count: int = 0
@@ -35,7 +38,8 @@ class KVCache:
     def __init__(self, n_blocks: int, block_size: int, tokens_per_sequence: int) -> None:
         self.n_blocks = n_blocks
         self.block_size = block_size
-        self._width = -(-tokens_per_sequence // block_size)
+        self._empty = np.zeros(-(-tokens_per_sequence // block_size), np.int32)
+        self._empty.setflags(write=False)
         self._free = list(range(n_blocks))[::-1]
         self._references = [0] * n_blocks
         self._idle: OrderedDict[int, None] = OrderedDict()  # least recently used first
@@ -49,7 +53,7 @@ class KVCache:
 
     def table(self) -> Table:
         """A new table without blocks."""
-        return Table(np.zeros(self._width, np.int32))
+        return Table(self._empty)
 
     def attach(self, table: Table, ids: Sequence[int], limit: int) -> int:
         """Reference the published blocks that hold a prefix of ids[:limit]; returns how many tokens that covers.
@@ -57,14 +61,15 @@ class KVCache:
         The table must be empty. Only whole blocks are reused, so nobody ever writes to a block that has two readers.
         """
         assert table.count == 0
-        full = min(limit, len(ids)) // self.block_size
-        while table.count < full:
-            block = self._block.get(self._chain(table, ids, table.count))
+        found: list[int] = []
+        for index in range(min(limit, len(ids)) // self.block_size):
+            block = self._block.get(self._chain(table, ids, index))
             if block is None:
                 break
             self._references[block] += 1
             self._idle.pop(block, None)
-            self._append(table, block)
+            found.append(block)
+        self._append(table, found)
         table.published = table.count
         return table.count * self.block_size
 
@@ -74,12 +79,14 @@ class KVCache:
         Returns False, and changes nothing, where fewer blocks are available than it takes.
         """
         missing = -(-n_tokens // self.block_size) - table.count
+        if missing <= 0:
+            return True
         if missing > self.available:
             return False
-        for _ in range(missing):
-            block = self._free.pop() if self._free else self._evict()
+        taken = [self._free.pop() if self._free else self._evict() for _ in range(missing)]
+        for block in taken:
             self._references[block] = 1
-            self._append(table, block)
+        self._append(table, taken)
         return True
 
     def publish(self, table: Table, ids: Sequence[int], n_tokens: int) -> None:
@@ -108,12 +115,15 @@ class KVCache:
                     self._idle[block] = None
                 else:
                     self._free.append(block)
-        table.row[:] = 0
+        table.row = self._empty
         table.count = table.published = 0
 
-    def _append(self, table: Table, block: int) -> None:
-        table.row[table.count] = block
-        table.count += 1
+    def _append(self, table: Table, blocks: list[int]) -> None:
+        row = table.row.copy()
+        row[table.count : table.count + len(blocks)] = blocks
+        row.setflags(write=False)
+        table.row = row
+        table.count += len(blocks)
 
     def _evict(self) -> int:
         block, _ = self._idle.popitem(last=False)

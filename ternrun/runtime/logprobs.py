@@ -52,7 +52,7 @@ def top_ids(values: NDArray[Any], k: int) -> NDArray[np.int64]:
 
 def finite_max(logits: NDArray[np.float32]) -> float:
     """The largest logit; raises LoadError where it is not a finite number, so that damaged weights do not speak."""
-    high = float(logits.max())
+    high = float(logits.max(initial=-math.inf))
     if not math.isfinite(high):
         raise LoadError(f"the model computed {high} in place of logits: its weights are damaged, or overflow")
     return high

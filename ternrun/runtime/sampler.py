@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
+from ternrun.runtime.backend import Row
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.logprobs import (
     Logprob,
@@ -34,7 +35,7 @@ Logits = NDArray[np.float32]
 class Candidates(NamedTuple):
     """Tokens that may still be drawn."""
 
-    ids: NDArray[np.int64]  # (n,)
+    ids: NDArray[Any]  # (n,)
     logits: Logits  # (n,)
 
     def keep(self, chosen: NDArray[Any]) -> Candidates:
@@ -74,22 +75,22 @@ def logits_needed(params: SamplingParams, bias: Bias | None, *, constrained: boo
 
 
 def sample(
-    logits: Logits,
+    row: Row,
     params: SamplingParams,
     history: Sequence[int],
     seed: int,
     bias: Bias | None = None,
     allowed: NDArray[np.bool_] | None = None,
 ) -> int:
-    """The next token id for logits (vocab_size,) after `history` (prompt and output; its length is the position).
+    """The next token id for a row of logits after `history` (prompt and output; its length is the position).
 
     `allowed` (vocab_size,): no other token is taken. Raises LoadError where the logits are not numbers, UsageError
     where bias and `allowed` leave none.
     """
-    logits = adjusted(logits, params, history, bias, allowed)
+    row = adjusted(row, params, history, bias, allowed)
     if params.temperature == 0:
-        return greedy(logits)
-    return draw(filtered(logits, params), params.temperature, uniform(seed, len(history)))
+        return greedy(row)
+    return draw(filtered(row, params), params.temperature, uniform(seed, len(history)))
 
 
 def sampled_logprobs(
@@ -112,24 +113,29 @@ def sampled_logprobs(
 
 
 def adjusted(
-    logits: Logits,
+    row: Row,
     params: SamplingParams,
     history: Sequence[int],
     bias: Bias | None,
     allowed: NDArray[np.bool_] | None,
-) -> Logits:
-    """The logits after bias, what is allowed, and penalties; the very same array where none of them is asked for."""
+) -> Row:
+    """The logits after bias, what is allowed, and penalties; the very same row where none of them is asked for."""
     if bias is not None or allowed is not None:
-        logits = restricted(logits, bias, allowed)
+        row = restricted(whole(row), bias, allowed)
     if params.repeat_penalty != 1 or params.presence_penalty or params.frequency_penalty:
-        logits = penalized(logits, history, params)
-    return logits
+        row = penalized(whole(row), history, params)
+    return row
 
 
-def filtered(logits: Logits, params: SamplingParams) -> Candidates:
+def whole(row: Row) -> Logits:
+    """All logits of a row (vocab_size,)."""
+    return row if isinstance(row, np.ndarray) else row.whole()
+
+
+def filtered(row: Row, params: SamplingParams) -> Candidates:
     """What the filters leave. Raises LoadError where the logits are not numbers."""
-    finite_max(logits)
-    candidates = Candidates(np.arange(logits.size), logits)
+    candidates = Candidates(np.arange(row.size), row) if isinstance(row, np.ndarray) else Candidates(*row.read())
+    finite_max(candidates.logits)
     for name, off, keep in FILTERS:
         value = getattr(params, name)
         if value != off:
@@ -165,11 +171,15 @@ def penalized(logits: Logits, history: Sequence[int], params: SamplingParams) ->
     return out
 
 
-def greedy(logits: Logits) -> int:
+def greedy(row: Row) -> int:
     """The likeliest token, the lowest id among equals."""
-    best = int(logits.argmax())
-    if not math.isfinite(logits[best]):  # argmax stops at a NaN, so looking at the winner is enough
-        finite_max(logits[best : best + 1])
+    if not isinstance(row, np.ndarray):
+        if row.best < 0:
+            finite_max(row.read()[1])
+        return row.best
+    best = int(row.argmax())
+    if not math.isfinite(row[best]):  # argmax stops at a NaN, so looking at the winner is enough
+        finite_max(row[best : best + 1])
     return best
 
 

@@ -18,8 +18,6 @@ import time
 from collections import Counter, deque
 from typing import NamedTuple
 
-import numpy as np
-
 from ternrun.runtime.backend import Batch
 from ternrun.runtime.kvcache import KVCache
 from ternrun.runtime.pooling import pooled
@@ -91,12 +89,9 @@ class Scheduler:
     def _unready(self) -> list[Sequence]:
         """Those that would generate, but whose constraint does not know yet what is allowed. Waits for them a little:
         a step that they miss costs them more."""
-        end, unready = time.monotonic() + STEP_WAIT, []
-        for sequence in self.running:
-            constraint = sequence.constraint if sequence.pending == 1 else None
-            if constraint and not constraint.ready(max(0.0, end - time.monotonic())):
-                unready.append(sequence)
-        return unready
+        asked = [sequence for sequence in self.running if sequence.constraint and sequence.pending == 1]
+        end = time.monotonic() + STEP_WAIT if asked else 0.0
+        return [s for s in asked if s.constraint and not s.constraint.ready(max(0.0, end - time.monotonic()))]
 
     def _admit(self, sequence: Sequence) -> bool:
         """Move the head of the queue to the running ones, if there is room for all it has to compute."""
@@ -181,8 +176,4 @@ def batch(chunks: list[Chunk]) -> Batch:
             keep += [0] * len(chunk.scored)
         outputs += range(first + chunk.sampled.start, first + chunk.sampled.stop)
         keep += [chunk.sequence.keep] * len(chunk.sampled)
-    rows = [chunk.sequence.table.row for chunk in chunks]
-    tables = rows[0][None] if len(rows) == 1 else np.concatenate(rows).reshape(len(rows), -1)
-    lists = (tokens, positions, slots, outputs, keep)
-    ids, at, slot_of, wanted, kept = (np.array(values, np.int32) for values in lists)
-    return Batch(ids, at, slot_of, tables, wanted, kept)
+    return Batch(tokens, positions, slots, [chunk.sequence.table.row for chunk in chunks], outputs, keep)

@@ -14,6 +14,7 @@ from ternrun.loader.model import open_model
 from ternrun.runtime.backend import Batch, Model
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.pick import pick
+from ternrun.runtime.sampler import whole
 from ternrun.train.model import Decoder
 
 _CHUNK = 128  # tokens the runtime takes a step
@@ -57,13 +58,11 @@ def torch_logits(model: Decoder, ids: NDArray[np.int32]) -> NDArray[np.float32]:
 
 def runtime_logits(runtime: Model, ids: NDArray[np.int32]) -> NDArray[np.float32]:
     """(T, V) of one sequence of ids (T,), written over whatever the cache held."""
-    blocks = np.arange(-(-len(ids) // runtime.block_size), dtype=np.int32)[None]
+    blocks = np.arange(-(-len(ids) // runtime.block_size), dtype=np.int32)
     parts = []
     for start in range(0, len(ids), _CHUNK):
-        part = ids[start : start + _CHUNK]
-        count = np.arange(len(part), dtype=np.int32)
-        batch = Batch(
-            tokens=part, positions=start + count, slots=np.zeros_like(count), block_tables=blocks, outputs=count
-        )  # fmt: skip
-        parts.append(runtime.forward(batch).copy())
+        part = ids[start : start + _CHUNK].tolist()
+        n = len(part)
+        batch = Batch(part, list(range(start, start + n)), [0] * n, [blocks], list(range(n)))
+        parts.append(np.array([whole(row) for row in runtime.forward(batch)]))
     return np.concatenate(parts)

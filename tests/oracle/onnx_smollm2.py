@@ -103,14 +103,8 @@ def _ours(path: Path):
 def _step(model, ids: list[int], at: int) -> np.ndarray:
     from ternrun.runtime.backend import Batch
 
-    n = len(ids)
-    positions = np.arange(at, at + n, dtype=np.int32)
-    blocks = np.arange(model.n_blocks, dtype=np.int32)[None]
-    batch = Batch(
-        tokens=np.array(ids, np.int32), positions=positions, slots=np.zeros(n, np.int32), block_tables=blocks,
-        outputs=np.arange(n, dtype=np.int32),
-    )  # fmt: skip
-    return model.forward(batch)
+    n, blocks = len(ids), np.arange(model.n_blocks, dtype=np.int32)
+    return model.forward(Batch(ids, list(range(at, at + n)), [0] * n, [blocks], list(range(n))))
 
 
 def compare(path: Path) -> None:

@@ -52,16 +52,14 @@ class FakeModel:
         self.batches.append(batch)
         check(batch, self.n_blocks, self.block_size)
         states = []
-        for token, position, slot in zip(
-            batch.tokens.tolist(), batch.positions.tolist(), batch.slots.tolist(), strict=True
-        ):
+        for token, position, slot in zip(batch.tokens, batch.positions, batch.slots, strict=True):
             row = batch.block_tables[slot]
             before = self.cell(row, position - 1) if position else 0
             block, offset = int(row[position // self.block_size]), position % self.block_size
             self.cache[block][offset] = mix(token, position, before)
             states.append(self.cache[block][offset])
-        rows = [self.logits(states[i]) for i in batch.outputs.tolist()] or [np.zeros(0, np.float32)]
-        for row, keep in zip(rows, [] if batch.keep is None else batch.keep.tolist(), strict=False):
+        rows = [self.logits(states[i]) for i in batch.outputs] or [np.zeros(0, np.float32)]
+        for row, keep in zip(rows, batch.keep or [], strict=False):
             if 0 < keep < row.size:
                 row[np.argpartition(-row, keep)[keep:]] = -np.inf
         return np.stack(rows)
@@ -91,20 +89,18 @@ def check(batch: Batch, n_blocks: int, block_size: int) -> None:
     """What `backend.Batch` promises."""
     n = len(batch.tokens)
     assert n
-    assert all(
-        a.dtype == np.int32 for a in (batch.tokens, batch.positions, batch.slots, batch.block_tables, batch.outputs)
-    )
-    assert batch.positions.shape == batch.slots.shape == (n,)
-    assert batch.keep is None or batch.keep.shape == batch.outputs.shape
-    outputs = batch.outputs.tolist()
+    assert all(row.dtype == np.int32 for row in batch.block_tables)
+    assert len(batch.positions) == len(batch.slots) == n
+    assert batch.keep is None or len(batch.keep) == len(batch.outputs)
+    outputs = batch.outputs
     assert outputs == sorted(set(outputs))
     assert all(0 <= i < n for i in outputs)
     written = set()
     for slot in range(len(batch.block_tables)):
-        positions = batch.positions[batch.slots == slot].tolist()
+        positions = [p for p, s in zip(batch.positions, batch.slots, strict=True) if s == slot]
         assert positions == list(range(positions[0], positions[0] + len(positions)))
         for p in positions:
-            block = int(batch.block_tables[slot, p // block_size])
+            block = int(batch.block_tables[slot][p // block_size])
             assert 0 <= block < n_blocks
             written.add((block, p % block_size))
     assert len(written) == n, "two tokens were written to one place"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -108,6 +109,17 @@ def test_a_published_prefix_is_found_by_whole_blocks_only() -> None:
     assert cache.attach(third, list(range(10)), 7) == 4
     fourth = cache.table()
     assert cache.attach(fourth, [9, *range(1, 10)], 9) == 0
+
+
+def test_a_row_is_replaced_never_changed() -> None:
+    cache = KVCache(8, 2, 16)
+    table = filled(cache, [1, 2])
+    before = table.row
+    cache.extend(table, 4)
+    assert before.tolist() == [table.row[0], *[0] * 7]
+    assert before is not table.row
+    with pytest.raises(ValueError, match="read-only"):
+        table.row[0] = 1
 
 
 def test_a_block_is_not_found_without_the_blocks_before_it() -> None:

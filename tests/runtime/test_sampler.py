@@ -56,6 +56,20 @@ def naive_mass(score: Any, p: Any, mass: float) -> set[int]:
     return set(kept)
 
 
+class Largest:
+    """A `backend.Kept` of the largest of some logits."""
+
+    def __init__(self, x: Any, kept: int) -> None:
+        self._x, self._ids = x, np.sort(np.argsort(-x, kind="stable")[:kept]).astype(np.int32)
+        self.best = int(x.argmax()) if np.isfinite(x).all() else -1
+
+    def read(self) -> Any:
+        return self._ids, self._x[self._ids]
+
+    def whole(self) -> Any:
+        return np.where(np.isin(np.arange(self._x.size), self._ids), self._x, np.float32(-np.inf))
+
+
 def everything(x: Any) -> Candidates:
     return Candidates(np.arange(len(x)), x)
 
@@ -245,7 +259,9 @@ def test_the_logits_that_are_needed_are_enough(
     masked = x.copy()
     if needed:
         masked[np.argsort(-x)[needed:]] = -np.inf
-    assert sample(masked, params, history, seed, table) == sample(x, params, history, seed, table)
+    wanted = sample(x, params, history, seed, table)
+    assert sample(masked, params, history, seed, table) == wanted
+    assert sample(Largest(x, needed or 60), params, history, seed, table) == wanted
 
 
 def test_greedy_and_top_k_need_few_logits_and_log_probabilities_all() -> None:
@@ -255,6 +271,13 @@ def test_greedy_and_top_k_need_few_logits_and_log_probabilities_all() -> None:
     )] == [1, 40, 0, 0, 65]  # fmt: skip
     params = SamplingParams(ignore_eos=True, logit_bias=((7, -2.0),))
     assert logits_needed(params, bias_of(params, frozenset({1, 2}))) == 4
+
+
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(temperature=1, top_k=2)])
+@pytest.mark.parametrize("kept", [0, 3])
+def test_kept_logits_that_are_no_numbers_do_not_speak(kept: int, params: SamplingParams) -> None:
+    with pytest.raises(LoadError, match="in place of logits"):
+        sample(Largest(np.array([0, np.nan, 3, 1], np.float32), kept), params, [], 0)
 
 
 def test_greedy_takes_the_lowest_id_among_equals() -> None:

@@ -45,9 +45,10 @@ class EncoderModel:
     def embed(self, batch: Batch) -> NDArray[np.float32]:
         """Hidden states (n, dim) of the wanted tokens; every text of the batch stands there whole."""
         out = np.empty((len(batch.tokens), self.config.dim), np.float32)
-        places = [np.flatnonzero(batch.slots == s) for s in dict.fromkeys(batch.slots.tolist())]
+        tokens, slots = np.array(batch.tokens), np.array(batch.slots)
+        places = [np.flatnonzero(slots == s) for s in dict.fromkeys(batch.slots)]
         for some in batches([len(p) for p in places]):
-            hidden, _ = self._encoder.hidden([batch.tokens[places[i]].tolist() for i in some])
+            hidden, _ = self._encoder.hidden([tokens[places[i]].tolist() for i in some])
             for i, states in zip(some, hidden, strict=True):
                 out[places[i]] = states[: len(places[i])]
         return out[batch.outputs]

@@ -129,11 +129,12 @@ class GraphModel:
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """Logits (n, vocab_size) of the wanted tokens."""
         out = np.empty((len(batch.outputs), self.config.vocab_size), np.float32)
-        for slot in dict.fromkeys(batch.slots.tolist()):
-            at = np.flatnonzero(batch.slots == slot)
-            logits = self._continue(batch.tokens[at], int(batch.positions[at[0]]), batch.block_tables[slot])
-            wanted = np.flatnonzero(np.isin(batch.outputs, at))
-            out[wanted] = logits[np.searchsorted(at, batch.outputs[wanted])]
+        tokens, slots, outputs = np.array(batch.tokens), np.array(batch.slots), np.array(batch.outputs, np.int64)
+        for slot in dict.fromkeys(batch.slots):
+            at = np.flatnonzero(slots == slot)
+            logits = self._continue(tokens[at], batch.positions[at[0]], batch.block_tables[slot])
+            wanted = np.flatnonzero(np.isin(outputs, at))
+            out[wanted] = logits[np.searchsorted(at, outputs[wanted])]
         return out
 
     def embed(self, batch: Batch) -> NDArray[np.float32]:

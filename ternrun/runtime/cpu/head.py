@@ -5,6 +5,9 @@ What is kept and why it is exact: `kernels/screen.py`.
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.isa import Isa
 from ternrun.runtime.cpu.linears import Rows
@@ -22,7 +25,7 @@ class Screen:
 
     def __init__(self, matrix: Plain, outputs: int, scratch: Scratch) -> None:
         self._matrix, self._scratch = matrix, scratch
-        self._blocks = (matrix.rows + BLOCK - 1) // BLOCK
+        self.rows, self._blocks = matrix.rows, (matrix.rows + BLOCK - 1) // BLOCK
         rows = BLOCK * self._blocks
         self._codes = aligned(rows * matrix.padded)
         self._steps, self._errors, self._norms = (aligned(4 * rows) for _ in range(3))
@@ -30,6 +33,10 @@ class Screen:
         self._prepared = aligned(self._stride * outputs)
         self._peaks_ld = round_up(self._blocks, 16)
         self._peaks, self._bars = aligned(4 * self._peaks_ld * outputs), aligned(4 * outputs)
+        self._numbers_ld = round_up(matrix.rows, 16)
+        self._numbers, self._counts = aligned(4 * self._numbers_ld * outputs), aligned(layout.SCREEN_COUNTS * outputs)
+        cells = self._counts[: layout.SCREEN_COUNTS * outputs].view(np.int64).data
+        self._best, self._totals = cells[1 :: layout.SCREEN_COUNTS // 8], cells[:: layout.SCREEN_COUNTS // 8]
 
     @property
     def read_bytes(self) -> int:
@@ -51,22 +58,55 @@ class Screen:
             )  # fmt: skip
 
     def emit(self, program: Program, state: int, x: Rows, logits: Rows) -> None:
-        """logits = W x where a row can be among the `keep` largest, else -inf."""
+        """The logits W x that can be among the `keep` largest, together at the beginning of their row; see `found`."""
         m, count = self._matrix, state + layout.STATE["outputs"]
+        assert logits.ld == self._numbers_ld
         prepared, peaks, bars = address(self._prepared), address(self._peaks), address(self._bars)
         private = (self._scratch.base, self._scratch.stride)
         program.call("screen.prepare", count, x.base, x.ld, m.padded, prepared, self._stride)
         common = (
             count, prepared, self._stride, m.rows, m.padded, address(self._codes), *self._bounds(), logits.base,
-            logits.ld,            peaks, self._peaks_ld, bars, float(m.tensor.scale),
+            logits.ld, peaks, self._peaks_ld, bars, float(m.tensor.scale),
         )  # fmt: skip
         program.call("screen.scan", *common)
         keep = state + layout.STATE["keep"]
         program.call("screen.select", count, keep, peaks, self._peaks_ld, self._blocks, bars, *private)
-        program.call(f"screen.exact-{m.tensor.type}", *common, address(m.data), m.stride, x.base, x.ld, *private)
+        numbers, counts = address(self._numbers), address(self._counts)
+        exact = (address(m.data), m.stride, x.base, x.ld, *private, numbers, counts)
+        program.call(f"screen.exact-{m.tensor.type}", *common, *exact)
+        program.call("screen.gather", count, m.rows, logits.base, logits.ld, numbers, counts)
+
+    def kept(self, logits: NDArray[np.float32], outputs: int) -> list[KeptRow]:
+        """What the last step kept in each row of `logits`, all rows on end."""
+        return [KeptRow(self, logits, row, self._best[row]) for row in range(outputs)]
+
+    def read(self, logits: NDArray[np.float32], row: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Ids (n,) and logits (n,) that the last step kept in a row."""
+        some = slice(self._numbers_ld * row, self._numbers_ld * row + self._totals[row])
+        return self._numbers.view(np.int32)[some], logits[some]
 
     def _bounds(self) -> tuple[int, int, int]:
         return address(self._steps), address(self._errors), address(self._norms)
+
+
+class KeptRow:
+    """See `backend.Kept`. Most are asked for their best only, so the rest is made when it is wanted."""
+
+    __slots__ = ("_logits", "_row", "_screen", "best")
+
+    def __init__(self, screen: Screen, logits: NDArray[np.float32], row: int, best: int) -> None:
+        self._screen, self._logits, self._row, self.best = screen, logits, row, best
+
+    def read(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Token ids (n,), ascending, and their logits (n,)."""
+        return self._screen.read(self._logits, self._row)
+
+    def whole(self) -> NDArray[np.float32]:
+        """All logits (vocab_size,)."""
+        ids, logits = self.read()
+        row = np.full(self._screen.rows, -np.inf, np.float32)
+        row[ids] = logits
+        return row
 
 
 def can_screen(isa: Isa, matrix: Plain, *, biased: bool) -> bool:

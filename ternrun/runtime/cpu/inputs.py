@@ -1,61 +1,85 @@
-"""What changes from step to step, where the kernels look for it: copied to places that never move."""
+"""What changes from step to step, where the kernels look for it.
+
+Kernels check no bounds: every index is checked here, before they see it. Nearly all steps have a few tokens, which
+Python's own lists and arrays have checked and copied before numpy begins.
+"""
 
 from __future__ import annotations
+
+from array import array
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.runtime.backend import Batch
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.memory import address, aligned
+from ternrun.runtime.cpu.memory import address
 
-FEW = 64  # numbers that Python looks through faster than numpy begins to
+TOKENS, OUTPUTS, IDS, POSITIONS, SLOTS, TABLES, STRIDE, WANTED, KEEP = (
+    layout.STATE[name] // 8
+    for name in ("tokens", "outputs", "ids", "positions", "slots", "tables", "table_stride", "wanted", "keep")
+)
 
 
 class Inputs:
-    """Room for the arrays of a batch of up to `tokens` tokens; `state` (int64) is the block that kernels read."""
+    """Batches of up to `tokens` tokens; `state` (int64) is the block that kernels read.
 
-    def __init__(self, state: NDArray[np.int64], tokens: int) -> None:
+    Token ids are below `vocabulary`, positions below `positions`, cache blocks (of `layout.KV_BLOCK` tokens) below
+    `blocks`.
+    """
+
+    def __init__(self, state: NDArray[np.int64], tokens: int, vocabulary: int, positions: int, blocks: int) -> None:
         self._cells = state.data
-        self._room = {
-            name: aligned(4 * tokens).view(np.int32) for name in ("ids", "positions", "slots", "wanted", "keep")
-        }
-        for name, room in self._room.items():
-            self._put(name, address(room))
-        self._keep = address(self._room["keep"])
+        self._tokens, self._vocabulary, self._positions, self._blocks = tokens, vocabulary, positions, blocks
+        self._numbers = array("i")  # of the batch, one list behind the other
         self._tables = np.empty((0, 0), np.int32)
+        self._rows: list[NDArray[np.int32] | None] = []  # those that `_tables` holds copies of; None: not for good
 
-    def take(self, batch: Batch) -> None:
-        """Make this the batch that the next step runs; it has been checked."""
-        n, outputs, room = len(batch.tokens), len(batch.outputs), self._room
-        self._put("tokens", n)
-        self._put("outputs", outputs)
-        room["ids"][:n] = batch.tokens
-        room["positions"][:n] = batch.positions
-        room["slots"][:n] = batch.slots
-        room["wanted"][:outputs] = batch.outputs
-        self._put("keep", 0 if batch.keep is None else self._keep)
-        if batch.keep is not None:
-            room["keep"][:outputs] = batch.keep
-        if self._tables.shape != batch.block_tables.shape:
-            self._tables = np.empty(batch.block_tables.shape, np.int32)
-            self._put("tables", address(self._tables))
-            self._put("table_stride", batch.block_tables.shape[1])
-        self._tables[:] = batch.block_tables
+    def take(self, batch: Batch) -> int:
+        """Make this the batch that the next step runs; returns its last position.
 
-    def _put(self, name: str, value: int) -> None:
-        self._cells[layout.STATE[name] // 8] = value
+        Raises ValueError for what would have kernels reach beyond their memory.
+        """
+        tokens, positions, slots, rows, outputs, keep = batch
+        n, wanted = len(tokens), len(outputs)
+        if not 0 < n <= self._tokens or len(positions) != n or len(slots) != n:
+            raise ValueError(f"a step takes 1 to {self._tokens} tokens, got {n}")
+        if wanted > n:
+            raise ValueError(f"a step of {n} tokens has no {wanted} outputs")
+        if keep is not None and len(keep) != wanted:
+            raise ValueError(f"keep names {len(keep)} of {wanted} outputs")
+        within(tokens, self._vocabulary, "token id")
+        last = within(positions, min(self._positions, layout.KV_BLOCK * len(rows[0])), "position")
+        within(slots, len(rows), "slot")
+        if wanted:
+            within(outputs, n, "output")
+        self._take_tables(rows)
+        self._numbers = array("i", [*tokens, *positions, *slots, *outputs, *(keep or ())])
+        base, _ = self._numbers.buffer_info()
+        cells = self._cells
+        cells[TOKENS], cells[OUTPUTS] = n, wanted
+        cells[IDS], cells[POSITIONS], cells[SLOTS] = base, base + 4 * n, base + 8 * n
+        cells[WANTED], cells[KEEP] = base + 12 * n, base + 12 * n + 4 * wanted if keep else 0
+        return last
+
+    def _take_tables(self, rows: list[NDArray[np.int32]]) -> None:
+        """Check and copy the rows that are not those of the step before."""
+        known = self._rows
+        if len(rows) > len(known) or len(rows[0]) != self._tables.shape[1]:
+            self._tables, known = np.empty((len(rows), len(rows[0])), np.int32), [None] * len(rows)
+            self._cells[TABLES], self._cells[STRIDE] = address(self._tables), len(rows[0])
+            self._rows = known
+        for slot, row in enumerate(rows):
+            if row is not known[slot]:
+                known[slot] = None
+                within(row.tolist(), self._blocks, "cache block")
+                self._tables[slot] = row
+                known[slot] = None if row.flags.writeable else row
 
 
-def within(values: NDArray[np.int32], limit: int, what: str) -> int:
+def within(values: list[int], limit: int, what: str) -> int:
     """The largest; raises ValueError where one is outside 0 to limit - 1."""
-    if not values.size:
-        return -1
-    if values.size <= FEW:
-        listed = values.ravel().tolist()
-        low, high = min(listed), max(listed)
-    else:
-        low, high = int(values.min()), int(values.max())
+    low, high = min(values), max(values)
     if low < 0 or high >= limit:
         raise ValueError(f"{what} {low} to {high} is outside 0 to {limit - 1}")
     return high

@@ -33,7 +33,8 @@ KV_BLOCK = 16
 KV_SIZE = {"f32": 4, "f16": 2, "int8": 1}
 KV_STEPS = {"f32": 0, "f16": 0, "int8": 2 * KV_BLOCK}
 
-#: Screening of the head (`kernels/screen.py`): bytes before a prepared row, and the most logits it may be asked to
-#: keep.
+#: Screening of the head (`kernels/screen.py`): bytes before a prepared row, the most logits it may be asked to keep,
+#: and the bytes of a row's counts: of all that were kept (int64), the id of the largest, then of those of each thread.
 SCREEN_HEADER = 64
 SCREEN_KEEP = 1024
+SCREEN_COUNTS = 8 * (MAX_THREADS + 2)

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
-from ternrun.runtime.backend import Batch, Idle
+from ternrun.runtime.backend import Batch, Idle, Rows
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu import isa as instruction_sets
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.decoder import Decoder, limits_for
 from ternrun.runtime.cpu.head import Screen, can_screen
-from ternrun.runtime.cpu.inputs import Inputs, within
+from ternrun.runtime.cpu.inputs import Inputs
 from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary
 from ternrun.runtime.cpu.matrix import Plain, Ternary
 from ternrun.runtime.cpu.memory import address, gather, padded_vector
@@ -103,11 +103,12 @@ class CpuModel:
             if isinstance(matrix, Ternary):
                 matrix.check()
         self._state = address(self._decoder.state)
-        self._inputs = Inputs(self._decoder.state.view(np.int64), limits.tokens)
+        state = self._decoder.state.view(np.int64)
+        self._inputs = Inputs(state, limits.tokens, self.config.vocab_size, limits.positions, limits.blocks)
         self.cycles: dict[str, NDArray[np.int64]] = {}  # by program: cycles of its calls, added up here
 
     def _run(self, program: Program) -> None:
-        self._team.run(program.assemble(self._kernels), len(program), address(self._decoder.state))
+        self._team.run(program.assemble(self._kernels), address(self._decoder.state))
 
     def _embedding(self, tensor: Tensor, matrices: dict[str, Matrix]) -> tuple[str, tuple[int | float, ...]]:
         """Kernel and arguments that look rows up (all but the output)."""
@@ -125,13 +126,16 @@ class CpuModel:
         self._embedding_table = plain
         return f"embed.{tensor.type}", (address(plain.data), plain.stride, plain.padded, scale * tensor.scale)
 
-    def forward(self, batch: Batch) -> NDArray[np.float32]:
-        """Logits (n, vocab_size) of the wanted tokens; the buffer is overwritten by the next call."""
-        self._answers += len(batch.outputs) > 0
+    def forward(self, batch: Batch) -> Rows:
+        """Logits of the wanted tokens; the buffer is overwritten by the next call."""
+        n, ld = len(batch.outputs), self._decoder.logits_ld
+        self._answers += n > 0
         if self._answers == SETTLED and not self._gathering:
             self._gathering = _gather(self.matrices)
-        self._step(batch, self._program_for(batch))
-        n, ld = len(batch.outputs), self._decoder.logits_ld
+        program = self._program_for(batch)
+        self._step(batch, program)
+        if program == "largest" and self.screen:
+            return self.screen.kept(self._decoder.logits, n)
         return self._decoder.logits[: n * ld].reshape(n, ld)[:, : self.config.vocab_size]
 
     def _program_for(self, batch: Batch) -> str:
@@ -139,7 +143,7 @@ class CpuModel:
 
         The copy of the head that tells them apart is made when the second token wants it: the first need not wait.
         """
-        if batch.keep is None or not batch.keep.all():
+        if not batch.keep or 0 in batch.keep:
             return "full"
         if self._copying:
             if self._answers <= 1:
@@ -159,27 +163,10 @@ class CpuModel:
         self._team.close()
 
     def _step(self, batch: Batch, program: str) -> None:
-        self._check(batch)
-        self._inputs.take(batch)
-        self._team.run(self._assembled[program], len(self.programs[program]), self._state, self.cycles.get(program))
-
-    def _check(self, batch: Batch) -> None:
-        """Kernels check no bounds: every index is checked here, before they see it."""
-        n = len(batch.tokens)
-        if not 0 < n <= self._limits.tokens or len(batch.positions) != n or len(batch.slots) != n:
-            raise ValueError(f"a step takes 1 to {self._limits.tokens} tokens, got {n}")
-        if len(batch.outputs) > n:
-            raise ValueError(f"a step of {n} tokens has no {len(batch.outputs)} outputs")
-        slots, blocks = batch.block_tables.shape
-        within(batch.tokens, self.config.vocab_size, "token id")
-        last = within(batch.positions, min(self.positions, blocks * self.block_size), "position")
-        within(batch.slots, slots, "slot")
-        within(batch.block_tables, self.n_blocks, "cache block")
-        within(batch.outputs, n, "output")
-        if batch.keep is not None and len(batch.keep) != len(batch.outputs):
-            raise ValueError(f"keep names {len(batch.keep)} of {len(batch.outputs)} outputs")
+        last = self._inputs.take(batch)
         for angles in self._decoder.angles.values():
             angles.reach(last + 1)
+        self._team.run(self._assembled[program], self._state, self.cycles.get(program))
 
 
 def _told(weights: Weights, layout_name: str) -> str:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.memory import aligned, round_up
+from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.objects import Kernels
 
 Argument = int | float
 ALWAYS, NEVER = 0, 2**62
+
+
+class Records(NamedTuple):
+    """A program as the team reads it; `base` is where its memory begins."""
+
+    memory: NDArray[np.uint8]
+    base: int
+    calls: int
 
 
 class Program:
@@ -45,14 +54,14 @@ class Program:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def assemble(self, kernels: Kernels) -> NDArray[np.uint8]:
-        """The records as the team reads them."""
+    def assemble(self, kernels: Kernels) -> Records:
+        """With the addresses of the kernels, which must be there."""
         out = aligned(layout.RECORD * len(self._calls))
         for i, (name, barrier, args) in enumerate(self._calls):
             words = [kernels[name], barrier, *(a if isinstance(a, int) else _bits(a) for a in args)]
             record = struct.pack(f"<{len(words)}q", *words)
             out[layout.RECORD * i : layout.RECORD * i + len(record)] = np.frombuffer(record, np.uint8)
-        return out
+        return Records(out, address(out), len(self._calls))
 
 
 def _bits(value: float) -> int:

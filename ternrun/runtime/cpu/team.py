@@ -17,6 +17,7 @@ from ternrun.errors import UsageError
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.objects import Kernels
+from ternrun.runtime.cpu.program import Records
 
 PROGRAM, COUNT, STATE, YIELD, PROFILE, STOP = (
     layout.TEAM[name] // 8 for name in ("program", "count", "state", "yield", "profile", "stop")
@@ -42,33 +43,32 @@ class Team:
         for worker in self._workers:
             worker.start()
 
-    def run(self, program: NDArray[np.uint8], count: int, state: int, profile: NDArray[np.int64] | None = None) -> None:
-        """Run `count` records; returns when all are done. `profile` gathers the cycles of each.
+    def run(self, records: Records, state: int, profile: NDArray[np.int64] | None = None) -> None:
+        """Run a program's records; returns when all are done. `profile` gathers the cycles of each.
 
         Raises UsageError once the team is closed.
         """
         cells = self._cells
         if cells[STOP]:
             raise UsageError("the model is closed")
-        cells[PROGRAM], cells[COUNT], cells[STATE] = address(program), count, state
+        cells[PROGRAM], cells[COUNT], cells[STATE] = records.base, records.calls, state
         cells[PROFILE] = 0 if profile is None else address(profile)
-        self._start()
-        self._lead(self._base, 0, self.threads)
+        if parked := self._lead(self._base, 0, self.threads):
+            self._unpark(parked)
+            self._lead(self._base, 1, self.threads)
 
     def close(self) -> None:
         """Stop and join the workers."""
         if not self._cells[STOP]:
             self._cells[STOP] = 1
-            self._start()
+            self._unpark(self._post(self._base, 0, self.threads))
             for worker in self._workers:
                 worker.join()
 
-    def _start(self) -> None:
-        parked = self._post(self._base, 0, self.threads)
-        if parked:
-            for i in range(1, self.threads):
-                if parked >> i & 1:
-                    self._wake[i].release()
+    def _unpark(self, parked: int) -> None:
+        for i in range(1, self.threads):
+            if parked >> i & 1:
+                self._wake[i].release()
 
     def _worker(self, tid: int) -> None:
         while self._work(self._base, tid, self.threads):

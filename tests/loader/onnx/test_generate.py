@@ -114,17 +114,17 @@ def test_a_prefix_is_found_again_and_preemption_changes_nothing():
 
 def test_logits_of_a_batch():
     model = graph_model()
-    tokens = np.array([*PROMPTS[0], *PROMPTS[2]], np.int32)
-    positions = np.array([*range(3), *range(9)], np.int32)
-    slots = np.array([0] * 3 + [1] * 9, np.int32)
-    tables = np.array([[0, 0], [1, 0]], np.int32)
-    outputs = np.array([1, 2, 3, 11], np.int32)
-    logits = model.forward(Batch(tokens, positions, slots, tables, outputs))
+    outputs = [1, 2, 3, 11]
+    batch = Batch(
+        [*PROMPTS[0], *PROMPTS[2]], [*range(3), *range(9)], [0] * 3 + [1] * 9,
+        list(np.array([[0, 0], [1, 0]], np.int32)), outputs,
+    )  # fmt: skip
+    logits = model.forward(batch)
     expected = np.concatenate([by_onnxruntime(PROMPTS[i], 1)[1] for i in (0, 2)])[outputs]
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     assert model.config.vocab_size == VOCAB
     with pytest.raises(UsageError, match="logits only"):
-        model.embed(Batch(tokens, positions, slots, tables, outputs))
+        model.embed(batch)
 
 
 def changed(change) -> onnx.ModelProto:

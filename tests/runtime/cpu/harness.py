@@ -51,7 +51,7 @@ class Machine:
     def run(self, program: Program, threads: int = 1) -> None:
         """Run all calls of a program, each by all threads in turn, the last thread first."""
         self.kernels.require(program.kernels)
-        records = program.assemble(self.kernels)
+        records = program.assemble(self.kernels).memory
         for at in range(0, layout.RECORD * len(program), layout.RECORD):
             kernel = _PROTOTYPE(int(records[at : at + 8].view(np.int64)[0]))
             for tid in reversed(range(threads)):

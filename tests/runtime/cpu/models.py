@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ternrun.runtime.backend import Batch
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu.model import CpuModel
+from ternrun.runtime.sampler import whole
 from ternrun.runtime.weights import Weights
 from tests import reference
 
@@ -33,22 +34,28 @@ def loaded(weights: Weights, isa: str = "", **engine: Any) -> Iterator[CpuModel]
         model.close()
 
 
-def batch_of(ids: list[int], start: int = 0, *, blocks: list[int] | None = None, **changes: Any) -> Batch:
+def batch_of(ids: list[int], start: int = 0, *, blocks: Any = None, **changes: Any) -> Batch:
     """One sequence's next tokens, all of whose results are wanted; `changes` replace fields."""
     n = len(ids)
-    table = np.arange(4) if blocks is None else np.array(blocks)
+    table = np.arange(4) if blocks is None else blocks
     fields = {
-        "tokens": np.array(ids), "positions": np.arange(start, start + n), "slots": np.zeros(n),
-        "block_tables": table[None], "outputs": np.arange(n),
-    }  # fmt: skip
-    return Batch(**{name: np.asarray(value, np.int32) for name, value in (fields | changes).items()})
+        "tokens": ids, "positions": list(range(start, start + n)), "slots": [0] * n, "block_tables": [table],
+        "outputs": list(range(n)),
+    } | changes  # fmt: skip
+    fields["block_tables"] = [np.asarray(row, np.int32) for row in fields["block_tables"]]
+    return Batch(**fields)
 
 
 def logits_of(model: CpuModel, ids: list[int], chunks: tuple[int, ...] = ()) -> F32:
     """Logits (T, vocab) of one sequence, run in steps of the given sizes; what is left runs in one."""
     bounds = np.cumsum([0, *chunks, len(ids) - sum(chunks)])
-    parts = [model.forward(batch_of(ids[a:b], a)).copy() for a, b in pairwise(bounds) if a < b]
-    return np.concatenate(parts)
+    return np.concatenate([forward(model, batch_of(ids[a:b], a)) for a, b in pairwise(bounds) if a < b])
+
+
+def forward(model: CpuModel, batch: Batch) -> F32:
+    """All logits (n, vocab) of a step, -inf where the model says no more."""
+    rows = [whole(row) for row in model.forward(batch)]
+    return np.array(rows).reshape(len(batch.outputs), model.config.vocab_size)
 
 
 def difference(found: F32, wanted: F32) -> float:

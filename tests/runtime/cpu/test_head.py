@@ -13,7 +13,7 @@ from ternrun.loader.quants import encode
 from ternrun.runtime.weights import Weights
 from tests.fakes import fake_weights
 from tests.runtime.cpu.harness import ISAS
-from tests.runtime.cpu.models import batch_of, loaded
+from tests.runtime.cpu.models import batch_of, forward, loaded
 
 VOCABULARY, DIM = 4999, 96  # a last block of seven rows
 IDS = list(range(0, 4000, 100))
@@ -74,8 +74,11 @@ def test_kept_logits_are_those_of_the_full_head(
     norm = replace(norm, type="F32", data=encode("F32", factors[None]))
     weights = Weights(weights.config, {**weights.tensors, "output.weight": head, "output_norm.weight": norm})
     with loaded(weights, isa, threads=2) as model:
-        full = model.forward(batch_of(ids)).copy()
-        kept = model.forward(batch_of(ids, keep=np.array(keeps))).copy()
+        full = forward(model, batch_of(ids))
+        kept = forward(model, batch_of(ids, keep=keeps))
+        rows = model.forward(batch_of(ids, keep=keeps))
+        best = [row.best if model.screen else int(row.argmax()) for row in rows]
+    assert best == full.argmax(axis=1).tolist()
     skipped = np.isneginf(kept)
     np.testing.assert_array_equal(kept[~skipped], full[~skipped])
     for row, logits, keep in zip(kept, full, keeps, strict=True):

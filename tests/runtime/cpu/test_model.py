@@ -15,7 +15,7 @@ from ternrun.runtime.backend import Batch
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.weights import Tensor, Weights
 from tests.fakes import fake_weights
-from tests.runtime.cpu.models import batch_of, loaded, logits_of
+from tests.runtime.cpu.models import batch_of, forward, loaded, logits_of
 
 WEIGHTS = fake_weights("llama", "Q2_0", dim=64, ffn_dim=128, n_heads=4, n_kv_heads=2, head_dim=16, vocab_size=50)
 IDS = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -48,7 +48,20 @@ def test_refuses_numbers_out_of_range(changes: dict[str, Any], words: str) -> No
         for run in (model.forward, model.embed):
             with pytest.raises(ValueError, match=words):
                 run(batch_of([3, 1], **changes))
-        assert model.forward(batch_of([3, 1])).shape == (2, 50)
+        assert forward(model, batch_of([3, 1])).shape == (2, 50)
+
+
+def test_looks_again_at_a_table_that_may_have_changed() -> None:
+    table = np.arange(4, dtype=np.int32)
+    with loaded(WEIGHTS) as model:
+        for _ in range(2):
+            model.forward(batch_of([3, 1], blocks=table))
+        table[2] = 4
+        with pytest.raises(ValueError, match="cache block"):
+            model.forward(batch_of([3, 1], blocks=table))
+        before = forward(model, batch_of([3, 1], 14, blocks=np.array([0, 1, 2, 3])))
+        other = forward(model, batch_of([3, 1], 14, blocks=np.array([3, 1, 2, 3])))
+    assert not np.array_equal(before, other)  # another past
 
 
 def test_refuses_more_tokens_than_a_step_holds() -> None:
@@ -74,13 +87,13 @@ def test_sequences_do_not_disturb_each_other() -> None:
             wanted = [s for s, span in enumerate(spans) for _ in span]
             logits = model.forward(
                 Batch(
-                    np.array([texts[s][p] for s, span in enumerate(spans) for p in span], np.int32),
-                    np.array([p for span in spans for p in span], np.int32),
-                    np.array(wanted, np.int32), blocks.astype(np.int32), np.arange(len(wanted), dtype=np.int32),
+                    [texts[s][p] for s, span in enumerate(spans) for p in span],
+                    [p for span in spans for p in span],
+                    wanted, list(blocks.astype(np.int32)), list(range(len(wanted))),
                 )
             )  # fmt: skip
-            for s, row in zip(wanted, logits.copy(), strict=True):
-                found[s].append(row)
+            for s, row in zip(wanted, logits, strict=True):
+                found[s].append(row.copy())
             done = [d + n for d, n in zip(done, counts, strict=True)]
     for rows, text in zip(found, alone, strict=True):
         np.testing.assert_array_equal(np.stack(rows), text)
@@ -89,8 +102,8 @@ def test_sequences_do_not_disturb_each_other() -> None:
 def test_only_wanted_outputs_are_computed() -> None:
     with loaded(WEIGHTS) as model:
         everything = logits_of(model, IDS)
-        some = model.forward(batch_of(IDS, outputs=np.array([1, 6]))).copy()
-        assert model.forward(batch_of(IDS, outputs=np.array([]))).shape == (0, 50)
+        some = forward(model, batch_of(IDS, outputs=[1, 6]))
+        assert len(model.forward(batch_of(IDS, outputs=[]))) == 0
     np.testing.assert_array_equal(some, everything[[1, 6]])
 
 

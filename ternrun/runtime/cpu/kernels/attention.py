@@ -1,8 +1,10 @@
 """Attention over the paged cache (`kv.py`), one kernel for each cache type.
 
-Queries that share keys and values (the heads of a group, neighbouring tokens of a sequence) are taken four at a time
-where there are registers for it, so that one load of keys or values serves four. Each query's sums are those it would
-have alone, in the order of positions: neither the batch nor the threads change a bit.
+Queries that share keys and values (the heads of a group, neighbouring tokens of a sequence) are taken four or two at
+a time where there are registers for it (`queries.py`), so that one load of keys or values serves them all. Each query's
+sums are those it would have alone, in the order of positions: neither the batch nor the threads change a bit.
+
+A block is a few kilobytes, and the next one lies anywhere: while one is computed, the next is asked for.
 """
 
 from __future__ import annotations
@@ -19,15 +21,26 @@ from ternrun.runtime.cpu.isa import build_target
 from ternrun.runtime.cpu.jit import compiled, number, share, word
 from ternrun.runtime.cpu.kernels.ternary import emit
 from ternrun.runtime.cpu.kv import BLOCK, READ, SLOTS, block_of
+from ternrun.runtime.cpu.queries import (
+    DESCRIBED,
+    INVERSE,
+    OUT,
+    POSITION,
+    QUERY,
+    TILES,
+    TOKEN,
+    blend_one,
+    number_at,
+)  # fmt: skip
 from ternrun.runtime.cpu.simd import (
     f32x16,
-    fma,
     get,
     i32x16,
     iota,
     largest,
     load,
     maximum,
+    prefetch_far,
     put,
     splat,
     store,
@@ -38,7 +51,6 @@ from ternrun.runtime.cpu.simd import (
 
 f32 = types.float32
 TILE = 4 if build_target() == "avx512" else 1  # queries: with four sums each, sixteen vectors
-QUERY, POSITION, OUT, INVERSE, TOKEN, DESCRIBED = 0, 8, 16, 24, 32, 40  # of a query: what scratch begins with
 SCORES = 64 * ((DESCRIBED * TILE + 63) // 64)
 TOKENS, POSITIONS = layout.STATE["tokens"], layout.STATE["positions"]
 
@@ -55,79 +67,6 @@ def _softmax(p: int, n: int) -> Any:
         store(p + 4 * i, e)
         acc = acc + e
     return total(acc)
-
-
-@compiled
-def _number_at(address: int) -> Any:
-    return splat(f32x16, get(types.float32, address))
-
-
-@compiled
-def _meet1(acc: Any, keys: Any, q: Any, at: int) -> Any:
-    """One element of 16 keys against that of each query."""
-    return (fma(keys, _number_at(q[0] + at), acc[0]),)
-
-
-@compiled
-def _meet4(acc: Any, keys: Any, q: Any, at: int) -> Any:
-    return (
-        fma(keys, _number_at(q[0] + at), acc[0]),
-        fma(keys, _number_at(q[1] + at), acc[1]),
-        fma(keys, _number_at(q[2] + at), acc[2]),
-        fma(keys, _number_at(q[3] + at), acc[3]),
-    )
-
-
-@compiled
-def _blend(acc: Any, p: int, v: Any) -> Any:
-    """One query's weight times 64 elements of a value."""
-    w = _number_at(p)
-    return fma(w, v[0], acc[0]), fma(w, v[1], acc[1]), fma(w, v[2], acc[2]), fma(w, v[3], acc[3])
-
-
-@compiled
-def _blend1(acc: Any, p: int, row: int, v: Any) -> Any:
-    return (_blend(acc[0], p, v),)
-
-
-@compiled
-def _blend4(acc: Any, p: int, row: int, v: Any) -> Any:
-    return (
-        _blend(acc[0], p, v),
-        _blend(acc[1], p + row, v),
-        _blend(acc[2], p + 2 * row, v),
-        _blend(acc[3], p + 3 * row, v),
-    )
-
-
-@compiled
-def _sums1(a: Any, b: Any, c: Any, d: Any) -> Any:
-    return ((a[0] + b[0]) + (c[0] + d[0]),)
-
-
-@compiled
-def _sums4(a: Any, b: Any, c: Any, d: Any) -> Any:
-    return (
-        (a[0] + b[0]) + (c[0] + d[0]),
-        (a[1] + b[1]) + (c[1] + d[1]),
-        (a[2] + b[2]) + (c[2] + d[2]),
-        (a[3] + b[3]) + (c[3] + d[3]),
-    )
-
-
-@compiled
-def _queries1(at: int) -> Any:
-    return (get(types.int64, at),)
-
-
-@compiled
-def _queries4(at: int) -> Any:
-    return (
-        get(types.int64, at),
-        get(types.int64, at + DESCRIBED),
-        get(types.int64, at + 2 * DESCRIBED),
-        get(types.int64, at + 3 * DESCRIBED),
-    )
 
 
 @compiled
@@ -179,13 +118,16 @@ def _make_parts(kv: str) -> Any:
                 store(at, load(f32x16, at) * step)
 
     @compiled
-    def finish(args: int, query: int, acc: Any, start: int, seen: int, values: int, i: int, p: int) -> None:
-        """Add the positions behind `seen`, which the tile's first query does not see; write outputs i to i + 63."""
-        dim, t = word(args, 5), get(types.int64, query + TOKEN)
+    def finish(args: int, query: int, acc: Any, at: Any, i: int, p: int) -> None:
+        """Add the positions behind `seen`, which the tile's first query does not see; write outputs i to i + 63.
+
+        `at`: the first position of `p`, `seen`, and where value elements from i on begin.
+        """
+        dim, t, (start, seen, values) = word(args, 5), get(types.int64, query + TOKEN), at
         for j in range(seen + 1, get(types.int64, query + POSITION) + 1):
             row = word(args, 9) * block_of(word(args, 0), t, j) + size * ((dim + 15) // 16 * 16) * (j % BLOCK)
-            acc = _blend(acc, p + 4 * (j - start), value_at(values + row))
-        inverse, out = _number_at(query + INVERSE), get(types.int64, query + OUT) + 4 * i
+            acc = blend_one(acc, p + 4 * (j - start), value_at(values + row))
+        inverse, out = number_at(query + INVERSE), get(types.int64, query + OUT) + 4 * i
         emit(acc[0] * inverse, out, dim - i, 0)
         emit(acc[1] * inverse, out + 64, dim - i - 16, 0)
         emit(acc[2] * inverse, out + 128, dim - i - 32, 0)
@@ -194,20 +136,60 @@ def _make_parts(kv: str) -> Any:
     return keep, weigh, finish, value_at
 
 
-def _make_tile(kv: str, width: int) -> Any:
-    """Attention of `width` queries that share a key/value head."""
-    size, read, stepped = layout.KV_SIZE[kv], READ[kv], kv == "int8"
-    meet, blend, sums, queries_at = (
-        (_meet1, _blend1, _sums1, _queries1) if width == 1 else (_meet4, _blend4, _sums4, _queries4)
-    )
-    keep, weigh, finish, value_at = _make_parts(kv)
-    many = width > 1
+def _make_each(keep: Any, finish: Any, width: int) -> Any:
+    """`keep` and `finish` for each query of a tile, whose scores lie `row` bytes apart."""
 
     @compiled
-    def scores_of(q: Any, dim: int, keys: int, zeros: Any) -> Any:
+    def keep1(args: int, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
+        keep(args, queries, s[0] * factor, first, p)
+
+    @compiled
+    def keep2(args: int, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
+        keep1(args, queries, s, factor, first, p, row)
+        keep(args, queries + DESCRIBED, s[1] * factor, first, p + row)
+
+    @compiled
+    def keep4(args: int, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
+        keep2(args, queries, s, factor, first, p, row)
+        keep(args, queries + 2 * DESCRIBED, s[2] * factor, first, p + 2 * row)
+        keep(args, queries + 3 * DESCRIBED, s[3] * factor, first, p + 3 * row)
+
+    @compiled
+    def finish1(args: int, queries: int, acc: Any, at: Any, i: int, p: int, row: int) -> None:
+        finish(args, queries, acc[0], at, i, p)
+
+    @compiled
+    def finish2(args: int, queries: int, acc: Any, at: Any, i: int, p: int, row: int) -> None:
+        finish1(args, queries, acc, at, i, p, row)
+        finish(args, queries + DESCRIBED, acc[1], at, i, p + row)
+
+    @compiled
+    def finish4(args: int, queries: int, acc: Any, at: Any, i: int, p: int, row: int) -> None:
+        finish2(args, queries, acc, at, i, p, row)
+        finish(args, queries + 2 * DESCRIBED, acc[2], at, i, p + 2 * row)
+        finish(args, queries + 3 * DESCRIBED, acc[3], at, i, p + 3 * row)
+
+    return {1: (keep1, finish1), 2: (keep2, finish2), 4: (keep4, finish4)}[width]
+
+
+def _make_streams(kv: str, width: int, value_at: Any) -> Any:
+    """The two passes over the cache, for `width` queries at once: scores of a block, and sums of values over blocks."""
+    size, read = layout.KV_SIZE[kv], READ[kv]
+    meet, blend, sums, _, same = TILES[width]
+
+    @compiled
+    def ask(ahead: int) -> None:
+        """For 64 elements of the next block."""
+        for line in range(0, 64 * size, 64):
+            prefetch_far(ahead + line)
+
+    @compiled
+    def scores_of(q: Any, dim: int, keys: int, ahead: int) -> Any:
         """Queries against the 16 keys of a block; four sums in turn, one for each element modulo 4."""
+        zeros = same(zero(f32x16))
         a, b, c, d = zeros, zeros, zeros, zeros
         for i in range(0, dim - 3, 4):
+            ask(ahead + 16 * size * i)
             a = meet(a, read(keys + 16 * size * i), q, 4 * i)
             b = meet(b, read(keys + 16 * size * (i + 1)), q, 4 * i + 4)
             c = meet(c, read(keys + 16 * size * (i + 2)), q, 4 * i + 8)
@@ -217,14 +199,44 @@ def _make_tile(kv: str, width: int) -> Any:
         return sums(a, b, c, d)
 
     @compiled
-    def mix(args: int, t: int, start: int, position: int, values: int, p: int, row: int, acc: Any) -> Any:
+    def mix(args: int, t: int, start: int, position: int, values: int, p: int, row: int) -> Any:
         """Sums over start..position of weight times value, for 64 elements from `values` on."""
-        padded = (word(args, 5) + 15) // 16 * 16
+        padded, z = (word(args, 5) + 15) // 16 * 16, zero(f32x16)
+        acc, at = same((z, z, z, z)), values + word(args, 9) * block_of(word(args, 0), t, start)
         for first in range(start, position + 1, BLOCK):
-            at = values + word(args, 9) * block_of(word(args, 0), t, first)
+            ahead = values + word(args, 9) * block_of(word(args, 0), t, min(first + BLOCK, position))
             for j in range(min(BLOCK, position + 1 - first)):
+                ask(ahead + size * padded * j)
                 acc = blend(acc, p + 4 * (first - start + j), row, value_at(at + size * padded * j))
+            at = ahead
         return acc
+
+    return scores_of, mix
+
+
+def _make_tile(kv: str, width: int) -> Any:
+    """Attention of `width` queries that share a key/value head."""
+    size, stepped, queries_at = layout.KV_SIZE[kv], kv == "int8", TILES[width][3]
+    keep, weigh, finish, value_at = _make_parts(kv)
+    keep, finish = _make_each(keep, finish, width)
+    scores_of, mix = _make_streams(kv, width, value_at)
+
+    @compiled
+    def score(args: int, queries: int, cache: int, span: Any, p: int, row: int) -> None:
+        """Scaled scores of all queries, from position span[0] to span[1]."""
+        dim, t, (start, last) = word(args, 5), get(types.int64, queries + TOKEN), span
+        q, scale = queries_at(queries), splat(f32x16, number(args, 6))
+        steps = size * BLOCK * (dim + (dim + 15) // 16 * 16)
+        keys = cache + word(args, 9) * block_of(word(args, 0), t, start)
+        for first in range(start, last + 1, BLOCK):
+            ahead = cache + word(args, 9) * block_of(word(args, 0), t, min(first + BLOCK, last))
+            if stepped:
+                prefetch_far(ahead + steps)
+                prefetch_far(ahead + steps + 4 * BLOCK)  # of values, which `weigh` will want
+            s = scores_of(q, dim, keys, ahead)
+            factor = scale * load(f32x16, keys + steps) if stepped else scale
+            keep(args, queries, s, factor, first, p + 4 * (first - start), row)
+            keys = ahead
 
     @compiled
     def tile(args: int, queries: int, head: int) -> None:
@@ -234,37 +246,21 @@ def _make_tile(kv: str, width: int) -> Any:
         last = get(types.int64, queries + DESCRIBED * (width - 1) + POSITION)
         start = (max(0, seen - window + 1) if window else 0) // BLOCK * BLOCK
         row, p = 4 * ((last - start) // BLOCK + 1) * BLOCK, queries + SCORES
-        q, z, scale = queries_at(queries), zero(f32x16), splat(f32x16, number(args, 6))
-        steps = size * BLOCK * (dim + (dim + 15) // 16 * 16)
-        zeros = (z, z, z, z) if many else (z,)
-        for first in range(start, last + 1, BLOCK):
-            keys, at = cache + word(args, 9) * block_of(word(args, 0), t, first), p + 4 * (first - start)
-            s = scores_of(q, dim, keys, zeros)
-            factor = scale * load(f32x16, keys + steps) if stepped else scale
-            keep(args, queries, s[0] * factor, first, at)
-            if many:
-                keep(args, queries + DESCRIBED, s[1] * factor, first, at + row)
-                keep(args, queries + 2 * DESCRIBED, s[2] * factor, first, at + 2 * row)
-                keep(args, queries + 3 * DESCRIBED, s[3] * factor, first, at + 3 * row)
+        score(args, queries, cache, (start, last), p, row)
+        steps = cache + size * BLOCK * (dim + (dim + 15) // 16 * 16) + 4 * BLOCK
         for i in range(width):
-            weigh(args, queries + DESCRIBED * i, start, cache + steps + 4 * BLOCK, p + row * i)
-        blank = (z, z, z, z)
-        nothing = (blank, blank, blank, blank) if many else (blank,)
+            weigh(args, queries + DESCRIBED * i, start, steps, p + row * i)
         for i in range(0, dim, 64):
             values = cache + size * (BLOCK * dim + i)
-            acc = mix(args, t, start, seen, values, p, row, nothing)
-            finish(args, queries, acc[0], start, seen, values, i, p)
-            if many:
-                finish(args, queries + DESCRIBED, acc[1], start, seen, values, i, p + row)
-                finish(args, queries + 2 * DESCRIBED, acc[2], start, seen, values, i, p + 2 * row)
-                finish(args, queries + 3 * DESCRIBED, acc[3], start, seen, values, i, p + 3 * row)
+            acc = mix(args, t, start, seen, values, p, row)
+            finish(args, queries, acc, (start, seen, values), i, p, row)
 
     return tile
 
 
 def build(entry: str) -> Callable[..., Any]:
     """Entries: f16, f32, int8."""
-    one, full = _make_tile(entry, 1), _make_tile(entry, TILE)
+    one, two, full = _make_tile(entry, 1), _make_tile(entry, min(2, TILE)), _make_tile(entry, TILE)
 
     @compiled
     def tile(args: int, t: int, head: int, first: int, last: int, queries: int) -> None:
@@ -279,6 +275,8 @@ def build(entry: str) -> Callable[..., Any]:
             put(at + TOKEN, token)
         if last - first == 1:
             one(args, queries, head)
+        elif last - first == 2:
+            two(args, queries, head)
         else:
             full(args, queries, head)
 
@@ -290,7 +288,10 @@ def build(entry: str) -> Callable[..., Any]:
         queries, group = word(args, 13) + word(args, 14) * tid, heads // kv_heads
         if tokens == 1:
             first, last = share(heads, tid, nt)
-            for head in range(first // group, (last + group - 1) // group):
+            low_head, high_head = first // group, (last + group - 1) // group
+            for i in range(low_head, high_head):
+                # neighbours that share a group read it at the same time, and only one of them from memory
+                head = i if tid % 2 else low_head + high_head - 1 - i
                 low, high = max(first - group * head, 0), min(last - group * head, group)
                 for query in range(low, high, TILE):
                     tile(args, 0, head, query, min(query + TILE, high), queries)

@@ -51,7 +51,7 @@ from ternrun.runtime.cpu.x86 import dot_bytes
 
 f32 = types.float32
 BLOCK = 16
-HEADER = layout.SCREEN_HEADER
+HEADER, COUNTS = layout.SCREEN_HEADER, layout.SCREEN_COUNTS
 #: Of a prepared row: x' = STEP * (128 high + low); NORM = |x|, LOSS = |x - x'|; COARSE: x' = STEP * 128 high is enough.
 STEP, NORM, LOSS, HIGH_SUM, LOW_SUM, COARSE = range(0, 24, 4)
 MANY, FINE = 4, 0.01  # tokens from which on a coarse x' may do, and what it may lose of |x|
@@ -297,35 +297,64 @@ def _dot(w: int, x: int, n: int) -> Any:
 def _make_exact(decode: Any) -> Callable[..., Any]:
     @compiled
     def exact(args: int, tid: int, nt: int) -> int:
-        """Rows whose upper bound reaches the bar are computed, the others become -inf.
+        """Rows whose upper bound reaches the bar are computed: their numbers and logits stand where the thread's share
+        of the approximate logits began. How many they are goes to counts[2 + thread].
 
-        Arguments: as `scan`, then weights, bytes a row, x, ldx, scratch, bytes a thread.
+        Arguments: as `scan`, then weights, bytes a row, x, ldx, scratch, bytes a thread, numbers, counts.
         """
         rows, n, scale = word(args, 3), word(args, 4), number(args, 14)
         scratch = word(args, 19) + word(args, 20) * tid
         first, last = share((rows + BLOCK - 1) // BLOCK, tid, nt)
         for t in range(get(types.int64, word(args, 0))):
             x, prepared = word(args, 17) + 4 * word(args, 18) * t, word(args, 1) + word(args, 2) * t
-            bar = get(types.float32, word(args, 13) + 4 * t)
+            bar, start = get(types.float32, word(args, 13) + 4 * t), word(args, 10) * t
+            found = start + BLOCK * first  # never ahead of the approximate logits that are still to be read
             for block in range(first, last):
                 row = BLOCK * block
-                at = word(args, 9) + 4 * (word(args, 10) * t + row)
-                upper = load(f32x16, at) + _bound(args, row, prepared) * splat(f32x16, abs(scale))
-                store(at, splat(f32x16, f32(-math.inf)))
+                upper = load(f32x16, word(args, 9) + 4 * (start + row))
+                upper = upper + _bound(args, row, prepared) * splat(f32x16, abs(scale))
                 if largest(upper) < bar:
                     continue
                 for r in range(min(BLOCK, rows - row)):
                     if not lane(upper, r) < bar:
                         decode(word(args, 15) + word(args, 16) * (row + r), 0, n, scratch)
-                        put(at + 4 * r, _dot(scratch, x, n) * scale)
+                        put(word(args, 9) + 4 * found, _dot(scratch, x, n) * scale)
+                        put(word(args, 21) + 4 * found, types.int32(row + r))
+                        found += 1
+            put(word(args, 22) + COUNTS * t + 8 * (2 + tid), found - start - BLOCK * first)
         return 0
 
     return exact  # type: ignore[no-any-return]
 
 
+@compiled
+def _gather(args: int, tid: int, nt: int) -> int:
+    """What all threads found, moved together: how many there are goes to counts[0], the number of the largest, or -1
+    where it is not finite, to counts[1].
+
+    Arguments: count, rows, logits, ld, numbers, counts.
+    """
+    for t in range(tid, get(types.int64, word(args, 0)), nt):
+        counts, start = word(args, 5) + COUNTS * t, 4 * word(args, 3) * t
+        found, best, peak = 0, -1, f32(-math.inf)
+        for thread in range(nt):
+            first, _ = share((word(args, 1) + BLOCK - 1) // BLOCK, thread, nt)
+            for i in range(get(types.int64, counts + 8 * (2 + thread))):
+                at, to = start + 4 * (BLOCK * first + i), start + 4 * found
+                value, row = get(types.float32, word(args, 2) + at), get(types.int32, word(args, 4) + at)
+                put(word(args, 2) + to, value)
+                put(word(args, 4) + to, row)
+                if not value <= peak:  # nothing is above a NaN
+                    best, peak = types.int64(row), value
+                found += 1
+        put(counts, found)
+        put(counts + 8, best if math.isfinite(peak) else -1)
+    return 0
+
+
 def build(entry: str) -> Callable[..., Any]:
-    """Entries: prepare, scan, select, and exact-X for each encoding."""
+    """Entries: prepare, scan, select, exact-X for each encoding, gather."""
     what, _, encoding = entry.partition("-")
     if encoding:
         return _make_exact(ROWS[encoding])
-    return {"prepare": _prepare, "scan": _scan, "select": _select}[what]  # type: ignore[no-any-return]
+    return {"prepare": _prepare, "scan": _scan, "select": _select, "gather": _gather}[what]  # type: ignore[no-any-return]

@@ -65,12 +65,18 @@ def execute(team: int, tid: int, nt: int) -> None:
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """Entries: `lead` (the caller's thread), `post` (wake the others), `work` (a worker, until it parks or stops)."""
+    """Entries: `lead` (the caller), `post` (begin a generation), `work` (a worker, until it parks or stops)."""
     return {"lead": _lead, "post": _post, "work": _work}[entry]  # type: ignore[no-any-return]
 
 
 @compiled
-def _lead(team: int, tid: int, nt: int) -> int:
+def _lead(team: int, woken: int, nt: int) -> int:
+    """Begin a generation and run it. Where workers are parked, nothing is run: returns what `post` does, and is to be
+    called again, `woken`, when they have been woken."""
+    if not woken:
+        parked = _post(team, 0, nt)
+        if parked:
+            return parked  # type: ignore[no-any-return]
     execute(team, 0, nt)
     barrier(team, nt)
     return 0
