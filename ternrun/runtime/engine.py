@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import TernrunError, UsageError
-from ternrun.runtime.backend import Model, Rows
+from ternrun.runtime.backend import Batch, Model, Rows
 from ternrun.runtime.counts import Counts
 from ternrun.runtime.kvcache import KVCache
 from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
@@ -106,15 +106,18 @@ class Engine:
         self.counts.add(chunks)
         pooled = [chunk for chunk in chunks if chunk.sequence.request.pooling]
         others = [chunk for chunk in chunks if chunk not in pooled] if pooled else chunks
-        outputs = []
-        for run, some in ((self.model.forward, others), (self.model.embed, pooled)):
-            rows = run(batch(some)) if some else ()
-            at = 0
-            for chunk in some:
-                end = at + len(chunk.scored) + len(chunk.sampled)
-                if output := self._advance(chunk, rows[at:end]):
-                    outputs.append(output)
-                at = end
+        return self._run(self.model.forward, others) + self._run(self.model.embed, pooled)
+
+    def _run(self, run: Callable[[Batch], Rows], chunks: list[Chunk]) -> list[StepOutput]:
+        """Compute chunks that want the same kind of result, and use it up."""
+        if not chunks:
+            return []
+        rows, at, outputs = run(batch(chunks)), 0, []
+        for chunk in chunks:
+            end = at + len(chunk.scored) + len(chunk.sampled)
+            if output := self._advance(chunk, rows[at:end]):
+                outputs.append(output)
+            at = end
         return outputs
 
     def _advance(self, chunk: Chunk, rows: Rows) -> StepOutput | None:

@@ -274,7 +274,7 @@ def test_greedy_and_top_k_need_few_logits_and_log_probabilities_all() -> None:
 
 
 @pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(temperature=1, top_k=2)])
-@pytest.mark.parametrize("kept", [0, 3])
+@pytest.mark.parametrize("kept", [0, 4])
 def test_kept_logits_that_are_no_numbers_do_not_speak(kept: int, params: SamplingParams) -> None:
     with pytest.raises(LoadError, match="in place of logits"):
         sample(Largest(np.array([0, np.nan, 3, 1], np.float32), kept), params, [], 0)

@@ -117,9 +117,7 @@ def soak(server: Server, seconds: float, seed: int, share: float = 4) -> int:
     print(f"{rounds} rounds in {time.monotonic() - began:.0f} s: {dict(sorted(it.counts.items()))}")
     print(f"slowest honest answer {it.slowest:.2f} s")
     told = ", ".join(f"{size / 1e6:.0f}" for size in (*memory, late))
-    print(
-        f"memory in MB, first round, quarters, end: {told}; {used:.2f} of a core was used"
-    )
+    print(f"memory in MB, first round, quarters, end: {told}; {used:.2f} of a core was used")
     free = engine._cache.available
     print(f"places taken {engine.load}, sequences {server.service.sequences}, blocks free {free} of {blocks}")
     faults = {
