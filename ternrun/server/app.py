@@ -46,6 +46,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("POST", "/embeddings", embeddings.llama),
     ("POST", "/tokenize", tools.tokenize),
     ("POST", "/detokenize", tools.detokenize),
+    ("GET", "/tokenizer_info", tools.tokenizer_info),
     ("POST", "/apply-template", tools.apply_template),
     ("GET", "/props", tools.props),
     ("GET", "/slots", tools.slots),

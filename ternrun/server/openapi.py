@@ -52,7 +52,7 @@ BODIES = {
     "/completions": Body(llama.COMPLETION, ("prompt",), EVENTS),
     "/chat/completions": Body(schema.CHAT, ("messages",), EVENTS),
     "/infill": Body(llama.INFILL, ("input_prefix", "input_suffix"), EVENTS),
-    "/tokenize": Body(tools.TOKENIZE, ("content",)),
+    "/tokenize": Body(tools.TOKENIZE),
     "/detokenize": Body(tools.DETOKENIZE, ("tokens",)),
     "/apply-template": Body(tools.APPLY, ("messages",)),
     "/slots/{id}": Body(tools.SLOT),

@@ -26,6 +26,8 @@ TOKENIZE = Table(
     read={
         "content": (text, None),
         "add_special": (flag, False),
+        "prompt": (text, None),  # vLLM's names for these two
+        "add_special_tokens": (flag, True),
         "parse_special": (flag, True),
         "with_pieces": (flag, False),
     },
@@ -83,14 +85,15 @@ def describe(service: Service) -> dict[str, Any]:
 
 
 async def tokenize(request: web.Request, service: Service) -> web.Response:
-    """Ids of `content`; with their text where `with_pieces` is set, as bytes where that is not whole characters."""
+    """Ids of a text; with their text where `with_pieces` is set, as bytes where that is not whole characters."""
     values, tokenizer = await read_fields(request, service, TOKENIZE), service.model.tokenizer
-    content = _bounded(needed(values, "content"), "content", "characters")
+    name, bos = ("content", "add_special") if values["prompt"] is None else ("prompt", "add_special_tokens")
+    content = _bounded(needed(values, name), name, "characters")
 
     def work() -> str:
-        ids = tokenizer.encode(content, special=values["parse_special"], bos=values["add_special"])
+        ids = tokenizer.encode(content, special=values["parse_special"], bos=values[bos])
         pieces = [{"id": i, "piece": _piece(tokenizer.token_bytes(i))} for i in ids] if values["with_pieces"] else ids
-        return json.dumps({"tokens": pieces})
+        return json.dumps({"tokens": pieces, "count": len(ids), "max_model_len": service.model.context})
 
     return web.Response(text=await service.aside(work), content_type="application/json")
 
@@ -102,11 +105,18 @@ def _bounded(value: Any, name: str, what: str) -> Any:
 
 
 async def detokenize(request: web.Request, service: Service) -> web.Response:
-    """Text of `tokens`, control tokens by their names."""
+    """Text of `tokens`, control tokens by their names; under llama.cpp's name and vLLM's."""
     values = await read_fields(request, service, DETOKENIZE)
     tokens = _bounded(needed(values, "tokens"), "tokens", "tokens")
     content = await service.aside(partial(service.model.tokenizer.decode, tokens, special=True))
-    return web.json_response({"content": content})
+    return web.json_response({"content": content, "prompt": content})
+
+
+async def tokenizer_info(_request: web.Request, service: Service) -> web.Response:
+    """vLLM's: what a client must know to write prompts out itself."""
+    tokenizer, template = service.model.tokenizer, service.model.chat_template
+    info = {"tokenizer_class": "ternrun", "bos_token": tokenizer.bos_token, "eos_token": tokenizer.eos_token}
+    return web.json_response(info | {"chat_template": template.source if template else None})
 
 
 async def apply_template(request: web.Request, service: Service) -> web.Response:

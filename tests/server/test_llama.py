@@ -11,7 +11,7 @@ import pytest
 from ternrun.api import load
 from ternrun.server.settings import ServerConfig
 from tests.fakes import fake_gguf, fake_weights
-from tests.server.serving import Server, running
+from tests.server.serving import TEMPLATE, Server, running
 
 
 def complete(server: Server, prompt: Any, **fields: Any) -> Any:
@@ -101,10 +101,20 @@ def test_text_and_tokens(server: Server) -> None:
     assert len(server.ask("/tokenize", {"content": "hé<|eos|>", "parse_special": False}).json["tokens"]) > len(ids)
     pieces = server.ask("/tokenize", {"content": "hé", "with_pieces": True}).json["tokens"]
     assert [p["piece"] for p in pieces] == ["h", [0xC3], [0xA9]]
-    assert server.ask("/detokenize", {"tokens": ids}).json == {"content": "hé<|eos|>"}
+    assert server.ask("/detokenize", {"tokens": ids}).json == {"content": "hé<|eos|>", "prompt": "hé<|eos|>"}
     for wrong in ([999], [-1], [10**30], "a", [1.5]):
         assert server.ask("/detokenize", {"tokens": wrong}).status == 400
     assert server.ask("/tokenize", {}).json["error"]["message"] == "content: it is missing"
+
+
+def test_tokens_by_vllms_names(server: Server) -> None:
+    """`lm_eval` asks for these where it is told `tokenizer_backend=remote`."""
+    encode = server.model.tokenizer.encode
+    told = server.ask("/tokenize", {"prompt": "hello", "add_special_tokens": False}).json
+    assert (told["tokens"], told["count"]) == (encode("hello", bos=False), 5)
+    assert server.ask("/tokenize", {"prompt": "hello"}).json["tokens"] == encode("hello", bos=True)
+    info = server.ask("/tokenizer_info").json
+    assert (info["eos_token"], info["chat_template"]) == (server.model.tokenizer.eos_token, TEMPLATE)
 
 
 def test_it_tells_of_itself(server: Server) -> None:
