@@ -93,7 +93,8 @@ async def tokenize(request: web.Request, service: Service) -> web.Response:
     def work() -> str:
         ids = tokenizer.encode(content, special=values["parse_special"], bos=values[bos])
         pieces = [{"id": i, "piece": _piece(tokenizer.token_bytes(i))} for i in ids] if values["with_pieces"] else ids
-        return json.dumps({"tokens": pieces, "count": len(ids), "max_model_len": service.model.context})
+        more = {"count": len(ids), "max_model_len": service.model.context} if name == "prompt" else {}
+        return json.dumps({"tokens": pieces, **more})
 
     return web.Response(text=await service.aside(work), content_type="application/json")
 

@@ -59,13 +59,13 @@ class Soak:
 
     async def _hostile(self) -> None:
         for path, body in islice(self.bodies, 5):
-            status, _ = await ask(self.port, path, body, seconds=120)
+            status, _ = await ask(self.port, path, body, seconds=600)
             self.counts[f"hostile, {status}"] += 1
 
     async def _honest(self) -> None:
         for _ in range(5):
             began = time.monotonic()
-            status, body = await ask(self.port, "/v1/completions", HONEST, seconds=120)
+            status, body = await ask(self.port, "/v1/completions", HONEST, seconds=600)
             if status == 429:
                 self.counts["honest, told to wait"] += 1
                 await asyncio.sleep(0.2)
