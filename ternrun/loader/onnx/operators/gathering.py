@@ -33,6 +33,8 @@ def gather(call: Call) -> Kernel:
         room([x.size // max(x.shape[axis], 1), indices.size], x.itemsize)
         if indices.ndim == 0 and x.ndim == 1 and indices.dtype.kind in "iu":
             return np.array(x[int(indices)])
+        if indices.ndim and not x.flags.c_contiguous:  # of which `take` makes a copy first: a table turned round
+            return np.asarray(x[(slice(None),) * (axis % x.ndim) + (integers(indices),)])
         return x.take(integers(indices), axis)
 
     return kernel

@@ -1,0 +1,132 @@
+"""ternrun beside onnxruntime on one decoder's graph, two threads each.
+
+python -m tests.oracle.onnx_beside compare FILE...     teacher-forced argmax of both on three texts
+python -m tests.oracle.onnx_beside speed FILE...       tokens a second of both, in turns: a prompt, and behind it
+
+With --general, ternrun runs the graph operator by operator though it recognises it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ternrun.loader.model import open_model
+from ternrun.loader.onnx.folder import stated_width
+from ternrun.loader.onnx.generate import GraphDecoder, GraphModel
+from ternrun.loader.onnx.reader import open_onnx
+from ternrun.runtime.backend import Batch
+from ternrun.runtime.config import EngineConfig
+from ternrun.runtime.cpu.model import CpuModel
+from tests.smollm2 import smollm2
+
+TEXTS = (
+    "def fibonacci(n):\n    if n < 2:\n        return n\n    return fibonacci(n - 1) + fibonacci(n - 2)\n",
+    "The history of the steam engine begins long before the industrial revolution. In the first century, Hero of "
+    "Alexandria described a device that turned when water in it was heated, and nobody put it to use for",
+    "Water boils at 100 degrees Celsius at sea level. At higher altitudes the pressure is lower, and so",
+)
+
+
+def _texts() -> list[list[int]]:
+    with open_model(smollm2()) as source:
+        return [source.tokenizer.encode(t) for t in TEXTS]
+
+
+class Reference:
+    """The graph in onnxruntime on two threads, its cache kept here."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 2
+        options.enable_mem_reuse = False  # some exporters state sizes as equal that are not
+        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.inputs = {i.name: i for i in self.session.get_inputs()}
+        self.past: dict[str, np.ndarray] = {}
+        self.at = 0
+
+    def run(self, ids: list[int]) -> np.ndarray:
+        total = self.at + len(ids)
+        feed: dict[str, np.ndarray] = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, total), np.int64)}
+        if "position_ids" in self.inputs:
+            feed["position_ids"] = np.arange(self.at, total)[None]
+        for name, value in self.inputs.items():
+            if name.startswith("past_"):
+                kind = np.float16 if "float16" in value.type else np.float32
+                heads, width = value.shape[1], value.shape[3] if isinstance(value.shape[3], int) else 64
+                feed[name] = self.past.get(name, np.zeros((1, heads, 0, width), kind))
+        logits, *present = self.session.run(None, feed)
+        names = [o.name.replace("present", "past_key_values") for o in self.session.get_outputs()[1:]]
+        self.past = dict(zip(names, present, strict=True))
+        self.at = total
+        return logits[0].astype(np.float32)
+
+
+def _ours(path: Path, recognised: bool = True):
+    engine = EngineConfig(threads=2, context=1024)
+    if recognised:
+        return CpuModel(open_model(path).weights, engine)
+    return GraphModel(GraphDecoder(open_onnx(path), context=1024, width=stated_width(path.with_suffix(""))), engine)
+
+
+def _step(model, ids: list[int], at: int, keep: np.ndarray | None = None) -> np.ndarray:
+    n = len(ids)
+    positions = np.arange(at, at + n, dtype=np.int32)
+    blocks = np.arange(model.n_blocks, dtype=np.int32)[None]
+    batch = Batch(
+        tokens=np.array(ids, np.int32), positions=positions, slots=np.zeros(n, np.int32), block_tables=blocks,
+        outputs=np.arange(n, dtype=np.int32), keep=keep,
+    )  # fmt: skip
+    return model.forward(batch)
+
+
+def compare(path: Path, recognised: bool = True) -> None:
+    ours, same, total, furthest = _ours(path, recognised), 0, 0, 0.0
+    for ids in _texts():
+        theirs, mine = Reference(path).run(ids), _step(ours, ids, 0)
+        same += int((theirs.argmax(1) == mine.argmax(1)).sum())
+        total += len(ids)
+        furthest = max(furthest, float(np.abs(theirs - mine).max() / np.ptp(theirs)))
+    print(f"{path.name}: argmax equal at {same} of {total} positions, largest difference {furthest:.2g} of the range")
+
+
+def speed(path: Path, recognised: bool = True, tokens: int = 24) -> None:
+    """Both in turns, the best of three: a prompt of 128 tokens with all its logits, then greedy decoding behind it."""
+    reference, ours = Reference(path), _ours(path, recognised)
+    ids = [i % ours.config.vocab_size for text in _texts() for i in text]
+    prompt = (ids * 128)[:128]
+    likeliest = np.ones(1, np.int32)
+
+    def theirs(ids: list[int], at: int) -> np.ndarray:
+        if not at:
+            reference.past, reference.at = {}, 0
+        return reference.run(ids)
+
+    def mine(ids: list[int], at: int) -> np.ndarray:
+        return _step(ours, ids, at, likeliest if len(ids) == 1 else None)
+
+    rates: dict[str, list[list[float]]] = {"prompt": [[], []], "decode": [[], []]}
+    for _ in range(4):  # the first warms up
+        for i, run in enumerate((theirs, mine)):
+            start = time.perf_counter()
+            token = int(run(prompt, 0)[-1].argmax())
+            begun = time.perf_counter()
+            for at in range(len(prompt), len(prompt) + tokens):
+                token = int(run([token], at)[-1].argmax())
+            rates["prompt"][i].append(len(prompt) / (begun - start))
+            rates["decode"][i].append(tokens / (time.perf_counter() - begun))
+    for name, both in rates.items():
+        a, b = (max(r[1:]) for r in both)
+        print(f"{path.name} {name}: {b:.1f} tokens a second, onnxruntime {a:.1f}: {b / a:.2f} times")
+
+
+if __name__ == "__main__":
+    task, *files = sys.argv[1:]
+    for file in files:
+        if not file.startswith("--"):
+            {"compare": compare, "speed": speed}[task](Path(file), "--general" not in files)
