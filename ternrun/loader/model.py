@@ -146,7 +146,8 @@ def _open_unrecognised(path: Path, folder: Path, graph: OnnxModel, why: LoadErro
     """A decoder of unknown make, which is run operator by operator. Raises LoadError that says why twice over."""
     from ternrun.loader.hf_text import chat_metadata
     from ternrun.loader.onnx.folder import stated_context, stated_width
-    from ternrun.loader.onnx.generate import GraphDecoder, GraphModel
+    from ternrun.loader.onnx.graph_decoder import GraphDecoder
+    from ternrun.loader.onnx.graph_model import GraphModel
 
     try:
         decoder = GraphDecoder(graph, context=stated_context(folder), width=stated_width(folder))

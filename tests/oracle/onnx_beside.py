@@ -16,7 +16,8 @@ import numpy as np
 
 from ternrun.loader.model import open_model
 from ternrun.loader.onnx.folder import stated_width
-from ternrun.loader.onnx.generate import GraphDecoder, GraphModel
+from ternrun.loader.onnx.graph_decoder import GraphDecoder
+from ternrun.loader.onnx.graph_model import GraphModel
 from ternrun.loader.onnx.reader import open_onnx
 from ternrun.runtime.backend import Batch
 from ternrun.runtime.config import EngineConfig

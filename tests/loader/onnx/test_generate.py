@@ -10,7 +10,8 @@ from onnx import helper, numpy_helper, parser
 
 from ternrun import LoadError, UsageError, cli, load
 from ternrun.loader.convert import convert
-from ternrun.loader.onnx.generate import GraphDecoder, GraphModel
+from ternrun.loader.onnx.graph_decoder import GraphDecoder
+from ternrun.loader.onnx.graph_model import GraphModel
 from ternrun.loader.onnx.reader import read_onnx
 from ternrun.runtime.backend import Batch
 from ternrun.runtime.config import EngineConfig, SamplingParams
