@@ -13,7 +13,9 @@ from typing import Any, Self
 import numpy as np
 
 from ternrun.errors import ContextError, LoadError, UsageError
+from ternrun.loader.onnx.halves import in_float32
 from ternrun.loader.onnx.pooling import POOLING, Floats, read_limit, read_pooling
+from ternrun.loader.onnx.reader import open_onnx
 from ternrun.loader.onnx.session import Session
 from ternrun.loader.safetensors import read_json
 from ternrun.loader.tokenizer_hf import load_library
@@ -33,7 +35,7 @@ class Encoder:
         self.folder = file.parent.parent if file.parent.name == "onnx" else file.parent
         self.name = self.folder.resolve().name
         self.path = file
-        self._session = Session(file)
+        self._session = Session(in_float32(open_onnx(file)))
         known = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
         self._inputs = {v.name: v for v in self._session.inputs}
         if "input_ids" not in self._inputs or not set(self._inputs) <= known:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ternrun.errors import LoadError, UsageError
 from ternrun.loader.onnx.graph import OnnxModel, Value
+from ternrun.loader.onnx.halves import in_float32
 from ternrun.loader.onnx.session import Session
 from ternrun.loader.onnx.tensors import CODES, DTYPES
 from ternrun.runtime.config import ModelConfig, RopeConfig
@@ -40,7 +41,7 @@ class GraphDecoder:
 
         Raises LoadError for a graph that is not a decoder of token ids with a cache.
         """
-        self._session = Session(model)
+        self._session = Session(in_float32(model))
         self._inputs = {v.name: v for v in self._session.inputs}
         self.pairs = cache_pairs(self._session, width)
         others = set(self._inputs) - {p.past for p in self.pairs} - set(KNOWN)
@@ -48,7 +49,7 @@ class GraphDecoder:
             raise LoadError(f"the graph takes {', '.join(sorted(others)) or 'no input_ids'}: it is no known decoder")
         if "logits" not in {v.name for v in self._session.outputs}:
             raise LoadError("the graph gives no logits: it is not a decoder")
-        vocab_size, self.one_by_one = self._try()
+        vocab_size, self._first, self._later = self._try()
         first = self.pairs[0]
         self.config = ModelConfig(
             architecture="onnx", vocab_size=vocab_size, context_length=context or DEFAULT_CONTEXT,
@@ -79,21 +80,30 @@ class GraphDecoder:
                 raise LoadError(f"the graph gave {p.present!r} of shape {list(present.shape)} after {reach} tokens")
         return logits[0], presents
 
-    def _try(self) -> tuple[int, bool]:
-        """Size of the vocabulary, and whether tokens must come one by one.
+    def portions(self, tokens: Array, start: int) -> list[Array]:
+        """The tokens from position `start` on, as the graph takes them: together or one by one."""
+        together = self._later if start else self._first
+        return [tokens] if together else np.split(tokens, len(tokens))
 
-        Some graphs take several only at the very beginning: what comes in one run must be what comes in two.
+    def _try(self) -> tuple[int, bool, bool]:
+        """Size of the vocabulary, and whether several tokens may come at once: first of all, and behind others.
+
+        Some graphs take them only at the very beginning: what comes in one run must be what comes in two.
         """
-        one, two = np.zeros(1, np.int64), np.zeros(2, np.int64)
-        logits, caches = self.run(one, 0, self.empty())
-        second, after = self.run(one, 1, caches)
-        third, _ = self.run(one, 2, after)
+        ids = np.arange(3)
+        logits, caches = self.run(ids[:1], 0, self.empty())
+        ids %= max(logits.shape[1], 1)
+        second, after = self.run(ids[1:2], 1, caches)
+        third, _ = self.run(ids[2:], 2, after)
+        first = self._gives(np.concatenate((logits, second)), ids[:2], 0, self.empty())
+        return logits.shape[1], first, self._gives(np.concatenate((second, third)), ids[1:], 1, caches)
+
+    def _gives(self, expected: Array, tokens: Array, start: int, caches: Sequence[Array]) -> bool:
         try:
-            both, _ = self.run(two, 1, caches)
+            logits, _ = self.run(tokens, start, caches)
         except (LoadError, UsageError):
-            return logits.shape[1], True
-        expected = np.concatenate((second, third))
-        return logits.shape[1], not np.allclose(both, expected, rtol=0.02, atol=0.02 * np.abs(expected).max())
+            return False
+        return np.allclose(logits, expected, rtol=0.02, atol=0.02 * np.abs(expected).max())
 
 
 def cache_pairs(session: Session, width: int) -> list[Pair]:

@@ -67,7 +67,7 @@ class GraphModel:
         blocks = tuple(table[: -(-(start + len(tokens)) // BLOCK)].tolist())
         caches = self._past(blocks, start)
         rows = []
-        for some in np.split(tokens, len(tokens)) if self._decoder.one_by_one else [tokens]:
+        for some in self._decoder.portions(tokens, start):
             logits, caches = self._decoder.run(some.astype(np.int64), start, caches)
             for pool, cache in zip(self._pools, caches, strict=True):
                 place = np.arange(start, start + len(some))

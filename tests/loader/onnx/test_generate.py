@@ -174,6 +174,7 @@ def test_a_graph_that_takes_several_tokens_only_at_the_beginning():
     constants = {"int_one": np.array(1), "int_zero": np.array(0), "column": np.array([1, 1, -1, 1])}
     model.graph.initializer.extend(numpy_helper.from_array(v, n) for n, v in constants.items())
     decoder = GraphDecoder(read_onnx(model.SerializeToString()), context=256)
+    assert [len(decoder.portions(np.arange(5), start)) for start in (0, 3)] == [1, 5]
     graph = GraphModel(decoder, EngineConfig(prefill_chunk=4))
     engine = Engine(graph)
     engine.add(Request(PROMPTS[2], SamplingParams(max_tokens=12)))
