@@ -32,9 +32,10 @@ TEXTS = (
 )
 
 
-def _texts() -> list[list[int]]:
+def _texts(vocab_size: int) -> list[list[int]]:
+    """Tokens of TEXTS; of a smaller vocabulary, such as they are."""
     with open_model(smollm2()) as source:
-        return [source.tokenizer.encode(t) for t in TEXTS]
+        return [[i % vocab_size for i in source.tokenizer.encode(t)] for t in TEXTS]
 
 
 class Reference:
@@ -88,7 +89,7 @@ def _step(model, ids: list[int], at: int, keep: np.ndarray | None = None) -> np.
 
 def compare(path: Path, recognised: bool = True) -> None:
     ours, same, total, furthest = _ours(path, recognised), 0, 0, 0.0
-    for ids in _texts():
+    for ids in _texts(ours.config.vocab_size):
         theirs, mine = Reference(path).run(ids), _step(ours, ids, 0)
         same += int((theirs.argmax(1) == mine.argmax(1)).sum())
         total += len(ids)
@@ -99,7 +100,7 @@ def compare(path: Path, recognised: bool = True) -> None:
 def speed(path: Path, recognised: bool = True, tokens: int = 24) -> None:
     """Both in turns, the best of three: a prompt of 128 tokens with all its logits, then greedy decoding behind it."""
     reference, ours = Reference(path), _ours(path, recognised)
-    ids = [i % ours.config.vocab_size for text in _texts() for i in text]
+    ids = [i for text in _texts(ours.config.vocab_size) for i in text]
     prompt = (ids * 128)[:128]
     likeliest = np.ones(1, np.int32)
 

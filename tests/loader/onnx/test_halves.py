@@ -24,7 +24,8 @@ mixed (float16[n, 8] x, bool flag) => (float16[n, 4] y, float[n, 4] z)
     y = Add (b, k)
     z = Cast <to = 1> (y)
 }
-<domain: "own", opset_import: ["" : 21]> Halved (v) => (r) { o = Constant <value = float16[1] {16384}> () r = Div (v, o) }
+<domain: "own", opset_import: ["" : 21]> Halved (v) => (r)
+{ o = Constant <value = float16[1] {16384}> () r = Div (v, o) }
 """
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ternrun.errors import LoadError
+from ternrun.loader.onnx.blocks import centred as centred_codes
+from ternrun.loader.onnx.blocks import in_blocks
 from ternrun.loader.onnx.limits import room
 from ternrun.loader.onnx.operators.gathering import integers
 from ternrun.loader.onnx.operators.matrices import centred, multiply, multiply_integers
+from ternrun.loader.onnx.operators.native import Native
 from ternrun.loader.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
 from ternrun.loader.onnx.tensors import unpack
+
+NATIVE = 1 << 16  # weights from which on a matrix is worth the engine's threads
 
 
 class Blocks:
@@ -24,17 +29,33 @@ class Blocks:
             raise LoadError(f"has the impossible shape N={self.n}, K={self.k}")
         self.blocks = -(-self.k // self.block)
 
-    def __call__(self, b: Array, scales: Array, zero: Array | None) -> Array:
-        """The weights in float32, (N, K)."""
+    def product(self, b: Array, scales: Array, zero: Array | None, constant: bool) -> Kernel:
+        """x -> x W^T in float32: on the engine's kernels where they have such blocks, else by decoded weights."""
+        codes = self._codes(b, scales)
+        if constant and self.n * self.k >= NATIVE and self.k % self.block == 0:
+            points = self._zero_points(zero).reshape(-1, self.blocks if zero is not None else 1)
+            flat, scale = codes.reshape(self.n, self.k), widened(scales).reshape(self.n, self.blocks)
+            packed = in_blocks("weights", flat, centred_codes(flat, points), scale, points, self.bits)
+            if packed is not None:
+                return Native(packed)
+        weights = self._decoded(codes, scales, zero).T
+        return lambda x: multiply(widened(x), weights)
+
+    def _codes(self, b: Array, scales: Array) -> Array:
+        """(N, blocks, block), one to a byte."""
         room((self.n, self.blocks, self.block))
         if b.dtype != np.uint8 or b.size != self.n * self.blocks * self.block * self.bits // 8:
             raise LoadError(f"weights of {b.dtype} {list(b.shape)} are not N={self.n} rows of K={self.k}")
         if scales.size != self.n * self.blocks:
             raise LoadError(f"has {scales.size} scales for {self.n} x {self.blocks} blocks")
-        codes = unpack(b.reshape(self.n, self.blocks, -1), self.bits).astype(np.float32)
-        codes -= self._zero_points(zero)
-        codes *= widened(scales).reshape(self.n, self.blocks, 1)
-        return codes.reshape(self.n, -1)[:, : self.k]
+        return unpack(b.reshape(self.n, self.blocks, -1), self.bits)
+
+    def _decoded(self, codes: Array, scales: Array, zero: Array | None) -> Array:
+        """The weights in float32, (N, K)."""
+        weights = codes.astype(np.float32)
+        weights -= self._zero_points(zero)
+        weights *= widened(scales).reshape(self.n, self.blocks, 1)
+        return weights.reshape(self.n, -1)[:, : self.k]
 
     def _zero_points(self, zero: Array | None) -> Array:
         if zero is None:
@@ -51,9 +72,9 @@ class Blocks:
 
 @operator("MatMulNBits", domains=(MICROSOFT,), fresh=True)
 def matmul_nbits(call: Call) -> Kernel:
-    """x (..., K) times weights of 2, 4 or 8 bits, (N, K); constant weights are decoded once."""
-    decode = Blocks(call)
-    kept: list[Array] = []
+    """x (..., K) times weights of 2, 4 or 8 bits, (N, K); constant weights are made ready once."""
+    blocks = Blocks(call)
+    kept: list[Kernel] = []
 
     def kernel(
         x: Array, b: Array, scales: Array, zero: Array | None = None, groups: Array | None = None,
@@ -61,15 +82,12 @@ def matmul_nbits(call: Call) -> Kernel:
     ) -> Array:  # fmt: skip
         if groups is not None:
             raise LoadError("has group indices, which are not supported")
-        if not x.ndim or x.shape[-1] != decode.k:
-            raise LoadError(f"cannot multiply {list(x.shape)} by weights of K={decode.k}")
-        constant = not (b.flags.writeable or scales.flags.writeable)
-        if not kept or not constant:
-            weights = decode(b, scales, zero).T
-            kept[:] = [weights] if constant else []
-        else:
-            weights = kept[0]
-        out = multiply(widened(x), weights)
+        if not x.ndim or x.shape[-1] != blocks.k:
+            raise LoadError(f"cannot multiply {list(x.shape)} by weights of K={blocks.k}")
+        constant = not any(a is not None and a.flags.writeable for a in (b, scales, zero))
+        product = kept[0] if kept and constant else blocks.product(b, scales, zero, constant)
+        kept[:] = [product] if constant else []
+        out: Array = product(x)
         if bias is not None:
             out = out + bias
         return out.astype(x.dtype, copy=False)

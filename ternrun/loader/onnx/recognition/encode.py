@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
+from ternrun.loader.onnx.blocks import centred, in_blocks
 from ternrun.loader.onnx.recognition.decoder import Projection
 from ternrun.loader.onnx.recognition.weights import FLOATS, Scales, Weight
 from ternrun.loader.quants import encode_trits
@@ -121,15 +122,14 @@ def _quantized(name: str, weight: Weight, rows: slice, factor: NDArray[np.float3
     scale = scale * factor
     bits = weight.scales.bits or int(weight.tensor.dtype.lstrip("UINT"))
     was = f"{bits}-bit codes in blocks of {codes.shape[1] // scale.shape[1]}"
-    values = _centred(codes, zero)
+    values = centred(codes, zero)
     if values is not None and np.abs(values).max(initial=0) <= 1:
         encoded = _ternary(name, values, scale)
         if encoded is not None:
             return Encoded(encoded, f"{was}, ternary in value")
-    if values is not None and (encoded := _blocks(name, values, scale, bits)) is not None:
-        return Encoded(encoded, was)
-    if bits <= 4 and (encoded := _shifted(name, codes, scale, zero)) is not None:
-        return Encoded(encoded, was)
+    blocks = in_blocks(name, codes, values, scale, zero, bits)
+    if blocks is not None:
+        return Encoded(blocks, was)
     spread = [np.repeat(a, codes.shape[1] // a.shape[1], axis=1) for a in (zero, scale)]
     return Encoded(_plain(name, (codes.astype(np.float32) - spread[0]) * spread[1]), was)
 
@@ -145,58 +145,3 @@ def _grids(scales: Scales, shape: tuple[int, ...]) -> tuple[Any, Any]:
 def _rows(grid: Any, count: int) -> Any:
     """One row of the grid for each row of the matrix, or one for all."""
     return grid if grid.shape[0] == 1 else np.repeat(grid, count // grid.shape[0], axis=0)
-
-
-def _centred(codes: NDArray[Any], zero: NDArray[np.float32]) -> NDArray[np.int8] | None:
-    """codes - zero as int8, where the zero points are whole numbers that allow it."""
-    if (zero != np.rint(zero)).any() or np.abs(zero).max() > 255:
-        return None
-    spread = np.repeat(zero.astype(np.int16), codes.shape[1] // zero.shape[1], axis=1)
-    values = codes.astype(np.int16) - spread
-    if values.size and (values.min() < -128 or values.max() > 127):
-        return None
-    return values.astype(np.int8)
-
-
-def _halves(scale: NDArray[np.float32], codes: NDArray[Any]) -> NDArray[np.float16] | None:
-    """fp16 scales, one for each 32 weights; None if blocks or sizes do not allow them."""
-    rows, cols = codes.shape
-    if cols % 32 or (cols // scale.shape[1]) % 32:
-        return None
-    with np.errstate(all="ignore"):
-        half = scale.astype(np.float16)
-    if not np.isfinite(half).all() or (np.abs(half - scale) > np.abs(scale) / 1000).any():
-        return None
-    return np.repeat(np.broadcast_to(half, (rows, half.shape[1])), cols // 32 // half.shape[1], axis=1)
-
-
-def _blocks(name: str, values: NDArray[np.int8], scale: NDArray[np.float32], bits: int) -> Tensor | None:
-    """Q4_0 or Q8_0 of whole numbers times scales."""
-    halves = _halves(scale, values)
-    if halves is None:
-        return None
-    d = np.ascontiguousarray(halves).reshape(-1, 1).view(np.uint8)
-    blocks = values.reshape(-1, 32)
-    if bits <= 4 and values.min() >= -8 and values.max() <= 7:
-        return _tensor(name, "Q4_0", values.shape, [d, _nibbles(blocks + 8)])
-    return _tensor(name, "Q8_0", values.shape, [d, np.ascontiguousarray(blocks).view(np.uint8)])
-
-
-def _shifted(name: str, codes: NDArray[Any], scale: Any, zero: Any) -> Tensor | None:
-    """Q4_1: code x scale + minimum."""
-    if codes.dtype != np.uint8:
-        return None
-    d, m = _halves(scale, codes), _halves(-scale * zero, codes)
-    if d is None or m is None:
-        return None
-    head = [np.ascontiguousarray(a).reshape(-1, 1).view(np.uint8) for a in (d, m)]
-    return _tensor(name, "Q4_1", codes.shape, [*head, _nibbles(codes.reshape(-1, 32))])
-
-
-def _nibbles(blocks: NDArray[Any]) -> NDArray[np.uint8]:
-    codes = blocks.astype(np.uint8)
-    return codes[:, :16] | codes[:, 16:] << np.uint8(4)
-
-
-def _tensor(name: str, kind: str, shape: tuple[int, ...], parts: list[NDArray[np.uint8]]) -> Tensor:
-    return Tensor(name, kind, shape, np.concatenate(parts, axis=1).ravel())
