@@ -1,6 +1,7 @@
 """ternrun beside onnxruntime on one decoder's graph, two threads each.
 
 python -m tests.oracle.onnx_beside compare FILE...     teacher-forced argmax of both on three texts
+python -m tests.oracle.onnx_beside levels FILE...      the same with onnxruntime's activations in float32
 python -m tests.oracle.onnx_beside speed FILE...       tokens a second of both, in turns: a prompt, and behind it
 
 With --general, ternrun runs the graph operator by operator though it recognises it.
@@ -9,10 +10,12 @@ With --general, ternrun runs the graph operator by operator though it recognises
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from ternrun.loader.model import open_model
 from ternrun.loader.onnx.folder import stated_width
@@ -97,6 +100,27 @@ def compare(path: Path, recognised: bool = True) -> None:
     print(f"{path.name}: argmax equal at {same} of {total} positions, largest difference {furthest:.2g} of the range")
 
 
+def levels(path: Path) -> None:
+    """onnxruntime with activations as the file has them, and as float32: how far each is from the other and from us."""
+    model = onnx.load(path)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = 1
+    with tempfile.TemporaryDirectory() as folder:
+        exact = Path(folder) / path.name
+        onnx.save(model, exact)
+        for one, other in ((path, exact), (exact, None), (path, None)):
+            ours, same, total, furthest = None if other else _ours(path), 0, 0, 0.0
+            for ids in _texts(1 << 30):
+                a = Reference(one).run(ids)
+                b = Reference(other).run(ids) if other else _step(ours, ids, 0)
+                same, total = same + int((a.argmax(1) == b.argmax(1)).sum()), total + len(ids)
+                furthest = max(furthest, float(np.abs(a - b).max() / np.ptp(a)))
+            names = ["onnxruntime, float32" if f == exact else "onnxruntime" if f else "ternrun" for f in (one, other)]
+            print(f"{' | '.join(names)}: argmax equal at {same} of {total}, largest difference {furthest:.2g}")
+
+
 def speed(path: Path, recognised: bool = True, tokens: int = 24) -> None:
     """Both in turns, the best of three: a prompt of 128 tokens with all its logits, then greedy decoding behind it."""
     reference, ours = Reference(path), _ours(path, recognised)
@@ -131,4 +155,7 @@ if __name__ == "__main__":
     task, *files = sys.argv[1:]
     for file in files:
         if not file.startswith("--"):
-            {"compare": compare, "speed": speed}[task](Path(file), "--general" not in files)
+            if task == "levels":
+                levels(Path(file))
+            else:
+                {"compare": compare, "speed": speed}[task](Path(file), "--general" not in files)
