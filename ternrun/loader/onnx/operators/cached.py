@@ -5,6 +5,8 @@ Documented at https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOpe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ternrun.errors import LoadError
@@ -97,8 +99,7 @@ def _reaching(bias: Array, keys: int) -> Array:
 @operator("MultiHeadAttention", domains=(MICROSOFT,))
 def multi_head_attention(call: Call) -> Kernel:
     """q, k, v in their own tensors or packed, with bias, masks and a cache (B, H, S, d)."""
-    heads, scale, one_way = call.integer("num_heads"), call.number("scale"), call.integer("unidirectional")
-    hidden, outputs = call.number("mask_filter_value", -10000.0), len(call.node.outputs)
+    heads, outputs, finish = call.integer("num_heads"), len(call.node.outputs), _finish(call)
 
     def kernel(
         q: Array, k: Array | None = None, v: Array | None = None, bias: Array | None = None,
@@ -110,16 +111,26 @@ def multi_head_attention(call: Call) -> Kernel:
         q, k, v = _parts(q, k, v, bias, heads)
         if past_k is not None and past_v is not None:
             k, v = np.concatenate((past_k, k), 2), np.concatenate((past_v, v), 2)
-        queries, keys = q.shape[2], k.shape[2]
-        extra: Array | None = None if scores is None else scores.astype(np.float32)
-        if padding is not None:
-            extra = _plus(extra, padding_bias(padding, q.shape[0], keys, hidden))
-        if one_way:
-            extra = _plus(extra, causal(queries, keys, keys - queries))
-        out = attend(q, k, v, scale or q.shape[3] ** -0.5, extra)
-        return (as_rows(out), k, v)[:outputs]
+        return (finish(q, k, v, scores, padding), k, v)[:outputs]
 
     return kernel
+
+
+def _finish(call: Call) -> Callable[[Array, Array, Array, Array | None, Array | None], Array]:
+    """Heads of q, k and v, scores to add and a mask over keys -> rows (B, T, H d), by the node's attributes."""
+    scale, one_way = call.number("scale"), call.integer("unidirectional")
+    hidden = call.number("mask_filter_value", -10000.0)
+
+    def finish(q: Array, k: Array, v: Array, scores: Array | None, mask: Array | None) -> Array:
+        queries, keys = q.shape[2], k.shape[2]
+        extra: Array | None = None if scores is None else scores.astype(np.float32)
+        if mask is not None:
+            extra = _plus(extra, padding_bias(mask, q.shape[0], keys, hidden))
+        if one_way:
+            extra = _plus(extra, causal(queries, keys, keys - queries))
+        return as_rows(attend(q, k, v, scale or q.shape[3] ** -0.5, extra))
+
+    return finish
 
 
 def _plus(a: Array | None, b: Array) -> Array:
@@ -158,8 +169,7 @@ def padding_bias(mask: Array, batch: int, keys: int, hidden: float) -> Array:
 @operator("Attention", domains=(MICROSOFT,))
 def microsoft_attention(call: Call) -> Kernel:
     """Attention with its projection: x (B, T, D) times weights (D, 3 H d)."""
-    heads, scale, one_way = call.integer("num_heads"), call.number("scale"), call.integer("unidirectional")
-    hidden, outputs = call.number("mask_filter_value", -10000.0), len(call.node.outputs)
+    heads, outputs, finish = call.integer("num_heads"), len(call.node.outputs), _finish(call)
     _refuse(call, "do_rotary", "past_present_share_buffer")
     sizes = call.integers("qkv_hidden_sizes")
 
@@ -179,13 +189,6 @@ def microsoft_attention(call: Call) -> Kernel:
             if past.ndim != 5 or past.shape[0] != 2:
                 raise LoadError(f"a cache of shape {list(past.shape)} does not fit")
             k, v = np.concatenate((past[0], k), 2), np.concatenate((past[1], v), 2)
-        queries, keys = q.shape[2], k.shape[2]
-        extra: Array | None = None if scores is None else scores.astype(np.float32)
-        if mask is not None:
-            extra = _plus(extra, padding_bias(mask, x.shape[0], keys, hidden))
-        if one_way:
-            extra = _plus(extra, causal(queries, keys, keys - queries))
-        out = as_rows(attend(q, k, v, scale or q.shape[3] ** -0.5, extra))
-        return (out, np.stack((k, v)))[:outputs]
+        return (finish(q, k, v, scores, mask), np.stack((k, v)))[:outputs]
 
     return kernel
