@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def model_file(folder: Path, variant: str | None = None) -> Path:
             raise UsageError(f"{folder} has no variant {variant!r}; it has {known}")
         return variants[variant]
     if (folder / GENAI).is_file():
-        named = _decoder(folder).get("filename")
+        named = _table(_descriptions(folder)[0], "decoder").get("filename")
         if isinstance(named, str) and named.endswith(".onnx") and "/" not in named and (folder / named).is_file():
             return folder / named
     for name in _NAMES:
@@ -54,34 +55,31 @@ def text_folder(file: Path) -> Path:
 
 def stated_context(folder: Path) -> int:
     """Tokens that a text may have, by genai_config.json or config.json; 0 if neither says."""
-    values: list[Any] = []
-    if (folder / GENAI).is_file():
-        values.append(_genai(folder).get("context_length"))
-    if (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
-        inner = config.get("text_config")
-        values += [t.get("max_position_embeddings") for t in (config, inner) if isinstance(t, dict)]
-    return next((v for v in values if type(v) is int and 0 < v <= _MAX_CONTEXT), 0)
+    genai, config = _descriptions(folder)
+    stated = (t.get("max_position_embeddings") for t in (config, _table(config, "text_config")))
+    return _first((genai.get("context_length"), *stated), _MAX_CONTEXT)
 
 
 def stated_width(folder: Path) -> int:
     """Elements of an attention head, by genai_config.json or config.json; 0 if neither says."""
-    values: list[Any] = []
-    if (folder / GENAI).is_file():
-        values.append(_decoder(folder).get("head_size"))
-    if (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
-        dim, heads = config.get("hidden_size"), config.get("num_attention_heads")
-        values.append(config.get("head_dim"))
-        values += [dim // heads] if type(dim) is int and type(heads) is int and heads > 0 else []
-    return next((v for v in values if type(v) is int and 0 < v <= _MAX_WIDTH), 0)
+    genai, config = _descriptions(folder)
+    dim, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    share = dim // heads if type(dim) is int and type(heads) is int and heads > 0 else 0
+    return _first((_table(genai, "decoder").get("head_size"), config.get("head_dim"), share), _MAX_WIDTH)
 
 
-def _genai(folder: Path) -> dict[str, Any]:
-    model = read_json(folder / GENAI).get("model")
-    return model if isinstance(model, dict) else {}
+def _descriptions(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The model of genai_config.json, and config.json; {} for what is not there."""
+    genai, config = (read_json(f) if f.is_file() else {} for f in (folder / GENAI, folder / "config.json"))
+    return _table(genai, "model"), config
 
 
-def _decoder(folder: Path) -> dict[str, Any]:
-    decoder = _genai(folder).get("decoder")
-    return decoder if isinstance(decoder, dict) else {}
+def _table(within: dict[str, Any], key: str) -> dict[str, Any]:
+    """The table of that name; {} where there is none."""
+    found = within.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _first(values: Iterable[Any], most: int) -> int:
+    """The first whole number from 1 to `most`, else 0."""
+    return next((v for v in values if type(v) is int and 0 < v <= most), 0)
