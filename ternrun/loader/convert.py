@@ -52,6 +52,8 @@ def convert(
     kind, head_kind = _encoding(type_name, TYPES), _encoding(head, HEAD_TYPES) if head else None
     if target.is_dir() or not target.parent.is_dir():
         raise UsageError(f"{target} is a folder or lies in none that exists; name the file to write")
+    if target.suffix in (".onnx", ".safetensors"):
+        raise UsageError(f"{target} would be a GGUF file under another format's name; call it .gguf")
     with open_model(source, pre=pre) as model:
         if target.exists() and model.path.exists() and target.samefile(model.path):
             raise UsageError(f"{target} is the model itself; name another file to write")
