@@ -79,15 +79,14 @@ def _ours(path: Path, recognised: bool = True):
     return GraphModel(GraphDecoder(open_onnx(path), context=1024, width=stated_width(path.with_suffix(""))), engine)
 
 
-def _step(model, ids: list[int], at: int, keep: np.ndarray | None = None) -> np.ndarray:
-    n = len(ids)
-    positions = np.arange(at, at + n, dtype=np.int32)
-    blocks = np.arange(model.n_blocks, dtype=np.int32)[None]
-    batch = Batch(
-        tokens=np.array(ids, np.int32), positions=positions, slots=np.zeros(n, np.int32), block_tables=blocks,
-        outputs=np.arange(n, dtype=np.int32), keep=keep,
-    )  # fmt: skip
-    return model.forward(batch)
+def _step(model, ids: list[int], at: int, keep: list[int] | None = None):
+    """Rows of logits of all tokens; where `keep` is given, only as much of them."""
+    n, blocks = len(ids), np.arange(model.n_blocks, dtype=np.int32)
+    return model.forward(Batch(ids, list(range(at, at + n)), [0] * n, [blocks], list(range(n)), keep))
+
+
+def _likeliest(row) -> int:
+    return int(row.argmax()) if isinstance(row, np.ndarray) else row.best
 
 
 def compare(path: Path, recognised: bool = True) -> None:
@@ -126,7 +125,6 @@ def speed(path: Path, recognised: bool = True) -> None:
     reference, ours = Reference(path), _ours(path, recognised)
     ids = [i for text in _texts(ours.config.vocab_size) for i in text]
     prompt = (ids * 128)[:128]
-    likeliest = np.ones(1, np.int32)
     tokens = 24 if ours.config.dim > 500 else 200  # a small model's time would be too short to measure
 
     def theirs(ids: list[int], at: int) -> np.ndarray:
@@ -134,17 +132,17 @@ def speed(path: Path, recognised: bool = True) -> None:
             reference.past, reference.at = {}, 0
         return reference.run(ids)
 
-    def mine(ids: list[int], at: int) -> np.ndarray:
-        return _step(ours, ids, at, likeliest if len(ids) == 1 else None)
+    def mine(ids: list[int], at: int):
+        return _step(ours, ids, at, [1] if len(ids) == 1 else None)
 
     rates: dict[str, list[list[float]]] = {"prompt": [[], []], "decode": [[], []]}
     for _ in range(4):  # the first warms up
         for i, run in enumerate((theirs, mine)):
             start = time.perf_counter()
-            token = int(run(prompt, 0)[-1].argmax())
+            token = _likeliest(run(prompt, 0)[-1])
             begun = time.perf_counter()
             for at in range(len(prompt), len(prompt) + tokens):
-                token = int(run([token], at)[-1].argmax())
+                token = _likeliest(run([token], at)[-1])
             rates["prompt"][i].append(len(prompt) / (begun - start))
             rates["decode"][i].append(tokens / (time.perf_counter() - begun))
     for name, both in rates.items():

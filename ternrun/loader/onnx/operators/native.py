@@ -64,7 +64,7 @@ class Workers:
             count = address(self._state) + layout.STATE["tokens"]
             self._linears[matrix.padded].emit(program, count, source, NO_NORM, places)
             self._state[layout.STATE["tokens"] // 8] = len(x)
-            self._team.run(program.assemble(self.kernels), len(program), address(self._state))
+            self._team.run(program.assemble(self.kernels), address(self._state))
 
 
 @cache
