@@ -4,7 +4,7 @@ Queries that share keys and values (the heads of a group, neighbouring tokens of
 a time where there are registers for it (`queries.py`), so that one load of keys or values serves them all. Each query's
 sums are those it would have alone, in the order of positions: neither the batch nor the threads change a bit.
 
-A block is a few kilobytes, and the next one lies anywhere: while one is computed, the next is asked for.
+A block is a few kilobytes, and the next one lies anywhere, so those to come are asked for in time.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ from ternrun.runtime.cpu.simd import (
 
 f32 = types.float32
 TILE = 4 if build_target() == "avx512" else 1  # queries: with four sums each, sixteen vectors
+AHEAD = 4 * BLOCK  # positions: computing that many takes longer than memory's answer
 SCORES = 64 * ((DESCRIBED * TILE + 63) // 64)
 TOKENS, POSITIONS = layout.STATE["tokens"], layout.STATE["positions"]
 
@@ -179,7 +180,7 @@ def _make_streams(kv: str, width: int, value_at: Any) -> Any:
 
     @compiled
     def ask(ahead: int) -> None:
-        """For 64 elements of the next block."""
+        """For 64 elements of a block to come."""
         for line in range(0, 64 * size, 64):
             prefetch_far(ahead + line)
 
@@ -202,13 +203,13 @@ def _make_streams(kv: str, width: int, value_at: Any) -> Any:
     def mix(args: int, t: int, start: int, position: int, values: int, p: int, row: int) -> Any:
         """Sums over start..position of weight times value, for 64 elements from `values` on."""
         padded, z = (word(args, 5) + 15) // 16 * 16, zero(f32x16)
-        acc, at = same((z, z, z, z)), values + word(args, 9) * block_of(word(args, 0), t, start)
+        acc = same((z, z, z, z))
         for first in range(start, position + 1, BLOCK):
-            ahead = values + word(args, 9) * block_of(word(args, 0), t, min(first + BLOCK, position))
+            at = values + word(args, 9) * block_of(word(args, 0), t, first)
+            ahead = values + word(args, 9) * block_of(word(args, 0), t, min(first + AHEAD, position))
             for j in range(min(BLOCK, position + 1 - first)):
                 ask(ahead + size * padded * j)
                 acc = blend(acc, p + 4 * (first - start + j), row, value_at(at + size * padded * j))
-            at = ahead
         return acc
 
     return scores_of, mix
@@ -227,16 +228,15 @@ def _make_tile(kv: str, width: int) -> Any:
         dim, t, (start, last) = word(args, 5), get(types.int64, queries + TOKEN), span
         q, scale = queries_at(queries), splat(f32x16, number(args, 6))
         steps = size * BLOCK * (dim + (dim + 15) // 16 * 16)
-        keys = cache + word(args, 9) * block_of(word(args, 0), t, start)
         for first in range(start, last + 1, BLOCK):
-            ahead = cache + word(args, 9) * block_of(word(args, 0), t, min(first + BLOCK, last))
+            keys = cache + word(args, 9) * block_of(word(args, 0), t, first)
+            ahead = cache + word(args, 9) * block_of(word(args, 0), t, min(first + AHEAD, last))
             if stepped:
                 prefetch_far(ahead + steps)
                 prefetch_far(ahead + steps + 4 * BLOCK)  # of values, which `weigh` will want
             s = scores_of(q, dim, keys, ahead)
             factor = scale * load(f32x16, keys + steps) if stepped else scale
             keep(args, queries, s, factor, first, p + 4 * (first - start), row)
-            keys = ahead
 
     @compiled
     def tile(args: int, queries: int, head: int) -> None:
