@@ -23,7 +23,8 @@ from ternrun.server.settings import ServerConfig
 
 log = logging.getLogger("ternrun.access")
 
-PUBLIC = ("/", "/health", "/v1/health")  # they tell nothing that a key protects
+HEALTH = ("/health", "/v1/health")  # asked for every few seconds, which would fill the log
+PUBLIC = ("/", *HEALTH)  # they tell nothing that a key protects
 Told = dict[str, int]  # what a handler adds to its line in the log: counts of tokens
 TOLD: web.RequestKey[Told] = web.RequestKey("told", dict)
 ALLOWED: web.RequestKey[str] = web.RequestKey("origin", str)
@@ -83,7 +84,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 
 @web.middleware
 async def access_log(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """One JSON object a request: no body, no query, no header."""
+    """One JSON object a request but those for health: no body, no query, no header."""
     request[TOLD] = {}
     start, status = time.perf_counter(), 499  # the client went away
     try:
@@ -99,7 +100,8 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
             "status": status,
             "seconds": round(time.perf_counter() - start, 4),
         }
-        log.info(json.dumps(line | request[TOLD]))
+        if request.path not in HEALTH:
+            log.info(json.dumps(line | request[TOLD]))
 
 
 class Unreadable(logging.Filter):

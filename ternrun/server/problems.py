@@ -66,7 +66,7 @@ def explain(error: Exception) -> ApiError:
             message = f"this route takes {allowed} only"
             return ApiError(message, status=405, headers={"Allow": allowed})
         case web.HTTPException():
-            reason = "there is no such route" if error.status == 404 else error.reason
+            reason = "there is no such route; /openapi.json lists them" if error.status == 404 else error.reason
             return ApiError(reason, status=error.status)
         case LoadError():  # damaged weights show when they run
             return ApiError(str(error), status=500)

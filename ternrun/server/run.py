@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import ssl
 import sys
@@ -81,7 +82,8 @@ async def listening(services: Services) -> AsyncIterator[tuple[Services, str]]:
             await site.start()
         except OSError as error:
             where = config.unix_socket or f"{config.host}:{config.port}"
-            raise UsageError(f"{where} cannot be listened on: {error.strerror or error}") from error
+            why = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text says it all twice
+            raise UsageError(f"{where} cannot be listened on: {why}") from error
         watch = asyncio.create_task(services.metrics.watch())
         yield services, _address(runner, config)
         watch.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import http.client
 import json
 import os
@@ -271,6 +272,8 @@ def test_sigterm_lets_a_stream_come_to_its_end(path: Path) -> None:
     with Process(path, "--threads", "1", TERNRUN_API_KEYS="secret-key") as process:
         connection = process.ready()
         body = json.dumps(LONG | {"prompt": "nobody's business"})
+        connection.request("GET", "/health")  # which the log leaves out
+        assert connection.getresponse().read()
         connection.request("POST", "/v1/completions", body, {"Authorization": "Bearer secret-key"})
         response = connection.getresponse()
         first = response.read(1)
@@ -300,4 +303,5 @@ def test_a_port_that_is_taken_is_one_sentence(server: Server, path: Path) -> Non
     with Process(path, "--port", str(server.port)) as process:
         assert process.popen.wait(60) == 2
         process.reader.join()
-        assert process.lines[-1].startswith(f"ternrun: error: 127.0.0.1:{server.port} cannot be listened on: ")
+        why = os.strerror(errno.EADDRINUSE)
+        assert process.lines[-1] == f"ternrun: error: 127.0.0.1:{server.port} cannot be listened on: {why}\n"
