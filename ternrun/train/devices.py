@@ -88,11 +88,14 @@ def placed(run: Run, batch: int) -> Iterator[Place]:
         time.sleep(_SETTLE)
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.15) -> float:
-    """Floating-point operations a second of this device's plain matrix product, the best of some `seconds`."""
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 1024, products: int = 30) -> float:
+    """Floating-point operations a second of this device's plain matrix product, the best of some.
+
+    That many, since the first prepares itself and others may be interrupted.
+    """
     a, b = torch.randn(size, size, device=device).to(dtype), torch.randn(size, size, device=device).to(dtype)
-    best, end = float("inf"), time.perf_counter() + seconds
-    while best == float("inf") or time.perf_counter() < end:
+    best = float("inf")
+    for _ in range(products):
         start = time.perf_counter()
         (a @ b)[0, 0].item()
         best = min(best, time.perf_counter() - start)

@@ -83,7 +83,6 @@ class CpuModel:
         self.screen: Screen | None = None  # what the head is screened with, if it is
         self._copying: Packing | None = None  # what remains to be done for that
         self._answers = 0  # steps that gave logits
-        self._gathering: threading.Thread | None = None
         if isinstance(matrix, Plain) and can_screen(chosen, matrix, biased="output.bias" in vectors):
             self.screen = Screen(matrix, limits.tokens, self._scratch)
             self._copying = Packing()
@@ -129,9 +128,10 @@ class CpuModel:
     def forward(self, batch: Batch) -> Rows:
         """Logits of the wanted tokens; the buffer is overwritten by the next call."""
         n, ld = len(batch.outputs), self._decoder.logits_ld
-        self._answers += n > 0
-        if self._answers == SETTLED and not self._gathering:
-            self._gathering = _gather(self.matrices)
+        if n:
+            self._answers += 1
+            if self._answers == SETTLED:
+                _gather(self.matrices)
         program = self._program_for(batch)
         self._step(batch, program)
         if program == "largest" and self.screen:
@@ -179,12 +179,10 @@ def _told(weights: Weights, layout_name: str) -> str:
     }[layout_name]
 
 
-def _gather(matrices: dict[str, Matrix]) -> threading.Thread:
+def _gather(matrices: dict[str, Matrix]) -> None:
     """Packed weights into huge pages, beside the steps that follow: what is only starting need not wait for it."""
     packed = [m.codes for m in matrices.values() if isinstance(m, Ternary) and m.codes.flags.writeable]
-    thread = threading.Thread(target=gather, args=[packed], name="ternrun-pages", daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=gather, args=[packed], name="ternrun-pages", daemon=True).start()
 
 
 def _floats(tensor: Tensor) -> NDArray[np.float32]:

@@ -23,6 +23,7 @@ from numba import types
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.dequantize import ROWS
 from ternrun.runtime.cpu.jit import compiled, number, share, word
+from ternrun.runtime.cpu.kernels.screen_products import high4, planes, planes4
 from ternrun.runtime.cpu.simd import (
     f32x16,
     fma,
@@ -36,7 +37,6 @@ from ternrun.runtime.cpu.simd import (
     magnitude,
     maximum,
     narrow,
-    prefetch_far,
     put,
     round_even,
     splat,
@@ -47,7 +47,6 @@ from ternrun.runtime.cpu.simd import (
     where_less,
     zero,
 )  # fmt: skip
-from ternrun.runtime.cpu.x86 import dot_bytes
 
 f32 = types.float32
 BLOCK = 16
@@ -111,63 +110,6 @@ def _prepare(args: int, tid: int, nt: int) -> int:
         put(out + HIGH_SUM, types.int32(128 * total(high_sum)))
         put(out + LOW_SUM, types.int32(128 * total(low_sum)))
     return 0
-
-
-@compiled
-def _planes(codes: int, n: int, x: int) -> Any:
-    """Sixteen rows against both planes of one x: codes times high, codes times low. Two sums each hide the latency."""
-    a, b, c, d = zero(i32x16), zero(i32x16), zero(i32x16), zero(i32x16)
-    high, low = x + HEADER, x + HEADER + n
-    for i in range(0, n, 8):
-        w, v = load(i32x16, codes + 16 * i), load(i32x16, codes + 16 * i + 64)
-        a = dot_bytes(a, w, splat(i32x16, get(types.int32, high + i)))
-        b = dot_bytes(b, w, splat(i32x16, get(types.int32, low + i)))
-        c = dot_bytes(c, v, splat(i32x16, get(types.int32, high + i + 4)))
-        d = dot_bytes(d, v, splat(i32x16, get(types.int32, low + i + 4)))
-    return a + c, b + d
-
-
-@compiled
-def _planes4(codes: int, n: int, x: int, stride: int) -> Any:
-    """The same for four x, `stride` bytes apart: four sums of the high planes, four of the low ones."""
-    z = zero(i32x16)
-    a, b, c, d, e, f, g, h = z, z, z, z, z, z, z, z
-    high = x + HEADER
-    for i in range(0, n, 4):
-        w = load(i32x16, codes + 16 * i)
-        a = dot_bytes(a, w, splat(i32x16, get(types.int32, high + i)))
-        b = dot_bytes(b, w, splat(i32x16, get(types.int32, high + n + i)))
-        c = dot_bytes(c, w, splat(i32x16, get(types.int32, high + stride + i)))
-        d = dot_bytes(d, w, splat(i32x16, get(types.int32, high + stride + n + i)))
-        e = dot_bytes(e, w, splat(i32x16, get(types.int32, high + 2 * stride + i)))
-        f = dot_bytes(f, w, splat(i32x16, get(types.int32, high + 2 * stride + n + i)))
-        g = dot_bytes(g, w, splat(i32x16, get(types.int32, high + 3 * stride + i)))
-        h = dot_bytes(h, w, splat(i32x16, get(types.int32, high + 3 * stride + n + i)))
-    return (a, c, e, g), (b, d, f, h)
-
-
-@compiled
-def _high4(codes: int, more: int, n: int, x: int, stride: int, ahead: int, step: int) -> Any:
-    """Two blocks of sixteen rows against the high planes of four x: four sums for each block.
-
-    Meanwhile the next blocks are asked for from `ahead` on, `step` bytes with every four inputs.
-    """
-    z = zero(i32x16)
-    a, b, c, d, e, f, g, h = z, z, z, z, z, z, z, z
-    high = x + HEADER
-    for i in range(0, n, 4):
-        w, v = load(i32x16, codes + 16 * i), load(i32x16, more + 16 * i)
-        prefetch_far(ahead + step * (i // 4))
-        prefetch_far(ahead + step * (i // 4) + 64)
-        q = splat(i32x16, get(types.int32, high + i))
-        a, e = dot_bytes(a, w, q), dot_bytes(e, v, q)
-        q = splat(i32x16, get(types.int32, high + stride + i))
-        b, f = dot_bytes(b, w, q), dot_bytes(f, v, q)
-        q = splat(i32x16, get(types.int32, high + 2 * stride + i))
-        c, g = dot_bytes(c, w, q), dot_bytes(g, v, q)
-        q = splat(i32x16, get(types.int32, high + 3 * stride + i))
-        d, h = dot_bytes(d, w, q), dot_bytes(h, v, q)
-    return (a, b, c, d), (e, f, g, h)
 
 
 @compiled
@@ -237,17 +179,17 @@ def _scan(args: int, tid: int, nt: int) -> int:
         for t in range(0, tokens - 3, 4):
             x = word(args, 1) + stride * t
             if _all_coarse(x, stride):
-                here, there = _high4(codes, more, n, x, stride, ahead + step * (n // 4) * (t // 4), step)
+                here, there = high4(codes, more, n, x, stride, ahead + step * (n // 4) * (t // 4), step)
                 _note4(args, t, block, x, stride, here, _no_low4(x, stride))
                 _note4(args, t, other, x, stride, there, _no_low4(x, stride))
             else:
                 for i in range(block, other + 1):
-                    high, low = _planes4(word(args, 5) + size * i, n, x, stride)
+                    high, low = planes4(word(args, 5) + size * i, n, x, stride)
                     _note4(args, t, i, x, stride, high, low)
         for i in range(block, other + 1):
             for t in range(tokens // 4 * 4, tokens):
                 x = word(args, 1) + stride * t
-                high, low = _planes(word(args, 5) + size * i, n, x)
+                high, low = planes(word(args, 5) + size * i, n, x)
                 _note(args, t, i, x, high, low)
     return 0
 
