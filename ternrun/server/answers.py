@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ternrun.server.access import Told
     from ternrun.server.service import Service
 
+MAX_NUMBERS = 1 << 21  # log-probabilities of one answer, all its sequences together
 NOTHING: Mapping[int, str] = {}
 ENDING = "the server is shutting down"
 
@@ -197,6 +198,11 @@ class Answers:
             sum(a.cached for a in prompts),
         )
 
+    @property
+    def numbers(self) -> int:
+        """How many log-probabilities there are to tell by now."""
+        return sum(_numbers(a.request, a.generated) for a in self.all)
+
     def _receiver(self, index: int) -> Callable[[StepOutput], None]:
         def receive(output: StepOutput) -> None:  # in the engine's thread
             self._inbox.append((index, output))
@@ -234,6 +240,13 @@ class Answers:
         answer.last = now
 
 
+def _numbers(request: Request, generated: int) -> int:
+    """Log-probabilities of so many tokens, and of the prompt's where these are asked for."""
+    params, scored = request.params, request.prompt_logprobs
+    of_prompt = 0 if scored is None else len(request.ids) * (1 + scored)
+    return of_prompt + (0 if params.logprobs is None else generated * (1 + params.logprobs))
+
+
 @contextmanager
 def asking(
     service: Service, requests: Sequence[Request], told: Told, shown: Mapping[int, str] = NOTHING
@@ -242,8 +255,13 @@ def asking(
 
     `shown`: control tokens that are text in these answers, and their text.
     """
+    engine = service.model.driver.engine
     for request in requests:  # before anything runs, so that a list of prompts is refused as a whole
-        service.model.driver.engine.check(request)
+        engine.check(request)
+    most = sum(_numbers(r, min(r.params.max_tokens, engine.context - len(r.ids))) for r in requests)
+    if most > MAX_NUMBERS:
+        message = f"logprobs: that may come to {most} numbers, and one answer may have {MAX_NUMBERS}"
+        raise ApiError(message, param="logprobs")
     if len(requests) > 1:
         group = object()
         requests = [dataclasses.replace(request, group=group) for request in requests]

@@ -14,7 +14,7 @@ from ternrun.server.fields import read_fields
 from ternrun.server.problems import ApiError
 from ternrun.server.schema import CHAT, needed, sampling
 from ternrun.server.service import Service
-from ternrun.server.stream import EVENTS, Items, stream
+from ternrun.server.stream import EVENTS, Items, in_one_piece, stream
 from ternrun.server.talk import Said, Talk, read_talk, talking
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
         async for i, update in answers.updates():
             choices[i].add(update)
         answer = shapes.head("chat.completion", "chatcmpl", service.name)
-        return web.json_response(answer | {"choices": [c.whole for c in choices]} | _figures(answers))
+        return await in_one_piece(
+            lambda: answer | {"choices": [c.whole for c in choices]} | _figures(answers), answers.numbers
+        )
 
 
 async def input_tokens(request: web.Request, service: Service) -> web.Response:

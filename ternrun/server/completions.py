@@ -21,7 +21,7 @@ from ternrun.server.problems import ApiError
 from ternrun.server.prompts import Prompt, encode, fill_in, openai_prompts
 from ternrun.server.schema import COMPLETION, needed, sampling, seeded
 from ternrun.server.service import Service
-from ternrun.server.stream import EVENTS, Items, stream
+from ternrun.server.stream import EVENTS, Items, in_one_piece, stream
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -60,10 +60,14 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
             texts[i] += text
             tokens[i] += told
             scores[i].add(update)
-        kept = _best(scores, values["best_of"] or values["n"], values["n"])
-        listed = [choices[i].written(texts[i], tokens[i]) | {"index": at} for at, i in enumerate(kept)]
-        answer = shapes.head("text_completion", "cmpl", service.name)
-        return web.json_response(answer | {"choices": listed, "usage": shapes.usage(answers)})
+
+        def whole() -> dict[str, Any]:
+            kept = _best(scores, values["best_of"] or values["n"], values["n"])
+            listed = [choices[i].written(texts[i], tokens[i]) | {"index": at} for at, i in enumerate(kept)]
+            answer = shapes.head("text_completion", "cmpl", service.name)
+            return answer | {"choices": listed, "usage": shapes.usage(answers)}
+
+        return await in_one_piece(whole, answers.numbers)
 
 
 async def _chunks(service: Service, asked: Asked, request: web.Request) -> Items:

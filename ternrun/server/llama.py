@@ -23,7 +23,7 @@ from ternrun.server.prompts import encode, fill_in
 from ternrun.server.schema import LLAMA_IDLE, MAX_CHOICES, MAX_LOGPROBS, UNLIMITED, Fields, length, needed, seeded
 from ternrun.server.service import Service
 from ternrun.server.shapes import bounded, data, spell, timings
-from ternrun.server.stream import UNENDED, Items, stream
+from ternrun.server.stream import UNENDED, Items, in_one_piece, stream
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -135,8 +135,12 @@ async def _answer(request: web.Request, service: Service, table: Table, ids_of: 
         async for i, update in _timely(answers, values["t_max_predict_ms"] / 1000):
             texts[i] += update.text
             tokens[i] += _told(update.tokens, answers.all[i])
-        listed = [_last(asked, answers, i, texts[i], tokens[i]) for i in range(len(asked.requests))]
-    return web.json_response(listed[0] if len(listed) == 1 else listed)
+
+        def whole() -> Any:
+            listed = [_last(asked, answers, i, texts[i], tokens[i]) for i in range(len(asked.requests))]
+            return listed[0] if len(listed) == 1 else listed
+
+        return await in_one_piece(whole, answers.numbers)
 
 
 async def _chunks(asked: Asked, request: web.Request) -> Items:

@@ -1,4 +1,4 @@
-"""Answers that come piece by piece: server-sent events, or JSON lines as Ollama has them."""
+"""How answers are sent: piece by piece (server-sent events, or JSON lines as Ollama has them), or in one piece."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class Framing:
     done: bytes = b""
 
 
+MANY = 4096
+_SLOW = json.JSONEncoder(separators=(",", ":"))
+
+
 def encode(item: Item) -> bytes:
     """Compact JSON, in ASCII so that half characters cannot break it."""
     return json.dumps(item, separators=(",", ":"), allow_nan=False).encode()
@@ -40,6 +44,15 @@ NAMED = Framing(  # by the `type` of each item
     lambda item: f"event: {item['type']}\ndata: ".encode() + encode(item) + b"\n\n",
     lambda problem: {"type": "error", **problem.body},
 )
+
+
+async def in_one_piece(build: Callable[[], Any], numbers: int) -> web.Response:
+    """As JSON. One of many numbers is built and written beside the event loop, in Python, which makes room for others
+    all the time; json's fast way would hold the interpreter to its end."""
+    if numbers < MANY:
+        return web.json_response(build())
+    text = await asyncio.to_thread(lambda: "".join(_SLOW.iterencode(build())))
+    return web.Response(text=text, content_type="application/json")
 
 
 async def stream(request: web.Request, items: Items, stall: float, framing: Framing) -> web.StreamResponse:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from ternrun.server.fields import Table, whole
 from ternrun.server.problems import ApiError
 from ternrun.server.schema import CHAT, COMPLETION
+from ternrun.server.stream import MANY, in_one_piece
 from tests.server.serving import Server
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
@@ -32,6 +35,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"top_p": 2}, "top_p", "number from 0 to 1"),
     ({"presence_penalty": 3}, "presence_penalty", "from -2 to 2"),
     ({"logprobs": 101}, "logprobs", "from 0 to 100"),
+    ({"logprobs": 100, "n": 128, "max_tokens": 400}, "logprobs", "may come to 5171200 numbers"),
     ({"n": 0}, "n", "from 1 to 128"),
     ({"seed": -2}, "seed", "whole number"),
     ({"stop": ["a"] * 65}, "stop", "at most 64"),
@@ -52,6 +56,40 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a" * 600}, "prompt", "the context holds 512"),
     ({"prompt": "a" * 1_000_000}, "prompt", "the prompt has 1000000 characters"),
 ]
+
+
+def test_a_large_answer_is_the_same_as_a_small_one(server: Server) -> None:
+    asked = {"prompt": "a", "max_tokens": 30, "n": 3, "seed": 1, "ignore_eos": True}
+    for path, large, small in (
+        ("/v1/completions", {"logprobs": 100}, {"logprobs": 1}),
+        ("/completion", {"n_probs": 100, "n_cmpl": 3}, {"n_probs": 1, "n_cmpl": 3}),
+    ):
+        fields = asked if path == "/v1/completions" else {"prompt": "a", "n_predict": 30, "seed": 1, "ignore_eos": True}
+        one, other = server.ask(path, fields | large), server.ask(path, fields | small)
+        assert b", " not in one.body[:200]  # it was written the other way
+        assert b", " in other.body[:200]
+        texts = [[c.get("text", c.get("content")) for c in listed(a.json)] for a in (one, other)]
+        assert texts[0] == texts[1]
+
+
+def listed(answer: Any) -> Any:
+    return answer["choices"] if isinstance(answer, dict) else answer
+
+
+def test_a_large_answer_leaves_the_event_loop_its_turns() -> None:
+    async def main() -> tuple[list[float], float]:
+        began = time.perf_counter()
+        writing = asyncio.create_task(in_one_piece(lambda: [i / 7 for i in range(600_000)], MANY))
+        gaps = []
+        while not writing.done():
+            before = time.perf_counter()
+            await asyncio.sleep(0)
+            gaps.append(time.perf_counter() - before)
+        assert len(json.loads((await writing).text or "")) == 600_000
+        return gaps, time.perf_counter() - began
+
+    gaps, took = asyncio.run(main())
+    assert sorted(gaps)[-3] < took / 5  # the longest two may be the machine's own
 
 
 @pytest.mark.parametrize(("fields", "param", "says"), BAD)
