@@ -1,5 +1,6 @@
 """What ternrun writes as ONNX: onnxruntime runs it, and read again it is the same model, bit for bit."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,15 @@ import onnxruntime
 import pytest
 
 from ternrun.errors import UsageError
+from ternrun.loader.embedded import FILE
+from ternrun.loader.model import open_model
 from ternrun.loader.onnx.reader import open_onnx
 from ternrun.loader.onnx.recognition.recognise import recognise
 from ternrun.loader.onnx.write import FORMS, write_onnx
+from ternrun.runtime.backend import Batch
+from ternrun.runtime.config import EngineConfig
+from ternrun.runtime.cpu.matrix import Ternary
+from ternrun.runtime.cpu.model import CpuModel
 from ternrun.runtime.weights import Weights
 from tests.fakes import fake_weights
 from tests.reference import dense, forward
@@ -78,3 +85,31 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'fp4' is not a form"):
         write_onnx(tmp_path / "m.onnx", fake_weights("llama"), "fp4")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_carried_model_through_onnx(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Logits of its GGUF file, bit for bit; both rates are printed, for a test cannot know how busy the machine is."""
+    with open_model(FILE) as source:
+        write_onnx(tmp_path / "m.onnx", source.weights, form)
+        engine = EngineConfig(threads=1, context=128)
+        by_gguf = CpuModel(source.weights, engine)
+        by_onnx = CpuModel(recognise(open_onnx(tmp_path / "m.onnx")).weights, engine)
+        rates, expected = [], None
+        for model in (by_gguf, by_onnx):
+            step(model, IDS.tolist(), 0)
+            start = time.perf_counter()
+            rows = np.stack([step(model, [int(IDS[i % len(IDS)])], len(IDS) + i)[0] for i in range(32)])
+            rates.append(32 / (time.perf_counter() - start))
+            expected = rows if expected is None else expected
+            np.testing.assert_array_equal(rows, expected)
+            assert isinstance(model.matrices["blk.0.attn_q.weight"], Ternary)
+            model.close()
+    with capsys.disabled():
+        print(f"\n  {form}: {rates[1]:.0f} tokens a second, its GGUF file {rates[0]:.0f}, the same logits")
+
+
+def step(model: CpuModel, ids: list[int], at: int) -> np.ndarray:
+    blocks = np.arange(model.n_blocks, dtype=np.int32)
+    outputs = list(range(len(ids)))
+    return model.forward(Batch(ids, [at + i for i in outputs], [0] * len(ids), [blocks], outputs)).copy()
