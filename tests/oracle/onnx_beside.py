@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 
 from ternrun.loader.model import open_model
 from ternrun.loader.onnx.folder import stated_width
@@ -45,15 +46,15 @@ class Reference:
     """The graph in onnxruntime on two threads, its cache kept here."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
+        self.path, self.past, self.at = path, {}, 0
+        self.session = self._session(reuse=True)
+        self.inputs = {i.name: i for i in self.session.get_inputs()}
 
+    def _session(self, reuse: bool) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 2
-        options.enable_mem_reuse = False  # some exporters state sizes as equal that are not
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.inputs = {i.name: i for i in self.session.get_inputs()}
-        self.past: dict[str, np.ndarray] = {}
-        self.at = 0
+        options.enable_mem_reuse = reuse
+        return onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
 
     def run(self, ids: list[int]) -> np.ndarray:
         total = self.at + len(ids)
@@ -65,7 +66,11 @@ class Reference:
                 kind = np.float16 if "float16" in value.type else np.float32
                 heads, width = value.shape[1], value.shape[3] if isinstance(value.shape[3], int) else 64
                 feed[name] = self.past.get(name, np.zeros((1, heads, 0, width), kind))
-        logits, *present = self.session.run(None, feed)
+        try:
+            logits, *present = self.session.run(None, feed)
+        except onnxruntime.capi.onnxruntime_pybind11_state.Fail:  # the graph states sizes as equal that are not
+            self.session = self._session(reuse=False)
+            logits, *present = self.session.run(None, feed)
         names = [o.name.replace("present", "past_key_values") for o in self.session.get_outputs()[1:]]
         self.past = dict(zip(names, present, strict=True))
         self.at = total
