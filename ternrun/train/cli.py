@@ -253,20 +253,34 @@ def _eval_checkpoint(args: argparse.Namespace, path: Path) -> dict[str, Any]:
 def _card_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("checkpoint", type=Path, help="what the model was exported from")
     p.add_argument("model", type=Path, help="the GGUF; its .json and MODEL_CARD.md are written beside it")
-    p.add_argument("--evaluation", type=Path, required=True, help="what `ternrun train eval MODEL ... --json` printed")
+    p.add_argument(
+        "--evaluation",
+        type=Path,
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="what `ternrun train eval MODEL ... --json` printed; the first result is the model's own",
+    )
     p.add_argument("--data", type=Path, help="data folder (default: the one trained on)")
 
 
 def _card(args: argparse.Namespace) -> None:
     from ternrun.train import card, checkpoint
 
-    try:
-        evaluation = json.loads(args.evaluation.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{args.evaluation} is not what `ternrun train eval --json` printed: {error}") from None
+    evaluation = [result for path in args.evaluation for result in _results(path)]
     saved = checkpoint.load(args.checkpoint)
     card.write(card.gather(saved, args.data or Path(saved.config.data.path), args.model, evaluation), args.model)
     _say(f"{args.model.parent / card.CARD} and {args.model.with_suffix('.json')} written")
+
+
+def _results(path: Path) -> list[dict[str, Any]]:
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not what `ternrun train eval --json` printed: {error}") from None
+    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+        raise UsageError(f"{path} is not what `ternrun train eval --json` printed: not a list of results")
+    return results
 
 
 _Flags = Callable[[argparse.ArgumentParser], None]

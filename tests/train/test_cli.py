@@ -53,17 +53,21 @@ def test_text_to_model_file_to_card(
     first, second = json.loads(said)
     assert first["bits_per_byte"] == second["bits_per_byte"] > 0
     assert first["file_bytes"] == (tmp_path / "m.gguf").stat().st_size
-    (tmp_path / "e.json").write_text(said)
+    (tmp_path / "e.json").write_text(json.dumps([first]))
+    (tmp_path / "f.json").write_text(json.dumps([second]))
     card = ("card", run_folder / "last.safetensors", tmp_path / "m.gguf", "--evaluation")
-    ternrun_train(*card, tmp_path / "e.json")
+    ternrun_train(*card, tmp_path / "e.json", tmp_path / "f.json")
     text = (tmp_path / "MODEL_CARD.md").read_text()
     record = json.loads((tmp_path / "m.json").read_text())
     assert record["training"]["steps"] == 3
     assert record["training"]["tokens"] == 3 * 2 * 32
-    assert f"| bits per byte | {first['bits_per_byte']:.4g} |" in text
+    assert f"| bits per byte | {first['bits_per_byte']:.4g} | {second['bits_per_byte']:.4g} |" in text
     assert "package0: MIT" in text
     (tmp_path / "m.gguf").write_bytes(b"another file")
     with pytest.raises(LoadError, match="the evaluation is not of"):
+        ternrun_train(*card, tmp_path / "e.json")
+    (tmp_path / "e.json").write_text('{"name": "m"}')
+    with pytest.raises(UsageError, match="not a list of results"):
         ternrun_train(*card, tmp_path / "e.json")
 
 
