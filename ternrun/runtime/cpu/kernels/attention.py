@@ -264,7 +264,8 @@ def _make_tile(kv: str, width: int, *, fetch: bool = True) -> Any:
 
 def build(entry: str) -> Callable[..., Any]:
     """Entries: f16, f32, int8."""
-    one, two, full = _make_tile(entry, 1), _make_tile(entry, min(2, TILE)), _make_tile(entry, TILE)
+    one = _make_tile(entry, 1)
+    two, full = (_make_tile(entry, 2), _make_tile(entry, TILE)) if TILE > 1 else (one, one)
     again = _make_tile(entry, TILE, fetch=False)
 
     @compiled
