@@ -59,8 +59,9 @@ def high4(codes: int, more: int, n: int, x: int, stride: int, ahead: int, step: 
     high = x + SCREEN_HEADER
     for i in range(0, n, 4):
         w, v = load(i32x16, codes + 16 * i), load(i32x16, more + 16 * i)
-        prefetch_far(ahead + step * (i // 4))
-        prefetch_far(ahead + step * (i // 4) + 64)
+        prefetch_far(ahead)
+        prefetch_far(ahead + 64)
+        ahead += step
         q = splat(i32x16, get(types.int32, high + i))
         a, e = dot_bytes(a, w, q), dot_bytes(e, v, q)
         q = splat(i32x16, get(types.int32, high + stride + i))
