@@ -40,7 +40,7 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
 async def input_tokens(request: web.Request, service: Service) -> web.Response:
     """Tell how many tokens a conversation has."""
     talk = await _read(service, await read_fields(request, service, CHAT))
-    return web.json_response({"object": "response.input_tokens", "input_tokens": len(talk.requests[0].ids)})
+    return web.json_response(shapes.input_tokens(talk.requests[0]))
 
 
 async def _read(service: Service, values: dict[str, Any]) -> Talk:

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
-from ternrun.server import structure
+from ternrun.server import shapes, structure
 from ternrun.server.answers import Answers
 from ternrun.server.fields import Table, anything, flag, number, read_fields, read_json, shaped, text, whole
 from ternrun.server.messages import plain_text
@@ -74,7 +74,7 @@ async def responses(request: web.Request, service: Service) -> web.StreamRespons
 async def input_tokens(request: web.Request, service: Service) -> web.Response:
     """Tell how many tokens a conversation has."""
     talk = await _read(service, await read_fields(request, service, RESPONSES))
-    return web.json_response({"object": "response.input_tokens", "input_tokens": len(talk.requests[0].ids)})
+    return web.json_response(shapes.input_tokens(talk.requests[0]))
 
 
 async def _read(service: Service, values: dict[str, Any]) -> Talk:

@@ -11,13 +11,18 @@ from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any
 
 from ternrun.runtime.logprobs import TokenLogprobs
-from ternrun.runtime.request import FinishReason
+from ternrun.runtime.request import FinishReason, Request
 from ternrun.server.answers import Answer, Answers, Token
 
 if TYPE_CHECKING:
     from ternrun.loader.tokenizer import Tokenizer
 
 LOWEST = -9999.0  # JSON knows no infinity; OpenAI's own floor
+
+
+def input_tokens(request: Request) -> dict[str, Any]:
+    """OpenAI's count of a conversation's tokens."""
+    return {"object": "response.input_tokens", "input_tokens": len(request.ids)}
 
 
 @cache
