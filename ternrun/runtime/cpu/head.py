@@ -58,7 +58,7 @@ class Screen:
             )  # fmt: skip
 
     def emit(self, program: Program, state: int, x: Rows, logits: Rows) -> None:
-        """The logits W x that can be among the `keep` largest, together at the beginning of their row; see `found`."""
+        """The logits W x that can be among the `keep` largest, together at the beginning of their row; see `kept`."""
         m, count = self._matrix, state + layout.STATE["outputs"]
         assert logits.ld == self._numbers_ld
         prepared, peaks, bars = address(self._prepared), address(self._peaks), address(self._bars)

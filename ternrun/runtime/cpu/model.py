@@ -75,7 +75,7 @@ class CpuModel:
         linears = Linears(chosen.name, threads, limits.tokens, self._scratch, matrices)
         embedding = self._embedding(weights.tensors["token_embd.weight"], matrices)
         self._decoder = Decoder(self.config, limits, linears, matrices, vectors, embedding, self._scratch)
-        self._linears, self._vectors, self._limits = linears, vectors, limits
+        self._linears, self._vectors = linears, vectors  # keep the memory that kernels were told of
         self.matrices, self.head_name = matrices, self._decoder.head_name
         body, head = self._decoder.body, self._decoder.head
         screened = head
