@@ -54,6 +54,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, text.replace(",", " ").split()))
 
 
+def _times(text: str) -> dict[str, int]:
+    pairs = [pair.partition("=") for pair in _names(text)]
+    if any(not times.isdigit() for *_, times in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} should look like NAME=TIMES,NAME=TIMES")
+    return {name: int(times) for name, _, times in pairs}
+
+
 def _data_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "sources",
@@ -79,6 +86,12 @@ def _data_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--holdout", type=_names, default=(), help="packages kept out of training as a whole")
     p.add_argument("--group-bytes", type=int, default=0, help="most text taken of one package (default: all)")
     p.add_argument("--keep-duplicates", action="store_true", help="do not remove exact and near duplicates")
+    p.add_argument(
+        "--repeat", type=_times, default={}, metavar="NAME=TIMES,...", help="packages to learn from several times over"
+    )
+    p.add_argument(
+        "--functions", action="store_true", help="learn from each Python function once more, as a text of its own"
+    )
     p.add_argument("--installed", type=_names, default=(), help="python: installed packages to read")
     p.add_argument("--packages", type=_names, default=(), help="python: packages to download with pip into --archives")
     p.add_argument("--archives", type=Path, help="python: folder of wheels and sdists")
@@ -96,7 +109,7 @@ def _data(args: argparse.Namespace) -> None:
     found = [document for source in args.sources for document in documents(source, options, _say, skipped)]
     plan = Plan(
         tokenizer=args.tokenizer, val_share=args.val_share, split=args.split, holdout=args.holdout,
-        group_bytes=args.group_bytes, duplicates=args.keep_duplicates,
+        group_bytes=args.group_bytes, duplicates=args.keep_duplicates, repeat=args.repeat, functions=args.functions,
     )  # fmt: skip
     prepare(found, args.out, plan, _say, skipped)
 

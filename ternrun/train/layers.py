@@ -11,6 +11,7 @@ from torch.nn import functional
 from ternrun.train.attention import attention
 from ternrun.train.bitlinear import BitLinear, quantize_activations
 from ternrun.train.config import Shape
+from ternrun.train.dropout import Dropout
 
 
 class RMSNorm(nn.Module):
@@ -55,7 +56,7 @@ class Attention(nn.Module):
         self.attn_sub_norm = RMSNorm(inner, shape.norm_eps) if shape.sub_norm else nn.Identity()
         self.attn_output = linear(inner, shape.dim, gain=out_gain)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, dropout: float) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, dropout: Dropout | None) -> Tensor:
         """(B, T, C) -> (B, T, C); cos and sin (T, D / 2)"""
         B, T, _ = x.shape
         shape = self.shape

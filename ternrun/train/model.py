@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ternrun.train.config import Shape
+from ternrun.train.dropout import Dropout, dropped
 from ternrun.train.layers import Attention, FeedForward, RMSNorm, rope_tables
 from ternrun.train.loss import Terms, chunk_terms, cross_entropy
 from ternrun.train.mhc import Mixing
 
+_AFTER = 2**20  # number of the dropout after attention, beyond all blocks of queries inside it
 EMBEDDING_STD = 0.02  # a tied head then starts with logits near zero: the initial loss is ln(V)
 
 
@@ -28,12 +29,10 @@ class Block(nn.Module):
         self.mhc_attn = Mixing(shape.mhc_streams, 2 * index) if several else None
         self.mhc_ffn = Mixing(shape.mhc_streams, 2 * index + 1) if several else None
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, dropout: float) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, dropout: Dropout | None) -> Tensor:
         """x (B, T, C), or (S, B, T, C) with S streams; the same shape comes back."""
-        x = residual(
-            x, self.mhc_attn, lambda y: functional.dropout(self.attention(y, cos, sin, dropout), dropout, dropout > 0)
-        )
-        return residual(x, self.mhc_ffn, lambda y: functional.dropout(self.ffn(y), dropout, dropout > 0))
+        x = residual(x, self.mhc_attn, lambda y: dropped(self.attention(y, cos, sin, dropout), dropout, _AFTER))
+        return residual(x, self.mhc_ffn, lambda y: dropped(self.ffn(y), dropout, _AFTER + 1))
 
 
 def residual(x: Tensor, mixing: Mixing | None, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
@@ -70,11 +69,12 @@ class Decoder(nn.Module):
     def hidden(self, ids: Tensor, dtype: torch.dtype, dropout: float = 0.0) -> Tensor:
         """Final-norm hidden states (B, T, C) in `dtype`, the precision of all activations."""
         T = ids.shape[1]
-        x = functional.dropout(self.token_embd(ids).to(dtype), dropout, training=dropout > 0)
+        first, *rest = Dropout.drawn(dropout, 1 + len(self.blk), ids.device)
+        x = dropped(self.token_embd(ids).to(dtype), first)
         if self.shape.mhc_streams > 1:
             x = x.expand(self.shape.mhc_streams, *x.shape)
-        for block in self.blk:
-            x = block(x, self.cos[:T], self.sin[:T], dropout)
+        for block, own in zip(self.blk, rest, strict=True):
+            x = block(x, self.cos[:T], self.sin[:T], own)
         if self.shape.mhc_streams > 1:
             x = x.mean(0)
         return self.output_norm(x)

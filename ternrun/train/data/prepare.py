@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -14,6 +14,7 @@ from ternrun.errors import UsageError
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.data import dedup
 from ternrun.train.data.document import Document
+from ternrun.train.data.functions import functions
 from ternrun.train.data.tokenfile import Manifest, write_tokens
 
 _SAMPLE = 64_000_000  # characters a vocabulary is learned from
@@ -29,6 +30,8 @@ class Plan:
     holdout: tuple[str, ...] = ()  # groups kept out of training as a whole
     group_bytes: int = 0  # most text taken of one group; 0: all
     duplicates: bool = False  # keep duplicates
+    repeat: Mapping[str, int] = field(default_factory=dict)  # groups that are learned from several times over
+    functions: bool = False  # learn from each function once more, as a document of its own
 
 
 def prepare(
@@ -45,11 +48,16 @@ def prepare(
         kept = list(dedup.distinct(kept))
         report(f"{before - len(kept)} duplicates removed, {len(kept)} documents left")
     parts = _split(_capped(kept, plan), plan)
-    if not any(text for _, text in parts["train"]):
+    if not any(d.text for d in parts["train"]):
         raise UsageError("the corpus is empty: no document is left to train on")
+    if plan.functions:
+        found = functions(parts["train"])
+        report(f"{len(found)} functions added as documents of their own")
+        parts["train"] += found
+    parts["train"] = [d for d in parts["train"] for _ in range(plan.repeat.get(d.group, 1))]
     folder.mkdir(parents=True, exist_ok=True)
     learned = parts if plan.tokenizer == "char" else ("train",)  # a character never seen would have no token at all
-    tokenizer = make_tokenizer(plan.tokenizer, [text for name in learned for _, text in parts[name]])
+    tokenizer = make_tokenizer(plan.tokenizer, [d.text for name in learned for d in parts[name]])
     tokenizer.save(str(folder / "tokenizer.json"))
     manifest = Manifest(
         dtype="<u2" if tokenizer.get_vocab_size() <= 2**16 else "<u4",
@@ -58,9 +66,11 @@ def prepare(
         groups={d.group: d.licence for d in kept},
         holdout=sorted(plan.holdout),
         skipped=dict(skipped or {}),
+        repeated=dict(plan.repeat),
+        functions=plan.functions,
     )
-    for name, texts in parts.items():
-        part = write_tokens(folder / f"{name}.bin", [text for _, text in texts], tokenizer, manifest.dtype)
+    for name, listed in parts.items():
+        part = write_tokens(folder / f"{name}.bin", [d.text for d in listed], tokenizer, manifest.dtype)
         manifest.parts[name] = part
         report(f"{name}: {part.documents} documents, {part.text_bytes / 1e6:.1f} MB, {part.tokens / 1e6:.2f}M tokens")
     manifest.save(folder)
@@ -87,8 +97,10 @@ def make_tokenizer(spec: str, texts: Sequence[str]) -> Tokenizer:
 def _held_out_first(documents: Iterable[Document], plan: Plan) -> list[Document]:
     """Held-out groups lead, so that training loses its copies of them and not the other way round."""
     kept = sorted(documents, key=lambda d: d.group not in plan.holdout)
-    if missing := set(plan.holdout) - {d.group for d in kept}:
-        raise UsageError(f"nothing to hold out of {', '.join(sorted(missing))}: not in the corpus")
+    groups = {d.group for d in kept}
+    for purpose, names in (("hold out of", plan.holdout), ("repeat of", plan.repeat)):
+        if missing := set(names) - groups:
+            raise UsageError(f"nothing to {purpose} {', '.join(sorted(missing))}: not in the corpus")
     return kept
 
 
@@ -105,18 +117,18 @@ def _capped(documents: Sequence[Document], plan: Plan) -> list[Document]:
     return kept
 
 
-def _split(documents: Sequence[Document], plan: Plan) -> dict[str, list[tuple[str, str]]]:
-    """(name, text) of each part; which part a document goes to depends on its text alone."""
-    parts: dict[str, list[tuple[str, str]]] = {"train": [], "val": []}
+def _split(documents: Sequence[Document], plan: Plan) -> dict[str, list[Document]]:
+    """The documents of each part; which part one goes to depends on its text alone."""
+    parts: dict[str, list[Document]] = {"train": [], "val": []}
     if plan.split == "tail":
         for d in documents:
             cut = int(len(d.text) * (1 - plan.val_share))
-            parts["train"].append((d.name, d.text[:cut]))
-            parts["val"].append((d.name, d.text[cut:]))
+            parts["train"].append(replace(d, text=d.text[:cut]))
+            parts["val"].append(replace(d, text=d.text[cut:]))
         return parts
     if plan.holdout:
         parts["holdout"] = []
     for d in documents:
         chosen = int.from_bytes(dedup.digest(d.text)[:8], "little") < plan.val_share * 2**64
-        parts["holdout" if d.group in plan.holdout else "val" if chosen else "train"].append((d.name, d.text))
+        parts["holdout" if d.group in plan.holdout else "val" if chosen else "train"].append(d)
     return parts

@@ -45,6 +45,8 @@ class Manifest:
     holdout: list[str] = field(default_factory=list)
     parts: dict[str, Part] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
+    repeated: dict[str, int] = field(default_factory=dict)  # group -> times it is in `train`
+    functions: bool = False  # is each function in `train` once more?
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from textwrap import indent
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,6 +73,21 @@ def test_no_package_outweighs_the_cap(tmp_path: Path) -> None:
     assert read_manifest(tmp_path).parts["train"].documents <= 4 * 4
 
 
+def test_functions_are_documents_of_their_own(tmp_path: Path) -> None:
+    method = 'def size(self):\n    "How large."\n    return (\n        self._size\n    )\n'
+    silent = 'def empty(self):\n    "Says nothing."\n\n'
+    short = "def short(self):\n    return 1\n"
+    source = f"class Box:\n    @property\n{indent(method + silent + short, '    ')}"
+    texts = [*documents(8), Document("box", "box", "MIT", source), Document("poem", "box", "MIT", "no Python at all")]
+    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.001, functions=True, repeat={"box": 3}), texts)
+    train = texts_of(tmp_path, "train")
+    assert train.count(method) == train.count(source) == train.count("no Python at all") == 3
+    assert len(train) == 3 * 3 + 8 + 8
+    manifest = read_manifest(tmp_path)
+    assert manifest.functions
+    assert manifest.repeated == {"box": 3}
+
+
 def test_char_level_tail_split(tmp_path: Path) -> None:
     text = "".join(chr(97 + i % 26) for i in range(1000)) + "\n"
     build(tmp_path, Plan(tokenizer="char", split="tail", val_share=0.1), [Document("t", "t", "x", text)])
@@ -85,6 +101,7 @@ def test_char_level_tail_split(tmp_path: Path) -> None:
     [
         (Plan(), [], "corpus is empty"),
         (Plan(holdout=("nothing",)), documents(4), "nothing to hold out of nothing"),
+        (Plan(repeat={"nothing": 2}), documents(4), "nothing to repeat of nothing"),
         (Plan(tokenizer="bpe:many"), documents(4), "bpe:SIZE needs a number"),
         (Plan(tokenizer="bpe:3"), documents(4), "300 to"),
     ],
