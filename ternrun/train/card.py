@@ -57,6 +57,8 @@ def gather(
             },
             "sources": dict(sorted(manifest.groups.items())),
             "holdout": manifest.holdout,
+            "functions": manifest.functions,
+            "repeated": manifest.repeated,
         },
         "evaluation": list(evaluation),
     }  # fmt: skip
@@ -99,9 +101,16 @@ def render(record: Record) -> str:
         "something. HumanEval is pass@1 of greedy completions. Speeds are those of the machine that evaluated, "
         "whatever else it did.",
         "## Data",
-        f"{parts}. Licences, as the packages declare them: "
+        f"{parts}. {_added(data)}Licences, as the packages declare them: "
         + ", ".join(f"{name} ({count})" for name, count in sorted(licences.items()))
         + ".",
         "\n".join(f"- {source}: {licence}" for source, licence in data["sources"].items()),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _added(data: Record) -> str:
+    """What the training part holds besides each file once."""
+    functions = "Each function of the training files is in them once more, by itself. " if data["functions"] else ""
+    times = ", ".join(f"{name} ({times} times)" for name, times in data["repeated"].items())
+    return functions + (f"Repeated: {times}. " if times else "")

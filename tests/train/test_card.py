@@ -13,3 +13,14 @@ def test_the_carried_model_s_card_is_made_of_its_figures_alone() -> None:
     first, _ = render(record).split("## Data")
     assert f"{record['training']['steps']:,} steps" in first
     assert f"{record['evaluation'][0]['bits_per_byte']:.4g}" in first
+
+
+def test_the_card_says_what_was_learned_more_than_once() -> None:
+    record = json.loads(embedded.FILE.with_suffix(".json").read_text())
+    record["data"] |= {"functions": True, "repeated": {"algorithms": 4}}
+    _, data = render(record).split("## Data")
+    assert (
+        "Each function of the training files is in them once more, by itself. Repeated: algorithms (4 times)." in data
+    )
+    record["data"] |= {"functions": False, "repeated": {}}
+    assert "Repeated" not in render(record)
