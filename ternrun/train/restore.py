@@ -16,11 +16,15 @@ from ternrun.train.data.windows import consecutive
 from ternrun.train.evaluate import validate, windows_at_once
 from ternrun.train.export import round_dense
 from ternrun.train.model import Decoder
+from ternrun.train.tokenizer import beginning
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A model as it was saved, and the data folder whose tokenizer it speaks."""
+    """A model as it was saved, and the data folder whose tokenizer it speaks.
+
+    Where it learned from more than one text, the tokenizer begins a prompt as they began.
+    """
 
     model: Decoder
     tokenizer: Tokenizer
@@ -38,7 +42,10 @@ def restored(path: Path, data: Path | None = None) -> Restored:
         raise ConfigError(f"{path} was trained with another tokenizer than the one in {data}")
     model = Decoder(saved.config.model)
     model.load_state_dict(saved.under("model."))
-    return Restored(model, tokenizer_of(data, manifest), manifest, data, int(saved.state["step"]))
+    tokenizer = tokenizer_of(data, manifest)
+    if manifest.parts["train"].documents > 1:
+        tokenizer = beginning(tokenizer)
+    return Restored(model, tokenizer, manifest, data, int(saved.state["step"]))
 
 
 def score(path: Path, data: Path | None, part: str, windows: int = 0) -> dict[str, float]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from ternrun.errors import LoadError, UsageError
 
@@ -86,6 +86,15 @@ def sample(texts: Iterable[str], limit: int) -> Iterator[str]:
         yield text
 
 
+def beginning(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that puts the end token before a prompt: in training every text but the first follows another's end."""
+    made: Tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{END} $A", special_tokens=[(END, tokenizer.token_to_id(END))]
+    )
+    return made
+
+
 def gguf_metadata(tokenizer: Tokenizer) -> dict[str, Any]:
     """The `tokenizer.ggml.*` keys of a tokenizer made here."""
     state = json.loads(tokenizer.to_str())
@@ -101,7 +110,7 @@ def gguf_metadata(tokenizer: Tokenizer) -> dict[str, Any]:
         "merges": merges,
         "bos_token_id": end,
         "eos_token_id": end,
-        "add_bos_token": False,
+        "add_bos_token": tokenizer.encode("").ids == [end],
     }
     if tokenizer.token_to_id(FIM[0]) is not None:
         names = ("fim_pre_token_id", "fim_suf_token_id", "fim_mid_token_id")

@@ -12,6 +12,7 @@ import torch
 from ternrun.errors import UsageError
 from ternrun.loader.model import open_model
 from ternrun.loader.quants import decode
+from ternrun.loader.tokenizer import Tokenizer
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.bitlinear import Granularity, ternarize
 from ternrun.train.config import Shape
@@ -91,6 +92,23 @@ def test_tokenizer_travels_inside(shape: Callable[..., Shape], data_folder: Path
     with open_model(tmp_path / "m.gguf") as file:
         assert file.tokenizer.encode(text) == tokenizer.encode(text).ids
         assert file.tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_a_prompt_begins_as_the_texts_of_training_did(
+    shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
+) -> None:
+    """Both in GGUF and in tokenizer.json, without its marks in the text."""
+    tokenizer = tokenizers.beginning(tokenizers.load(data_folder / "tokenizer.json"))
+    export(Decoder(shape(vocab_size=tokenizer.get_vocab_size())), tokenizer, tmp_path / "m.gguf")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    end = tokenizer.token_to_id(tokenizers.END)
+    with open_model(tmp_path / "m.gguf") as file:
+        for read in (file.tokenizer, Tokenizer.from_hf(tmp_path)):
+            ids = read.encode("def f(x):")
+            assert ids[0] == end
+            assert end not in ids[1:]
+            assert read.decode(ids) == "def f(x):"
+            assert read.encode("def f(x):", bos=False) == ids[1:]
 
 
 def test_what_cannot_be_written_is_refused(shape: Callable[..., Shape], data_folder: Path, tmp_path: Path) -> None:
