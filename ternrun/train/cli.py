@@ -212,6 +212,7 @@ def _eval_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--positions", type=int, default=10_000, help="how many to compare (default %(default)s)")
     p.add_argument("--text-bytes", type=int, default=200_000, help="file: text to score (default %(default)s)")
     p.add_argument("--functions", type=int, default=200, help="file: headers to complete (default %(default)s)")
+    p.add_argument("--repeat-penalty", type=float, default=1.0, help="file: of those completions (default %(default)s)")
     p.add_argument("--lines", type=int, default=200, help="file: lines to complete (default %(default)s)")
     p.add_argument("--humaneval", type=Path, metavar="FILE", help="file: HumanEval.jsonl; needs --run-generated-code")
     p.add_argument("--run-generated-code", action="store_true", help="allow code that the model wrote to run here")
@@ -250,7 +251,7 @@ def _eval_files(args: argparse.Namespace, names: Sequence[str | None]) -> list[d
         )
     tasks = Tasks(
         part=args.part or "holdout", text_bytes=args.text_bytes, functions=args.functions, lines=args.lines,
-        humaneval=args.humaneval,
+        humaneval=args.humaneval, repeat_penalty=args.repeat_penalty,
     )  # fmt: skip
     texts = texts_of(args.data, tasks.part)
     return [evaluate(located(name), texts, tasks) for name in names]

@@ -95,9 +95,9 @@ def _tree(program: str) -> ast.Module | None:
         return None
 
 
-def bodies(model: Model, headers: Sequence[str], max_tokens: int = 128) -> list[str]:
+def bodies(model: Model, headers: Sequence[str], max_tokens: int = 128, *, repeat_penalty: float = 1.0) -> list[str]:
     """Greedy completions of headers, cut at the first dedent."""
-    made = completions(model, headers, max_tokens)
+    made = completions(model, headers, max_tokens, repeat_penalty=repeat_penalty)
     return [body_of(done.text, finished=done.finish_reason == "stop") for done in made]
 
 
@@ -107,11 +107,13 @@ def complete(model: Model, prompt: str, max_tokens: int, **sampling: Any) -> Com
     return model.complete(prompt if len(ids) <= room else ids[-room:], max_tokens=max_tokens, **sampling)
 
 
-def completions(model: Model, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = ()) -> list[Completion]:
+def completions(
+    model: Model, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = (), **sampling: Any
+) -> list[Completion]:
     """Greedy completions, several at a time: the runtime computes them together."""
     made = []
     with ThreadPoolExecutor(_AT_ONCE) as pool, Progress("completing", "texts") as progress:
-        for done in pool.map(lambda prompt: complete(model, prompt, max_tokens, stop=stop), prompts):
+        for done in pool.map(lambda prompt: complete(model, prompt, max_tokens, stop=stop, **sampling), prompts):
             made.append(done)
             progress.update(len(made), len(prompts))
     return made

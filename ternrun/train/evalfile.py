@@ -30,6 +30,7 @@ LABELS = {
     "functions": "functions completed",
     "bodies_parse": "of them parse",
     "bodies_differ": "different bodies",
+    "repeat_penalty": "their repeat penalty",
     "lines": "lines completed",
     "lines_exact": "of them exact",
     "humaneval": "HumanEval problems",
@@ -51,6 +52,7 @@ class Tasks:
     functions: int = 200
     lines: int = 200
     humaneval: Path | None = None  # runs generated code
+    repeat_penalty: float = 1.0  # for functions; all completions are greedy otherwise
 
 
 def texts_of(folder: Path, part: str, seed: int = 0) -> list[str]:
@@ -76,10 +78,12 @@ def evaluate(path: Path, texts: Sequence[str], tasks: Tasks, threads: int = 0) -
         found |= text_score(model, texts, tasks.text_bytes)
         if tasks.functions:
             headers = codetasks.function_headers(texts, tasks.functions)
-            made = codetasks.bodies(model, headers)
+            made = codetasks.bodies(model, headers, repeat_penalty=tasks.repeat_penalty)
             whole = sum(codetasks.has_body(header + body) for header, body in zip(headers, made, strict=True))
             found |= {"functions": len(headers), "bodies_parse": share(whole, len(headers))}
             found |= {"bodies_differ": len(set(made))}
+            if tasks.repeat_penalty != 1:
+                found |= {"repeat_penalty": tasks.repeat_penalty}
         if tasks.lines:
             found |= {"lines": tasks.lines, "lines_exact": codetasks.line_share(model, texts, tasks.lines)}
         if tasks.humaneval:
