@@ -45,8 +45,8 @@ def build(folder: Path) -> dict[str, Any]:
     if pieces and len(framed) == 2:  # BERT calls them classifier and separator
         bos, eos = framed
     if bos is None and len(framed) == 1:
-        before, *text = library.encode("a", add_special_tokens=True).ids
-        bos = before if text == library.encode("a", add_special_tokens=False).ids else None
+        before, *letter = library.encode("a", add_special_tokens=True).ids
+        bos = before if letter == library.encode("a", add_special_tokens=False).ids else None
     return {
         "vocab_size": len(tokens),
         "bos_id": bos,
