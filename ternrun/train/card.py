@@ -47,6 +47,7 @@ def gather(
             "steps": state["step"],
             "tokens": state["sample"] * config.model.context,
             "hours": round(state["seconds"] / 3600, 2),
+            "begun": state.get("begun"),
             "best_validation_loss": state["best"],
             "optimisation": config.as_dict()["optim"],
         },
@@ -62,6 +63,16 @@ def gather(
         },
         "evaluation": list(evaluation),
     }  # fmt: skip
+
+
+def history(file: Path) -> dict[str, Any]:
+    """Of a model file that a run begins with: name, sha256, and the tokens it has seen, where a card beside it says."""
+    try:
+        training = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))["training"]
+        tokens = training["tokens"] + ((training.get("begun") or {}).get("tokens") or 0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        tokens = None
+    return {"name": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "tokens": tokens}
 
 
 def write(record: Record, file: Path) -> None:
@@ -90,8 +101,8 @@ def render(record: Record) -> str:
         LIMITS,
         "## Training",
         f"{training['steps']:,} steps, {training['tokens'] / 1e6:.1f}M tokens, {training['hours']:g} hours; best "
-        f"validation loss {training['best_validation_loss']:.4f} nats a token. That is "
-        f"{training['tokens'] / record['evaluation'][0]['parameters']:.1f} tokens a parameter, where some 20 are usual "
+        f"validation loss {training['best_validation_loss']:.4f} nats a token. {_begun(training['begun'])}That is "
+        f"{_tokens(training) / record['evaluation'][0]['parameters']:.1f} tokens a parameter, where some 20 are usual "
         "(arXiv 2203.15556).",
         "## Evaluation",
         f"On whole packages kept out of training, with every copy of their files: {', '.join(data['holdout'])}.",
@@ -107,6 +118,18 @@ def render(record: Record) -> str:
         "\n".join(f"- {source}: {licence}" for source, licence in data["sources"].items()),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _begun(begun: Record | None) -> str:
+    """What the run began with, if not with random weights."""
+    if not begun:
+        return ""
+    seen = f", which had seen {begun['tokens'] / 1e6:.1f}M tokens before" if begun["tokens"] else ""
+    return f"It began with the weights of `{begun['name']}` (sha256 `{begun['sha256']}`){seen}. "
+
+
+def _tokens(training: Record) -> int:
+    return int(training["tokens"]) + int((training["begun"] or {}).get("tokens") or 0)
 
 
 def _added(data: Record) -> str:

@@ -72,7 +72,7 @@ def _data_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--tokenizer",
         default="bpe:4096",
-        help="bpe:SIZE, char, gpt2:VOCAB,MERGES or a tokenizer.json (default %(default)s)",
+        help="bpe:SIZE, char, gpt2:VOCAB,MERGES, a tokenizer.json or a GGUF file (default %(default)s)",
     )
     p.add_argument(
         "--val-share", type=float, default=0.01, help="share of text kept for validation (default %(default)s)"
@@ -146,6 +146,9 @@ def _run_flags(p: argparse.ArgumentParser) -> None:
         help="change a setting; may be repeated",
     )
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    p.add_argument(
+        "--from", dest="begin", metavar="MODEL", help="begin with this model file's weights instead of random ones"
+    )
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -155,10 +158,12 @@ def _run(args: argparse.Namespace) -> None:
     from ternrun.train.trainer import Trainer
 
     config = load_config(args.config, args.changes)
+    if args.begin and args.resume:
+        raise UsageError("--resume goes on with the weights of its checkpoint; leave out --from")
     if not args.resume and (args.out / "last.safetensors").exists():
         raise UsageError(f"{args.out} holds a run already; --resume goes on with it, another --out starts anew")
     with placed(config.run, config.data.batch) as place:
-        Trainer(config, args.out, place, resume=args.resume).run()
+        Trainer(config, args.out, place, resume=args.resume, begin=located(args.begin) if args.begin else None).run()
         if place.first:
             draw(args.out, _say)
 

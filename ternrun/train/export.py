@@ -114,7 +114,7 @@ def _tensors(model: Decoder, ternary: str, dense: str) -> list[_Written]:
             written.append(_linear(name, linears[name], model.shape, ternary))
         elif not any(name.startswith(mix.removesuffix("weight")) for mix in mixes):
             kind = "F32" if parameter.ndim == 1 else dense
-            written.append(_encoded(_gguf_name(name), kind, parameter.detach().float().cpu().numpy()))
+            written.append(_encoded(gguf_name(name), kind, parameter.detach().float().cpu().numpy()))
     return written
 
 
@@ -123,7 +123,7 @@ def _linear(name: str, linear: BitLinear, shape: Shape, ternary: str) -> _Writte
     if "attn_q." in name or "attn_k." in name:
         weight = _rope_order(weight, shape)
     if not linear.ternary:
-        return _encoded(_gguf_name(name), "F16", weight.numpy())
+        return _encoded(gguf_name(name), "F16", weight.numpy())
     trits, scale = ternarize(weight, linear.granularity)
     rows, cols = trits.shape
     if ternary == KERNEL:
@@ -131,9 +131,7 @@ def _linear(name: str, linear: BitLinear, shape: Shape, ternary: str) -> _Writte
     if nbytes(ternary, (rows, cols)) is None:
         raise UsageError(f"{name} is {rows} x {cols}; {ternary} needs a multiple of {ENCODINGS[ternary].block} columns")
     scales = scale[:, :, 0].expand(rows, -1).numpy()
-    return _Written(
-        _gguf_name(name), ternary, (rows, cols), encode_trits(ternary, trits.to(torch.int8).numpy(), scales)
-    )
+    return _Written(gguf_name(name), ternary, (rows, cols), encode_trits(ternary, trits.to(torch.int8).numpy(), scales))
 
 
 def _rope_order(weight: torch.Tensor, shape: Shape) -> torch.Tensor:
@@ -144,14 +142,19 @@ def _rope_order(weight: torch.Tensor, shape: Shape) -> torch.Tensor:
     return heads.transpose(1, 2).reshape(weight.shape)
 
 
+def halves_order(weight: torch.Tensor, shape: Shape) -> torch.Tensor:
+    """Undo `llama`'s order of the rows of q and k."""
+    return weight.view(-1, shape.width // 2, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+
+
 def _mixing(name: str, table: torch.Tensor) -> _Written:
-    return _encoded(_gguf_name(name), "F32", table.detach().float().cpu().numpy())
+    return _encoded(gguf_name(name), "F32", table.detach().float().cpu().numpy())
 
 
 def _encoded(name: str, kind: str, values: NDArray[np.float32]) -> _Written:
     return _Written(name, kind, values.shape, encode(kind, values))
 
 
-def _gguf_name(name: str) -> str:
+def gguf_name(name: str) -> str:
     """Module path to GGUF name: `blk.0.attention.attn_q.weight` -> `blk.0.attn_q.weight`."""
     return name.replace(".attention.", ".").replace(".ffn.", ".")

@@ -14,6 +14,8 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from ternrun.errors import LoadError, UsageError
+from ternrun.loader.gguf import open_gguf
+from ternrun.loader.tokenizer_vocab import read_vocabulary
 
 END = "<|endoftext|>"
 FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
@@ -67,13 +69,31 @@ def gpt2(vocab: Path, merges: Path) -> Tokenizer:
 
 
 def load(path: Path) -> Tokenizer:
-    """A tokenizer that one of the functions above made and `Tokenizer.save` wrote. Raises LoadError."""
+    """A tokenizer that one of the functions above made, as `Tokenizer.save` wrote it or a GGUF file carries it.
+
+    Raises LoadError.
+    """
+    if path.suffix == ".gguf":
+        return _carried(path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
         raise LoadError(f"{path} is not a tokenizer file: {error}") from None
     if tokenizer.token_to_id(END) is None:
         raise LoadError(f"{path} has no {END} token, which separates documents")
+    return tokenizer
+
+
+def _carried(path: Path) -> Tokenizer:
+    metadata = open_gguf(path).metadata
+    vocabulary, pre = read_vocabulary(metadata), metadata.get("tokenizer.ggml.pre")
+    if vocabulary.model != "gpt2" or pre not in ("starcoder", "gpt-2"):
+        raise LoadError(f"{path} carries a tokenizer that training does not know ({vocabulary.model}, {pre})")
+    if END not in vocabulary.ids:
+        raise LoadError(f"{path} has no {END} token, which separates documents")
+    merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in vocabulary.merges)]
+    tokenizer = _fresh(models.BPE(vocabulary.ids, merges), pre)
+    tokenizer.add_special_tokens([vocabulary.tokens[i] for i in vocabulary.of_type(_CONTROL)])
     return tokenizer
 
 

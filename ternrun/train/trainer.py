@@ -18,6 +18,8 @@ import torch
 from ternrun.errors import ConfigError, TernrunError
 from ternrun.train import checkpoint, optim, schedule
 from ternrun.train import tokenizer as tokenizers
+from ternrun.train.begin import begin_from
+from ternrun.train.card import history
 from ternrun.train.config import TrainConfig
 from ternrun.train.data.tokenfile import open_tokens, read_manifest, tokenizer_of
 from ternrun.train.data.windows import Windows, consecutive
@@ -36,10 +38,13 @@ _SAMPLE_TOKENS = 96
 class Trainer:
     """One run in one folder: `last.safetensors`, `best.safetensors`, `log.jsonl`.
 
-    Raises ConfigError where the checkpoint to resume is of another model, LoadError for damaged data.
+    A new run begins with random weights, or with those of the model file `begin`.
+    Raises ConfigError where that file, or the checkpoint to resume, is of another model, LoadError for damaged data.
     """
 
-    def __init__(self, config: TrainConfig, folder: Path, place: Place, *, resume: bool) -> None:
+    def __init__(
+        self, config: TrainConfig, folder: Path, place: Place, *, resume: bool, begin: Path | None = None
+    ) -> None:
         self.folder, self.place = folder, place
         data = Path(config.data.path)
         self.manifest = read_manifest(data)
@@ -48,7 +53,10 @@ class Trainer:
         self.config = config
         torch.manual_seed(config.run.seed)
         self.dtype = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
-        self.model = Decoder(config.model).to(place.device)
+        self.model = Decoder(config.model)
+        if begin:
+            begin_from(begin, self.model, self.tokenizer, config.run.seed)
+        self.model.to(place.device)
         self.windows = Windows(
             open_tokens(data, "train", self.manifest), config.model.context, config.run.seed,
             fim=config.data.fim, fim_ids=tokenizers.fim_ids(self.tokenizer),
@@ -61,6 +69,7 @@ class Trainer:
             "best": None,
             "seconds": 0.0,
             "skipped": 0,
+            "begun": history(begin) if begin else None,
         }
         saved = checkpoint.load(folder / "last.safetensors") if resume else None
         if saved:

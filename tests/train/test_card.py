@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ternrun.loader import embedded
-from ternrun.train.card import CARD, render
+from ternrun.train.card import CARD, history, render
 
 
 def test_the_carried_model_s_card_is_made_of_its_figures_alone() -> None:
@@ -24,3 +24,17 @@ def test_the_card_says_what_was_learned_more_than_once() -> None:
     )
     record["data"] |= {"functions": False, "repeated": {}}
     assert "Repeated" not in render(record)
+
+
+def test_the_card_says_what_the_run_began_with(tmp_path: Path) -> None:
+    record = json.loads(embedded.FILE.with_suffix(".json").read_text())
+    tokens, parameters = record["training"]["tokens"], record["evaluation"][0]["parameters"]
+    record["training"]["begun"] = begun = history(embedded.FILE)
+    assert begun["tokens"] >= tokens
+    assert begun["sha256"] == record["file"]["sha256"]
+    text = render(record)
+    assert f"It began with the weights of `code-5m.gguf` (sha256 `{begun['sha256']}`), which had seen" in text
+    assert f"That is {(tokens + begun['tokens']) / parameters:.1f} tokens a parameter" in text
+    (tmp_path / "other.gguf").write_bytes(b"no card beside it")
+    record["training"]["begun"] = history(tmp_path / "other.gguf")
+    assert "which had seen" not in render(record)

@@ -11,6 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from ternrun.errors import UsageError
+from ternrun.loader.embedded import located
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.data import dedup
 from ternrun.train.data.document import Document
@@ -24,7 +25,7 @@ _SAMPLE = 64_000_000  # characters a vocabulary is learned from
 class Plan:
     """How a corpus is cut."""
 
-    tokenizer: str = "bpe:4096"  # bpe:SIZE, char, gpt2:VOCAB,MERGES, or a tokenizer.json
+    tokenizer: str = "bpe:4096"  # bpe:SIZE, char, gpt2:VOCAB,MERGES, a tokenizer.json, or a GGUF file
     val_share: float = 0.01
     split: str = "hash"  # hash: by document; tail: the last val_share of one text (nanoGPT's split)
     holdout: tuple[str, ...] = ()  # groups kept out of training as a whole
@@ -91,7 +92,7 @@ def make_tokenizer(spec: str, texts: Sequence[str]) -> Tokenizer:
     if kind == "gpt2":
         vocab, _, merges = rest.partition(",")
         return tokenizers.gpt2(Path(vocab), Path(merges))
-    return tokenizers.load(Path(spec))
+    return tokenizers.load(located(spec))
 
 
 def _held_out_first(documents: Iterable[Document], plan: Plan) -> list[Document]:

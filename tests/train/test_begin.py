@@ -1,0 +1,102 @@
+"""A run that begins from a model file begins as that very model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ternrun.errors import ConfigError
+from ternrun.train import tokenizer as tokenizers
+from ternrun.train.begin import begin_from, spread
+from ternrun.train.bitlinear import Granularity, ternarize
+from ternrun.train.config import Shape, TrainConfig
+from ternrun.train.devices import Place
+from ternrun.train.export import export, round_dense
+from ternrun.train.model import Decoder
+from ternrun.train.trainer import Trainer
+from tests.train.test_export import FAMILIES, trained_enough
+
+MakeShape = Callable[..., Shape]
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if "mhc" not in name])
+def test_the_model_begun_is_the_file(family: str, shape: MakeShape, data_folder: Path, tmp_path: Path) -> None:
+    tokenizer = tokenizers.load(data_folder / "tokenizer.json")
+    wanted = shape(**FAMILIES[family], vocab_size=tokenizer.get_vocab_size())
+    model, begun = trained_enough(Decoder(wanted)), Decoder(wanted)
+    export(round_dense(model), tokenizer, tmp_path / "m.gguf", dense="f16")
+    begin_from(tmp_path / "m.gguf", begun, tokenizer, seed=3)
+    export(begun, tokenizer, tmp_path / "again.gguf")
+    assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "m.gguf").read_bytes()
+    if family != "twin":  # whose weights f16 rounds
+        ids = torch.randint(tokenizer.get_vocab_size(), (1, 32))
+        assert torch.equal(begun.logits(ids), model.logits(ids))
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "row", "group"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.7, 1.0])
+def test_ternary_weights_are_spread_within_their_values(granularity: Granularity, share: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    trits = (torch.rand(96, 512, generator=generator) < share) * torch.randn(96, 512, generator=generator).sign()
+    scale = torch.tensor(0.0371).half().float()
+    master = spread(trits * scale, granularity, generator)
+    again, scales = ternarize(master, granularity)
+    assert torch.equal(again, trits)
+    assert torch.equal((again.view(96, scales.shape[1], -1) * scales).view(96, -1), trits * scale)
+    if share > 0:
+        assert master.unique().numel() > 0.9 * master.numel()  # no two weights are bound to move together
+
+
+def test_weights_that_are_not_ternary_are_taken_as_they_are() -> None:
+    weight = torch.randn(8, 256)
+    assert torch.equal(spread(weight, "row", torch.Generator()), weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_layers": 1}, "n_layers 2, the run 1"),
+        ({"ffn_dim": 512}, "ffn_dim 256, the run 512"),
+        ({"rope_base": 500.0}, "rope"),
+        ({"activation": "relu2"}, "activation silu, the run relu2"),
+        ({"sub_norm": False}, "attn_sub_norm.weight, which a model of this run has not"),
+        ({"tied": False}, "no output.weight, which a model of this run has"),
+        ({"mhc_streams": 2}, "several residual streams"),
+    ],
+)
+def test_another_model_is_refused(
+    changes: dict[str, object], message: str, shape: MakeShape, data_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = tokenizers.load(data_folder / "tokenizer.json")
+    size = tokenizer.get_vocab_size()
+    export(Decoder(shape(vocab_size=size)), tokenizer, tmp_path / "m.gguf")
+    with pytest.raises(ConfigError, match=message):
+        begin_from(tmp_path / "m.gguf", Decoder(shape(vocab_size=size, **changes)), tokenizer, seed=0)
+
+
+def test_another_tokenizer_is_refused_and_the_files_own_is_taken(
+    shape: MakeShape, data_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = tokenizers.load(data_folder / "tokenizer.json")
+    size = tokenizer.get_vocab_size()
+    export(Decoder(shape(vocab_size=size)), tokenizer, tmp_path / "m.gguf")
+    carried = tokenizers.load(tmp_path / "m.gguf")
+    text = "def f(x):\n    return x + 42  # <|endoftext|> é"
+    assert carried.encode(text).ids == tokenizer.encode(text).ids
+    assert carried.decode(carried.encode(text).ids) == tokenizer.decode(tokenizer.encode(text).ids)
+    other = tokenizers.train_bpe(["while True:\n    break\n" * 9, "the quick brown fox " * 9], 300)
+    with pytest.raises(ConfigError, match="make the data with --tokenizer"):
+        begin_from(tmp_path / "m.gguf", Decoder(shape(vocab_size=other.get_vocab_size())), other, seed=0)
+
+
+def test_a_run_goes_on_from_the_file(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    here = Place(torch.device("cpu"))
+    first = Trainer(config(), tmp_path / "first", here, resume=False)
+    first.run()
+    export(round_dense(first.model), first.tokenizer, tmp_path / "m.gguf")
+    second = Trainer(config(), tmp_path / "second", here, resume=False, begin=tmp_path / "m.gguf")
+    assert second.validate().loss == pytest.approx(first.state["best"], abs=1e-3)  # the file's embedding is in fp16
+    second.log.close()
