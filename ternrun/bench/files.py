@@ -30,8 +30,10 @@ class Wanted:
         return self.model in SHAPES
 
 
-def wanted(model: str, type_name: str | None, head: str | None, folder: str, readable_by: str = "") -> Wanted:
-    """What the user asked for, the rest as it is usual; shapes in forms that `readable_by` (llama.cpp) can open.
+def wanted(model: str, type_name: str | None, head: str | None, folder: str, usual: str = "") -> Wanted:
+    """What the user asked for, the rest as it is usual.
+
+    `usual` is the encoding that a runtime to compare with wants; a shape is then named as such runtimes know it.
 
     Raises UsageError for types given for a file, which has its own, and for a folder that does not exist.
     """
@@ -41,9 +43,8 @@ def wanted(model: str, type_name: str | None, head: str | None, folder: str, rea
         return Wanted(model)
     if folder and not Path(folder).is_dir():
         raise UsageError(f"--folder {folder} is not a folder")
-    usual = "tq2_0" if readable_by else "i2_s"
-    foreign = PEER_ARCHITECTURES.get(SHAPES[model][0].architecture, "") if readable_by else ""
-    return Wanted(model, (type_name or usual).upper(), (head or "f16").upper(), foreign, folder)
+    foreign = PEER_ARCHITECTURES.get(SHAPES[model][0].architecture, "") if usual else ""
+    return Wanted(model, (type_name or usual or "i2_s").upper(), (head or "f16").upper(), foreign, folder)
 
 
 @contextmanager

@@ -28,14 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's flags."""
     add = parser.add_argument
     add("-m", "--model", metavar="MODEL", default="nano-125m", help="a file, or a shape: nano-125m (default), 2b4t, 8b")
-    add("--type", metavar="TYPE", help="of a shape: encoding of the projections (default i2_s; tq2_0 with --against)")
+    add(
+        "--type",
+        metavar="TYPE",
+        help="of a shape: encoding of the projections (default i2_s, or the peer's)",
+    )
     add("--head", metavar="TYPE", help="of a shape: encoding of embedding and head (default f16)")
     add("--folder", metavar="DIR", default="", help="keep the files of shapes there, to be used again")
     add("--work", metavar="LIST", help="ppN, tgN, batchN, ctxN, context, load, kernels, machine; default: the tour")
     add("--runs", metavar="N", type=int, default=5, help="times that each work is measured (default %(default)s)")
     add("--profile", action="store_true", help="show where the time of a step goes")
     add("--plot", metavar="FILE", help="write a roofline plot (needs matplotlib)")
-    add("--against", metavar="NAME", help="run llama.cpp on the same file, turn by turn")
+    add("--against", metavar="NAME", help="run llama.cpp or ik_llama.cpp on the same file, turn by turn")
     add("--llama-bench", metavar="PATH", default="", help="llama.cpp's program, in place of llama-cpp-python")
     add("--json", action="store_true", help="print one JSON object")
     add_flags(parser, "how it runs", EngineConfig, {name: ENGINE[name] for name in ("threads", "kv_type")})
@@ -53,16 +57,17 @@ def run(args: argparse.Namespace) -> int:
     if not 1 <= args.runs <= 1000:
         raise UsageError(f"--runs must be from 1 to 1000, not {args.runs}")
     if args.llama_bench and not args.against:
-        raise UsageError("--llama-bench needs --against llama.cpp")
+        raise UsageError("--llama-bench needs --against NAME")
     if args.plot:
         roofline.check(args.plot)
+    peer = peers.find(args.against, args.llama_bench, threads) if args.against else None
     options = suite.Options(
-        wanted(args.model, args.type, args.head, args.folder, readable_by=args.against or ""),
+        wanted(args.model, args.type, args.head, args.folder, usual=peer.encoding if peer else ""),
         ",".join(TOUR) if args.work is None else args.work,
         threads,
         args.runs,
         engine.kv_type,
-        peers.find(args.against, args.llama_bench, threads) if args.against else None,
+        peer,
     )
     with Progress("measuring", "works") as progress:
         report = suite.run(options, progress.update)

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from ternrun.bench import peers
+from ternrun.bench import llama_python, peers
 from ternrun.bench.subject import tokens
 from ternrun.bench.works import DECODED, Work
 from ternrun.errors import UsageError
@@ -44,7 +44,36 @@ def test_program_is_asked_for_the_same_work(work: Work, flags: str, tmp_path: Pa
         assert 0.005 < seconds < 30
     else:
         assert seconds == pytest.approx(tokens(work) / 50)
-    assert f"-m model.gguf {flags} -t 2" in log.read_text()
+    assert f"-m model.gguf {flags}" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "deep", "batched"),
+    [
+        ("llama.cpp", f"-n {DECODED} -d {512 - DECODED}", ""),
+        ("ik_llama.cpp", f"-n 0 -gp {512 - DECODED},{DECODED}", "-rtr"),
+    ],
+)
+def test_each_program_of_the_family_is_asked_in_its_own_words(
+    name: str, deep: str, batched: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    body = f"open({str(log)!r}, 'w').write(' '.join(sys.argv[1:])); print(json.dumps([dict(avg_ts=50.0)]))"
+    peer = peers.find(name, script(tmp_path, body), 2)
+    peer.seconds(PATH, Work("ctx", 512))
+    assert deep in log.read_text()
+    assert not peer.can(Work("batch", 8))
+    body = f"open({str(log)!r}, 'w').write(' '.join(sys.argv[1:])); print(' note |1|'); "
+    body += "print('|' + '|'.join('abcdefghij') + '|'); "
+    Path(script(tmp_path, body + "print('| 1 | 32 | 8 | 264 | 0.1 | 80.0 | 0.5 | 512.5 | 0.6 | 440.0 |')")).rename(
+        tmp_path / "llama-batched-bench"
+    )
+    assert peer.can(Work("batch", 8))
+    assert peer.seconds(PATH, Work("batch", 8)) == pytest.approx(8 * DECODED / 512.5)
+    assert f"-npl 8 {batched}".strip() in log.read_text()
+    Path(script(tmp_path, "print('| PP | TG |'); sys.exit('out of memory')")).rename(tmp_path / "llama-batched-bench")
+    with pytest.raises(UsageError, match=r"could not run model.gguf: out of memory"):
+        peer.seconds(PATH, Work("batch", 8))
 
 
 @pytest.mark.parametrize("body", ["sys.exit('no such architecture')", "print('[]')", "print('[1]')", "pass"])
@@ -55,11 +84,13 @@ def test_program_that_fails_is_one_sentence(body: str, tmp_path: Path) -> None:
 
 
 def test_peers_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="only llama.cpp is"):
+    with pytest.raises(UsageError, match="these are: llama.cpp, ik_llama.cpp"):
         peers.find("vllm", "", 2)
     with pytest.raises(UsageError, match="not a program"):
         peers.find("llama.cpp", "no/such/program", 2)
-    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="ik_llama.cpp needs --llama-bench"):
+        peers.find("ik_llama.cpp", "", 2)
+    monkeypatch.setattr(llama_python, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="needs llama-cpp-python"):
         peers.find("llama.cpp", "", 2)
 

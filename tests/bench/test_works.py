@@ -73,8 +73,8 @@ def test_spread_is_noise() -> None:
 
 def test_types_are_for_shapes() -> None:
     assert wanted("2b4t", None, "q6_k", "").head == "Q6_K"
-    assert wanted("2b4t", None, None, "", "llama.cpp").type == "TQ2_0"
-    assert wanted("2b4t", None, None, "", "llama.cpp").architecture == "bitnet"
+    assert wanted("2b4t", None, None, "", "tq2_0").type == "TQ2_0"
+    assert wanted("2b4t", None, None, "", "tq2_0").architecture == "bitnet"
     with pytest.raises(UsageError, match="are for the shapes"):
         wanted("model.gguf", "i2_s", None, "")
     with pytest.raises(UsageError, match="is not a folder"):
