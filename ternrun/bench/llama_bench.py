@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
 import subprocess
 import time
@@ -30,6 +30,7 @@ MAKES = {
     # the fork repacks IQ2_BN into rows of four while it loads
     "ik_llama.cpp": Make("iq2_bn", ("-rtr", "1"), ("-rtr",), ("-w", "0"), ("-n", "0", "-gp", "{depth},{tokens}")),
 }
+_RATE = re.compile(r'"avg_ts": ([0-9.]+)')  # warnings may stand among the lines of JSON
 _SPEED = 8  # of llama-batched-bench's columns: tokens a second of all sequences together, the prompt not counted
 
 
@@ -63,11 +64,10 @@ class LlamaBench:
         start = time.perf_counter()
         done = self._run(self._program, path, [*flags, *self._make.flags, "-r", "1", "-o", "json"])
         taken = time.perf_counter() - start
-        try:
-            rate = float(json.loads(done.stdout)[0]["avg_ts"])
-            return taken if work.kind == "load" and rate else tokens(work) / rate
-        except (ValueError, LookupError, TypeError, ZeroDivisionError):
-            raise self._failure(done, path) from None
+        found = _RATE.search(done.stdout)
+        if found is None or not float(found[1]):
+            raise self._failure(done, path)
+        return taken if work.kind == "load" else tokens(work) / float(found[1])
 
     def _together(self, path: Path, work: Work) -> float:
         sizes = ["-c", work.number * (DECODED + 2), "-npp", 1, "-ntg", DECODED, "-npl", work.number]

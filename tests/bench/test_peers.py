@@ -58,7 +58,7 @@ def test_each_program_of_the_family_is_asked_in_its_own_words(
     name: str, deep: str, batched: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    body = f"open({str(log)!r}, 'w').write(' '.join(sys.argv[1:])); print(json.dumps([dict(avg_ts=50.0)]))"
+    body = f"open({str(log)!r}, 'w').write(' '.join(sys.argv[1:])); print('[WARNING', json.dumps([dict(avg_ts=50.0)]))"
     peer = peers.find(name, script(tmp_path, body), 2)
     peer.seconds(PATH, Work("ctx", 512))
     assert deep in log.read_text()
