@@ -72,7 +72,7 @@ class LlamaBench:
     def _together(self, path: Path, work: Work) -> float:
         sizes = ["-c", work.number * (DECODED + 2), "-npp", 1, "-ntg", DECODED, "-npl", work.number]
         done = self._run(self._batched, path, [*map(str, sizes), *self._make.batched])
-        rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")]
+        rows = [line.split("|") for line in (done.stdout + done.stderr).splitlines() if line.startswith("|")]
         try:
             return tokens(work) / float(rows[-1][_SPEED])
         except (ValueError, LookupError, ZeroDivisionError):
