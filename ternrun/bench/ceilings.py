@@ -50,7 +50,7 @@ class Ceilings:
     @property
     def ternary(self) -> str:
         """The instruction that ternary products rest on here."""
-        return "lookup" if "lookup" in self.operations else "bytes"
+        return next(name for name in ("lookup", "dot", "bytes") if name in self.operations)
 
 
 class Probe:
@@ -115,7 +115,7 @@ class Probe:
 
 def instructions(isa: Isa) -> list[str]:
     """Those of INSTRUCTIONS that this instruction set has."""
-    lacks = {"lookup": isa.name != "avx512", "dot": "+avx512vnni" not in isa.features}
+    lacks = {"lookup": isa.name != "avx512", "dot": not isa.dots}
     return [name for name in INSTRUCTIONS if not lacks.get(name)]
 
 

@@ -111,4 +111,4 @@ class KeptRow:
 
 def can_screen(isa: Isa, matrix: Plain, *, biased: bool) -> bool:
     """Whether this CPU has the instruction for it and the matrix is large enough to pay; a bias is not bounded."""
-    return "+avx512vnni" in isa.features and matrix.rows >= SMALLEST and not biased
+    return isa.dots and matrix.rows >= SMALLEST and not biased

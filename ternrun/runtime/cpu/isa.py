@@ -1,6 +1,7 @@
 """Which instruction set kernels are compiled for: the best the CPU has, or what TERNRUN_ISA forces.
 
 avx512    table permutes over 32 int16 lanes (AVX-512 BW)
+avxvnni   AVX2 with byte dot products (Intel's desktops from Alder Lake on, AMD's from Zen 5)
 avx2      byte multiply-add (AVX2, FMA, F16C)
 portable  vectors as LLVM splits them, on any CPU
 """
@@ -19,6 +20,7 @@ BUILD_ENV = "TERNRUN_BUILD_ISA"  # set for the compiling process by `build.py`
 
 REQUIRED = {
     "avx512": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "f16c", "fma"),
+    "avxvnni": ("avx2", "f16c", "fma", "avxvnni"),
     "avx2": ("avx2", "f16c", "fma"),
     "portable": (),
 }
@@ -32,6 +34,11 @@ class Isa:
     cpu: str
     features: str
     reason: str
+
+    @property
+    def dots(self) -> bool:
+        """Whether `x86.dot_bytes` exists."""
+        return self.name == "avxvnni" or "+avx512vnni" in self.features
 
 
 def available() -> list[str]:
@@ -57,8 +64,8 @@ def pick(name: str = "") -> Isa:
     if chosen == "avx512":
         listed = ",".join(f"{'+' if on else '-'}{f}" for f, on in sorted(features.items()))
         return Isa(chosen, cpu, listed, reason)
-    if chosen == "avx2":
-        return Isa(chosen, "x86-64-v3", "", reason)
+    if chosen in ("avx2", "avxvnni"):
+        return Isa(chosen, "x86-64-v3", "+avxvnni" if chosen == "avxvnni" else "", reason)
     return Isa(chosen, "x86-64" if features.get("sse2") else "generic", "", reason)
 
 

@@ -100,12 +100,27 @@ def cycles(typingctx: Any) -> Any:
     return types.int64(), codegen
 
 
+def _halves(builder: Any, value: Any) -> list[Any]:
+    undefined = ir.Constant(value.type, ir.Undefined)
+    lanes = ir.VectorType(ir.IntType(32), 8)
+    return [builder.shuffle_vector(value, undefined, ir.Constant(lanes, list(range(i, i + 8)))) for i in (0, 8)]
+
+
 @intrinsic
 def dot_bytes(typingctx: Any, acc: Any, unsigned: Any, signed: Any) -> Any:
-    """vpdpbusd: each i32 lane of acc plus four unsigned times four signed bytes of it (all i32x16). AVX-512 VNNI."""
+    """vpdpbusd: each i32 lane of acc plus four unsigned times four signed bytes of it (all i32x16, or all i32x8).
+
+    AVX-512 VNNI, or AVX-VNNI, which does sixteen lanes in two halves.
+    """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _call(builder, "llvm.x86.avx512.vpdpbusd.512", args[0].type, list(args))
+        if acc == simd.i32x8 or build_target() == "avx512":
+            return _call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * acc.lanes}", args[0].type, list(args))
+        low, high = (
+            _call(builder, "llvm.x86.avx512.vpdpbusd.256", half[0].type, list(half))
+            for half in zip(*(_halves(builder, value) for value in args), strict=True)
+        )
+        whole = ir.Constant(ir.VectorType(ir.IntType(32), 16), list(range(16)))
+        return builder.shuffle_vector(low, high, whole)
 
-    v = simd.i32x16
-    return v(v, v, v), codegen
+    return acc(acc, acc, acc), codegen

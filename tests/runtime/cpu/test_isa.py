@@ -31,8 +31,19 @@ def test_takes_the_best_there_is(host: pytest.MonkeyPatch) -> None:
     host.setattr(isa, "host", lambda: ("zen4", dict.fromkeys(isa.REQUIRED["avx512"], True) | AVX2 | {"sse4a": False}))
     best = isa.pick()
     assert (best.name, best.cpu) == ("avx512", "zen4")
+    assert not best.dots
     assert "+avx512bw" in best.features.split(",")
     assert "-sse4a" in best.features.split(",")
+
+
+def test_byte_dot_products_come_with_either_extension(host: pytest.MonkeyPatch) -> None:
+    assert not isa.pick().dots
+    host.setattr(isa, "host", lambda: ("alderlake", AVX2 | {"avxvnni": True}))
+    assert isa.available() == ["avxvnni", "avx2", "portable"]
+    assert isa.pick() == isa.Isa("avxvnni", "x86-64-v3", "+avxvnni", "the best this CPU has")
+    assert isa.pick().dots
+    host.setattr(isa, "host", lambda: ("zen4", dict.fromkeys((*isa.REQUIRED["avx512"], "avx512vnni"), True)))
+    assert isa.pick().dots
 
 
 def test_other_machines_run_portable_code(host: pytest.MonkeyPatch) -> None:

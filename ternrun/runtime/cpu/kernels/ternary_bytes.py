@@ -1,10 +1,11 @@
-"""y = W x for ternary weights by byte multiply-add: AVX2's `vpmaddubsw`, or the same integers on any CPU.
+"""y = W x for ternary weights by byte products: AVX-VNNI's `vpdpbusd`, AVX2's `vpmaddubsw`, the same on any CPU.
 
 Codes are trit + 1, two bits each; the sum of the inputs is taken off at the end. Eight rows by sixteen inputs make 32
 bytes: byte 4 r + j holds, in bits 2 i, the code of row r and input 4 i + j. They lie as `pack.py` writes them:
 [superblock of 32 rows][16 inputs][4][32 bytes]. Results equal `ternary.py`'s bit for bit.
 
-AVX2 has registers for 16 rows by four tokens, which share the masked codes; elsewhere each token is taken alone.
+`vpdpbusd` adds to int32; without it products are added as int16, for 256 inputs at most, and then widened. AVX2 has
+registers for 16 rows by four tokens, which share the masked codes; elsewhere each token is taken alone.
 """
 
 from __future__ import annotations
@@ -31,23 +32,44 @@ from ternrun.runtime.cpu.simd import (
     to_float,
     zero,
 )  # fmt: skip
-from ternrun.runtime.cpu.x86 import add_pairs, multiply_add_bytes
+from ternrun.runtime.cpu.x86 import add_pairs, dot_bytes, multiply_add_bytes
 
 f32 = types.float32
 f32x8 = VecType("f", 32, 8)
 SUPERBLOCK = 32
 SEGMENT = 5
-TILE = 4 if build_target() == "avx2" else 0  # tokens; 0: no tiles
+TILE = 0 if build_target() == "portable" else 4  # tokens; 0: no tiles
+
+
+@compiled
+def _add_dots(acc: Any, codes: Any, q: Any) -> Any:
+    return dot_bytes(acc, reinterpret(i32x8, codes), reinterpret(i32x8, q))
+
+
+@compiled
+def _add_products(acc: Any, codes: Any, q: Any) -> Any:
+    return acc + multiply_add_bytes(codes, q)
+
+
+@compiled
+def _same(sums: Any) -> Any:
+    return sums
+
+
+#: What sums are added up in, how a vector of codes times inputs is added, how sums become int32, inputs that fit
+SUMS, _add, _wide, LONGEST = (
+    (i32x8, _add_dots, _same, 1 << 14) if build_target() == "avxvnni" else (i16x16, _add_products, add_pairs, 256)
+)
 
 
 @compiled
 def _madd(acc: Any, w: Any, q: Any) -> Any:
     """Four vectors of eight rows against four inputs."""
     return (
-        acc[0] + multiply_add_bytes(w[0] & 3, q),
-        acc[1] + multiply_add_bytes(w[1] & 3, q),
-        acc[2] + multiply_add_bytes(w[2] & 3, q),
-        acc[3] + multiply_add_bytes(w[3] & 3, q),
+        _add(acc[0], w[0] & 3, q),
+        _add(acc[1], w[1] & 3, q),
+        _add(acc[2], w[2] & 3, q),
+        _add(acc[3], w[3] & 3, q),
     )
 
 
@@ -63,8 +85,8 @@ def _next(w: Any) -> Any:
 
 @compiled
 def _run(codes: int, q: int, steps: int) -> Any:
-    """32 rows by 16 * steps inputs (at most 256: 128 products of 2 * 127 fit int16): four i32x8."""
-    z = zero(i16x16)
+    """32 rows by 16 * steps inputs (at most LONGEST: 128 products of 2 * 127 fit int16): four i32x8."""
+    z = zero(SUMS)
     acc = (z, z, z, z)
     for i in range(steps):
         at = codes + 128 * i
@@ -76,7 +98,7 @@ def _run(codes: int, q: int, steps: int) -> Any:
         acc = _madd(acc, w, _four_inputs(q + 16 * i + 8))
         w = _next(w)
         acc = _madd(acc, w, _four_inputs(q + 16 * i + 12))
-    return add_pairs(acc[0]), add_pairs(acc[1]), add_pairs(acc[2]), add_pairs(acc[3])
+    return _wide(acc[0]), _wide(acc[1]), _wide(acc[2]), _wide(acc[3])
 
 
 @compiled
@@ -95,8 +117,8 @@ def _chunk(codes: int, q: int, inputs: int) -> Any:
     z = zero(i32x8)
     a, b, c, d = z, z, z, z
     steps = (inputs + 15) // 16
-    for i in range(0, steps, 16):
-        e, f, g, h = _run(codes + 128 * i, q + 16 * i, min(16, steps - i))
+    for i in range(0, steps, LONGEST // 16):
+        e, f, g, h = _run(codes + 128 * i, q + 16 * i, min(LONGEST // 16, steps - i))
         a, b, c, d = a + e, b + f, c + g, d + h
     return a, b, c, d
 
@@ -133,7 +155,7 @@ def _product(args: int, segment: int, s: int, prepared: int, t: int) -> None:
 def _madd2(acc: Any, codes: Any, q: int) -> Any:
     """Two vectors of eight rows against four inputs of one token."""
     inputs = _four_inputs(q)
-    return acc[0] + multiply_add_bytes(codes[0], inputs), acc[1] + multiply_add_bytes(codes[1], inputs)
+    return _add(acc[0], codes[0], inputs), _add(acc[1], codes[1], inputs)
 
 
 @compiled
@@ -155,13 +177,13 @@ def _next2(w: Any) -> Any:
 
 @compiled
 def _widened(acc: Any, more: Any) -> Any:
-    return acc[0] + add_pairs(more[0]), acc[1] + add_pairs(more[1])
+    return acc[0] + _wide(more[0]), acc[1] + _wide(more[1])
 
 
 @compiled
 def _run4(codes: int, q: int, stride: int, steps: int) -> Any:
-    """16 rows by 16 * steps inputs (at most 256) by four tokens: for each token two i16x16."""
-    z = zero(i16x16)
+    """16 rows by 16 * steps inputs (at most LONGEST) by four tokens: for each token two vectors of SUMS."""
+    z = zero(SUMS)
     acc = ((z, z), (z, z), (z, z), (z, z))
     for i in range(steps):
         w, at = (load(i8x32, codes + 128 * i), load(i8x32, codes + 128 * i + 32)), q + 16 * i
@@ -180,8 +202,8 @@ def _chunk4(codes: int, q: int, stride: int, inputs: int) -> Any:
     z = zero(i32x8)
     a, b, c, d = (z, z), (z, z), (z, z), (z, z)
     steps = (inputs + 15) // 16
-    for i in range(0, steps, 16):
-        e, f, g, h = _run4(codes + 128 * i, q + 16 * i, stride, min(16, steps - i))
+    for i in range(0, steps, LONGEST // 16):
+        e, f, g, h = _run4(codes + 128 * i, q + 16 * i, stride, min(LONGEST // 16, steps - i))
         a, b, c, d = _widened(a, e), _widened(b, f), _widened(c, g), _widened(d, h)
     return a, b, c, d
 
