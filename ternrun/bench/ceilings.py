@@ -27,10 +27,12 @@ STATE = 64
 #: instruction: (multiply-adds that one vector of it stands for, what it is for)
 INSTRUCTIONS = {
     "lookup": (96, "vpermw: 32 rows by 3 ternary weights"),
-    "dot": (64, "vpdpbusd: 64 bytes"),
+    "dot": (64, "vpdpbusd on 64 bytes, or what stands for it"),
     "bytes": (32, "vpmaddubsw on 32 bytes, or what stands for it"),
     "floats": (0, "fused multiply-add of float32"),  # 16 or 8, as the vectors are
 }
+
+TERNARY = {"avx512": "lookup", "avxvnni": "dot"}  # that ternary products rest on; elsewhere "bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Ceilings:
 
     read: dict[int, Rate]
     operations: dict[str, dict[int, float]]
+    ternary: str = "bytes"  # the instruction that ternary products rest on here
 
     @property
     def json(self) -> dict[str, Any]:
@@ -46,11 +49,6 @@ class Ceilings:
         read = {str(n): rate.json for n, rate in self.read.items()}
         operations = {name: {str(n): v for n, v in found.items()} for name, found in self.operations.items()}
         return {"read_bytes_per_s": read, "ceiling_ops_per_s": operations}
-
-    @property
-    def ternary(self) -> str:
-        """The instruction that ternary products rest on here."""
-        return next(name for name in ("lookup", "dot", "bytes") if name in self.operations)
 
 
 class Probe:
@@ -94,7 +92,8 @@ class Probe:
             operations[name] = {1: one}
             if self.threads > 1:
                 operations[name][self.threads] = self.operations(name, self.threads, ALONE * self.threads * one)
-        return Ceilings({n: self.read(n) for n in counts}, operations)
+        read = {n: self.read(n) for n in counts}
+        return Ceilings(read, operations, TERNARY.get(self.isa.name, "bytes"))
 
     def cycles_per_second(self, seconds: float = 0.05) -> float:
         """Rate of the counter that profiles are in."""

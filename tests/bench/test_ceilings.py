@@ -18,25 +18,25 @@ from tests.runtime.cpu.harness import ISAS, copy_of, machine
 Lanes = NDArray[Any]
 
 
-def lookup(v: Lanes) -> Lanes:
-    return v[v & 31]
+def lookup(v: Lanes, other: Lanes) -> Lanes:
+    return other[v & 31]
 
 
-def dot(v: Lanes) -> Lanes:
-    products = v.view(np.uint8).astype(np.int32) * v.view(np.int8).astype(np.int32)
-    return v + products.reshape(-1, 4).sum(1, dtype=np.int32)
+def dot(v: Lanes, other: Lanes) -> Lanes:
+    products = v.view(np.uint8).astype(np.int32) * other.view(np.int8).astype(np.int32)
+    return (v + products.reshape(-1, 4).sum(1)).astype(np.int32)
 
 
-def sums_of_bytes(v: Lanes) -> Lanes:
-    products = v.view(np.uint8).astype(np.int32) * v.view(np.int8).astype(np.int32)
+def sums_of_bytes(v: Lanes, other: Lanes) -> Lanes:
+    products = v.view(np.uint8).astype(np.int32) * other.view(np.int8).astype(np.int32)
     return products.reshape(-1, 2).sum(1).clip(-32768, 32767).astype(np.int16)
 
 
-def floats(v: Lanes) -> Lanes:
-    return (v.astype(np.float64) ** 2 + v).astype(np.float32)
+def floats(v: Lanes, other: Lanes) -> Lanes:
+    return (v.astype(np.float64) * other + other).astype(np.float32)
 
 
-REFERENCES: dict[str, tuple[Callable[[Lanes], Lanes], Any]] = {
+REFERENCES: dict[str, tuple[Callable[[Lanes, Lanes], Lanes], Any]] = {
     "lookup": (lookup, np.int16), "dot": (dot, np.int32), "bytes": (sums_of_bytes, np.int16),
     "floats": (floats, np.float32),
 }  # fmt: skip
@@ -51,9 +51,9 @@ def test_chains_do_as_many_operations_as_are_counted(name: str) -> None:
         wide = {"bytes": 32, "floats": 64 if name == "avx512" else 32}.get(entry, 64)
         cells = copy_of(np.tile(start.astype(dtype), (2, 1)), dtype)
         machine(name).call(f"ceiling.{entry}", 3, address(cells), threads=2)
-        expected = start.astype(dtype)[: wide // np.dtype(dtype).itemsize]
+        other = expected = start.astype(dtype)[: wide // np.dtype(dtype).itemsize]
         for _ in range(3):
-            expected = operation(expected)
+            expected = operation(expected, other)
         with np.errstate(over="ignore"):
             expected = (expected * dtype(CHAINS)).astype(dtype)
         for thread in range(2):

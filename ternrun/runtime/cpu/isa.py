@@ -38,7 +38,7 @@ class Isa:
     @property
     def dots(self) -> bool:
         """Whether `x86.dot_bytes` exists."""
-        return self.name == "avxvnni" or "+avx512vnni" in self.features
+        return self.name in ("avxvnni", "avx2") or "+avx512vnni" in self.features
 
 
 def available() -> list[str]:

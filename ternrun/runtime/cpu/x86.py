@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -100,27 +101,43 @@ def cycles(typingctx: Any) -> Any:
     return types.int64(), codegen
 
 
-def _halves(builder: Any, value: Any) -> list[Any]:
-    undefined = ir.Constant(value.type, ir.Undefined)
-    lanes = ir.VectorType(ir.IntType(32), 8)
-    return [builder.shuffle_vector(value, undefined, ir.Constant(lanes, list(range(i, i + 8)))) for i in (0, 8)]
+def _dot(builder: Any, acc: Any, unsigned: Any, signed: Any) -> Any:
+    """vpdpbusd of VNNI, 8 or 16 lanes."""
+    return _call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * acc.type.count}", acc.type, [acc, unsigned, signed])
+
+
+def _dot_by_words(builder: Any, acc: Any, unsigned: Any, signed: Any) -> Any:
+    """The same of 8 lanes by AVX2's vpmaddwd: even bytes and odd ones as int16, since vpmaddubsw would saturate."""
+    kind = simd.i16x16.llvm
+    eight, byte = (ir.Constant(kind, [value] * 16) for value in (8, 255))
+    u, s = builder.bitcast(unsigned, kind), builder.bitcast(signed, kind)
+    even = builder.and_(u, byte), builder.ashr(builder.shl(s, eight), eight)
+    odd = builder.lshr(u, eight), builder.ashr(s, eight)
+    sums = [_call(builder, "llvm.x86.avx2.pmadd.wd", acc.type, list(pair)) for pair in (even, odd)]
+    return builder.add(acc, builder.add(*sums))
+
+
+def _in_halves(builder: Any, values: Sequence[Any], each: Callable[..., Any]) -> Any:
+    """`each` of the lower eight lanes of 32 bits, and of the upper eight."""
+    lanes = [ir.Constant(ir.VectorType(ir.IntType(32), n), list(range(i, i + n))) for i, n in ((0, 8), (8, 8), (0, 16))]
+    halves = [
+        each(builder, *(builder.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), some) for v in values))
+        for some in lanes[:2]
+    ]
+    return builder.shuffle_vector(*halves, lanes[2])
 
 
 @intrinsic
 def dot_bytes(typingctx: Any, acc: Any, unsigned: Any, signed: Any) -> Any:
     """vpdpbusd: each i32 lane of acc plus four unsigned times four signed bytes of it (all i32x16, or all i32x8).
 
-    AVX-512 VNNI, or AVX-VNNI, which does sixteen lanes in two halves.
+    Where vectors have 256 bits, sixteen lanes are done in two halves. Not in portable code.
     """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        if acc == simd.i32x8 or build_target() == "avx512":
-            return _call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * acc.lanes}", args[0].type, list(args))
-        low, high = (
-            _call(builder, "llvm.x86.avx512.vpdpbusd.256", half[0].type, list(half))
-            for half in zip(*(_halves(builder, value) for value in args), strict=True)
-        )
-        whole = ir.Constant(ir.VectorType(ir.IntType(32), 16), list(range(16)))
-        return builder.shuffle_vector(low, high, whole)
+        each = _dot_by_words if build_target() == "avx2" else _dot
+        if acc.lanes == 16 and build_target() != "avx512":
+            return _in_halves(builder, args, each)
+        return each(builder, *args)
 
     return acc(acc, acc, acc), codegen

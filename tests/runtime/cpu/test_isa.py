@@ -36,8 +36,9 @@ def test_takes_the_best_there_is(host: pytest.MonkeyPatch) -> None:
     assert "-sse4a" in best.features.split(",")
 
 
-def test_byte_dot_products_come_with_either_extension(host: pytest.MonkeyPatch) -> None:
-    assert not isa.pick().dots
+def test_byte_dot_products(host: pytest.MonkeyPatch) -> None:
+    assert isa.pick().dots
+    assert not isa.pick("portable").dots
     host.setattr(isa, "host", lambda: ("alderlake", AVX2 | {"avxvnni": True}))
     assert isa.available() == ["avxvnni", "avx2", "portable"]
     assert isa.pick() == isa.Isa("avxvnni", "x86-64-v3", "+avxvnni", "the best this CPU has")

@@ -31,24 +31,23 @@ floats = f32x16 if build_target() == "avx512" else VecType("f", 32, 8)
 
 
 @compiled
-def _lookup(value: Any) -> Any:
-    return lookup(value, value)
+def _lookup(value: Any, other: Any) -> Any:
+    return lookup(value, other)
 
 
 @compiled
-def _dot(value: Any) -> Any:
-    return dot_bytes(value, value, value)
+def _dot(value: Any, other: Any) -> Any:
+    return dot_bytes(value, value, other)
 
 
 @compiled
-def _bytes(value: Any) -> Any:
-    w = reinterpret(i8x32, value)
-    return multiply_add_bytes(w, w)
+def _bytes(value: Any, other: Any) -> Any:
+    return multiply_add_bytes(reinterpret(i8x32, value), reinterpret(i8x32, other))
 
 
 @compiled
-def _floats(value: Any) -> Any:
-    return fma(value, value, value)
+def _floats(value: Any, other: Any) -> Any:
+    return fma(value, other, other)
 
 
 #: entry: what one link of a chain does, and the vector it does it to
@@ -69,8 +68,8 @@ def _chains(operation: Any, vec: Any) -> Callable[..., Any]:
         s = (v, v, v, v, v, v, v, v)
         for _ in range(word(args, 0)):
             s = (
-                operation(s[0]), operation(s[1]), operation(s[2]), operation(s[3]),
-                operation(s[4]), operation(s[5]), operation(s[6]), operation(s[7]),
+                operation(s[0], v), operation(s[1], v), operation(s[2], v), operation(s[3], v),
+                operation(s[4], v), operation(s[5], v), operation(s[6], v), operation(s[7], v),
             )  # fmt: skip
         store(at, s[0] + s[1] + s[2] + s[3] + s[4] + s[5] + s[6] + s[7])
         return 0

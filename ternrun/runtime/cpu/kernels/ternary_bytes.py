@@ -85,20 +85,22 @@ def _next(w: Any) -> Any:
 
 @compiled
 def _run(codes: int, q: int, steps: int) -> Any:
-    """32 rows by 16 * steps inputs (at most LONGEST: 128 products of 2 * 127 fit int16): four i32x8."""
+    """32 rows by 16 * steps inputs (at most LONGEST: 128 products of 2 * 127 fit int16): four i32x8.
+
+    Two sums each, in turn: one would keep the next product waiting.
+    """
     z = zero(SUMS)
-    acc = (z, z, z, z)
+    acc, more = (z, z, z, z), (z, z, z, z)
     for i in range(steps):
         at = codes + 128 * i
         w = (load(i8x32, at), load(i8x32, at + 32), load(i8x32, at + 64), load(i8x32, at + 96))
         acc = _madd(acc, w, _four_inputs(q + 16 * i))
         w = _next(w)
-        acc = _madd(acc, w, _four_inputs(q + 16 * i + 4))
+        more = _madd(more, w, _four_inputs(q + 16 * i + 4))
         w = _next(w)
         acc = _madd(acc, w, _four_inputs(q + 16 * i + 8))
-        w = _next(w)
-        acc = _madd(acc, w, _four_inputs(q + 16 * i + 12))
-    return _wide(acc[0]), _wide(acc[1]), _wide(acc[2]), _wide(acc[3])
+        more = _madd(more, _next(w), _four_inputs(q + 16 * i + 12))
+    return _wide(acc[0] + more[0]), _wide(acc[1] + more[1]), _wide(acc[2] + more[2]), _wide(acc[3] + more[3])
 
 
 @compiled
