@@ -19,7 +19,7 @@ from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.functions import exp
 from ternrun.runtime.cpu.isa import build_target
 from ternrun.runtime.cpu.jit import compiled, number, share, word
-from ternrun.runtime.cpu.kernels.ternary import emit
+from ternrun.runtime.cpu.kernels.ternary_sums import emit
 from ternrun.runtime.cpu.kv import BLOCK, READ, SLOTS, block_of
 from ternrun.runtime.cpu.queries import (
     DESCRIBED,

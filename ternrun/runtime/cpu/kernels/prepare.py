@@ -3,7 +3,7 @@
 Quantization is BitNet's: s = 127 / max(max|x|, 1e-5), q = round-half-even(x * s) (arXiv 2402.17764).
 
 The output begins with the step 1 / s of every token (float32, `header` bytes), then a row of `stride` bytes a token:
-`words`: for every three inputs of a chunk the bytes q0 + 128, q1 + 128, q2 + 128, 128 (`ternary.build_tables` says
+`words`: for every three inputs of a chunk the bytes q0 + 128, q1 + 128, q2 + 128, 128 (`ternary_tables.py` says
 why); what lies behind the last input is arbitrary. `bytes`: as int8, zeros up to a multiple of 16, then each chunk's
 sum as int32.
 

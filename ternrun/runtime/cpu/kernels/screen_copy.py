@@ -77,10 +77,7 @@ def _step(peak: Any) -> Any:
     return max(largest(peak), f32(1e-30)) / f32(127.0)
 
 
-def build(entry: str) -> Callable[..., Any]:
-    """One kernel per encoding: `screen_copy.F16`."""
-    decode = ROWS[entry]
-
+def _make_four(decode: Any) -> Any:
     @compiled
     def four(args: int, row: int, w: int) -> None:
         """Rows row .. row + 3; a last block that is not full repeats its last row, in places that nobody reads."""
@@ -128,6 +125,13 @@ def build(entry: str) -> Callable[..., Any]:
         _note(args, row + 1, sb, eb, nb)
         _note(args, row + 2, sc, ec, nc)
         _note(args, row + 3, sd, ed, nd)
+
+    return four
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """One kernel per encoding: `screen_copy.F16`."""
+    four = _make_four(ROWS[entry])
 
     @compiled
     def copy(args: int, tid: int, nt: int) -> int:
