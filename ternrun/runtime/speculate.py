@@ -2,47 +2,77 @@
 
 Prompt-lookup decoding (Saxena 2023; llama.cpp's lookup, vLLM's n-gram): code and edits repeat themselves. A guess is
 verified in the same pass that computes the next token, so it changes the speed, never the result.
+
+What a guess costs depends on the model and the processor, so it is measured: a sequence is asked for a guess before
+every step, and the time between two askings is the step's.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 NGRAM = 3  # tokens that must have come before in the same order
-LENGTH = 4  # tokens of a guess; with the token before them they make one tile of the kernels and one token more
-COST = 0.3  # of a plain step, that each guessed token adds (measured: docs/performance.md)
+LENGTH = 3  # tokens of a guess; with the token before them they make one tile of the kernels
+COST = 0.4  # of a plain step, that each guessed token is thought to add until it was measured
 ALLOWANCE = 0.03  # of all steps that guessing may lose in the long run
 START = COST * LENGTH  # steps that may be lost before the first success: one guess
 CAP = 10.0  # what past success counts for at most
+FRESH = 0.2  # weight of the newest time
+FOREIGN = 4.0  # times a plain step; longer ones hold others' prompts, too
 
 
 class Lookup:
     """The drafter of one sequence: told all its tokens at every step, it keeps account of what guessing gained."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._seen: dict[tuple[int, ...], int] = {}  # where the continuation of each n-gram begins, latest first
         self._indexed = 0
         self._balance = START  # steps gained less steps spent
         self._guess: list[int] = []
         self._from = 0
+        self._clock, self._asked = clock, 0.0
+        self._plain = 0.0  # seconds of a step without a guess; 0: not known yet
+        self._cost = COST  # of a guessed token, in plain steps
 
     def __call__(self, ids: list[int], most: int) -> list[int]:
-        """At most `most` tokens that may follow `ids`; none where nothing is known or guessing does not pay."""
-        self._settle(ids)
+        """At most `most` tokens that may follow `ids`; none where nothing is known or guessing does not pay.
+
+        Nor before one step was plain, by which others are measured.
+        """
+        now = self._clock()
+        self._settle(ids, now - self._asked if self._asked else 0.0)
         where = self._find(ids)
-        self._guess, self._from = [], len(ids)
-        if where and self._balance >= COST * LENGTH:
+        self._guess, self._from, self._asked = [], len(ids), now
+        if where and self._plain and self._balance >= self._cost * LENGTH:
             self._guess = ids[where : where + min(LENGTH, most)]
         return self._guess
 
-    def _settle(self, ids: list[int]) -> None:
-        """Book the last guess: a step for each token that came true, less what computing all of it cost."""
+    def _settle(self, ids: list[int], seconds: float) -> None:
+        """Book the last step: a step for each token that came true, less what computing all of them took longer."""
+        self._balance += ALLOWANCE
+        if self._guess:
+            self._balance += self._right(ids) - self._spent(seconds) * len(self._guess)
+        elif seconds and (not self._plain or seconds < FOREIGN * self._plain):
+            self._plain += (FRESH if self._plain else 1.0) * (seconds - self._plain)
+        self._balance = min(self._balance, CAP)
+
+    def _spent(self, seconds: float) -> float:
+        """What each token of the last guess cost, in plain steps; as ever where this step cannot tell."""
+        if seconds > FOREIGN * self._plain:
+            return self._cost
+        measured = max(seconds / self._plain - 1.0, 0.0) / len(self._guess)
+        self._cost += FRESH * (measured - self._cost)
+        return measured
+
+    def _right(self, ids: list[int]) -> int:
+        """How many steps the last guess saved."""
         right = 0
         for guessed, came in zip(self._guess, ids[self._from :], strict=False):
             if guessed != came:
                 break
             right += 1
-        gained = min(right, len(ids) - self._from - 1) if self._guess else 0
-        self._balance += gained - COST * len(self._guess) + ALLOWANCE
-        self._balance = min(self._balance, CAP)
+        return min(right, len(ids) - self._from - 1)
 
     def _find(self, ids: list[int]) -> int:
         """Where the last tokens occurred before, just behind them; 0 where they did not."""
