@@ -95,6 +95,7 @@ class Model:
         self.config: ModelConfig = file.weights.config
         self.context = driver.engine.context  # tokens a prompt and its answer may have together
         self.tokenizer: Tokenizer = file.tokenizer
+        self.sampling = file.sampling  # fields of SamplingParams: the model's own defaults, where its file states any
         self.backend, self.backend_reason = backend  # what runs it, and why that
         self.load_s = load_s
         self._close = weakref.finalize(self, resources.close)  # also when it is forgotten, or at exit
@@ -112,6 +113,7 @@ class Model:
     ) -> Completion:
         """Continue a text, or token ids. `sampling`: fields of `ternrun.runtime.config.SamplingParams`.
 
+        What is left out is as the model's file recommends (`sampling`), else greedy.
         Raises ContextError where the prompt is too long, ConfigError and UsageError for options that cannot be.
         """
         with self.stream(prompt, grammar=grammar, **sampling) as stream:
@@ -126,7 +128,7 @@ class Model:
 
         The pieces joined are the text that `complete` gives. Closing the stream ends the request.
         """
-        return self._stream(prompt, sampling_params(sampling), grammar)
+        return self._stream(prompt, sampling, grammar)
 
     def chat(
         self,
@@ -157,7 +159,7 @@ class Model:
         """As `chat`, in pieces; see `stream`."""
         if self.chat_template is None:
             raise UsageError(f"{self.name} has no chat template: it continues text, use complete")
-        return self._stream(self.chat_template.render(messages, tools=tools), sampling_params(sampling), grammar)
+        return self._stream(self.chat_template.render(messages, tools=tools), sampling, grammar)
 
     def score(self, ids: Iterable[int], top: int = 0) -> list[TokenLogprobs]:
         """How likely the model finds given tokens: entry i tells of ids[i + 1], after ids[: i + 1].
@@ -202,8 +204,8 @@ class Model:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _stream(self, prompt: str | Iterable[int], params: SamplingParams, grammar: Grammar | None) -> Stream:
-        called = time.perf_counter()
+    def _stream(self, prompt: str | Iterable[int], sampling: SamplingOptions, grammar: Grammar | None) -> Stream:
+        called, params = time.perf_counter(), sampling_params(sampling, self.sampling)
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
         return Stream(self, Request(ids, params, constraint=grammar.start if grammar else None), called)
 

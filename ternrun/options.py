@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 from ternrun.runtime.config import Device, KvType, SamplingParams
@@ -43,9 +44,13 @@ class SamplingOptions(TypedDict, total=False):
     sampled_logprobs: bool
 
 
-def sampling_params(options: SamplingOptions) -> SamplingParams:
-    """The record for these keyword arguments. Raises ConfigError for an unknown name or a value out of range."""
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+def sampling_params(options: SamplingOptions, defaults: Mapping[str, Any] = MappingProxyType({})) -> SamplingParams:
+    """The record for these keyword arguments, and for what they leave out, `defaults` before the record's own.
+
+    Raises ConfigError for an unknown name or a value out of range.
+    """
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+    values: dict[str, Any] = {**defaults, **given}
     if isinstance(values.get("stop"), str):
         values["stop"] = (values["stop"],)
     if isinstance(values.get("logit_bias"), Mapping):

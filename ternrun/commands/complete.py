@@ -10,7 +10,8 @@ import argparse
 import dataclasses
 import json
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ternrun.commands.inputs import read_text
 from ternrun.commands.models import add_model, load_model, model_path
@@ -65,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(dataclasses.asdict(completion)))
     if args.stats:
-        print(statistics(completion), file=sys.stderr)
+        own = {name: value for name, value in model.sampling.items() if name not in sampling}
+        print(statistics(completion, own), file=sys.stderr)
     if interrupted:
         raise KeyboardInterrupt
     return 0
@@ -102,8 +104,8 @@ def show(stream: Stream, prompt: str) -> bool:
     return interrupted
 
 
-def statistics(done: Completion) -> str:
-    """What `--stats` prints."""
+def statistics(done: Completion, own: Mapping[str, Any]) -> str:
+    """What `--stats` prints; `own`: sampling that was the model's own choice."""
     times = done.timings
     lines = {
         "load": f"{times.load_s:.2f} s",
@@ -113,4 +115,6 @@ def statistics(done: Completion) -> str:
         "peak memory": size(done.peak_rss_bytes),
         "backend": f"{done.backend}: {done.backend_reason}",
     }
+    if own:
+        lines["sampling"] = ", ".join(f"{name} {value}" for name, value in own.items()) + ": the model's own"
     return "\n".join(f"{paint(f'{name:12}', DIM, sys.stderr)} {text}" for name, text in lines.items())

@@ -13,6 +13,7 @@ from ternrun.loader import seed
 from ternrun.loader.architectures import read_config
 from ternrun.loader.assemble import assemble, vector
 from ternrun.loader.gguf import GGUFFile, open_gguf
+from ternrun.loader.sampling import read_sampling
 from ternrun.runtime.backend import Model
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.weights import Tensor, Weights
@@ -64,6 +65,11 @@ class ModelFile:
                 else:
                     self._tokenizer = Tokenizer.from_gguf(self.metadata, pre=self._pre)
             return self._tokenizer
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Fields of SamplingParams that the file recommends. Raises LoadError for values that cannot be."""
+        return read_sampling(self.metadata)
 
     @property
     def chat_template(self) -> ChatTemplate | None:

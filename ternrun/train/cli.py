@@ -186,6 +186,9 @@ def _export_flags(p: argparse.ArgumentParser) -> None:
         "--onnx", choices=forms, default="matmulnbits", help="ternary weights of an .onnx file (default %(default)s)"
     )
     p.add_argument("--name", default="", help="general.name in the file (default: the file's own)")
+    p.add_argument(
+        "--repeat-penalty", type=float, default=1.0, help="GGUF: what the file recommends to who asks for none"
+    )
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -199,7 +202,10 @@ def _export(args: argparse.Namespace) -> None:
         export_onnx(found.model, found.tokenizer, args.out, form=args.onnx, dense=args.dense)
         _say(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, its tokenizer.json beside it")
         return
-    export(found.model, found.tokenizer, args.out, ternary=args.type, dense=args.dense, name=args.name or args.out.stem)
+    export(
+        found.model, found.tokenizer, args.out, ternary=args.type, dense=args.dense, name=args.name or args.out.stem,
+        repeat_penalty=args.repeat_penalty,
+    )  # fmt: skip
     _say(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
 
 

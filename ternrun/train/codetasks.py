@@ -102,7 +102,11 @@ def bodies(model: Model, headers: Sequence[str], max_tokens: int = 128, *, repea
 
 
 def complete(model: Model, prompt: str, max_tokens: int, **sampling: Any) -> Completion:
-    """The beginning of a prompt that leaves the context no room for `max_tokens` is cut off."""
+    """Greedy, whatever the model's file recommends, unless `sampling` says otherwise.
+
+    The beginning of a prompt that leaves the context no room for `max_tokens` is cut off.
+    """
+    sampling = {"temperature": 0.0, "repeat_penalty": 1.0} | sampling
     ids, room = model.tokenizer.encode(prompt), max(1, model.context - max_tokens)
     return model.complete(prompt if len(ids) <= room else ids[-room:], max_tokens=max_tokens, **sampling)
 

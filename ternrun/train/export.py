@@ -18,6 +18,7 @@ from ternrun.errors import UsageError
 from ternrun.loader.architectures import write_config
 from ternrun.loader.gguf_write import write_gguf
 from ternrun.loader.quants import decode, encode, encode_trits
+from ternrun.loader.sampling import write_sampling
 from ternrun.runtime.config import ModelConfig, RopeConfig
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.train.bitlinear import GROUP, BitLinear, ternarize
@@ -79,8 +80,12 @@ def export(
     ternary: str = "tq2_0",
     dense: str = "f16",
     name: str = "ternrun",
+    repeat_penalty: float = 1.0,
 ) -> None:
-    """Write `model` to `path`. Raises UsageError where the type cannot hold it."""
+    """Write `model` to `path`; `repeat_penalty` is what the file recommends, 1 for nothing.
+
+    Raises UsageError where the type cannot hold it.
+    """
     if tokenizer.get_vocab_size() != model.shape.vocab_size:
         raise UsageError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens, the model {model.shape.vocab_size}")
     if ternary not in TYPES or dense not in FLOAT_TYPES:
@@ -91,6 +96,7 @@ def export(
         "general.name": name,
         **write_config(model_config(model.shape)),
         **gguf_metadata(tokenizer),
+        **(write_sampling({"repeat_penalty": repeat_penalty}) if repeat_penalty != 1.0 else {}),
     }
     write_gguf(path, metadata, list(_tensors(model, TYPES[ternary], FLOAT_TYPES[dense])))
 

@@ -106,6 +106,13 @@ def test_stats_go_to_standard_error(ternrun: Run, tiny: str) -> None:
         assert name not in done.out
 
 
+def test_stats_tell_what_the_model_chose(ternrun: Run, tmp_path: Path) -> None:
+    model = str(fake_gguf(tmp_path / "m.gguf", fake_weights(), general__sampling__penalty_repeat=1.3))
+    assert "repeat_penalty 1.3: the model's own" in ternrun("complete", "-m", model, "-n", "3", "--stats", "ab").err
+    done = ternrun("complete", "-m", model, "-n", "3", "--stats", "--repeat-penalty", "1", "ab")
+    assert "the model's own" not in done.err
+
+
 def test_ctrl_c_keeps_what_was_made(ternrun: Run, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     call = ["complete", "-m", tiny, "-n", "30", "--ignore-eos", "ab"]
     whole = ternrun(*call).out

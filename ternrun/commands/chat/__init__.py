@@ -29,8 +29,11 @@ examples:
 """
 
 FLAGS = {name: flag for name, flag in SAMPLING.items() if name != "logprobs"}
-OURS = {"max_tokens": 2**24, "temperature": 0.7}  # where this process runs the model; a server has its own
-TOLD = {"max_tokens": "up to the context's end, or the server's", "temperature": "0.7, or the server's"}
+OURS = {"max_tokens": 2**24, "temperature": 0.7}  # where this process runs the model and its file states none
+TOLD = {
+    "max_tokens": "up to the context's end, or the server's",
+    "temperature": "the model's own or 0.7, or the server's",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

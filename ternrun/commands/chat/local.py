@@ -16,8 +16,8 @@ class Local(AbstractContextManager[Partner]):
     """Leaving it closes the model. Raises as `load_model` does."""
 
     def __init__(self, args: argparse.Namespace, engine: dict[str, Any], defaults: Mapping[str, Any]) -> None:
-        self._defaults = defaults
         self._model = load_model(args, engine)
+        self._defaults = {**defaults, **self._model.sampling}
         self.name = self._model.name
         try:
             self.can_chat = self._model.chat_template is not None
