@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Middleware
 
 from ternrun.server.problems import ApiError, Handler
-from ternrun.server.settings import ServerConfig
+from ternrun.server.settings import ServerConfig, hosts
 
 log = logging.getLogger("ternrun.access")
 
@@ -52,7 +52,7 @@ def keys(config: ServerConfig) -> Middleware:
 
 def origins(config: ServerConfig) -> Middleware:
     """Refuses web pages of other origins but those allowed, whose preflights it answers."""
-    local = bool(config.unix_socket) or _is_local(config.host)
+    local = bool(config.unix_socket) or all(_is_local(host) for host in hosts(config))
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -61,7 +61,7 @@ def origins(config: ServerConfig) -> Middleware:
         origin = request.headers.get("Origin")
         if origin is None or urlsplit(origin).netloc == request.host:
             return await handler(request)
-        if "*" not in config.cors and origin not in config.cors:
+        if not _allowed(origin, config):
             raise ApiError("pages of this origin may not ask; start the server with --cors ORIGIN", status=403)
         request[ALLOWED] = origin
         if request.method != "OPTIONS":
@@ -131,6 +131,12 @@ def _is_local(host: str) -> bool:
         return host == "localhost"
 
 
+def _allowed(origin: str, config: ServerConfig) -> bool:
+    if "localhost" in config.cors and _is_local(urlsplit(origin).hostname or ""):
+        return True
+    return "*" in config.cors or origin in config.cors
+
+
 def _known_host(host: str, config: ServerConfig) -> bool:
     """Whether a Host header names this machine in a way that nobody else's DNS server decides about."""
     name = (urlsplit(f"//{host}").hostname or "").lower()
@@ -139,5 +145,5 @@ def _known_host(host: str, config: ServerConfig) -> bool:
     try:
         ip_address(name)
     except ValueError:
-        return config.unix_socket != "" or name == config.host.lower()
+        return config.unix_socket != "" or name in hosts(config)
     return True

@@ -109,6 +109,7 @@ COMPLETION = Table(
         "prompt": (shaped(PROMPT), None),
         "suffix": (optional(text, ""), None),
         "max_tokens": (length, 16),
+        "n_predict": (length, None),
         "echo": (flag, False),
         "logprobs": (whole(0, MAX_LOGPROBS), None),
         "best_of": (whole(1, MAX_CHOICES), None),
@@ -123,6 +124,7 @@ CHAT = Table(
         **SAMPLING,
         "messages": (shaped(MESSAGES), None),
         "max_tokens": (length, UNLIMITED),
+        "n_predict": (length, None),
         "max_completion_tokens": (length, None),
         "logprobs": (flag, False),
         "top_logprobs": (whole(0, 20), 0),
@@ -131,9 +133,10 @@ CHAT = Table(
         "tools": (anything, None),
         "tool_choice": (anything, "auto"),
         "parallel_tool_calls": (flag, True),
+        "verbose": (flag, False),
         **structure.OPENAI,
     },
-    ignored=NO_EFFECT | LLAMA_IDLE | {"verbose"},
+    ignored=NO_EFFECT | LLAMA_IDLE,
     refused={
         "functions": ([],),
         "function_call": ("none", "auto"),
@@ -153,6 +156,11 @@ def sampling(values: Mapping[str, Any], max_tokens: int, logprobs: int | None) -
     if len(stop_ids) > 1024:
         raise ApiError("stop_token_ids: at most 1024 of them", param="stop_token_ids")
     return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, stop_ids=stop_ids, **named)
+
+
+def limited(values: Mapping[str, Any], *names: str) -> int:
+    """The first of these fields that is given; `max_tokens`, which has a default, where none is."""
+    return next((values[name] for name in names if values[name] is not None), values["max_tokens"])  # type: ignore[no-any-return]
 
 
 def seeded(params: SamplingParams, choice: int) -> SamplingParams:

@@ -51,7 +51,6 @@ def test_it_tells_of_itself(server: Server) -> None:
         ({"options": {"mirostat": 2}}, "mirostat: this server does not support it"),
         ({"options": {"temperture": 2}}, "did you mean 'temperature'?"),
         ({"options": 3}, "must be a JSON object"),
-        ({"prompt": None}, "prompt: it is missing"),
         ({"suffix": "x"}, "filling in the middle"),
     ],
 )
