@@ -59,7 +59,7 @@ def origins(config: ServerConfig) -> Middleware:
         if local and not config.api_keys and not _known_host(request.host, config):
             raise ApiError("this server does not go by that name; start it with --allow-host NAME", status=403)
         origin = request.headers.get("Origin")
-        if origin is None or urlsplit(origin).netloc == request.host:
+        if origin is None or _authority(origin) == request.host:
             return await handler(request)
         if not _allowed(origin, config):
             raise ApiError("pages of this origin may not ask; start the server with --cors ORIGIN", status=403)
@@ -132,15 +132,32 @@ def _is_local(host: str) -> bool:
 
 
 def _allowed(origin: str, config: ServerConfig) -> bool:
-    if "localhost" in config.cors and _is_local(urlsplit(origin).hostname or ""):
+    if "localhost" in config.cors and _is_local(_host(_authority(origin))):
         return True
     return "*" in config.cors or origin in config.cors
 
 
+def _authority(url: str) -> str:
+    """Host and port; empty where it is no address."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
+
+
+def _host(authority: str) -> str:
+    """The host alone, in lower case; empty where it is none."""
+    try:
+        parts = urlsplit(f"//{authority}")
+    except ValueError:
+        return ""
+    return parts.hostname or "" if parts.netloc == authority and parts.username is None else ""
+
+
 def _known_host(host: str, config: ServerConfig) -> bool:
     """Whether a Host header names this machine in a way that nobody else's DNS server decides about."""
-    name = (urlsplit(f"//{host}").hostname or "").lower()
-    if not name or name == "localhost" or name.endswith(".localhost") or name in config.allow_hosts:
+    name = _host(host)
+    if not host or name == "localhost" or name.endswith(".localhost") or name in config.allow_hosts:
         return True
     try:
         ip_address(name)

@@ -18,7 +18,7 @@ SAME = ("host", "port", "threads", "pooling", "alias", "api-key", "chat-template
 MEANS: dict[str, Callable[[str], Words]] = {
     "temp": lambda value: ["--default", f"temperature={value}"],
     "seed": lambda value: ["--default", f"seed={value}"],
-    "n-predict": lambda value: ["--max-tokens", value] if int(value) > 0 else [],
+    "n-predict": lambda value: ["--default", f"max_tokens={value}"],  # no limit: requests may ask for more
     "batch-size": lambda value: ["--prefill-chunk", value],
     "reasoning": lambda value: ["--default", f"chat_template_kwargs={json.dumps({'enable_thinking': value != 'off'})}"],
 }
