@@ -82,7 +82,7 @@ GENERATE = Table(
     refused={**_REFUSED, "template": ("",), "context": ([],)},
 )
 CHAT = Table(
-    read={**_BOTH, "messages": (shaped(MESSAGES), None), "tools": (anything, None)},
+    read={**_BOTH, "messages": (shaped({**MESSAGES, "minItems": 0}), None), "tools": (anything, None)},
     ignored=frozenset(("keep_alive",)),
     refused=_REFUSED,
 )
@@ -100,7 +100,7 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
 
 async def _answer(request: web.Request, service: Service, table: Table, read: Read, wrap: Wrap) -> web.StreamResponse:
     values = await read_fields(request, service, table)
-    if not (values.get("messages") or values.get("prompt")) and values.get("suffix") is None:
+    if values.get("messages", []) in (None, []) and values.get("prompt", "") in (None, "") and not values.get("suffix"):
         return web.json_response(_head(service) | wrap("", []) | {"done": True, "done_reason": "load"})
     options = parsed(service.config, OPTIONS, values["options"])
     limit = options["num_predict"]
