@@ -15,6 +15,7 @@ from ternrun.server.service import Service
 
 EVENTS, LINES = "text/event-stream", "application/x-ndjson"
 NONE: Mapping[str, Table] = {}
+NULL: Schema = {"type": "null"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,9 @@ def fields(
     read = {name: _field(reader, defaults.get(name, default)) for name, (reader, default) in table.read.items()}
     known = {**read, **{name: {} for name in table.ignored}, **{n: _refused(v) for n, v in table.refused.items()}}
     inner = {name: fields(table, defaults=defaults) for name, table in more.items()}
-    known |= {name: {"anyOf": [one, {"type": "null"}]} for name, one in inner.items()}
+    known |= {name: {"anyOf": [one, NULL]} for name, one in inner.items()}
     known |= {name: schema_of(table.read[name][0]) for name in needed}
-    return {"type": "object", "properties": known, "required": list(needed), "additionalProperties": False}
+    return {"type": "object", "properties": known, "required": list(needed), "additionalProperties": NULL}
 
 
 BODIES = {
@@ -127,7 +128,7 @@ def _answer(why: str, shape: Schema) -> dict[str, Any]:
 def _field(read: Any, default: Any) -> Schema:
     one = schema_of(read)
     plain = isinstance(default, (bool, int, float, str)) and default != schema.UNLIMITED
-    return ({"anyOf": [one, {"type": "null"}]} if one else {}) | ({"default": default} if plain else {})
+    return ({"anyOf": [one, NULL]} if one else {}) | ({"default": default} if plain else {})
 
 
 def _refused(nothing: Sequence[Any]) -> Schema:
