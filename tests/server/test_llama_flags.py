@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+
 from ternrun.cli import command_parser
 from ternrun.commands.serve import settings
 from tests.server.llama_flags import translated
 
-GIVEN = (
+GIVEN = shlex.split(
     "--port 8080 --temp 0.0 --seed 42 --host 127.0.0.1 --offline --hf-repo a/b --batch-size 32 --no-slots --verbose "
     "--alias tiny --ctx-size 512 --parallel 2 --n-predict 64 --api-key sk-secret --no-ui --jinja --reasoning off"
-).split()
+)
 
 
 def test_they_mean_the_same() -> None:
