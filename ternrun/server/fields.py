@@ -34,7 +34,10 @@ _SCHEMAS: dict[Read, Schema] = {}
 
 
 def told(schema: Schema) -> Callable[[Reader], Reader]:
-    """Say in JSON Schema what a reader takes; it may still refuse some of that, but takes nothing else."""
+    """Say in JSON Schema what a reader takes; it may still refuse some of that, but takes nothing else.
+
+    Readers are made once, with the tables: what is told of them is kept for good.
+    """
 
     def note(read: Reader) -> Reader:
         _SCHEMAS[read] = schema

@@ -17,6 +17,7 @@ from ternrun.server.fields import (
     logit_bias,
     number,
     optional,
+    schema_of,
     shaped,
     stops,
     text,
@@ -59,10 +60,13 @@ def stream_options(value: Any) -> bool:
     return flag(value.get("include_usage") or False)
 
 
-@told({"type": "integer", "minimum": -1, "maximum": UNLIMITED})
+_count = whole(-1, UNLIMITED)
+
+
+@told(schema_of(_count))
 def length(value: Any) -> int:
     """A count of tokens; -1: up to the context's end."""
-    count: int = whole(-1, UNLIMITED)(value)
+    count: int = _count(value)
     return UNLIMITED if count == -1 else count
 
 
