@@ -59,7 +59,7 @@ def origins(config: ServerConfig) -> Middleware:
         if local and not config.api_keys and not _known_host(request.host, config):
             raise ApiError("this server does not go by that name; start it with --allow-host NAME", status=403)
         origin = request.headers.get("Origin")
-        if origin is None or _authority(origin) == request.host:
+        if origin is None or (request.host and _authority(origin) == request.host):
             return await handler(request)
         if not _allowed(origin, config):
             raise ApiError("pages of this origin may not ask; start the server with --cors ORIGIN", status=403)
