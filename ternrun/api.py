@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ternrun.completion import Completion, Stream
 from ternrun.errors import ConfigError, UsageError
+from ternrun.loader.chat_named import named_or_given
 from ternrun.loader.embedded import located
 from ternrun.loader.model import ModelFile, open_model
 from ternrun.options import EngineOptions, SamplingOptions, sampling_params
@@ -40,15 +41,18 @@ def load(
     path: str | Path | None = None,
     *,
     pre: str | None = None,
+    chat_template: str | None = None,
     progress: Progress | None = None,
     **options: Unpack[EngineOptions],
 ) -> Model:
     """Open a model: a GGUF file (any part of a split one) or a folder of safetensors; without a path the carried one.
 
-    `pre` overrides the pre-tokenizer the file names; `progress` is called with the kernels done and the kernels in all
+    `pre` overrides the pre-tokenizer the file names, `chat_template` (Jinja, or a name such as chatml) its template;
+    `progress` is called with the kernels done and the kernels in all
     where some have to be compiled, which happens once on a machine; `options` are the fields of
     `ternrun.runtime.config.EngineConfig` (threads, device, context, ...). Raises LoadError for a file that is damaged
-    or not supported, ConfigError and UsageError for options that cannot be.
+    or not supported, TemplateError for a template given that is none, ConfigError and UsageError for options that
+    cannot be.
     """
     called = time.perf_counter()
     engine = EngineConfig.from_dict(options)
@@ -67,6 +71,9 @@ def load(
         finally:
             if tokenizer.ident:
                 tokenizer.join()
+        if chat_template is not None:
+            file.template = named_or_given(chat_template)
+            _ = file.chat_template  # a fault in it shows now
         undo.callback(model.close)
         driver = Driver(Engine(model, file.tokenizer.eos_ids, Lookup if engine.speculate else None))
         undo.callback(driver.close)
@@ -93,6 +100,10 @@ class Model:
         self.driver = driver
         self.name = file.name
         self.config: ModelConfig = file.weights.config
+        self.size = file.size  # bytes on disk
+        self.format = file.format
+        self.parameters = file.parameters
+        self.encoding = file.encoding
         self.context = driver.engine.context  # tokens a prompt and its answer may have together
         self.tokenizer: Tokenizer = file.tokenizer
         self.sampling = file.sampling  # fields of SamplingParams: the model's own defaults, where its file states any

@@ -37,6 +37,25 @@ def add_model(
     parser.add_argument("--pre", metavar="NAME", help="the pre-tokenizer, where the file names none or an unknown one")
 
 
+def add_template(parser: argparse.ArgumentParser) -> None:
+    """What takes the place of the model's own chat template."""
+    either = parser.add_mutually_exclusive_group()
+    text = "a chat template in place of the model's own: Jinja, or a name such as chatml or llama3"
+    either.add_argument("--chat-template", metavar="TEXT", help=text)
+    either.add_argument("--chat-template-file", metavar="FILE", help="the same, read from a file")
+
+
+def _template(args: argparse.Namespace) -> str | None:
+    """Raises UsageError."""
+    path: str | None = getattr(args, "chat_template_file", None)
+    if path is None:
+        return getattr(args, "chat_template", None)
+    try:
+        return Path(path).expanduser().read_text("utf-8")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"the chat template in {path} cannot be read: {error}") from error
+
+
 def model_path(args: argparse.Namespace) -> str:
     """The model named, or the one carried. Raises UsageError where there is none, or the name is a repository's."""
     path = located(args.model or None).expanduser()
@@ -83,5 +102,6 @@ def load_model(args: argparse.Namespace, engine: dict[str, Any]) -> Model:
     """The model, ready to run; shows progress where kernels have to be compiled first. Raises as `api.load` does."""
     from ternrun.api import load
 
+    path, template = model_path(args), _template(args)
     with Progress("compiling kernels for this CPU, this once", "kernels") as progress:
-        return load(model_path(args), pre=args.pre, progress=progress.update, **engine)
+        return load(path, pre=args.pre, chat_template=template, progress=progress.update, **engine)

@@ -14,10 +14,10 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from ternrun.commands.models import add_model, load_model, named_models
-from ternrun.commands.options import APPEND, ENGINE, SWITCH, Flag, add_flags, given
+from ternrun.commands.models import add_model, add_template, load_model, named_models
+from ternrun.commands.options import APPEND, ENGINE, OFF, SWITCH, Flag, add_flags, given
 from ternrun.runtime.config import EngineConfig
-from ternrun.server.settings import ServerConfig, read_keys
+from ternrun.server.settings import ServerConfig, hosts, read_keys
 
 EXAMPLES = """\
 examples:
@@ -28,20 +28,24 @@ examples:
 """
 
 LISTEN = {
-    "host": Flag(("--host",), str, "ADDRESS", "where to listen; 0.0.0.0: everywhere"),
+    "host": Flag(("--host",), str, "ADDRESS", "where to listen, several separated by commas; 0.0.0.0: everywhere"),
     "port": Flag(("--port",), int, "N", "where to listen; 0: any port that is free"),
     "unix_socket": Flag(("--unix-socket",), str, "PATH", "listen there in place of host and port"),
     "certificate": Flag(("--certificate",), str, "PEM", "serve TLS with it"),
     "private_key": Flag(("--private-key",), str, "PEM", "the certificate's key, where it is in another file"),
     "api_keys": Flag(("--api-key",), str, "KEY", "answer only those who know it; repeatable", APPEND),
-    "cors": Flag(("--cors",), str, "ORIGIN", "web pages of this origin may ask; repeatable, *: all", APPEND),
+    "cors": Flag(
+        ("--cors",), str, "ORIGIN", "web pages that may ask; localhost: this machine's, *: all; repeatable", APPEND
+    ),
     "allow_hosts": Flag(("--allow-host",), str, "NAME", "a name this machine goes by; repeatable", APPEND),
     "pooling": Flag(("--pooling",), str, "NAME", "of embeddings: mean, cls, last or none; else what the file says"),
     "alias": Flag(("--alias",), str, "NAME", "the model's name in answers, where there is one model"),
+    "page": Flag(("--no-page",), bool, "", "no page at /", OFF),
     "ignore_unknown_fields": Flag(("--ignore-unknown-fields",), bool, "", "do not refuse them", SWITCH),
 }
 LIMITS = {
     "queue": Flag(("--queue",), int, "N", "sequences that may wait before others are told to try again"),
+    "max_tokens": Flag(("--max-tokens",), int, "N", "tokens an answer may have, whatever is asked for; 0: any number"),
     "timeout": Flag(("--timeout",), float, "S", "seconds a request may take; 0: any"),
     "stall": Flag(("--stall",), float, "S", "seconds a client may take to send its request or to read"),
     "drain": Flag(("--drain",), float, "S", "seconds that requests may go on after SIGTERM"),
@@ -58,8 +62,13 @@ BATCH = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's flags."""
     add_model(parser, several=True)
+    add_template(parser)
     add_flags(parser, "who may ask, and where", ServerConfig, LISTEN)
     parser.add_argument("--api-key-file", metavar="FILE", help="API keys, one a line")
+    parser.add_argument(
+        "--default", metavar="NAME=VALUE", action="append", default=[],
+        help="what requests get that do not say, such as temperature=0.2 or seed=1; repeatable",
+    )  # fmt: skip
     add_flags(parser, "limits", ServerConfig, LIMITS)
     add_flags(parser, "how it runs", EngineConfig, ENGINE | BATCH)
 
@@ -70,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
     engine, config = given(args, EngineConfig), settings(args)
     openers = {names: partial(load_model, one, engine) for names, one in named_models(args, config.alias).items()}
-    if not config.api_keys and not config.unix_socket and config.host not in ("127.0.0.1", "::1", "localhost"):
+    near = {"127.0.0.1", "::1", "localhost"}
+    if not config.api_keys and not config.unix_socket and not near.issuperset(hosts(config)):
         _tell("anybody who reaches this machine may ask: an --api-key-file or a firewall would prevent that")
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -84,7 +94,9 @@ def settings(args: argparse.Namespace) -> ServerConfig:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k in known}
     keys = [*values.get("api_keys", ()), *filter(None, os.environ.get("TERNRUN_API_KEYS", "").split(","))]
     keys += read_keys(args.api_key_file) if args.api_key_file else ()
-    return ServerConfig(**(values | {"api_keys": tuple(keys)}))
+    from ternrun.server.defaults import read_defaults
+
+    return ServerConfig(**(values | {"api_keys": tuple(keys), "defaults": read_defaults(args.default)}))
 
 
 def _tell(line: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -49,9 +51,28 @@ class ModelFile:
         self.size = size  # bytes on disk
         self.text_folder = text_folder  # where tokenizer.json lies; None: the vocabulary is in the metadata
         self.runner = runner  # what runs a model that is no set of weights but a graph; None: a backend does
+        self.template: str | None = None  # in place of the metadata's
         self._pre = pre
         self._lock = threading.Lock()
         self._tokenizer: Tokenizer | None = None
+
+    @property
+    def format(self) -> str:
+        """What it is kept in: gguf, onnx or safetensors."""
+        return {".gguf": "gguf", ".onnx": "onnx"}.get(self.path.suffix, "safetensors")
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers its tensors hold; 0 where it runs as a graph."""
+        return sum(prod(tensor.shape) for tensor in self.weights.tensors.values())
+
+    @property
+    def encoding(self) -> str:
+        """The one that most of its numbers are stored in, such as TQ2_0; empty where it runs as a graph."""
+        counts: Counter[str] = Counter()
+        for tensor in self.weights.tensors.values():
+            counts[tensor.type] += prod(tensor.shape)
+        return counts.most_common(1)[0][0] if counts else ""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -73,10 +94,13 @@ class ModelFile:
 
     @property
     def chat_template(self) -> ChatTemplate | None:
-        """The model's own, corrected where it is known to be wrong; None if it has none. Raises TemplateError."""
+        """`template`, or the model's own, corrected where it is known to be wrong; None if it has none.
+
+        Raises TemplateError.
+        """
         from ternrun.loader.chat import ChatTemplate, template_for
 
-        source = template_for(self.metadata)
+        source = template_for(self.metadata) if self.template is None else self.template
         if source is None:
             return None
         return ChatTemplate(source, self.tokenizer.bos_token, self.tokenizer.eos_token)

@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Middleware
 
 from ternrun.server.problems import ApiError, Handler
-from ternrun.server.settings import ServerConfig
+from ternrun.server.settings import ServerConfig, hosts
 
 log = logging.getLogger("ternrun.access")
 
@@ -52,16 +52,16 @@ def keys(config: ServerConfig) -> Middleware:
 
 def origins(config: ServerConfig) -> Middleware:
     """Refuses web pages of other origins but those allowed, whose preflights it answers."""
-    local = bool(config.unix_socket) or _is_local(config.host)
+    local = bool(config.unix_socket) or all(_is_local(host) for host in hosts(config))
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if local and not config.api_keys and not _known_host(request.host, config):
             raise ApiError("this server does not go by that name; start it with --allow-host NAME", status=403)
         origin = request.headers.get("Origin")
-        if origin is None or urlsplit(origin).netloc == request.host:
+        if origin is None or (request.host and _authority(origin) == request.host):
             return await handler(request)
-        if "*" not in config.cors and origin not in config.cors:
+        if not _allowed(origin, config):
             raise ApiError("pages of this origin may not ask; start the server with --cors ORIGIN", status=403)
         request[ALLOWED] = origin
         if request.method != "OPTIONS":
@@ -131,13 +131,36 @@ def _is_local(host: str) -> bool:
         return host == "localhost"
 
 
+def _allowed(origin: str, config: ServerConfig) -> bool:
+    if "localhost" in config.cors and _is_local(_host(_authority(origin))):
+        return True
+    return "*" in config.cors or origin in config.cors
+
+
+def _authority(url: str) -> str:
+    """Host and port; empty where it is no address."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
+
+
+def _host(authority: str) -> str:
+    """The host alone, in lower case; empty where it is none."""
+    try:
+        parts = urlsplit(f"//{authority}")
+    except ValueError:
+        return ""
+    return parts.hostname or "" if parts.netloc == authority and parts.username is None else ""
+
+
 def _known_host(host: str, config: ServerConfig) -> bool:
     """Whether a Host header names this machine in a way that nobody else's DNS server decides about."""
-    name = (urlsplit(f"//{host}").hostname or "").lower()
-    if not name or name == "localhost" or name.endswith(".localhost") or name in config.allow_hosts:
+    name = _host(host)
+    if not host or name == "localhost" or name.endswith(".localhost") or name in config.allow_hosts:
         return True
     try:
         ip_address(name)
     except ValueError:
-        return config.unix_socket != "" or name == config.host.lower()
+        return config.unix_socket != "" or name in hosts(config)
     return True

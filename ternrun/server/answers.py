@@ -247,6 +247,12 @@ def _numbers(request: Request, generated: int) -> int:
     return of_prompt + (0 if params.logprobs is None else generated * (1 + params.logprobs))
 
 
+def _capped(request: Request, most: int) -> Request:
+    if request.params.max_tokens <= most:
+        return request
+    return dataclasses.replace(request, params=dataclasses.replace(request.params, max_tokens=most))
+
+
 @contextmanager
 def asking(
     service: Service, requests: Sequence[Request], told: Told, shown: Mapping[int, str] = NOTHING
@@ -256,6 +262,8 @@ def asking(
     `shown`: control tokens that are text in these answers, and their text.
     """
     engine = service.model.driver.engine
+    if service.config.max_tokens:
+        requests = [_capped(request, service.config.max_tokens) for request in requests]
     for request in requests:  # before anything runs, so that a list of prompts is refused as a whole
         engine.check(request)
     most = sum(_numbers(r, min(r.params.max_tokens, engine.context - len(r.ids))) for r in requests)

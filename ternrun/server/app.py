@@ -11,6 +11,7 @@ from ternrun.server import (
     chat,
     completions,
     embeddings,
+    library,
     llama,
     ollama,
     openapi,
@@ -56,8 +57,11 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("POST", "/api/generate", ollama.generate),
     ("POST", "/api/chat", ollama.chat),
     ("POST", "/api/embed", embeddings.ollama),
-    ("GET", "/api/tags", ollama.tags),
-    ("GET", "/api/version", ollama.version),
+    ("POST", "/api/embeddings", embeddings.ollama_one),
+    ("GET", "/api/tags", library.tags),
+    ("GET", "/api/ps", library.ps),
+    ("POST", "/api/show", library.show),
+    ("GET", "/api/version", library.version),
 )
 
 
@@ -72,7 +76,10 @@ def make_app(services: Services) -> web.Application:
     app[SERVICES] = services
     app.on_response_prepare.append(access.add_headers)
     for method, path, route in ROUTES:
-        app.router.add_route(method, path, serving(route))
+        if path == "/" and not config.page:
+            continue
+        add = app.router.add_get if method == "GET" else app.router.add_post  # the former adds HEAD, too
+        add(path, serving(route))
     return app
 
 

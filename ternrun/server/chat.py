@@ -9,15 +9,17 @@ from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.server import shapes, structure
-from ternrun.server.answers import Answers, Token, Update
+from ternrun.server.answers import Answer, Answers, Token, Update
 from ternrun.server.fields import read_fields
+from ternrun.server.llama import settings
 from ternrun.server.problems import ApiError
-from ternrun.server.schema import CHAT, needed, sampling
+from ternrun.server.schema import CHAT, limited, needed, sampling
 from ternrun.server.service import Service
 from ternrun.server.stream import EVENTS, Items, in_one_piece, stream
 from ternrun.server.talk import Said, Talk, read_talk, talking
 
 if TYPE_CHECKING:
+    from ternrun.api import Model
     from ternrun.loader.tokenizer import Tokenizer
 
 
@@ -33,7 +35,8 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
             choices[i].add(update)
         answer = shapes.head("chat.completion", "chatcmpl", service.name)
         return await in_one_piece(
-            lambda: answer | {"choices": [c.whole for c in choices]} | _figures(answers), answers.numbers
+            lambda: answer | {"choices": [c.whole for c in choices]} | _figures(service, values, answers),
+            answers.numbers,
         )
 
 
@@ -69,7 +72,7 @@ async def _chunks(service: Service, values: dict[str, Any], talk: Talk, request:
             for piece in choices[i].pieces(update):
                 yield chunk | {"choices": [piece]}
         if with_usage:
-            yield chunk | {"choices": []} | _figures(answers)
+            yield chunk | {"choices": []} | _figures(service, values, answers)
 
 
 class _Choice:
@@ -121,9 +124,22 @@ def _choices(service: Service, values: Mapping[str, Any], said: list[Said]) -> l
     return [_Choice(one, i, tokenizer, logprobs=values["logprobs"]) for i, one in enumerate(said)]
 
 
-def _figures(answers: Answers) -> dict[str, Any]:
-    """OpenAI's token counts, and llama.cpp's times of the first answer."""
-    return {"usage": shapes.usage(answers), "timings": shapes.timings(answers, answers.all[0])}
+def _figures(service: Service, values: Mapping[str, Any], answers: Answers) -> dict[str, Any]:
+    """OpenAI's token counts, and llama.cpp's times of the first answer; with `verbose`, what the model was given."""
+    figures = {"usage": shapes.usage(answers), "timings": shapes.timings(answers, answers.all[0])}
+    return figures | ({"__verbose": _given(service.model, answers.all[0])} if values["verbose"] else {})
+
+
+def _given(model: Model, answer: Answer) -> dict[str, Any]:
+    """What of llama.cpp's `__verbose` says more than the answer does."""
+    request = answer.request
+    return {
+        "prompt": model.tokenizer.decode(request.ids, special=True),
+        "generation_settings": settings(model, request.params),
+        "tokens_evaluated": len(request.ids),
+        "tokens_cached": answer.cached,
+        "tokens_predicted": answer.generated,
+    }
 
 
 def _params(values: dict[str, Any], most: int) -> SamplingParams:
@@ -131,9 +147,8 @@ def _params(values: dict[str, Any], most: int) -> SamplingParams:
         raise ApiError("top_logprobs: it needs logprobs to be true", param="top_logprobs")
     if values["n"] > most:
         raise ApiError(f"n: at most {most} may be asked at once", param="n")
-    limit = values["max_completion_tokens"]
     return sampling(
         values,
-        max_tokens=values["max_tokens"] if limit is None else limit,
+        max_tokens=limited(values, "max_completion_tokens", "n_predict"),
         logprobs=values["top_logprobs"] if values["logprobs"] else None,
     )

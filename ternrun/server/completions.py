@@ -19,7 +19,7 @@ from ternrun.server.answers import Token, Update, asking
 from ternrun.server.fields import read_fields
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import Prompt, encode, fill_in, openai_prompts
-from ternrun.server.schema import COMPLETION, needed, sampling, seeded
+from ternrun.server.schema import COMPLETION, limited, needed, sampling, seeded
 from ternrun.server.service import Service
 from ternrun.server.stream import EVENTS, Items, in_one_piece, stream
 
@@ -161,7 +161,8 @@ def _read(model: Model, values: dict[str, Any], most: int, start: structure.Star
         name = "best_of" if n > values["n"] else "n"
         message = f"{name}: {len(prompts)} prompts times {n} are more than the {most} that may be asked at once"
         raise ApiError(message, param=name)
-    params = sampling(values, values["max_tokens"], 0 if logprobs is None and n > values["n"] else logprobs)
+    scores = 0 if logprobs is None and n > values["n"] else logprobs
+    params = sampling(values, limited(values, "n_predict"), scores)
     scored = logprobs if echo else None
     requests, echoes = [], []
     for prompt in prompts:

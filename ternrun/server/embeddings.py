@@ -67,6 +67,11 @@ OLLAMA = Table(
     ignored=frozenset(("keep_alive", "options")),
 )
 
+OLLAMA_ONE = Table(
+    read={"prompt": (text, None), "model": (text, "")},
+    ignored=frozenset(("keep_alive", "options")),
+)
+
 
 async def openai(request: web.Request, service: Service) -> web.Response:
     """A vector of length 1 for each input."""
@@ -105,6 +110,14 @@ async def ollama(request: web.Request, service: Service) -> web.Response:
     times = {"total_duration": int((time.perf_counter() - began) * 1e9), "load_duration": 0}
     tail = times | {"prompt_eval_count": answers.usage[0]}
     return _json(f'{{"model":{json.dumps(service.name)},"embeddings":[{",".join(listed)}],{json.dumps(tail)[1:]}')
+
+
+async def ollama_one(request: web.Request, service: Service) -> web.Response:
+    """The vector of one text, as it is (Ollama's older route)."""
+    values = await read_fields(request, service, OLLAMA_ONE)
+    answers = await _ask(request, service, needed(values, "prompt"), _pooling(service), "prompt", cut=True)
+    (written,) = await asyncio.to_thread(_each, _vectors(answers), _floats)
+    return _json(f'{{"embedding":{written}}}')
 
 
 def unit(vector: Vector, norm: int) -> Vector:

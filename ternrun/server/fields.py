@@ -21,17 +21,23 @@ from ternrun.server.problems import ApiError
 
 if TYPE_CHECKING:
     from ternrun.server.service import Service
+    from ternrun.server.settings import ServerConfig
 
 Read = Callable[[Any], Any]  # raises ValueError that says what the field must be
 Schema = Mapping[str, Any]  # JSON Schema (2020-12), as OpenAPI 3.1 has it
 
 Reader = TypeVar("Reader", bound=Read)
 
+NO_DEFAULTS: Mapping[str, Any] = {}
+
 _SCHEMAS: dict[Read, Schema] = {}
 
 
 def told(schema: Schema) -> Callable[[Reader], Reader]:
-    """Say in JSON Schema what a reader takes; it may still refuse some of that, but takes nothing else."""
+    """Say in JSON Schema what a reader takes; it may still refuse some of that, but takes nothing else.
+
+    Readers are made once, with the tables: what is told of them is kept for good.
+    """
 
     def note(read: Reader) -> Reader:
         _SCHEMAS[read] = schema
@@ -53,8 +59,11 @@ class Table:
     ignored: frozenset[str] = frozenset()
     refused: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # name -> values that ask for nothing
 
-    def parse(self, body: Any, *, ignore_unknown: bool = False) -> dict[str, Any]:
-        """Every field of `read`, checked, or its default where it is absent or null. Raises ApiError naming one."""
+    def parse(
+        self, body: Any, *, ignore_unknown: bool = False, defaults: Mapping[str, Any] = NO_DEFAULTS
+    ) -> dict[str, Any]:
+        """Every field of `read`, checked, or its default (that of `defaults` before the table's) where it is absent or
+        null. Raises ApiError naming one."""
         if not isinstance(body, dict):
             raise ApiError("the body must be a JSON object")
         for name, value in body.items():
@@ -65,7 +74,7 @@ class Table:
                     raise ApiError(f"{name}: this server does not support it", param=name, code="unsupported")
             elif not ignore_unknown:
                 raise self._unknown(name)
-        values = {name: default for name, (_, default) in self.read.items()}
+        values = {name: defaults.get(name, default) for name, (_, default) in self.read.items()}
         for name, (read, _) in self.read.items():
             if body.get(name) is not None:
                 try:
@@ -111,7 +120,12 @@ async def read_fields(request: web.Request, service: Service, table: Table) -> d
     """The fields of a request. Raises ApiError, before the body is looked at where the model is not there yet."""
     _ = service.model
     body = await read_json(request, service.config.stall)
-    return table.parse(body, ignore_unknown=service.config.ignore_unknown_fields)
+    return parsed(service.config, table, body)
+
+
+def parsed(config: ServerConfig, table: Table, body: Any) -> dict[str, Any]:
+    """As `Table.parse`, by the rules and with the defaults of this server."""
+    return table.parse(body, ignore_unknown=config.ignore_unknown_fields, defaults=config.defaults)
 
 
 def _no_constant(name: str) -> None:

@@ -17,7 +17,19 @@ from ternrun.runtime.request import Request
 from ternrun.server import structure
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Answer, Answers, Token, Update, asking
-from ternrun.server.fields import Table, flag, number, optional, read_fields, shaped, stops, text, whole, worded_bias
+from ternrun.server.fields import (
+    Table,
+    flag,
+    number,
+    optional,
+    parsed,
+    read_fields,
+    shaped,
+    stops,
+    text,
+    whole,
+    worded_bias,
+)
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode, fill_in
 from ternrun.server.schema import LLAMA_IDLE, MAX_CHOICES, MAX_LOGPROBS, UNLIMITED, Fields, length, needed, seeded
@@ -246,14 +258,7 @@ def _probabilities(asked: Asked, tokens: Sequence[Token]) -> dict[str, Any]:
 def _read(service: Service, values: dict[str, Any], start: structure.Start | None, ids_of: ReadPrompts) -> Asked:
     """Beside the event loop: tokenizing takes a while."""
     model, most, n = service.model, service.config.max_prompts, values["n_cmpl"]
-    limits = [values[name] for name in ("n_predict", "max_tokens") if values[name] is not None]
-    named = {name: values[name] for name in SAMPLING} | {"logit_bias": _bias(model, values["logit_bias"])}
-    params = SamplingParams(
-        max_tokens=limits[0] if limits else UNLIMITED,
-        logprobs=values["n_probs"] or None,
-        sampled_logprobs=values["post_sampling_probs"],
-        **named,
-    )
+    params = _params(model, values)
     found = ids_of(model, values, most)
     if len(found) * n > most:
         raise ApiError(f"n_cmpl: {len(found)} prompts times {n} are more than {most}", param="n_cmpl")
@@ -262,6 +267,22 @@ def _read(service: Service, values: dict[str, Any], start: structure.Start | Non
         model.driver.engine.check(request)
     prompts = [model.tokenizer.decode(ids, special=True) for ids in found]
     return Asked(service, requests, [prompt for prompt in prompts for _ in range(n)], values)
+
+
+def _params(model: Model, values: dict[str, Any]) -> SamplingParams:
+    limits = [values[name] for name in ("n_predict", "max_tokens") if values[name] is not None]
+    named = {name: values[name] for name in SAMPLING} | {"logit_bias": _bias(model, values["logit_bias"])}
+    return SamplingParams(
+        max_tokens=limits[0] if limits else UNLIMITED,
+        logprobs=values["n_probs"] or None,
+        sampled_logprobs=values["post_sampling_probs"],
+        **named,
+    )
+
+
+def default_settings(service: Service) -> dict[str, Any]:
+    """`settings` of a request to /completion that says nothing."""
+    return settings(service.model, _params(service.model, parsed(service.config, COMPLETION, {})))
 
 
 def _bias(model: Model, given: Sequence[tuple[int | str, float]]) -> tuple[tuple[int, float], ...]:

@@ -52,7 +52,8 @@ class Services:
         """By the name or an alias. Raises ApiError where several models are served, and none is called that."""
         if len(self.all) == 1 or name is None or name == "":
             return self.default
-        found = self._by_name.get(name) if isinstance(name, str) else None
+        plain = name.removesuffix(":latest") if isinstance(name, str) else ""  # as Ollama's clients write it
+        found = self._by_name.get(plain)
         if found is None:
             known = ", ".join(service.name for service in self.all)
             message = f"model: there is none of that name; this server has {known}"

@@ -1,11 +1,10 @@
-"""Ollama's POST /api/generate and /api/chat, GET /api/tags and /api/version: JSON lines, times in nanoseconds."""
+"""Ollama's POST /api/generate and /api/chat: JSON lines, times in nanoseconds."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -15,8 +14,20 @@ from ternrun.runtime.request import Request
 from ternrun.server import shapes, structure
 from ternrun.server.answers import Answers
 from ternrun.server.callreader import Call
-from ternrun.server.fields import Table, anything, flag, number, optional, read_fields, shaped, stops, text, whole
-from ternrun.server.models import SERVICES
+from ternrun.server.fields import (
+    Table,
+    anything,
+    flag,
+    number,
+    optional,
+    parsed,
+    read_fields,
+    shaped,
+    stops,
+    text,
+    whole,
+)
+from ternrun.server.library import stamp
 from ternrun.server.prompts import encode, fill_in, render
 from ternrun.server.schema import MESSAGES, UNLIMITED, Fields, needed
 from ternrun.server.service import Service
@@ -57,6 +68,8 @@ _BOTH: Fields = {
 }
 _REFUSED: dict[str, tuple[Any, ...]] = {"think": (False,), "images": ([],), "logprobs": (False,)}
 
+_RENAMED = {"tool_name": "name", "thinking": "reasoning_content"}
+
 GENERATE = Table(
     read={
         **_BOTH,
@@ -69,7 +82,7 @@ GENERATE = Table(
     refused={**_REFUSED, "template": ("",), "context": ([],)},
 )
 CHAT = Table(
-    read={**_BOTH, "messages": (shaped(MESSAGES), None), "tools": (anything, None)},
+    read={**_BOTH, "messages": (shaped({**MESSAGES, "minItems": 0}), None), "tools": (anything, None)},
     ignored=frozenset(("keep_alive",)),
     refused=_REFUSED,
 )
@@ -85,25 +98,11 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
     return await _answer(request, service, CHAT, _chat, _message)
 
 
-async def tags(request: web.Request, _service: Service) -> web.Response:
-    """The models served."""
-    return web.json_response({"models": [_entry(service) for service in request.app[SERVICES].all]})
-
-
-def _entry(service: Service) -> dict[str, Any]:
-    family = service.model.config.architecture
-    entry = {"name": service.name, "model": service.name, "modified_at": _time(service.started)}
-    return entry | {"details": {"family": family, "families": [family]}}
-
-
-async def version(_request: web.Request, _service: Service) -> web.Response:
-    """Ours, not Ollama's."""
-    return web.json_response({"version": shapes.version()})
-
-
 async def _answer(request: web.Request, service: Service, table: Table, read: Read, wrap: Wrap) -> web.StreamResponse:
     values = await read_fields(request, service, table)
-    options = OPTIONS.parse(values["options"], ignore_unknown=service.config.ignore_unknown_fields)
+    options = parsed(service.config, OPTIONS, values["options"])
+    if values.get("messages", []) in (None, []) and values.get("prompt", "") in (None, "") and not values.get("suffix"):
+        return web.json_response(_head(service) | wrap("", []) | {"done": True, "done_reason": "load"})
     limit = options["num_predict"]
     params = SamplingParams(max_tokens=UNLIMITED if limit < 0 else limit, **{name: options[name] for name in SAMPLING})
     start = await structure.constraint(service, values, structure.OLLAMA)
@@ -154,11 +153,21 @@ async def _chat(
     service: Service, values: dict[str, Any], params: SamplingParams, start: structure.Start | None
 ) -> Talk:
     tools = {"tools": values["tools"], "tool_choice": "auto", "parallel_tool_calls": True}
-    return await read_talk(service, needed(values, "messages"), tools, params, start)
+    messages = needed(values, "messages")
+    written = [_openai(message) for message in messages] if isinstance(messages, list) else messages
+    return await read_talk(service, written, tools, params, start)
+
+
+def _openai(message: Any) -> Any:
+    """Ollama's words for what OpenAI's messages have, too."""
+    if not isinstance(message, dict):
+        return message
+    renamed = {_RENAMED.get(name, name): value for name, value in message.items()}
+    return {name: value for name, value in renamed.items() if name != "images" or value}
 
 
 def _head(service: Service) -> dict[str, Any]:
-    return {"model": service.name, "created_at": _time()}
+    return {"model": service.name, "created_at": stamp()}
 
 
 def _last(answers: Answers) -> dict[str, Any]:
@@ -175,8 +184,3 @@ def _last(answers: Answers) -> dict[str, Any]:
         "eval_count": answer.generated,
         "eval_duration": decode,
     }
-
-
-def _time(seconds: float | None = None) -> str:
-    when = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
-    return when.isoformat().replace("+00:00", "Z")

@@ -9,11 +9,13 @@ from typing import Any
 
 from aiohttp import web
 
-from ternrun.server import anthropic, embeddings, llama, ollama, responses, schema, shapes, tools
-from ternrun.server.fields import Schema, Table, schema_of
+from ternrun.server import anthropic, embeddings, library, llama, ollama, responses, schema, shapes, tools
+from ternrun.server.fields import NO_DEFAULTS, Schema, Table, schema_of
 from ternrun.server.service import Service
 
 EVENTS, LINES = "text/event-stream", "application/x-ndjson"
+NONE: Mapping[str, Table] = {}
+NULL: Schema = {"type": "null"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +28,19 @@ class Body:
     more: Mapping[str, Table] = field(default_factory=dict)  # fields that have a table of their own
 
 
-def fields(table: Table, needed: Sequence[str] = (), more: Mapping[str, Table] | None = None) -> Schema:
+def fields(
+    table: Table,
+    needed: Sequence[str] = (),
+    more: Mapping[str, Table] = NONE,
+    defaults: Mapping[str, Any] = NO_DEFAULTS,
+) -> Schema:
     """A table as JSON Schema. Everywhere null is the same as an absent field."""
-    read = {name: _field(reader, default) for name, (reader, default) in table.read.items()}
+    read = {name: _field(reader, defaults.get(name, default)) for name, (reader, default) in table.read.items()}
     known = {**read, **{name: {} for name in table.ignored}, **{n: _refused(v) for n, v in table.refused.items()}}
-    known |= {name: {"anyOf": [fields(inner), {"type": "null"}]} for name, inner in (more or {}).items()}
+    inner = {name: fields(table, defaults=defaults) for name, table in more.items()}
+    known |= {name: {"anyOf": [one, NULL]} for name, one in inner.items()}
     known |= {name: schema_of(table.read[name][0]) for name in needed}
-    return {"type": "object", "properties": known, "required": list(needed), "additionalProperties": False}
+    return {"type": "object", "properties": known, "required": list(needed), "additionalProperties": NULL}
 
 
 BODIES = {
@@ -56,8 +64,10 @@ BODIES = {
     "/detokenize": Body(tools.DETOKENIZE, ("tokens",)),
     "/apply-template": Body(tools.APPLY, ("messages",)),
     "/slots/{id}": Body(tools.SLOT),
-    "/api/generate": Body(ollama.GENERATE, ("prompt",), LINES, {"options": ollama.OPTIONS}),
-    "/api/chat": Body(ollama.CHAT, ("messages",), LINES, {"options": ollama.OPTIONS}),
+    "/api/embeddings": Body(embeddings.OLLAMA_ONE, ("prompt",)),
+    "/api/show": Body(library.SHOW),
+    "/api/generate": Body(ollama.GENERATE, (), LINES, {"options": ollama.OPTIONS}),
+    "/api/chat": Body(ollama.CHAT, (), LINES, {"options": ollama.OPTIONS}),
 }
 REFUSALS = {
     "400": "the request cannot be; the message says why", "401": "no valid API key", "403": "a page that may not ask",
@@ -73,12 +83,13 @@ ERROR: Schema = {
 }
 
 
-def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
-    """The whole of it."""
+def document(routes: Iterable[web.AbstractRoute], defaults: Mapping[str, Any] = NO_DEFAULTS) -> dict[str, Any]:
+    """The whole of it. What GET has, HEAD has, too: that goes without saying."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = route.resource.canonical if route.resource else ""
-        paths.setdefault(path, {})[route.method.lower()] = _operation(path, route.handler)
+        if route.method != "HEAD":
+            paths.setdefault(path, {})[route.method.lower()] = _operation(path, route.handler, defaults)
     keys = {"bearer": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
@@ -89,12 +100,12 @@ def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
     }
 
 
-async def openapi(request: web.Request, _service: Service) -> web.Response:
+async def openapi(request: web.Request, service: Service) -> web.Response:
     """This document."""
-    return web.json_response(document(request.app.router.routes()))
+    return web.json_response(document(request.app.router.routes(), service.config.defaults))
 
 
-def _operation(path: str, handler: Any) -> dict[str, Any]:
+def _operation(path: str, handler: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
     body = BODIES.get(path)
     refusals = {s: _answer(why, {"$ref": "#/components/schemas/Error"}) for s, why in REFUSALS.items()}
     kinds = [TYPES.get(path, "application/json"), *([body.stream] if body and body.stream else [])]
@@ -105,7 +116,7 @@ def _operation(path: str, handler: Any) -> dict[str, Any]:
     if names := re.findall(r"{(\w+)", path):
         told["parameters"] = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
     if body:
-        content = {"application/json": {"schema": fields(body.table, body.needed, body.more)}}
+        content = {"application/json": {"schema": fields(body.table, body.needed, body.more, defaults)}}
         told["requestBody"] = {"required": True, "content": content}
     return told
 
@@ -117,7 +128,7 @@ def _answer(why: str, shape: Schema) -> dict[str, Any]:
 def _field(read: Any, default: Any) -> Schema:
     one = schema_of(read)
     plain = isinstance(default, (bool, int, float, str)) and default != schema.UNLIMITED
-    return ({"anyOf": [one, {"type": "null"}]} if one else {}) | ({"default": default} if plain else {})
+    return ({"anyOf": [one, NULL]} if one else {}) | ({"default": default} if plain else {})
 
 
 def _refused(nothing: Sequence[Any]) -> Schema:

@@ -54,7 +54,9 @@ def explain(error: Exception) -> ApiError:
         case ContextError():
             found = {"n_prompt_tokens": error.tokens, "n_ctx": error.context}  # as llama.cpp's clients read them
             more = {"type": "exceed_context_size_error", **found}
-            return ApiError(str(error), param="prompt", code="context_length_exceeded", more=more)
+            # clients that shorten a conversation and ask again know llama.cpp's words
+            told = f"{error}; it exceeds the available context size"
+            return ApiError(told, param="prompt", code="context_length_exceeded", more=more)
         case ConfigError() | UsageError() | TemplateError():
             return ApiError(str(error))
         case TimeoutError():

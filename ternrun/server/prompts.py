@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Prompt = str | list[int]
 
-_HERE = "\x1e(it goes on here)\x1e"  # marks the end of a message while a template writes it out
+_HERE = "\x01(it goes on here)\x01"  # marks the end of a message while a template writes it out, and may trim it
 _PLAUSIBLE = 16  # characters a token; more than that in all of a text deserves a look
 
 

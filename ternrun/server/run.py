@@ -20,7 +20,7 @@ from ternrun.errors import UsageError
 from ternrun.server.access import Unreadable
 from ternrun.server.app import make_app
 from ternrun.server.models import Open, Services
-from ternrun.server.settings import ServerConfig
+from ternrun.server.settings import ServerConfig, hosts
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TURN = 0.001  # seconds that a thread may run Python while another waits: the event loop must come to its turn
@@ -77,17 +77,14 @@ async def listening(services: Services) -> AsyncIterator[tuple[Services, str]]:
     )
     await runner.setup()
     try:
-        site = _site(runner, config)
-        try:
-            await site.start()
-        except OSError as error:
-            where = config.unix_socket or f"{config.host}:{config.port}"
-            why = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text says it all twice
-            raise UsageError(f"{where} cannot be listened on: {why}") from error
+        sites = _sites(runner, config)
+        for site in sites:
+            await _start(site, config)
         watch = asyncio.create_task(services.metrics.watch())
         yield services, _address(runner, config)
         watch.cancel()
-        await site.stop()
+        for site in sites:
+            await site.stop()
     finally:
         await services.close()
         await runner.cleanup()
@@ -102,7 +99,16 @@ def _http_log() -> logging.Logger:
     return log
 
 
-def _site(runner: web.AppRunner, config: ServerConfig) -> web.BaseSite:
+async def _start(site: web.BaseSite, config: ServerConfig) -> None:
+    try:
+        await site.start()
+    except OSError as error:
+        where = config.unix_socket or f"{config.host}:{config.port}"
+        why = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text says it all twice
+        raise UsageError(f"{where} cannot be listened on: {why}") from error
+
+
+def _sites(runner: web.AppRunner, config: ServerConfig) -> list[web.BaseSite]:
     tls = None
     if config.certificate:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -114,13 +120,13 @@ def _site(runner: web.AppRunner, config: ServerConfig) -> web.BaseSite:
         path = Path(config.unix_socket)
         if path.exists() and not path.is_socket():
             raise UsageError(f"{path} exists and is no socket")
-        return web.UnixSite(runner, config.unix_socket, ssl_context=tls)
-    return web.TCPSite(runner, config.host, config.port, ssl_context=tls)
+        return [web.UnixSite(runner, config.unix_socket, ssl_context=tls)]
+    return [web.TCPSite(runner, host, config.port, ssl_context=tls) for host in hosts(config)]
 
 
 def _address(runner: web.AppRunner, config: ServerConfig) -> str:
     if config.unix_socket:
         return f"unix:{config.unix_socket}"
-    host, port = runner.addresses[0][:2]
-    name = f"[{host}]" if ":" in host else host
-    return f"http{'s' if config.certificate else ''}://{name}:{port}"
+    kind = "https" if config.certificate else "http"
+    named = [(f"[{host}]" if ":" in host else host, port) for host, port, *_ in runner.addresses]
+    return ", ".join(f"{kind}://{name}:{port}" for name, port in named)

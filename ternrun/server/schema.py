@@ -17,6 +17,7 @@ from ternrun.server.fields import (
     logit_bias,
     number,
     optional,
+    schema_of,
     shaped,
     stops,
     text,
@@ -59,10 +60,13 @@ def stream_options(value: Any) -> bool:
     return flag(value.get("include_usage") or False)
 
 
-@told({"type": "integer", "minimum": -1, "maximum": UNLIMITED})
+_count = whole(-1, UNLIMITED)
+
+
+@told(schema_of(_count))
 def length(value: Any) -> int:
     """A count of tokens; -1: up to the context's end."""
-    count: int = whole(-1, UNLIMITED)(value)
+    count: int = _count(value)
     return UNLIMITED if count == -1 else count
 
 
@@ -109,6 +113,7 @@ COMPLETION = Table(
         "prompt": (shaped(PROMPT), None),
         "suffix": (optional(text, ""), None),
         "max_tokens": (length, 16),
+        "n_predict": (length, None),
         "echo": (flag, False),
         "logprobs": (whole(0, MAX_LOGPROBS), None),
         "best_of": (whole(1, MAX_CHOICES), None),
@@ -123,6 +128,7 @@ CHAT = Table(
         **SAMPLING,
         "messages": (shaped(MESSAGES), None),
         "max_tokens": (length, UNLIMITED),
+        "n_predict": (length, None),
         "max_completion_tokens": (length, None),
         "logprobs": (flag, False),
         "top_logprobs": (whole(0, 20), 0),
@@ -131,9 +137,10 @@ CHAT = Table(
         "tools": (anything, None),
         "tool_choice": (anything, "auto"),
         "parallel_tool_calls": (flag, True),
+        "verbose": (flag, False),
         **structure.OPENAI,
     },
-    ignored=NO_EFFECT | LLAMA_IDLE | {"verbose"},
+    ignored=NO_EFFECT | LLAMA_IDLE,
     refused={
         "functions": ([],),
         "function_call": ("none", "auto"),
@@ -153,6 +160,11 @@ def sampling(values: Mapping[str, Any], max_tokens: int, logprobs: int | None) -
     if len(stop_ids) > 1024:
         raise ApiError("stop_token_ids: at most 1024 of them", param="stop_token_ids")
     return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, stop_ids=stop_ids, **named)
+
+
+def limited(values: Mapping[str, Any], *names: str) -> int:
+    """The first of these fields that is given; `max_tokens`, which has a default, where none is."""
+    return next((values[name] for name in names if values[name] is not None), values["max_tokens"])  # type: ignore[no-any-return]
 
 
 def seeded(params: SamplingParams, choice: int) -> SamplingParams:

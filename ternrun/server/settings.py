@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from ternrun.errors import ConfigError, UsageError
 from ternrun.runtime.config import Pooling
@@ -13,7 +14,7 @@ MAX_KEY_FILE = 1 << 20  # bytes
 
 _RANGES = {
     "port": (0, 65535), "queue": (0, 100_000), "timeout": (0, 1e6), "stall": (1, 1e6), "drain": (0, 1e6),
-    "max_body": (1024, 2**30), "max_prompts": (1, 4096),
+    "max_body": (1024, 2**30), "max_prompts": (1, 4096), "max_tokens": (0, 2**24),
 }  # fmt: skip
 
 
@@ -21,12 +22,13 @@ _RANGES = {
 class ServerConfig:
     """Raises ConfigError for values out of range."""
 
-    host: str = "127.0.0.1"
+    host: str = "127.0.0.1"  # or several, separated by commas
     port: int = 8080  # 0: any that is free
     unix_socket: str = ""  # a path; in place of host and port
     alias: str = ""  # the model's name in answers; empty: the file's own
     api_keys: tuple[str, ...] = ()  # empty: everybody may ask
-    cors: tuple[str, ...] = ()  # origins whose pages may ask; "*": all
+    cors: tuple[str, ...] = ()  # origins whose pages may ask; "*": all; "localhost": those of this machine
+    page: bool = True  # at /
     allow_hosts: tuple[str, ...] = ()  # names this machine goes by, beside localhost and addresses
     certificate: str = ""  # PEM file; TLS where given
     private_key: str = ""  # PEM file; empty: in the certificate's file
@@ -37,7 +39,9 @@ class ServerConfig:
     max_body: int = 8 << 20  # bytes
     max_prompts: int = 128  # prompts of a request times its n
     pooling: str = ""  # of embeddings: mean, cls, last or none; empty: what the model's file says
+    max_tokens: int = 0  # that an answer may have, whatever is asked for; 0: as many as the context holds
     ignore_unknown_fields: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of fields that a request leaves out; see `defaults`
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -50,6 +54,11 @@ class ServerConfig:
             raise ConfigError("an API key must have at least 8 printable ASCII characters and no space")
         if self.private_key and not self.certificate:
             raise ConfigError("a private key needs a certificate beside it")
+
+
+def hosts(config: ServerConfig) -> tuple[str, ...]:
+    """The addresses to listen on."""
+    return tuple(host.strip().lower() for host in config.host.split(","))
 
 
 def read_keys(path: str) -> tuple[str, ...]:

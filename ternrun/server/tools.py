@@ -9,10 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
-from ternrun.runtime.config import SamplingParams
 from ternrun.server.fields import Table, anything, flag, read_fields, shaped, text, token_ids
 from ternrun.server.functions import read_tools
-from ternrun.server.llama import settings
+from ternrun.server.llama import default_settings
 from ternrun.server.metrics import CONTENT_TYPE
 from ternrun.server.models import SERVICES
 from ternrun.server.problems import ApiError
@@ -143,7 +142,7 @@ async def props(_request: web.Request, service: Service) -> web.Response:
     tokenizer = model.tokenizer
     return web.json_response(
         {
-            "default_generation_settings": {"n_ctx": model.context, "params": settings(model, SamplingParams())},
+            "default_generation_settings": {"n_ctx": model.context, "params": default_settings(service)},
             "total_slots": _slots(service),
             "model_alias": service.name,
             "chat_template": template.source if template else "",

@@ -173,6 +173,8 @@ def test_files_that_hold_no_conversation(talk: Talk, tiny: str, tmp_path: Path, 
         (("--url", "ftp://x"), "is no address of a server"),
         (("--url", "http://127.0.0.1:1"), "cannot be reached"),
         (("--url", "http://a", "--threads", "1"), "takes no flags of the engine"),
+        (("--url", "http://a", "--chat-template", "chatml"), "has the chat template of its model"),
+        (("--chat-template-file", "/nowhere"), "the chat template in /nowhere cannot be read"),
         (("--api-key-file", "k"), "needs --url"),
     ],
 )

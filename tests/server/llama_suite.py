@@ -1,9 +1,11 @@
-"""llama.cpp's own tests of its server, run against ours, which they are told is an external one.
+"""llama.cpp's own tests of its server, run against ours: they start what they take for llama-server.
 
     python -m tests.server.llama_suite path/to/llama.cpp -m model.gguf [--python path/to/venv/bin/python]
 
-The checkout needs tools/server/tests only; `--python` has its requirements.txt installed. The suite expects a model of
-its own that tells stories and counts that model's tokens: with any other, those checks fail, and say nothing of us.
+The checkout needs tools/server/tests and models/templates; `--python` has the former's requirements.txt installed. The
+suite expects a model of its own that tells stories and counts that model's tokens: with any other, those checks fail,
+and say nothing of us. Whatever model a test asks for, it gets the one given here. What the tests' flags mean to us
+stands in `llama_flags`.
 Prints how many tests of each file passed, and for each that did not, the line that failed.
 """
 
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -18,15 +21,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.server.load import started
-
 FILES = ("basic", "completion", "chat_completion", "stream", "tokenize", "security", "infill", "template", "slot_save",
          "ctx_shift", "ignore_eos")  # fmt: skip
-KEY = "sk-this-is-the-secret-key"  # the one that its tests of security know
-SERVER = ("--alias", "tinyllama-2", "--max-batch", "2", "-c", "256", "--kv-tokens", "1024")
+ROOT = Path(__file__).parents[2]
 
 
-def run(tests: Path, name: str, python: str, port: int) -> list[tuple[str, str]]:
+def launcher(folder: Path, model: str) -> Path:
+    """A program that takes llama-server's flags and is ternrun."""
+    path = folder / "llama-server"
+    called = f"{shlex.quote(sys.executable)} -P -m tests.server.llama_flags {shlex.quote(str(Path(model).resolve()))}"
+    path.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {called} "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+def run(tests: Path, name: str, python: str, model: str, port: int) -> list[tuple[str, str]]:
     """(test, why it failed) of one file; no reason where it passed. Tests that skip themselves are left out."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
@@ -40,9 +49,10 @@ def run(tests: Path, name: str, python: str, port: int) -> list[tuple[str, str]]
             f"unit/test_{name}.py",
             f"--junitxml={report}",
         ]
-        environment = os.environ | {"DEBUG_EXTERNAL": "1", "PORT": str(port)}
+        binary = launcher(Path(folder), model)
+        environment = os.environ | {"LLAMA_SERVER_BIN_PATH": str(binary), "PORT": str(port)}
         environment.pop("PYTHONPATH", None)
-        subprocess.run(command, cwd=tests, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=1500)
+        subprocess.run(command, cwd=tests, env=environment, stdout=subprocess.DEVNULL, check=False, timeout=3000)
         cases = ElementTree.parse(report).getroot().iter("testcase")
         return [(case.get("name", ""), _why(case)) for case in cases if case.find("skipped") is None]
 
@@ -77,12 +87,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8080)
     args = parser.parse_args()
     tests = args.checkout / "tools/server/tests"
-    command = [sys.executable, "-m", "ternrun", "serve", "-m", args.model, "--port", str(args.port), *SERVER]
     passed = total = 0
     for name in args.files.split(","):
-        keys = ["--api-key", KEY, "--cors", "*"] if name == "security" else []
-        with started([*command, *keys], args.port):
-            results = run(tests, name, args.python, args.port)
+        results = run(tests, name, args.python, args.model, args.port)
         passed, total = passed + report(name, results), total + len(results)
     print(f"{passed} of {total}")
     return 0

@@ -41,7 +41,8 @@ class Soak:
         self.bodies = requests(seed)
         self.counts: Counter[str] = Counter()
         self.answers: set[str] = set()
-        self.slowest = 0.0
+        self.began = time.monotonic()
+        self.honest: list[tuple[float, float]] = []  # (seconds an answer took, seconds since the start)
 
     async def round(self) -> None:
         """Everything at once, a second or so of it."""
@@ -70,7 +71,7 @@ class Soak:
                 self.counts["honest, told to wait"] += 1
                 await asyncio.sleep(0.2)
                 continue
-            self.slowest = max(self.slowest, time.monotonic() - began)
+            self.honest.append((time.monotonic() - began, began - self.began))
             self.counts[f"honest, {status}"] += 1
             self.answers.add(json.loads(body)["choices"][0]["text"] if status == 200 else f"status {status}")
 
@@ -115,7 +116,9 @@ def soak(server: Server, seconds: float, seed: int, share: float = 4) -> int:
     early = memory[min(1, len(memory) - 1)]
     used = (time.process_time() - worked) / (time.monotonic() - began)
     print(f"{rounds} rounds in {time.monotonic() - began:.0f} s: {dict(sorted(it.counts.items()))}")
-    print(f"slowest honest answer {it.slowest:.2f} s")
+    slow = sorted(it.honest)
+    slowest = ", ".join(f"{took:.2f} s (at {at:.0f} s)" for took, at in slow[-3:])
+    print(f"honest answers: median {slow[len(slow) // 2][0]:.2f} s, slowest {slowest}")
     told = ", ".join(f"{size / 1e6:.0f}" for size in (*memory, late))
     print(f"memory in MB, first round, quarters, end: {told}; {used:.2f} of a core was used")
     free = engine._cache.available

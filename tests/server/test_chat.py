@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ternrun.api import load
+from ternrun.server.prompts import render
 from tests.server.serving import Server
 
 MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
@@ -74,6 +77,14 @@ def test_the_last_message_goes_on(server: Server) -> None:
         answer = server.ask("/v1/chat/completions", go_on | wrong)
         assert answer.status == 400
         assert "the last message must be the assistant's" in answer.json["error"]["message"]
+
+
+def test_a_template_that_trims_lets_it_go_on_too(path: Path) -> None:
+    messages = [{"role": "user", "content": " hi "}, {"role": "assistant", "content": " So "}]
+    with load(path, threads=1, chat_template="llama3") as model:
+        assert render(model, messages, go_on=True).endswith(
+            "\n\nhi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nSo "
+        )
 
 
 def test_how_many_tokens_a_conversation_has(server: Server) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ternrun.server import anthropic, embeddings, ollama
+from ternrun.server import anthropic, embeddings, library, ollama
 from ternrun.server.app import ROUTES
 from ternrun.server.fields import Table
 from ternrun.server.llama import COMPLETION as LLAMA
@@ -57,6 +57,8 @@ def test_every_route_is_there() -> None:
         ("/v1/embeddings", embeddings.OPENAI),
         ("/v1/embeddings", embeddings.LLAMA),
         ("/v1/embeddings", embeddings.OLLAMA),
+        ("/v1/embeddings", embeddings.OLLAMA_ONE),
+        ("/api/show", library.SHOW),
         ("/v1/responses", RESPONSES),
         ("/v1/messages", anthropic.MESSAGES),
         ("/v1/messages", anthropic.COUNT),

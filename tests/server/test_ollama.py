@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import ollama
 import pytest
 
 from tests.server.serving import Server
@@ -44,6 +45,61 @@ def test_it_tells_of_itself(server: Server) -> None:
     assert server.ask("/api/version").json["version"]
 
 
+def test_without_a_prompt_it_says_that_the_model_is_loaded(server: Server) -> None:
+    """Clients ask so before a user's first message."""
+    for path, fields in (("/api/generate", {}), ("/api/chat", {"messages": []})):
+        (answer,) = ask(server, path, **fields)
+        assert (answer["done"], answer["done_reason"]) == (True, "load")
+
+
+def test_the_official_client(server: Server) -> None:
+    with ollama.Client(server.url) as client:
+        talk_with(client, server)
+
+
+def talk_with(client: ollama.Client, server: Server) -> None:
+    (listed,) = client.list().models
+    (running,) = client.ps().models
+    assert listed.model == running.model == "tiny"
+    assert running.context_length == server.model.context
+    shown = client.show("tiny")
+    assert shown.details
+    assert (shown.details.family, shown.details.format, shown.details.quantization_level) == ("llama", "gguf", "TQ2_0")
+    assert shown.modelinfo
+    assert shown.modelinfo["llama.embedding_length"] == server.model.config.dim
+    assert shown.modelinfo["general.parameter_count"] == server.model.parameters > 0
+    assert shown.capabilities
+    assert "completion" in shown.capabilities
+    assert server.model.chat_template
+    assert shown.template == server.model.chat_template.source
+    assert client.generate("tiny", "hello", raw=True, options=OPTIONS).response
+    pieces = list(client.chat("tiny", [{"role": "user", "content": "hi"}], stream=True, options=OPTIONS))
+    assert (
+        "".join(piece.message.content or "" for piece in pieces)
+        == server.model.chat([{"role": "user", "content": "hi"}], max_tokens=8).text
+    )
+    with pytest.raises(ollama.ResponseError, match="no such route"):
+        client.pull("other")
+
+
+def test_a_conversation_with_a_tool_in_ollamas_words(server: Server) -> None:
+    messages = [
+        {"role": "user", "content": "hi", "images": []},
+        {"role": "assistant", "thinking": "hm", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}]},
+        {"role": "tool", "tool_name": "f", "content": "2"},
+    ]
+    (answer,) = ask(server, "/api/chat", messages=messages, stream=False)
+    assert answer["message"]["content"]
+    refused = server.ask("/api/chat", {"messages": [{"role": "user", "content": "hi", "images": ["aGk="]}]})
+    assert (refused.status, "images: this server does not support it" in refused.json["error"]) == (400, True)
+
+
+def test_get_goes_without_its_body_too(server: Server) -> None:
+    for path in ("/", "/api/tags", "/api/version"):
+        answer = server.ask(path, method="HEAD")
+        assert (answer.status, answer.body) == (200, b"")
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -51,7 +107,6 @@ def test_it_tells_of_itself(server: Server) -> None:
         ({"options": {"mirostat": 2}}, "mirostat: this server does not support it"),
         ({"options": {"temperture": 2}}, "did you mean 'temperature'?"),
         ({"options": 3}, "must be a JSON object"),
-        ({"prompt": None}, "prompt: it is missing"),
         ({"suffix": "x"}, "filling in the middle"),
     ],
 )

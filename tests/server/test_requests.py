@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from ternrun.server import fields
 from ternrun.server.fields import Table, whole
 from ternrun.server.problems import ApiError
 from ternrun.server.schema import CHAT, COMPLETION
 from ternrun.server.stream import MANY, in_one_piece
+from tests.server.hostile import VALID
 from tests.server.serving import Server
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
@@ -207,7 +209,15 @@ def test_random_bodies_never_break_it(server: Server) -> None:
 
 
 def test_long_texts_are_not_tokenized(server: Server) -> None:
-    for route, fields in (("/tokenize", {"content": "a" * 262_145}), ("/detokenize", {"tokens": [1] * 262_145})):
-        answer = server.ask(route, fields)
+    for route, body in (("/tokenize", {"content": "a" * 262_145}), ("/detokenize", {"tokens": [1] * 262_145})):
+        answer = server.ask(route, body)
         assert answer.status == 400
         assert "at most 262144" in answer.json["error"]["message"]
+
+
+def test_requests_leave_no_readers_behind(server: Server) -> None:
+    """Each would be kept for good, and with it a kilobyte."""
+    before = len(fields._SCHEMAS)
+    for path, body in VALID.items():
+        assert server.ask(path, body).status in (200, 400)
+    assert len(fields._SCHEMAS) == before

@@ -13,7 +13,7 @@ import sys
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from ternrun.commands.models import add_model
+from ternrun.commands.models import add_model, add_template
 from ternrun.commands.options import ENGINE, SAMPLING, add_flags, given
 from ternrun.errors import UsageError
 from ternrun.runtime.config import EngineConfig, SamplingParams
@@ -39,6 +39,7 @@ TOLD = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's flags."""
     add_model(parser)
+    add_template(parser)
     parser.add_argument("--url", metavar="URL", help="talk with a server; -m then names one of its models")
     parser.add_argument("--api-key-file", metavar="FILE", help="the key for that server, in the first line")
     parser.add_argument("--system", metavar="TEXT", help="a system message in front of the conversation")
@@ -75,6 +76,8 @@ def _partner(args: argparse.Namespace) -> AbstractContextManager[Partner]:
         return Local(args, given(args, EngineConfig), OURS)
     if given(args, EngineConfig) or args.pre:
         raise UsageError("how a server runs its model is decided there: --url takes no flags of the engine")
+    if args.chat_template or args.chat_template_file:
+        raise UsageError("a server has the chat template of its model: --url takes none")
     from ternrun.commands.chat.remote import Remote
     from ternrun.server.settings import read_keys
 
