@@ -21,7 +21,6 @@ from ternrun.server.problems import ApiError
 
 if TYPE_CHECKING:
     from ternrun.server.service import Service
-    from ternrun.server.settings import ServerConfig
 
 Read = Callable[[Any], Any]  # raises ValueError that says what the field must be
 Schema = Mapping[str, Any]  # JSON Schema (2020-12), as OpenAPI 3.1 has it
@@ -120,12 +119,12 @@ async def read_fields(request: web.Request, service: Service, table: Table) -> d
     """The fields of a request. Raises ApiError, before the body is looked at where the model is not there yet."""
     _ = service.model
     body = await read_json(request, service.config.stall)
-    return parsed(service.config, table, body)
+    return parsed(service, table, body)
 
 
-def parsed(config: ServerConfig, table: Table, body: Any) -> dict[str, Any]:
-    """As `Table.parse`, by the rules and with the defaults of this server."""
-    return table.parse(body, ignore_unknown=config.ignore_unknown_fields, defaults=config.defaults)
+def parsed(service: Service, table: Table, body: Any) -> dict[str, Any]:
+    """As `Table.parse`, by the rules and with the defaults of this server and its model."""
+    return table.parse(body, ignore_unknown=service.config.ignore_unknown_fields, defaults=service.defaults)
 
 
 def _no_constant(name: str) -> None:

@@ -282,7 +282,7 @@ def _params(model: Model, values: dict[str, Any]) -> SamplingParams:
 
 def default_settings(service: Service) -> dict[str, Any]:
     """`settings` of a request to /completion that says nothing."""
-    return settings(service.model, _params(service.model, parsed(service.config, COMPLETION, {})))
+    return settings(service.model, _params(service.model, parsed(service, COMPLETION, {})))
 
 
 def _bias(model: Model, given: Sequence[tuple[int | str, float]]) -> tuple[tuple[int, float], ...]:

@@ -100,7 +100,7 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
 
 async def _answer(request: web.Request, service: Service, table: Table, read: Read, wrap: Wrap) -> web.StreamResponse:
     values = await read_fields(request, service, table)
-    options = parsed(service.config, OPTIONS, values["options"])
+    options = parsed(service, OPTIONS, values["options"])
     if values.get("messages", []) in (None, []) and values.get("prompt", "") in (None, "") and not values.get("suffix"):
         return web.json_response(_head(service) | wrap("", []) | {"done": True, "done_reason": "load"})
     limit = options["num_predict"]

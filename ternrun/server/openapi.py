@@ -102,7 +102,7 @@ def document(routes: Iterable[web.AbstractRoute], defaults: Mapping[str, Any] = 
 
 async def openapi(request: web.Request, service: Service) -> web.Response:
     """This document."""
-    return web.json_response(document(request.app.router.routes(), service.config.defaults))
+    return web.json_response(document(request.app.router.routes(), service.defaults))
 
 
 def _operation(path: str, handler: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ternrun.errors import MissingExtra, UsageError
 from ternrun.runtime.counts import Counts
@@ -53,6 +53,11 @@ class Service:
         model = self._open_model()
         model.tokenizer.encode(UNKNOWN)
         return model
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """What requests get that do not say: as the server was started, else as the model's file recommends."""
+        return {**(self._model.sampling if self._model else {}), **self.config.defaults}
 
     @property
     def model(self) -> Model:

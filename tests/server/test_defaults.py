@@ -14,6 +14,7 @@ from ternrun.commands.serve import add_arguments, settings
 from ternrun.errors import UsageError
 from ternrun.server.defaults import read_defaults
 from ternrun.server.settings import ServerConfig
+from tests.fakes import fake_gguf, fake_weights
 from tests.server.serving import Server, running
 
 GIVEN = ("temperature=0", "seed=7", 'chat_template_kwargs={"shout": true}', "stop=zzz", "verbose=true", "max_tokens=5")
@@ -50,6 +51,19 @@ def test_they_reach_every_api(told: Server) -> None:
     assert told.ask("/v1/messages", {"messages": MESSAGES}).json["usage"]["output_tokens"] == 5
     lines = [told.ask("/api/generate", {"prompt": "hello", "stream": False}).json["response"] for _ in range(2)]
     assert lines[0] == lines[1]
+
+
+def test_the_model_s_own_come_after_the_server_s(tmp_path: Path) -> None:
+    own = {"general__sampling__temp": 0.3, "general__sampling__top_k": 9}
+    model = fake_gguf(tmp_path / "m.gguf", fake_weights(), **own)
+    config = ServerConfig(port=0, defaults=read_defaults(["top_k=4"]))
+    with running(config, lambda: load(model, threads=1)) as it:
+        found = it.ask("/completion", {"prompt": "a", "n_predict": 1}).json["generation_settings"]
+        assert (found["top_k"], found["temperature"]) == (4, pytest.approx(0.3))
+        found = it.ask("/completion", {"prompt": "a", "n_predict": 1, "temperature": 0}).json["generation_settings"]
+        assert found["temperature"] == 0
+        body = it.ask("/openapi.json").json["paths"]["/v1/completions"]["post"]["requestBody"]
+        assert body["content"]["application/json"]["schema"]["properties"]["temperature"]["default"] == 0.3
 
 
 @pytest.mark.parametrize(
