@@ -20,6 +20,11 @@ RECORD_ARGS = (RECORD - 16) // 8
 #: with the codes of two chunks of these rows they stay in L2.
 TERNARY_TOKENS, TERNARY_SUMS = 32, 20 * 512 * 32
 
+#: Ordinary products: the most tokens of a tile, rows that are decoded at once (fewer where they are long: the floats of
+#: all), and bytes of a thread's scratch before them.
+PLAIN_TOKENS, PLAIN_ROWS, PLAIN_FLOATS = 6, 32, 1 << 16
+PLAIN_PARTIAL = 128 + 64 * PLAIN_TOKENS * PLAIN_ROWS
+
 #: What changes from step to step: counts and the addresses of int32 arrays (see `backend.Batch`).
 STATE = {
     "tokens": 0, "outputs": 8, "ids": 16, "positions": 24, "slots": 32, "tables": 40, "table_stride": 48, "wanted": 56,

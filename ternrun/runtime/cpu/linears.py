@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.runtime.cpu.layout import TERNARY_SUMS
+from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.matrix import Plain, Ternary
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.program import ALWAYS, NEVER, Program, Scratch
@@ -57,6 +57,11 @@ def is_ternary(tensor: Tensor) -> bool:
     return not (codes & (codes >> 1) & 0x55).any()
 
 
+def plain_scratch(cols: int) -> int:
+    """Bytes a thread that `linear.*` needs for rows of at most so many columns."""
+    return layout.PLAIN_PARTIAL + 4 * max(layout.PLAIN_FLOATS, 4 * round_up(cols, 256))
+
+
 class Linears:
     """Emits products into a program. `isa` decides the ternary layout; `tokens` is the most a step may have."""
 
@@ -68,7 +73,7 @@ class Linears:
         widest = max((self._stride(m) for m in matrices.values() if isinstance(m, Ternary)), default=0)
         self._private = round_up(self._header + widest, 4096) + 64
         self._prepared = aligned(max(self._header + widest * tokens, self._private * threads))
-        self._sums_stride = TERNARY_SUMS + 64 if self.layout == "words" else 0
+        self._sums_stride = layout.TERNARY_SUMS + 64 if self.layout == "words" else 0
         self._sums: NDArray[np.uint8] = aligned(self._sums_stride * threads)
         widest = max((m.cols for m in matrices.values()), default=0)
         self._normed_ld = round_up(widest, 16)

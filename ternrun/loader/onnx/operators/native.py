@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ternrun.loader.onnx.limits import room, work
 from ternrun.loader.onnx.operators.table import Array
 from ternrun.runtime.cpu import isa, layout
-from ternrun.runtime.cpu.linears import NO_NORM, Linears, Rows
+from ternrun.runtime.cpu.linears import NO_NORM, Linears, Rows, plain_scratch
 from ternrun.runtime.cpu.matrix import Plain
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.model import default_threads
@@ -57,7 +57,7 @@ class Workers:
         """out (n, rows) = x (n, cols) W^T; both contiguous."""
         with self._turn:
             if matrix.padded not in self._linears:
-                scratch = Scratch(self._threads, 16 * matrix.padded + 4096)
+                scratch = Scratch(self._threads, plain_scratch(matrix.padded))
                 self._linears[matrix.padded] = Linears(self._isa, self._threads, 1, scratch, {})
             program, places = Program(), [(matrix, Rows(address(out), matrix.rows, matrix.rows))]
             source = Rows(address(x), matrix.cols, matrix.cols)
