@@ -13,8 +13,8 @@ TEAM = {
 TEAM_BYTES = TEAM["parked"] + 64 * (MAX_THREADS + 1)
 
 #: One call of a program: the kernel's address, the fewest tokens of a step that need a barrier after it, its arguments.
-RECORD = 320
-RECORD_ARGS = (RECORD - 16) // 8
+RECORD, RECORD_HEAD = 320, 2  # bytes; words before the arguments
+RECORD_ARGS = RECORD // 8 - RECORD_HEAD
 
 #: Tokens that the ternary kernels take at once, and the bytes of sums a thread keeps for them and some of its rows:
 #: with the codes of two chunks of these rows they stay in L2.

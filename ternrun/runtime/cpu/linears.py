@@ -62,6 +62,21 @@ def plain_scratch(cols: int) -> int:
     return layout.PLAIN_PARTIAL + 4 * max(layout.PLAIN_FLOATS, 4 * round_up(cols, 256))
 
 
+#: Arguments of `linear.*` that say where x and out lie, for who changes them in a program that is assembled.
+PLAIN_X, PLAIN_OUT = 1, 8
+
+
+def plain_product(
+    program: Program, count: int, x: Rows, m: Plain, out: Rows, scratch: Scratch, *, add: bool = False,
+    barrier: int = ALWAYS,
+) -> None:  # fmt: skip
+    """out (+)= W x for an ordinary matrix; `scratch` has the room that `plain_scratch` says."""
+    program.call(
+        f"linear.{m.tensor.type}", count, x.base, x.ld, address(m.data), m.stride, m.rows, m.padded, int(add), out.base,
+        out.ld, scratch.base, scratch.stride, float(m.tensor.scale), barrier=barrier,
+    )  # fmt: skip
+
+
 class Linears:
     """Emits products into a program. `isa` decides the ternary layout; `tokens` is the most a step may have."""
 
@@ -143,8 +158,5 @@ class Linears:
             program.call("rows.norm", count, x.base, x.ld, x.cols, norm.weight, norm.eps, normed.base, normed.ld)
             x = normed
         for i, (m, out) in enumerate(parts):
-            program.call(
-                f"linear.{m.tensor.type}", count, x.base, x.ld, address(m.data), m.stride, m.rows, m.padded, int(add),
-                out.base, out.ld, self._scratch.base, self._scratch.stride, float(m.tensor.scale),
-                barrier=ALWAYS if i == len(parts) - 1 else NEVER,
-            )  # fmt: skip
+            barrier = ALWAYS if i == len(parts) - 1 else NEVER
+            plain_product(program, count, x, m, out, self._scratch, add=add, barrier=barrier)
