@@ -1,4 +1,4 @@
-"""Matrix products: constant matrices on the engine's kernels, others by numpy's BLAS; exact integers through float64."""
+"""Matrix products: constant matrices on the engine's kernels, others by BLAS; exact integers through float64."""
 
 from __future__ import annotations
 
