@@ -151,8 +151,8 @@ def rounding(path: Path) -> None:
 def _own_text(model) -> list[int]:
     """A model of code reads this file; one without a tokenizer, numbers."""
     if model.weights.config.vocab_size > 5000:
-        return [i for text in _texts(model.weights.config.vocab_size) for i in text]
-    return model.tokenizer.encode(Path(__file__).read_text())[:400]
+        return [i for text in _texts(model.weights.config.vocab_size) for i in text][:140]
+    return model.tokenizer.encode(Path(__file__).read_text())[:140]
 
 
 def speed(path: Path, recognised: bool = True) -> None:
