@@ -2,6 +2,7 @@
 
 python -m tests.oracle.onnx_beside compare FILE...     teacher-forced argmax of both on three texts
 python -m tests.oracle.onnx_beside levels FILE...      the same with onnxruntime's activations in float32
+python -m tests.oracle.onnx_beside rounding GGUF...    ternary models: what rounding activations to 8 bits changes
 python -m tests.oracle.onnx_beside speed FILE...       tokens a second of both, in turns: a prompt, and behind it
 
 With --general, ternrun runs the graph operator by operator though it recognises it.
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -23,9 +25,11 @@ from ternrun.loader.onnx.folder import stated_width
 from ternrun.loader.onnx.graph_decoder import GraphDecoder
 from ternrun.loader.onnx.graph_model import GraphModel
 from ternrun.loader.onnx.reader import open_onnx
+from ternrun.loader.onnx.write import write_onnx
 from ternrun.runtime.backend import Batch
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu.model import CpuModel
+from tests import reference
 from tests.smollm2 import smollm2
 
 TEXTS = (
@@ -125,6 +129,32 @@ def levels(path: Path) -> None:
             print(f"{' | '.join(names)}: argmax equal at {same} of {total}, largest difference {furthest:.2g}")
 
 
+def rounding(path: Path) -> None:
+    """The plain-numpy reference with activations as they are and in 8 bits, beside onnxruntime (dense) and ternrun."""
+    with tempfile.TemporaryDirectory() as folder, open_model(path) as model:
+        dense = Path(folder) / "dense.onnx"
+        write_onnx(dense, model.weights, "dense")
+        ids = _own_text(model)
+        ours = np.array(_step(CpuModel(model.weights, EngineConfig(threads=2, context=1024)), ids, 0))
+        theirs, rounded = Reference(dense).run(ids), reference.forward(model.weights, ids)
+        with mock.patch.object(reference, "ternary_linear", lambda t, x: x @ reference.dense(t).T):
+            exact = reference.forward(model.weights, ids)
+    pairs = {
+        "onnxruntime | reference, float32": (theirs, exact), "ternrun | reference, 8 bits": (ours, rounded),
+        "reference, float32 | 8 bits": (exact, rounded), "onnxruntime | ternrun": (theirs, ours),
+    }  # fmt: skip
+    for name, (a, b) in pairs.items():
+        same, furthest = int((a.argmax(1) == b.argmax(1)).sum()), np.abs(a - b).max() / np.ptp(a)
+        print(f"{path.name}, {name}: argmax equal at {same} of {len(ids)}, largest difference {furthest:.2g}")
+
+
+def _own_text(model) -> list[int]:
+    """A model of code reads this file; one without a tokenizer, numbers."""
+    if model.weights.config.vocab_size > 5000:
+        return [i for text in _texts(model.weights.config.vocab_size) for i in text][:140]
+    return model.tokenizer.encode(Path(__file__).read_text())[:140]
+
+
 def speed(path: Path, recognised: bool = True) -> None:
     """Both in turns, the best of three: a prompt of 128 tokens with all its logits, then greedy decoding behind it."""
     reference, ours = Reference(path), _ours(path, recognised)
@@ -159,7 +189,7 @@ if __name__ == "__main__":
     task, *files = sys.argv[1:]
     for file in files:
         if not file.startswith("--"):
-            if task == "levels":
-                levels(Path(file))
+            if task in ("levels", "rounding"):
+                {"levels": levels, "rounding": rounding}[task](Path(file))
             else:
                 {"compare": compare, "speed": speed}[task](Path(file), "--general" not in files)

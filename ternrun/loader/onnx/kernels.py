@@ -51,13 +51,16 @@ def version(node: Node, scope: Scope) -> int:
     raise LoadError(f"belongs to the operator set {node.domain[:60]!r}, which the model does not import")
 
 
-def own_kernel(node: Node, scope: Scope) -> tuple[Kernel, bool, bool] | None:
-    """(kernel, whether its results are fresh, whether it takes `out=`) by the table; None where it has none."""
+def own_kernel(node: Node, scope: Scope, constants: tuple[Any, ...] = ()) -> tuple[Kernel, bool, bool] | None:
+    """(kernel, whether its results are fresh, whether it takes `out=`) by the table; None where it has none.
+
+    `constants`: values of the inputs, None where they are not known.
+    """
     row = TABLE.get((node.domain, node.op))
     opset = version(node, scope)
     if row is None or opset < row.since:
         return None
-    kernel = row.make(Call(node, opset, cache(lambda: _reference(node, scope))))
+    kernel = row.make(Call(node, opset, cache(lambda: _reference(node, scope)), constants))
     return None if kernel is None else (kernel, row.fresh, row.reuse)
 
 

@@ -135,7 +135,8 @@ class Plan:
         function = self._scope.functions.get((node.domain, node.op, node.overload))
         if function is not None:
             return Step(node, self._function(node, function), tuple(reads), writes, takes_budget=True)
-        own = own_kernel(node, self._scope)
+        constants = tuple(self._values[i] if i in self._constant else None for i in reads)
+        own = own_kernel(node, self._scope, () if all(i in self._constant for i in reads) else constants)
         if own is not None:
             kernel, fresh, reuse = own
             return Step(node, kernel, tuple(reads), writes, fresh, (0, 1) if reuse else ())

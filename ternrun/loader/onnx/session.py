@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from ternrun.loader.onnx import operators
 from ternrun.loader.onnx.graph import OnnxModel, Value
 from ternrun.loader.onnx.kernels import Scope
 from ternrun.loader.onnx.limits import MAX_STEPS, Budget
+from ternrun.loader.onnx.operators.blas import one_thread
+from ternrun.loader.onnx.operators.native import working
 from ternrun.loader.onnx.plan import Plan
 from ternrun.loader.onnx.reader import open_onnx
 from ternrun.loader.onnx.tensors import CODES, DTYPES
@@ -46,7 +49,7 @@ class Session:
         values = [
             _checked(known[n], feeds) if n in feeds or n not in self._defaults else None for n in self._plan.inputs
         ]
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), one_thread() if working() else nullcontext():
             results = self._plan.run(Budget(MAX_STEPS), values)
         return dict(zip((v.name for v in self.outputs), results, strict=True))
 

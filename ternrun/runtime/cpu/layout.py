@@ -13,12 +13,17 @@ TEAM = {
 TEAM_BYTES = TEAM["parked"] + 64 * (MAX_THREADS + 1)
 
 #: One call of a program: the kernel's address, the fewest tokens of a step that need a barrier after it, its arguments.
-RECORD = 320
-RECORD_ARGS = (RECORD - 16) // 8
+RECORD, RECORD_HEAD = 320, 2  # bytes; words before the arguments
+RECORD_ARGS = RECORD // 8 - RECORD_HEAD
 
 #: Tokens that the ternary kernels take at once, and the bytes of sums a thread keeps for them and some of its rows:
 #: with the codes of two chunks of these rows they stay in L2.
 TERNARY_TOKENS, TERNARY_SUMS = 32, 20 * 512 * 32
+
+#: Ordinary products: the most tokens of a tile, rows that are decoded at once (fewer where they are long: the floats of
+#: all), and bytes of a thread's scratch before them.
+PLAIN_TOKENS, PLAIN_ROWS, PLAIN_FLOATS = 6, 32, 1 << 16
+PLAIN_PARTIAL = 128 + 64 * PLAIN_TOKENS * PLAIN_ROWS
 
 #: What changes from step to step: counts and the addresses of int32 arrays (see `backend.Batch`).
 STATE = {

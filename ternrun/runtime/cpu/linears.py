@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.runtime.cpu.layout import TERNARY_SUMS
+from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.matrix import Plain, Ternary
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.program import ALWAYS, NEVER, Program, Scratch
@@ -57,6 +57,26 @@ def is_ternary(tensor: Tensor) -> bool:
     return not (codes & (codes >> 1) & 0x55).any()
 
 
+def plain_scratch(cols: int) -> int:
+    """Bytes a thread that `linear.*` needs for rows of at most so many columns."""
+    return layout.PLAIN_PARTIAL + 4 * max(layout.PLAIN_FLOATS, 4 * round_up(cols, 256))
+
+
+#: Arguments of `linear.*` that say where x and out lie, for who changes them in a program that is assembled.
+PLAIN_X, PLAIN_OUT = 1, 8
+
+
+def plain_product(
+    program: Program, count: int, x: Rows, m: Plain, out: Rows, scratch: Scratch, *, add: bool = False,
+    barrier: int = ALWAYS,
+) -> None:  # fmt: skip
+    """out (+)= W x for an ordinary matrix; `scratch` has the room that `plain_scratch` says."""
+    program.call(
+        f"linear.{m.tensor.type}", count, x.base, x.ld, address(m.data), m.stride, m.rows, m.padded, int(add), out.base,
+        out.ld, scratch.base, scratch.stride, float(m.tensor.scale), barrier=barrier,
+    )  # fmt: skip
+
+
 class Linears:
     """Emits products into a program. `isa` decides the ternary layout; `tokens` is the most a step may have."""
 
@@ -68,7 +88,7 @@ class Linears:
         widest = max((self._stride(m) for m in matrices.values() if isinstance(m, Ternary)), default=0)
         self._private = round_up(self._header + widest, 4096) + 64
         self._prepared = aligned(max(self._header + widest * tokens, self._private * threads))
-        self._sums_stride = TERNARY_SUMS + 64 if self.layout == "words" else 0
+        self._sums_stride = layout.TERNARY_SUMS + 64 if self.layout == "words" else 0
         self._sums: NDArray[np.uint8] = aligned(self._sums_stride * threads)
         widest = max((m.cols for m in matrices.values()), default=0)
         self._normed_ld = round_up(widest, 16)
@@ -138,8 +158,5 @@ class Linears:
             program.call("rows.norm", count, x.base, x.ld, x.cols, norm.weight, norm.eps, normed.base, normed.ld)
             x = normed
         for i, (m, out) in enumerate(parts):
-            program.call(
-                f"linear.{m.tensor.type}", count, x.base, x.ld, address(m.data), m.stride, m.rows, m.padded, int(add),
-                out.base, out.ld, self._scratch.base, self._scratch.stride, float(m.tensor.scale),
-                barrier=ALWAYS if i == len(parts) - 1 else NEVER,
-            )  # fmt: skip
+            barrier = ALWAYS if i == len(parts) - 1 else NEVER
+            plain_product(program, count, x, m, out, self._scratch, add=add, barrier=barrier)

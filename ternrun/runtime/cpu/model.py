@@ -18,7 +18,7 @@ from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.decoder import Decoder, limits_for
 from ternrun.runtime.cpu.head import Screen, can_screen
 from ternrun.runtime.cpu.inputs import Inputs
-from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary
+from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary, plain_scratch
 from ternrun.runtime.cpu.matrix import Plain, Ternary
 from ternrun.runtime.cpu.memory import address, gather, padded_vector
 from ternrun.runtime.cpu.objects import Kernels, Progress
@@ -59,7 +59,7 @@ class CpuModel:
         self.block_size, self.n_blocks, self.positions = layout.KV_BLOCK, limits.blocks, limits.positions
         self._tensors = weights.tensors  # keeps the file's map alive
         widest = max(max(t.shape[-1] for t in weights.tensors.values()), limits.positions, self.config.head_dim)
-        self._scratch = Scratch(threads, 32 * (widest + 1024) + 8192)
+        self._scratch = Scratch(threads, max(32 * (widest + 1024) + 8192, plain_scratch(widest)))
         packing = Packing()
         matrices: dict[str, Matrix] = {}
         vectors: dict[str, NDArray[np.float32]] = {}

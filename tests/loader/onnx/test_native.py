@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from ternrun.loader.onnx.operators import quantized
+from ternrun.loader.onnx.operators import blas, native, quantized
 from ternrun.loader.onnx.reader import read_onnx
 from ternrun.loader.onnx.session import Session
 
@@ -72,3 +72,28 @@ def test_no_rows_and_many_threads() -> None:
         together = list(pool.map(lambda x: session.run({"x": x})["y"], inputs))
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("node", [{"op_type": "MatMul"}, {"op_type": "Gemm"}, {"op_type": "Gemm", "transB": 1}])
+def test_constant_floats(node: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    monkeypatch.setattr(native, "Native", lambda t, make=native.Native: made.append(t.shape) or make(t))
+    weights = np.random.default_rng(0).standard_normal((K, N), np.float32)
+    held = numpy_helper.from_array(np.ascontiguousarray(weights.T) if "transB" in node else weights, "w")
+    x, y = (helper.make_tensor_value_info(n, 1, ["n", w]) for n, w in (("x", K), ("y", N)))
+    graph = helper.make_graph([helper.make_node(inputs=["x", "w"], outputs=["y"], **node)], "g", [x], [y], [held])
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    rows = np.random.default_rng(1).standard_normal((70, K), np.float32)
+    found = Session(read_onnx(data)).run({"x": rows})["y"]
+    np.testing.assert_allclose(found, rows.astype(np.float64) @ weights, atol=1e-4)
+    assert made == [(N, K)]
+
+
+def test_blas_gets_its_threads_back() -> None:
+    found = blas._library()
+    if found is None:
+        pytest.skip("numpy has another BLAS")
+    threads = found[1]()
+    with blas.one_thread(), blas.one_thread():
+        assert found[1]() == 1
+    assert found[1]() == threads

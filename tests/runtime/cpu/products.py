@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.loader.quants import encode_trits
-from ternrun.runtime.cpu.linears import NO_NORM, Linears, Norm, Rows, is_ternary
+from ternrun.runtime.cpu.linears import NO_NORM, Linears, Norm, Rows, is_ternary, plain_scratch
 from ternrun.runtime.cpu.matrix import Plain, Ternary
 from ternrun.runtime.cpu.memory import address, padded_vector, round_up
 from ternrun.runtime.cpu.packing import Packing
@@ -36,7 +36,7 @@ class Setting:
 
 def watched_scratch(threads: int, widest: int) -> tuple[Scratch, NDArray[np.uint8]]:
     """Scratch twice as large as `CpuModel` makes it, and the halves (threads, bytes) that it would not have."""
-    size = 32 * (widest + 1024) + 8192
+    size = max(32 * (widest + 1024) + 8192, plain_scratch(widest))
     scratch = Scratch(threads, 2 * size)
     areas = scratch._memory[: threads * scratch.stride].reshape(threads, scratch.stride)
     watch = areas[:, round_up(size, 4096) + 64 :]

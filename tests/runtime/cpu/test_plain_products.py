@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -47,6 +49,20 @@ def test_products(machine: Machine, name: str) -> None:
         for tokens, threads in ((1, 1), (4, 3), (7, 5)):
             alone = product(machine, [tensor], x[:tokens], Setting(threads=threads))[0]
             np.testing.assert_array_equal(alone, found[:tokens])
+
+
+@pytest.mark.parametrize("name", ["F32", "Q4_K"])
+def test_many_tokens(machine: Machine, name: str) -> None:
+    """Rows in blocks, inputs in cuts: the bits of each token alone."""
+    for rows, threads, odd in ((78, 2, 0), (33, 1, 4)):
+        tensor = tensor_of(name, (rows, 1536))
+        if odd and name == "F32":  # weights that do not lie on cache lines
+            tensor = replace(tensor, data=guarded(np.concatenate((tensor.data, tensor.data[:odd])))[:-odd])
+        x = np.random.default_rng(6).standard_normal((45, 1536)).astype(np.float32)
+        found = product(machine, [tensor], x, Setting(threads=threads, add=True))[0]
+        for t in (0, 5, 41, 44):
+            alone = product(machine, [tensor], x[t : t + 1], Setting(add=True))[0]
+            np.testing.assert_array_equal(alone, found[t : t + 1])
 
 
 @pytest.mark.parametrize("name", LINEARS)

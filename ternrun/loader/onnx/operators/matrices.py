@@ -1,4 +1,4 @@
-"""Matrix products: numpy's BLAS in float32, exact integers through float64."""
+"""Matrix products: constant matrices on the engine's kernels, others by BLAS; exact integers through float64."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from ternrun.errors import LoadError
 from ternrun.loader.onnx.limits import room, work
+from ternrun.loader.onnx.operators.native import of_floats
 from ternrun.loader.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
 
 EXACT = 1 << 24  # products of bytes that a float64 sum certainly holds
@@ -50,9 +51,12 @@ def multiply(a: Array, b: Array) -> Array:
 def matmul(call: Call) -> Kernel:
     """Halves are multiplied in float32 and rounded once."""
     left, right = Widened(), Widened()
+    native = of_floats(call.constant(1))
 
     def kernel(a: Array, b: Array) -> Array:
         same_type(a, b)
+        if native is not None and a.ndim > 1 and a.shape[-1] == b.shape[0]:
+            return native(a)
         return multiply(left(a), right(b)).astype(a.dtype, copy=False)
 
     return kernel
@@ -86,13 +90,16 @@ def gemm(call: Call) -> Kernel:
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
     turn_a, turn_b = call.integer("transA"), call.integer("transB")
     left, right = Widened(), Widened()
+    constant = call.constant(1)
+    native = of_floats(constant.T if constant is not None and turn_b else constant)
 
     def kernel(a: Array, b: Array, c: Array | None = None) -> Array:
         same_type(a, b)
         if a.ndim != 2 or b.ndim != 2:
             raise LoadError(f"wants matrices, not {list(a.shape)} and {list(b.shape)}")
         wide_a, wide_b = left(a), right(b)
-        out = multiply(wide_a.T if turn_a else wide_a, wide_b.T if turn_b else wide_b)
+        rows, columns = wide_a.T if turn_a else wide_a, wide_b.T if turn_b else wide_b
+        out = native(rows) if native is not None and rows.shape[1] == len(columns) else multiply(rows, columns)
         if alpha != 1:
             out = (out * alpha).astype(out.dtype)
         if c is not None:

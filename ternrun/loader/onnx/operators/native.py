@@ -1,4 +1,5 @@
-"""Products with a constant matrix of few bits on the engine's kernels and threads: it stays packed."""
+"""Products with a constant matrix on the engine's kernels and threads: weights of few bits stay packed, and floats meet
+faster than in numpy's BLAS."""
 
 from __future__ import annotations
 
@@ -11,24 +12,25 @@ from numpy.typing import NDArray
 from ternrun.loader.onnx.limits import room, work
 from ternrun.loader.onnx.operators.table import Array
 from ternrun.runtime.cpu import isa, layout
-from ternrun.runtime.cpu.linears import NO_NORM, Linears, Rows
+from ternrun.runtime.cpu.linears import PLAIN_OUT, PLAIN_X, Rows, plain_product, plain_scratch
 from ternrun.runtime.cpu.matrix import Plain
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.model import default_threads
 from ternrun.runtime.cpu.objects import Kernels
-from ternrun.runtime.cpu.program import Program, Scratch
+from ternrun.runtime.cpu.program import Program, Records, Scratch
 from ternrun.runtime.cpu.team import Team
 from ternrun.runtime.weights import Tensor
+
+LEAST = 1 << 16  # weights from which on a matrix is worth the engine's threads
 
 
 class Native:
     """y = x W^T in float32. Any number of threads may call it at once: they take turns."""
 
     def __init__(self, tensor: Tensor) -> None:
-        """`tensor`: (rows, cols) in an ordinary encoding in blocks that divide the columns."""
-        self._matrix = Plain.of(tensor)
-        self._workers = workers()
-        self._workers.kernels.require([f"linear.{tensor.type}"])
+        """`tensor`: (rows, cols) in an ordinary encoding in blocks that divide the columns, as 16 does."""
+        self._matrix, self._workers = Plain.of(tensor), workers()
+        self._records = self._workers.prepare(self._matrix)
 
     def __call__(self, x: Array) -> Array:
         """(..., cols) -> (..., rows). Raises LoadError for more than a tensor may be."""
@@ -38,36 +40,58 @@ class Native:
         work(len(rows) * m.rows * m.cols)
         out = np.empty((len(rows), m.rows), np.float32)
         if len(rows):
-            self._workers.multiply(m, rows, out)
+            self._workers.multiply(self._records, rows, out)
         return out.reshape(*x.shape[:-1], m.rows)
+
+
+def of_floats(weights: Array | None) -> Native | None:
+    """The product with a constant matrix (cols, rows) that is given in float32; None where it is better left to numpy.
+
+    What an exporter has turned round is turned back without a copy.
+    """
+    if weights is None or weights.dtype != np.float32 or weights.ndim != 2 or weights.size < LEAST:
+        return None
+    if weights.shape[0] % 16:
+        return None
+    turned = np.ascontiguousarray(weights.T)
+    return Native(Tensor("weights", "F32", turned.shape, turned.reshape(-1).view(np.uint8)))
 
 
 class Workers:
     """A team of threads over kernels for products, shared by all graphs of this process."""
 
     def __init__(self) -> None:
-        chosen, threads = isa.pick(), default_threads()
-        self.kernels = Kernels(chosen)
-        self._isa, self._threads = chosen.name, threads
-        self._team, self._turn = Team(self.kernels, threads), threading.Lock()
+        self.kernels, self._threads = Kernels(isa.pick()), default_threads()
+        self._team, self._turn = Team(self.kernels, self._threads), threading.Lock()
         self._state = aligned(layout.STATE_BYTES)[: layout.STATE_BYTES].view(np.int64)
-        self._linears: dict[int, Linears] = {}  # by the columns that their scratch has room for
+        self._scratch: dict[int, Scratch] = {}  # by the columns that there is room for
 
-    def multiply(self, matrix: Plain, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """out (n, rows) = x (n, cols) W^T; both contiguous."""
+    def prepare(self, matrix: Plain) -> Records:
+        """The program of a product; where its operands lie is filled in when it runs."""
         with self._turn:
-            if matrix.padded not in self._linears:
-                scratch = Scratch(self._threads, 16 * matrix.padded + 4096)
-                self._linears[matrix.padded] = Linears(self._isa, self._threads, 1, scratch, {})
-            program, places = Program(), [(matrix, Rows(address(out), matrix.rows, matrix.rows))]
-            source = Rows(address(x), matrix.cols, matrix.cols)
-            count = address(self._state) + layout.STATE["tokens"]
-            self._linears[matrix.padded].emit(program, count, source, NO_NORM, places)
+            if matrix.padded not in self._scratch:
+                self._scratch[matrix.padded] = Scratch(self._threads, plain_scratch(matrix.padded))
+            program, count = Program(), address(self._state) + layout.STATE["tokens"]
+            x, out = Rows(0, matrix.cols, matrix.cols), Rows(0, matrix.rows, matrix.rows)
+            plain_product(program, count, x, matrix, out, self._scratch[matrix.padded])
+            self.kernels.require(program.kernels)
+            return program.assemble(self.kernels)
+
+    def multiply(self, records: Records, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Run such a program: out (n, rows) = x (n, cols) W^T; both contiguous."""
+        cells = records.memory[: layout.RECORD].view(np.int64)
+        with self._turn:
+            cells[layout.RECORD_HEAD + PLAIN_X], cells[layout.RECORD_HEAD + PLAIN_OUT] = address(x), address(out)
             self._state[layout.STATE["tokens"] // 8] = len(x)
-            self._team.run(program.assemble(self.kernels), address(self._state))
+            self._team.run(records, address(self._state))
 
 
 @cache
 def workers() -> Workers:
     """The team, started when the first graph wants it."""
     return Workers()
+
+
+def working() -> bool:
+    """Whether any graph has wanted it."""
+    return bool(workers.cache_info().currsize)

@@ -10,11 +10,9 @@ from ternrun.loader.onnx.blocks import in_blocks
 from ternrun.loader.onnx.limits import room
 from ternrun.loader.onnx.operators.gathering import integers
 from ternrun.loader.onnx.operators.matrices import centred, multiply, multiply_integers
-from ternrun.loader.onnx.operators.native import Native
+from ternrun.loader.onnx.operators.native import LEAST, Native
 from ternrun.loader.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
 from ternrun.loader.onnx.tensors import unpack
-
-NATIVE = 1 << 16  # weights from which on a matrix is worth the engine's threads
 
 
 class Blocks:
@@ -32,7 +30,7 @@ class Blocks:
     def product(self, b: Array, scales: Array, zero: Array | None, constant: bool) -> Kernel:
         """x -> x W^T in float32: on the engine's kernels where they have such blocks, else by decoded weights."""
         codes = self._codes(b, scales)
-        if constant and self.n * self.k >= NATIVE and self.k % self.block == 0:
+        if constant and self.n * self.k >= LEAST and self.k % self.block == 0:
             points = self._zero_points(zero).reshape(-1, self.blocks if zero is not None else 1)
             flat, scale = codes.reshape(self.n, self.k), widened(scales).reshape(self.n, self.blocks)
             packed = in_blocks("weights", flat, centred_codes(flat, points), scale, points, self.bits)

@@ -29,6 +29,12 @@ class Call:
     node: Node
     opset: int
     reference: Callable[[], Kernel]  # the onnx package's kernel of this node
+    constants: tuple[Any, ...] = ()  # inputs whose values are known; None: not this one
+
+    def constant(self, at: int) -> Array | None:
+        """An input's value, where it is an array that never changes."""
+        value = self.constants[at] if at < len(self.constants) else None
+        return value if isinstance(value, np.ndarray) else None
 
     @property
     def attributes(self) -> Mapping[str, Any]:

@@ -1,0 +1,259 @@
+"""Some rows of float32 weights against all tokens: the inner part of `linear.*`.
+
+Every output is one vector of 16 partial sums, filled in the order of the inputs and added by halves (as `simd.total`
+does), so it has the same bits whatever stands beside it, and wherever the inputs are cut.
+
+A tile is four rows by some tokens. 4 x 6 sums, four vectors of weights and one of inputs fill the registers of AVX-512:
+24 multiply-adds for ten loads. Other CPUs have a quarter of that, and take one token. Inputs are cut so that a tile's
+rows and tokens stay in L1; sums wait in memory meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+
+from ternrun.runtime.cpu.isa import build_target
+from ternrun.runtime.cpu.jit import compiled
+from ternrun.runtime.cpu.layout import PLAIN_TOKENS
+from ternrun.runtime.cpu.simd import (
+    VecType,
+    f32x16,
+    fma,
+    get,
+    load,
+    prefetch,
+    prefetch_far,
+    put,
+    shuffler,
+    splat,
+    store,
+    zero,
+)  # fmt: skip
+
+WIDE = PLAIN_TOKENS if build_target() == "avx512" else 1  # tokens of a tile
+FEW = 1 << 15 if WIDE > 1 else 1 << 62  # floats of all tokens up to which they pass by four rows at a time
+CHUNK = 640  # inputs of a tile where they are cut
+SPARE = 16 * PLAIN_TOKENS + 32  # bytes for a tile of fewer rows
+f32x4 = VecType("f", 32, 4)
+
+_low8 = shuffler(f32x16, (*range(8), *range(16, 24)))
+_high8 = shuffler(f32x16, (*range(8, 16), *range(24, 32)))
+_low4 = shuffler(f32x16, (*range(4), *range(8, 12), *range(16, 20), *range(24, 28)))
+_high4 = shuffler(f32x16, (*range(4, 8), *range(12, 16), *range(20, 24), *range(28, 32)))
+_by_two = shuffler(f32x16, tuple(i ^ 2 for i in range(16)), operands=1)
+_by_one = shuffler(f32x16, tuple(i ^ 1 for i in range(16)), operands=1)
+_quarters = shuffler(f32x16, (0, 4, 8, 12), operands=1)
+
+
+@compiled
+def _totals(a: Any, b: Any, c: Any, d: Any) -> Any:
+    """`simd.total` of four vectors at once, as f32x4."""
+    ab, cd = _low8(a, b) + _high8(a, b), _low8(c, d) + _high8(c, d)
+    fours = _low4(ab, cd) + _high4(ab, cd)
+    twos = fours + _by_two(fours)
+    return _quarters(twos + _by_one(twos))
+
+
+@compiled
+def _store1(out: int, add: int, scale: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+    """Totals of four rows, times `scale`, to `out` or added to what is there."""
+    value = _totals(a, b, c, d) * splat(f32x4, scale)
+    store(out, load(f32x4, out) + value if add else value)
+
+
+# What follows does something to each vector of a tuple, written out by the compiler: a function for n takes the first
+# and hands the rest to that for n - 1.
+
+
+def _zeros(n: int) -> Callable[..., Any]:
+    if n == 1:
+        return compiled(lambda: (zero(f32x16),))  # type: ignore[no-any-return]
+    rest = _zeros(n - 1)
+    return compiled(lambda: (zero(f32x16), *rest()))  # type: ignore[no-any-return]
+
+
+def _loads(n: int) -> Callable[..., Any]:
+    if n == 1:
+        return compiled(lambda at: (load(f32x16, at),))  # type: ignore[no-any-return]
+    rest = _loads(n - 1)
+    return compiled(lambda at: (load(f32x16, at), *rest(at + 64)))  # type: ignore[no-any-return]
+
+
+def _stores(n: int) -> Callable[..., Any]:
+    if n == 1:
+        return compiled(lambda at, values: store(at, values[0]))  # type: ignore[no-any-return]
+    rest = _stores(n - 1)
+
+    @compiled
+    def stores(at: int, values: Any) -> None:
+        store(at, values[0])
+        rest(at + 64, values[1:])
+
+    return stores  # type: ignore[no-any-return]
+
+
+def _meet(n: int) -> Callable[..., Any]:
+    """A vector of weights against n tokens, ldx bytes apart."""
+    if n == 1:
+        return compiled(lambda sums, w, x, ldx: (fma(w, load(f32x16, x), sums[0]),))  # type: ignore[no-any-return]
+    rest = _meet(n - 1)
+    return compiled(  # type: ignore[no-any-return]
+        lambda sums, w, x, ldx: (fma(w, load(f32x16, x), sums[0]), *rest(sums[1:], w, x + ldx, ldx))
+    )
+
+
+def _finish(n: int) -> Callable[..., Any]:
+    """`_store1` for n tokens, ldo bytes apart."""
+    if n == 1:
+        return compiled(  # type: ignore[no-any-return]
+            lambda out, ldo, add, scale, a, b, c, d: _store1(out, add, scale, a[0], b[0], c[0], d[0])
+        )
+    rest = _finish(n - 1)
+
+    @compiled
+    def finish(out: int, ldo: int, add: int, scale: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+        _store1(out, add, scale, a[0], b[0], c[0], d[0])
+        rest(out + ldo, ldo, add, scale, a[1:], b[1:], c[1:], d[1:])
+
+    return finish  # type: ignore[no-any-return]
+
+
+def _fetch(n: int) -> Callable[..., Any]:
+    """Ask for what the next tile reads. Few tokens read their weights in order, which the CPU foresees."""
+
+    @compiled
+    def nothing(w: Any, x: int, i: int) -> None:
+        pass
+
+    @compiled
+    def lines(w: Any, x: int, i: int) -> None:
+        prefetch(w[0] + i)
+        prefetch(w[1] + i)
+        prefetch(w[2] + i)
+        prefetch(w[3] + i)
+        prefetch(x + i)
+
+    return lines if n >= 4 else nothing  # type: ignore[no-any-return]
+
+
+def _tile(n: int) -> Callable[..., Any]:
+    """Four rows (addresses w) by n tokens: `inputs` floats of each. The `first` and `last` cuts begin and end sums."""
+    zeros, loads, stores, meet, finish, fetch = _zeros(n), _loads(n), _stores(n), _meet(n), _finish(n), _fetch(n)
+    size = 64 * n
+
+    @compiled
+    def tile(
+        w: Any, x: int, ldx: int, inputs: int, next_w: Any, next_x: int, partial: int, first: bool, last: bool,
+        out: int, ldo: int, add: int, scale: Any,
+    ) -> None:  # fmt: skip
+        if first:
+            a, b, c, d = zeros(), zeros(), zeros(), zeros()
+        else:
+            a, b, c, d = loads(partial), loads(partial + size), loads(partial + 2 * size), loads(partial + 3 * size)
+        for i in range(0, 4 * inputs, 64):
+            fetch(next_w, next_x, i)
+            a = meet(a, load(f32x16, w[0] + i), x + i, ldx)
+            b = meet(b, load(f32x16, w[1] + i), x + i, ldx)
+            c = meet(c, load(f32x16, w[2] + i), x + i, ldx)
+            d = meet(d, load(f32x16, w[3] + i), x + i, ldx)
+        if last:
+            finish(out, ldo, add, scale, a, b, c, d)
+        else:
+            stores(partial, a)
+            stores(partial + size, b)
+            stores(partial + 2 * size, c)
+            stores(partial + 3 * size, d)
+
+    return tile  # type: ignore[no-any-return]
+
+
+_wide, _two, _one = _tile(WIDE), _tile(min(WIDE, 2)), _tile(1)
+
+
+@compiled
+def _four(w: int, ldw: int, row: int, rows: int) -> Any:
+    """Addresses of four rows from `row` on; behind the last, the last again."""
+    end = rows - 1
+    return w + ldw * row, w + ldw * min(row + 1, end), w + ldw * min(row + 2, end), w + ldw * min(row + 3, end)
+
+
+@compiled
+def _copy(spare: int, tokens: int, rows: int, out: int, ldo: int, add: int) -> None:
+    """What was computed for fewer than four rows, to where it belongs."""
+    for t in range(tokens):
+        for r in range(rows):
+            value, at = get(types.float32, spare + 16 * t + 4 * r), out + ldo * t + 4 * r
+            put(at, get(types.float32, at) + value if add else value)
+
+
+@compiled
+def _any(
+    many: int, w: Any, x: int, ldx: int, inputs: int, next_w: Any, next_x: int, partial: int, first: bool, last: bool,
+    rows: int, out: int, ldo: int, add: int, scale: Any, spare: int,
+) -> None:  # fmt: skip
+    """A tile of WIDE, two or one tokens, of which `rows` rows are wanted."""
+    to, ldt, plus = (out, ldo, add) if rows >= 4 else (spare, 16, 0)
+    if many == WIDE:
+        _wide(w, x, ldx, inputs, next_w, next_x, partial, first, last, to, ldt, plus, scale)
+    elif many == 2:
+        _two(w, x, ldx, inputs, next_w, next_x, partial, first, last, to, ldt, plus, scale)
+    else:
+        _one(w, x, ldx, inputs, next_w, next_x, partial, first, last, to, ldt, plus, scale)
+    if last and rows < 4:
+        _copy(spare, many, rows, out, ldo, add)
+
+
+@compiled
+def multiply_few(
+    w: int, ldw: int, rows: int, n: int, x: int, ldx: int, tokens: int, out: int, ldo: int, add: int, scale: Any,
+    scratch: int,
+) -> None:  # fmt: skip
+    """`multiply` for at most four rows, which stay in L1 while a few tokens come by."""
+    four, t = _four(w, ldw, 0, rows), 0
+    while t < tokens:
+        many, at = _many(tokens - t), x + ldx * t
+        _any(many, four, at, ldx, n, four, at, 0, True, True, rows, out + ldo * t, ldo, add, scale, scratch)
+        t += many
+
+
+@compiled
+def _many(left: int) -> int:
+    """Tokens of the next tile."""
+    return WIDE if left >= WIDE else min(left, 2)
+
+
+@compiled
+def multiply(
+    w: int, ldw: int, rows: int, n: int, x: int, ldx: int, tokens: int, out: int, ldo: int, add: int, scale: Any,
+    scratch: int, soon: int, end: int,
+) -> None:  # fmt: skip
+    """out[t][r] (+)= scale * w[r] x[t], rows of n floats (a multiple of 16) with ldw, ldx and ldo bytes between them.
+
+    `scratch`: PLAIN_PARTIAL bytes. The bytes from `soon` to `end` are fetched from memory meanwhile.
+    """
+    cuts = (n + CHUNK - 1) // CHUNK
+    chunk = 16 * ((n // 16 + cuts - 1) // cuts)
+    partial, portion = scratch + SPARE, (end - soon) // max(1, tokens // WIDE * cuts * (rows // 4)) + 64
+    t = 0
+    while t < tokens:
+        many = _many(tokens - t)
+        for k in range(0, n, chunk):
+            first, last = k == 0, k + chunk >= n
+            cut, inputs, at = w + 4 * k, min(chunk, n - k), x + ldx * t + 4 * k
+            for r in range(0, rows, 4):
+                for line in range(soon, min(soon + portion, end), 64):
+                    prefetch_far(line)
+                soon += portion
+                if r + 4 < rows:
+                    following = _four(cut, ldw, r + 4, rows)
+                else:
+                    following = _four(w if last else cut + 4 * chunk, ldw, 0, rows)
+                later = at + ldx * (WIDE + min(r // 4, WIDE - 1)) if tokens - t >= 2 * WIDE else at
+                _any(
+                    many, _four(cut, ldw, r, rows), at, ldx, inputs, following, later, partial + 64 * WIDE * r, first,
+                    last, rows - r, out + ldo * t + 4 * r, ldo, add, scale, scratch,
+                )  # fmt: skip
+        t += many
