@@ -72,8 +72,7 @@ def evaluate(path: Path, texts: Sequence[str], tasks: Tasks, threads: int = 0) -
     """Everything asked for, under the keys of `LABELS`. Raises LoadError, UsageError."""
     path = located(path)
     with open_model(path) as file:
-        parameters = sum(math.prod(tensor.shape) for tensor in file.weights.tensors.values())
-        found: dict[str, Any] = {"name": file.name, "parameters": parameters, "file_bytes": file.size}
+        found: dict[str, Any] = {"name": file.name, "parameters": file.parameters, "file_bytes": file.size}
     with load(path, threads=threads) as model:
         found |= text_score(model, texts, tasks.text_bytes)
         if tasks.functions:
