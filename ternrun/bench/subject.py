@@ -25,7 +25,7 @@ class Subject:
     def __init__(self, model: CpuModel, runs: int) -> None:
         self.model, self.runs = model, runs
         self.cycles: dict[str, NDArray[np.int64]] = {}  # what `CpuModel.cycles` is while the clock runs
-        self.steps = 0  # engine steps that were timed, warming up included
+        self.steps = 0  # of the model, that were timed, warming up included
         self._rng = np.random.default_rng(0)
 
     def seconds(self, work: Work) -> list[float]:
@@ -52,33 +52,42 @@ class Subject:
         return self._time(engine)
 
     def _at_depth(self, depth: int, runs: int) -> list[float]:
-        """One prompt; each run goes on where the last one stopped, the last of them at `depth` tokens."""
-        runs = min(runs + 1, depth // DECODED - 1)
-        engine = self._engine(depth - runs * DECODED - 1, runs * DECODED + 1)
-        while not engine.step():  # the prompt, until its first token
-            pass
-        times = [self._time(engine, DECODED) for _ in range(runs)]
+        """Each run goes on from one prompt, whose keys and values are computed once, and ends at `depth` tokens."""
+        engine, times = Engine(self.model), list[float]()
+        ids = self._random(depth - DECODED - 1)
+        for _ in range(runs + 1):
+            engine.add(_request(ids, DECODED + 1))
+            while not engine.step():  # the prompt, until its first token
+                pass
+            times.append(self._time(engine))
         return times[1:] or times
 
     def _engine(self, prompt: int, tokens: int, sequences: int = 1) -> Engine:
         """An engine with requests of random tokens, so that none finds another's prefix."""
         engine = Engine(self.model)
         for _ in range(sequences):
-            ids = self._rng.integers(0, self.model.config.vocab_size, prompt).tolist()
-            engine.add(Request(ids, SamplingParams(max_tokens=tokens, ignore_eos=True)))
+            engine.add(_request(self._random(prompt), tokens))
         return engine
 
-    def _time(self, engine: Engine, most: int = 1 << 30) -> float:
-        """Seconds of the engine's next steps, until it has no more work or `most` were done."""
+    def _random(self, tokens: int) -> list[int]:
+        ids: list[int] = self._rng.integers(0, self.model.config.vocab_size, tokens).tolist()
+        return ids
+
+    def _time(self, engine: Engine) -> float:
+        """Seconds of the engine's next steps, until it has no more work."""
         self.model.cycles = self.cycles
-        before = self.steps
+        before = engine.counts.steps
         start = time.perf_counter()
-        while engine.has_work and self.steps - before < most:
+        while engine.has_work:
             engine.step()
-            self.steps += 1
         seconds = time.perf_counter() - start
         self.model.cycles = {}
+        self.steps += engine.counts.steps - before
         return seconds
+
+
+def _request(ids: list[int], tokens: int) -> Request:
+    return Request(ids, SamplingParams(max_tokens=tokens, ignore_eos=True))
 
 
 def tokens(work: Work) -> int:

@@ -70,6 +70,15 @@ class Model(Protocol):
         """
         ...
 
+    def decode(self, batch: Batch, steps: int, stops: frozenset[int]) -> list[list[int]]:
+        """Run the batch, one token of each sequence, all of them wanted; then go on with the largest logits, `steps`
+        times in all. Returns the tokens chosen for each sequence, in its order, equally many.
+
+        It ends after a step that chose one of `stops`, and before one whose logits are not finite numbers; there may be
+        none where the model is not ready. Block tables must reach over all the tokens.
+        """
+        ...
+
     def embed(self, batch: Batch) -> NDArray[np.float32]:
         """Run the batch; returns final-norm hidden states (n, dim), a buffer that the next call overwrites."""
         ...

@@ -20,12 +20,12 @@ class Counts:
     drafted: int = 0
     accepted: int = 0
 
-    def add(self, chunks: Sequence[Chunk]) -> None:
-        """A step that is about to run."""
-        self.steps += 1
-        self.sequences += len(chunks)
+    def add(self, chunks: Sequence[Chunk], steps: int = 1) -> None:
+        """A step with these chunks, or several that are alike."""
+        self.steps += steps
+        self.sequences += len(chunks) * steps
         for chunk in chunks:
-            self.tokens += len(chunk.tokens)
+            self.tokens += len(chunk.tokens) * steps
             self.drafted += chunk.drafted
 
     @classmethod

@@ -18,6 +18,7 @@ from ternrun.runtime.backend import Batch, Model, Rows
 from ternrun.runtime.counts import Counts
 from ternrun.runtime.kvcache import KVCache
 from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
+from ternrun.runtime.pace import Pace
 from ternrun.runtime.pooling import add_states, embedding_of
 from ternrun.runtime.request import Draft, FinishReason, Request, Sequence, StepOutput
 from ternrun.runtime.sampler import bias_of, logits_needed, sample, sampled_logprobs, whole
@@ -48,6 +49,7 @@ class Engine:
         whole = not model.config.causal
         self._scheduler = Scheduler(self._cache, options.max_batch, options.prefill_chunk, whole=whole)
         self._drafter = drafter
+        self._pace = Pace()
         self._sequences: dict[int, Sequence] = {}
         self._ids = itertools.count()
         self.counts = Counts()
@@ -103,6 +105,9 @@ class Engine:
         chunks = self._scheduler.schedule()
         if not chunks:
             return []
+        steps = self._scheduler.ahead(chunks, self._pace.steps)
+        if steps > 1 and (done := self._decode(chunks, steps)):
+            return done
         self.counts.add(chunks)
         pooled = [chunk for chunk in chunks if chunk.sequence.request.pooling]
         others = [chunk for chunk in chunks if chunk not in pooled] if pooled else chunks
@@ -112,13 +117,35 @@ class Engine:
         """Compute chunks that want the same kind of result, and use it up."""
         if not chunks:
             return []
-        rows, at, outputs = run(batch(chunks)), 0, []
+        with self._pace.call(1):
+            rows, at, outputs = run(batch(chunks)), 0, []
         for chunk in chunks:
             end = at + len(chunk.scored) + len(chunk.sampled)
             if output := self._advance(chunk, rows[at:end]):
                 outputs.append(output)
             at = end
         return outputs
+
+    def _decode(self, chunks: list[Chunk], steps: int) -> list[StepOutput]:
+        """Several greedy steps in one call of the model; nothing where it makes none."""
+        stops = chunks[0].sequence.stops.union(*(chunk.sequence.stops for chunk in chunks[1:]))
+        with self._pace.call(steps):
+            chosen = self.model.decode(batch(chunks), steps, stops)
+        if not (chosen and chosen[0]):
+            return []
+        self.counts.add(chunks, len(chosen[0]))
+        return [self._accept(chunk.sequence, tokens) for chunk, tokens in zip(chunks, chosen, strict=True)]
+
+    def _accept(self, sequence: Sequence, tokens: list[int]) -> StepOutput:
+        """Use up what several steps chose, of which only the last can end the sequence."""
+        sequence.ids += tokens[:-1]
+        sequence.computed += len(tokens)
+        reason = sequence.accept(tokens[-1])
+        self._cache.publish(sequence.table, sequence.ids, sequence.computed)
+        if reason:
+            self.abort(sequence.id)
+        said = tokens[:-1] if reason == "stop" else tokens
+        return StepOutput(sequence.id, tuple(said), (), (), reason, sequence.cached)
 
     def _advance(self, chunk: Chunk, rows: Rows) -> StepOutput | None:
         """Use up the chunk's rows; note what is computed; end the sequence if it is done."""

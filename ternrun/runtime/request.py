@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,19 @@ from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.sampler import Bias
 
 FinishReason = Literal["stop", "length", "abort", "error"]
-Draft = Callable[[list[int], int], list[int]]  # (known ids, most tokens wanted) -> a guess at what follows them
+
+
+class Draft(Protocol):
+    """What guesses at the tokens to come of one sequence."""
+
+    @property
+    def rest(self) -> int:
+        """Tokens that may come before it need be asked again."""
+        ...
+
+    def __call__(self, ids: list[int], most: int) -> list[int]:
+        """A guess at what follows the known `ids`, `most` tokens of it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +112,11 @@ class Sequence:
     cached: int = 0  # tokens the cache had at first admission
     preempted: bool = False  # it ran before, and gave its place back
     hidden: list[NDArray[Any]] = field(default_factory=list)  # what is pooled: states (dim,), or their sum so far
+
+    @property
+    def greedy(self) -> bool:
+        """Whether its next token is that of the largest logit, and nothing else is asked about it."""
+        return self.keep == 1 and self.request.params.temperature == 0
 
     @property
     def pending(self) -> int:

@@ -81,6 +81,19 @@ class Scheduler:
             unready[0].constraint.ready(IDLE_WAIT)
         return chunks
 
+    def ahead(self, chunks: list[Chunk], most: int) -> int:
+        """How many steps, of at most `most`, these chunks may begin with nothing to decide in between: each sequence
+        goes on with its largest logit. Makes room for their tokens; 1 where there is none, or one has other wishes."""
+        if len(chunks) < len(self.running):
+            return 1
+        for chunk in chunks:
+            sequence = chunk.sequence
+            if len(chunk.tokens) > 1 or chunk.scored or not (chunk.sampled and sequence.greedy):
+                return 1
+            most = min(most, sequence.limit - len(sequence.ids), sequence.draft.rest if sequence.draft else most)
+        rooms = (self._cache.extend(c.sequence.table, len(c.sequence.ids) + most - 1) for c in chunks)
+        return most if most > 1 and all(rooms) else 1
+
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence, running or waiting, and free its blocks."""
         (self.running if sequence in self.running else self.waiting).remove(sequence)

@@ -9,6 +9,7 @@ every step, and the time between two askings is the step's.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ ALLOWANCE = 0.03  # of all steps that guessing may lose in the long run
 START = COST * LENGTH  # steps that may be lost before the first success: one guess
 CAP = 10.0  # what past success counts for at most
 FRESH = 0.2  # weight of the newest time
+PATIENCE = 4  # times as long as it may go unasked it must have known nothing
 FOREIGN = 4.0  # times a plain step; longer ones hold others' prompts, too
 
 
@@ -30,7 +32,8 @@ class Lookup:
         self._indexed = 0
         self._balance = START  # steps gained less steps spent
         self._guess: list[int] = []
-        self._from = 0
+        self._from = 0  # tokens there were when it was last asked
+        self._matched = 0  # and when they had last come up before
         self._clock, self._asked = clock, 0.0
         self._plain = 0.0  # seconds of a step without a guess; 0: not known yet
         self._cost = COST  # of a guessed token, in plain steps
@@ -44,17 +47,27 @@ class Lookup:
         self._settle(ids, now - self._asked if self._asked else 0.0)
         where = self._find(ids)
         self._guess, self._from, self._asked = [], len(ids), now
+        if where or not self._matched:
+            self._matched = len(ids)
         if where and self._plain and self._balance >= self._cost * LENGTH:
             self._guess = ids[where : where + min(LENGTH, most)]
         return self._guess
 
+    @property
+    def rest(self) -> int:
+        """Tokens that may come before it need be asked again: until a guess can be afforded; and where nothing has come
+        up twice for long, it may take somewhat longer to be seen."""
+        missing = self._cost * LENGTH - self._balance
+        return math.ceil(missing / ALLOWANCE) if missing > 0 else (self._from - self._matched) // PATIENCE
+
     def _settle(self, ids: list[int], seconds: float) -> None:
-        """Book the last step: a step for each token that came true, less what computing all of them took longer."""
-        self._balance += ALLOWANCE
+        """Book the steps since: one for each token that came true, less what computing all of them took longer."""
+        plain = 1 if self._guess else max(1, len(ids) - self._from)  # steps without a guess may have been several
+        self._balance += ALLOWANCE * plain
         if self._guess:
             self._balance += self._right(ids) - self._spent(seconds) * len(self._guess)
-        elif seconds and (not self._plain or seconds < FOREIGN * self._plain):
-            self._plain += (FRESH if self._plain else 1.0) * (seconds - self._plain)
+        elif seconds and (not self._plain or seconds < FOREIGN * self._plain * plain):
+            self._plain += (FRESH if self._plain else 1.0) * (seconds / plain - self._plain)
         self._balance = min(self._balance, CAP)
 
     def _spent(self, seconds: float) -> float:

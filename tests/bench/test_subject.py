@@ -40,7 +40,17 @@ def test_steps_bytes_and_tokens_are_those_of_the_model(
             batches.append(batch)
         return forward(batch)
 
+    decode = model.decode
+
+    def counted_steps(batch: Batch, *args: Any) -> Any:
+        chosen = decode(batch, *args)
+        if model.cycles is subject.cycles:
+            steps = range(len(chosen[0]) if chosen else 0)
+            batches.extend(batch._replace(positions=[p + k for p in batch.positions]) for k in steps)
+        return chosen
+
     monkeypatch.setattr(model, "forward", counted)
+    monkeypatch.setattr(model, "decode", counted_steps)
     subject.once(work)
     assert sum(len(b.tokens) for b in batches) == tokens(work)
     steps, outputs, rows, positions = traffic._steps(model, work)

@@ -36,6 +36,7 @@ class FakeModel:
         block_size: int = 4,
         context: int = 0,
         sharpness: float = 3.0,
+        ahead: bool = False,
         **engine: int,
     ) -> None:
         self.config = ModelConfig(
@@ -46,6 +47,8 @@ class FakeModel:
         self.block_size, self.n_blocks, self.sharpness = block_size, n_blocks, sharpness
         self.cache = [[mix(b, o, 12345) for o in range(block_size)] for b in range(n_blocks)]
         self.batches: list[Batch] = []
+        self.ahead = ahead  # whether several steps may go into one call
+        self.calls: list[int] = []  # how many steps each such call made
         self.closed = False
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
@@ -63,6 +66,21 @@ class FakeModel:
             if 0 < keep < row.size:
                 row[np.argpartition(-row, keep)[keep:]] = -np.inf
         return np.stack(rows)
+
+    def decode(self, batch: Batch, steps: int, stops: frozenset[int]) -> list[list[int]]:
+        chosen: list[list[int]] = [[] for _ in batch.tokens]
+        made = 0
+        while self.ahead and made < steps and not stops & {tokens[-1] for tokens in chosen if tokens}:
+            logits = self.forward(batch)
+            if not np.isfinite(logits.max(axis=1)).all():
+                break
+            best = logits.argmax(axis=1).tolist()
+            for tokens, token in zip(chosen, best, strict=True):
+                tokens.append(token)
+            batch = batch._replace(tokens=best, positions=[p + 1 for p in batch.positions])
+            made += 1
+        self.calls.append(made)
+        return chosen
 
     def cell(self, row: NDArray[np.int32], position: int) -> int:
         return self.cache[int(row[position // self.block_size])][position % self.block_size]

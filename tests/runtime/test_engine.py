@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ternrun.errors import ConfigError, ContextError, LoadError, UsageError
 from ternrun.runtime.config import SamplingParams
@@ -108,21 +109,26 @@ requests = st.builds(
     params=params,
     prompt_logprobs=st.sampled_from([None, None, 0, 2]),
 )
-guesses = st.sampled_from(["none", "right", "wrong", "half"])
+guesses = st.sampled_from(["none", "right", "wrong", "half", "seldom"])
 
 
-def drafter(kind: str, model: FakeModel) -> Any:
-    """Guesses that are all right (for greedy requests), all wrong, or right for a while."""
+class Drafter:
+    """Guesses that are all right (for greedy requests), all wrong, right for a while, or made now and then only."""
 
-    def draft(ids: list[int], most: int) -> list[int]:
+    def __init__(self, kind: str, model: FakeModel) -> None:
+        self.kind, self.model, self.rest = kind, model, 3 if kind == "seldom" else 0
+
+    def __call__(self, ids: list[int], most: int) -> list[int]:
         known, out = list(ids), []
-        for i in range(3):
-            best = int(model.reference(known)[-1].argmax())
-            out.append(best if kind == "right" or (kind == "half" and i < 1) else (best + 1) % 13)
+        for i in range(0 if self.kind == "seldom" and len(ids) % 5 else 3):
+            best = int(self.model.reference(known)[-1].argmax())
+            out.append(best if self.kind in ("right", "seldom") or (self.kind == "half" and i < 1) else (best + 1) % 13)
             known.append(out[-1])
         return out
 
-    return None if kind == "none" else lambda: draft
+
+def drafter(kind: str, model: FakeModel) -> Any:
+    return None if kind == "none" else lambda: Drafter(kind, model)
 
 
 @settings(max_examples=120, deadline=None, derandomize=True)
@@ -133,11 +139,13 @@ def drafter(kind: str, model: FakeModel) -> Any:
     n_blocks=st.sampled_from([8, 12, 40]),
     stagger=st.integers(0, 3),
     guess=guesses,
+    ahead=st.booleans(),
 )
 def test_results_depend_on_the_request_alone(
-    asked: list[Request], chunk: int, max_batch: int, n_blocks: int, stagger: int, guess: str
+    asked: list[Request], chunk: int, max_batch: int, n_blocks: int, stagger: int, guess: str, ahead: bool
 ) -> None:
-    model = FakeModel(n_blocks=n_blocks, block_size=3, context=24, max_batch=max_batch, prefill_chunk=chunk)
+    sizes = {"n_blocks": n_blocks, "block_size": 3, "context": 24}
+    model = FakeModel(**sizes, ahead=ahead, max_batch=max_batch, prefill_chunk=chunk)
     engine = Engine(model, EOS, drafter(guess, model))
     want = [oracle(model, request, 24) for request in asked]
     assert run(engine, asked, stagger) == want
@@ -201,6 +209,39 @@ def test_a_preempted_request_waits_before_those_that_came_later() -> None:
         assert [s.id for s in (*running, *waiting)] == sorted(s.id for s in (*running, *waiting))
         preempted |= any(len(s.ids) > 4 for s in waiting)
     assert preempted
+
+
+def test_greedy_requests_take_several_steps_in_one_call() -> None:
+    asked = [Request([i, 2, 3], SamplingParams(max_tokens=40)) for i in range(3)]
+    model = FakeModel(ahead=True)
+    engine = Engine(model, EOS)
+    assert run(engine, asked) == [oracle(model, request, 128) for request in asked]
+    assert max(model.calls) > 8
+    assert engine.counts.steps == len(model.batches)
+
+
+@pytest.mark.parametrize(
+    "other", [{"temperature": 1.0}, {"logprobs": 0}, {"repeat_penalty": 1.1}, {"logit_bias": ((1, 1.0),)}]
+)
+def test_one_that_wants_more_than_the_largest_logit_keeps_all_to_single_steps(other: dict[str, Any]) -> None:
+    model = FakeModel(ahead=True)
+    run(Engine(model), [Request([1, 2, 3], SamplingParams(max_tokens=9, **more)) for more in ({}, other)])
+    assert not model.calls
+
+
+def test_logits_that_are_not_numbers_end_the_request_that_has_them_within_a_call_too() -> None:
+    model, states = FakeModel(ahead=True), []
+    sound = model.logits
+
+    def logits(state: int) -> NDArray[np.float32]:
+        states.append(state)
+        return sound(state) * np.float32(np.nan if states.index(state) == 20 else 1)
+
+    model.logits = logits  # type: ignore[method-assign]
+    result = run(Engine(model), [Request([1, 2, 3], SamplingParams(max_tokens=40))])[0]
+    assert max(model.calls) > 2
+    assert (len(result.ids), result.reason) == (20, "error")
+    assert isinstance(result.error, LoadError)
 
 
 def test_right_guesses_save_steps_and_wrong_ones_cost_none() -> None:

@@ -42,6 +42,10 @@ class EncoderModel:
         """An encoder has no logits."""
         raise UsageError("this model gives embeddings only")
 
+    def decode(self, batch: Batch, steps: int, stops: frozenset[int]) -> list[list[int]]:
+        """An encoder has no tokens to go on with."""
+        return []
+
     def embed(self, batch: Batch) -> NDArray[np.float32]:
         """Hidden states (n, dim) of the wanted tokens; every text of the batch stands there whole."""
         out = np.empty((len(batch.tokens), self.config.dim), np.float32)

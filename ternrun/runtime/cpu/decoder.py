@@ -125,11 +125,20 @@ class Decoder:
         self._softcap(program, count)
         return program
 
-    def screened_head(self, screen: Screen) -> Program:
-        """In place of `head`: only logits that can be among those the step asks to keep."""
+    def greedy_head(self, screen: Screen | None) -> Program:
+        """In place of `head`: logits for a step that asks to keep the largest, only those where there is a screen to
+        tell them, and a way on from the very largest to the next step."""
         program = Program()
-        screen.emit(program, self._state, self._final, self._logits)
-        self._softcap(program, self._state + layout.STATE["outputs"])
+        if screen:
+            screen.emit(program, self._state, self._final, self._logits)
+            self._softcap(program, self._state + layout.STATE["outputs"])
+            program.call("greedy.feed", self._state, *screen.best)
+            return program
+        best = address(self._buffer(8 * self._limits.tokens)), 8
+        program += self.head
+        logits = self._logits
+        program.call("greedy.best", self._state, logits.base, logits.ld, logits.cols, *best)
+        program.call("greedy.feed", self._state, *best)
         return program
 
     def _softcap(self, program: Program, count: int) -> None:

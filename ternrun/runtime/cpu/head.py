@@ -39,6 +39,11 @@ class Screen:
         self._best, self._totals = cells[1 :: layout.SCREEN_COUNTS // 8], cells[:: layout.SCREEN_COUNTS // 8]
 
     @property
+    def best(self) -> tuple[int, int]:
+        """Where the id of the first row's largest logit stands (int64, see `kept`), and bytes to the next row's."""
+        return address(self._counts) + 8, layout.SCREEN_COUNTS
+
+    @property
     def read_bytes(self) -> int:
         """Bytes that screening all rows reads; the few that are then computed exactly are not among them."""
         return BLOCK * self._blocks * (self._matrix.padded + 12)

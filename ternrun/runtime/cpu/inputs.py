@@ -7,6 +7,7 @@ Python's own lists and arrays have checked and copied before numpy begins.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,13 @@ from ternrun.runtime.backend import Batch
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.memory import address
 
-TOKENS, OUTPUTS, IDS, POSITIONS, SLOTS, TABLES, STRIDE, WANTED, KEEP = (
+TOKENS, OUTPUTS, IDS, POSITIONS, SLOTS, TABLES, STRIDE, WANTED, KEEP, LEFT, TOLD, STOPS, N_STOPS = (
     layout.STATE[name] // 8
-    for name in ("tokens", "outputs", "ids", "positions", "slots", "tables", "table_stride", "wanted", "keep")
-)
+    for name in (
+        "tokens", "outputs", "ids", "positions", "slots", "tables", "table_stride", "wanted", "keep", "left", "told",
+        "stops", "n_stops",
+    )
+)  # fmt: skip
 
 
 class Inputs:
@@ -61,6 +65,25 @@ class Inputs:
         cells[IDS], cells[POSITIONS], cells[SLOTS] = base, base + 4 * n, base + 8 * n
         cells[WANTED], cells[KEEP] = base + 12 * n, base + 12 * n + 4 * wanted if keep else 0
         return last
+
+    def repeat(self, steps: int, stops: Iterable[int]) -> None:
+        """Have the step that was taken followed by others, `steps` in all: see `backend.Model.decode`.
+
+        Raises ValueError where a sequence would leave its table, or a token's result is not wanted.
+        """
+        n, cells = self._cells[TOKENS], self._cells
+        if cells[OUTPUTS] != n:
+            raise ValueError(f"steps cannot follow a step of {n} tokens that wants {cells[OUTPUTS]} results")
+        last = max(self._numbers[n : 2 * n]) + steps - 1
+        within([last], min(self._positions, layout.KV_BLOCK * cells[STRIDE]), "position")
+        self._told, self._stops = array("i", bytes(4 * steps * n)), array("i", stops)
+        cells[LEFT], cells[TOLD] = steps, self._told.buffer_info()[0]
+        cells[STOPS], cells[N_STOPS] = self._stops.buffer_info()
+
+    def told(self) -> list[list[int]]:
+        """The tokens that the steps begun by `repeat` chose, a list a sequence."""
+        n, end = self._cells[TOKENS], (self._cells[TOLD] - self._told.buffer_info()[0]) // 4
+        return [self._told[i:end:n].tolist() for i in range(n)]
 
     def _take_tables(self, rows: list[NDArray[np.int32]]) -> None:
         """Check and copy the rows that are not those of the step before."""

@@ -25,12 +25,14 @@ TERNARY_TOKENS, TERNARY_SUMS = 32, 20 * 512 * 32
 PLAIN_TOKENS, PLAIN_ROWS, PLAIN_FLOATS = 6, 32, 1 << 16
 PLAIN_PARTIAL = 128 + 64 * PLAIN_TOKENS * PLAIN_ROWS
 
-#: What changes from step to step: counts and the addresses of int32 arrays (see `backend.Batch`).
+#: What changes from step to step: counts and the addresses of int32 arrays (see `backend.Batch`). `left` are the steps
+#: still to come in this call, each of the last one's best tokens, unless one is among the `stops`; `told` is where the
+#: next step's go (`kernels/greedy.py`).
 STATE = {
     "tokens": 0, "outputs": 8, "ids": 16, "positions": 24, "slots": 32, "tables": 40, "table_stride": 48, "wanted": 56,
-    "keep": 64,
+    "keep": 64, "left": 72, "told": 80, "stops": 88, "n_stops": 96,
 }  # fmt: skip
-STATE_BYTES = 72
+STATE_BYTES = 104
 
 #: Tokens of one KV block: one f32x16 of scores. Bytes of a cached element by type, and how many float32 steps follow
 #: the elements of each head of a block.

@@ -78,7 +78,6 @@ class CpuModel:
         self._linears, self._vectors = linears, vectors  # keep the memory that kernels were told of
         self.matrices, self.head_name = matrices, self._decoder.head_name
         body, head = self._decoder.body, self._decoder.head
-        screened = head
         matrix = matrices[self.head_name]
         self.screen: Screen | None = None  # what the head is screened with, if it is
         self._copying: Packing | None = None  # what remains to be done for that
@@ -87,8 +86,8 @@ class CpuModel:
             self.screen = Screen(matrix, limits.tokens, self._scratch)
             self._copying = Packing()
             self.screen.emit_copy(self._copying)
-            screened = self._decoder.screened_head(self.screen)
-        self.programs = {"embed": body, "full": body + head, "largest": body + screened}
+        greedy = self._decoder.greedy_head(self.screen)
+        self.programs = {"embed": body, "full": body + head, "largest": body + greedy}
         copies = self._copying.kernels if self._copying else set()
         needed = packing.kernels.union(KERNELS, copies, head.kernels, *(p.kernels for p in self.programs.values()))
         self._kernels.require(needed)
@@ -152,6 +151,15 @@ class CpuModel:
             self._copying = None
         return "largest"
 
+    def decode(self, batch: Batch, steps: int, stops: frozenset[int]) -> list[list[int]]:
+        """Several greedy steps in one call; none before the head's copy is made (see `backend.Model.decode`)."""
+        if self._copying:
+            return []
+        self._take(batch, steps)
+        self._inputs.repeat(steps, stops)
+        self._run_taken("largest")
+        return self._inputs.told()
+
     def embed(self, batch: Batch) -> NDArray[np.float32]:
         """Final-norm hidden states (n, dim) of the wanted tokens."""
         self._step(batch, "embed")
@@ -163,9 +171,15 @@ class CpuModel:
         self._team.close()
 
     def _step(self, batch: Batch, program: str) -> None:
+        self._take(batch)
+        self._run_taken(program)
+
+    def _take(self, batch: Batch, steps: int = 1) -> None:
         last = self._inputs.take(batch)
         for angles in self._decoder.angles.values():
-            angles.reach(last + 1)
+            angles.reach(last + steps)
+
+    def _run_taken(self, program: str) -> None:
         self._team.run(self._assembled[program], self._state, self.cycles.get(program))
 
 

@@ -22,7 +22,7 @@ ARRIVED, PASSED, GENERATION, PARKED = TEAM["arrived"], TEAM["passed"], TEAM["gen
 PROGRAM, COUNT, STATE, YIELD, PROFILE, STOP = (
     TEAM["program"], TEAM["count"], TEAM["state"], TEAM["yield"], TEAM["profile"], TEAM["stop"],
 )  # fmt: skip
-RECORD, T = layout.RECORD, layout.STATE["tokens"]
+RECORD, T, LEFT = layout.RECORD, layout.STATE["tokens"], layout.STATE["left"]
 SPINS_BEFORE_YIELD = 400
 SPINS_BEFORE_PARK = 20000
 
@@ -48,7 +48,16 @@ def barrier(team: int, nt: int) -> None:
 
 @compiled
 def execute(team: int, tid: int, nt: int) -> None:
-    """Run the team's program as thread `tid`; thread 0 adds each record's cycles to the profile, if there is one."""
+    """Run the team's program as thread `tid`, as often as its last call leaves steps to do."""
+    state = get(types.int64, team + STATE)
+    execute_once(team, tid, nt)
+    while get(types.int64, state + LEFT):  # written before the last barrier, and by thread 0 alone
+        execute_once(team, tid, nt)
+
+
+@compiled
+def execute_once(team: int, tid: int, nt: int) -> None:
+    """The program's calls in order; thread 0 adds each record's cycles to the profile, if there is one."""
     record = get(types.int64, team + PROGRAM)
     tokens = get(types.int64, get(types.int64, team + STATE) + T)
     profile = get(types.int64, team + PROFILE)
