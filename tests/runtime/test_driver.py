@@ -28,10 +28,11 @@ def model() -> FakeModel:
 
 @pytest.fixture
 def driver(model: FakeModel) -> Iterator[Driver]:
+    others = {*threading.enumerate()}
     driver = Driver(Engine(model))
     yield driver
     driver.close()
-    assert not any(t.name == "ternrun-engine" for t in threading.enumerate())
+    assert not any(t.name == "ternrun-engine" for t in {*threading.enumerate()} - others)
 
 
 class Gate(FakeModel):
