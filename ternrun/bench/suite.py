@@ -18,7 +18,7 @@ from ternrun.bench.timing import Rate
 from ternrun.bench.works import Work, parse
 from ternrun.loader.model import open_model
 from ternrun.runtime.config import KvType
-from ternrun.runtime.cpu import isa as instruction_sets
+from ternrun.runtime.cpu import tune
 from ternrun.runtime.cpu.model import CpuModel, default_threads
 from ternrun.runtime.cpu.objects import Progress
 
@@ -92,10 +92,10 @@ class Report:
 def run(options: Options, tell: Tell) -> Report:
     """Measure. Raises UsageError for what cannot be measured, LoadError for a file that cannot be run."""
     wanted, noise = options.wanted, Noise()
-    isa, threads = instruction_sets.pick(), options.threads or default_threads()
+    compiling = _compiling(tell)
+    isa, threads = tune.pick(progress=compiling), options.threads or default_threads()
     works = parse(options.works, context_of(wanted))
     total = len(works) + 1
-    compiling = _compiling(tell)
     tell(0, total, "machine")
     probe = Probe(isa, threads, compiling)
     report = Report(machine.describe(isa), probe.ceilings(), noise)

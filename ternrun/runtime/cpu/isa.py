@@ -16,6 +16,7 @@ from ternrun.errors import ConfigError
 from ternrun.runtime.cpu.host import host
 
 ENV = "TERNRUN_ISA"
+FORCED = "forced"  # the reason where somebody asked for it
 BUILD_ENV = "TERNRUN_BUILD_ISA"  # set for the compiling process by `build.py`
 
 REQUIRED = {
@@ -59,7 +60,7 @@ def pick(name: str = "") -> Isa:
     if forced and forced not in found:
         raise ConfigError(f"{ENV}={forced} needs CPU features that this machine lacks; it has {', '.join(found)}")
     chosen = forced or found[0]
-    reason = "forced" if forced else "the best this CPU has"
+    reason = FORCED if forced else "the best this CPU has"
     cpu, features = host()
     if chosen == "avx512":
         listed = ",".join(f"{'+' if on else '-'}{f}" for f, on in sorted(features.items()))

@@ -14,7 +14,7 @@ from ternrun.errors import LoadError
 from ternrun.runtime.backend import Batch, Idle, Rows
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu import isa as instruction_sets
-from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu import layout, tune
 from ternrun.runtime.cpu.decoder import Decoder, limits_for
 from ternrun.runtime.cpu.head import Screen, can_screen
 from ternrun.runtime.cpu.inputs import Inputs
@@ -50,7 +50,8 @@ class CpuModel:
         idle: Idle | None = None,
     ) -> None:  # fmt: skip
         self.config, self.engine = weights.config, engine
-        chosen = instruction_sets.pick(isa)
+        ternary = any(map(is_ternary, weights.tensors.values()))
+        chosen = tune.pick(isa, progress) if ternary else instruction_sets.pick(isa)
         threads = engine.threads or default_threads()
         layout_name = "words" if chosen.name == "avx512" else "bytes"
         self.description = f"cpu/{chosen.name}, {threads} threads: {chosen.reason}{_told(weights, layout_name)}"
