@@ -1,4 +1,4 @@
-"""llama.cpp and its fork by their own benchmark programs: `llama-bench`, and `llama-batched-bench` beside it."""
+"""llama.cpp and its forks by their own benchmark programs: `llama-bench`, and `llama-batched-bench` beside it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ class Make:
     encoding: str
     flags: tuple[str, ...]  # of every run of llama-bench
     batched: tuple[str, ...]  # of llama-batched-bench
-    cold: tuple[str, ...]  # of a run that must not warm up
-    deep: tuple[str, ...]  # of tokens after others, {depth} and {tokens}
+    cold: tuple[str, ...]  # of a run that must not warm up; none where it always does
+    deep: tuple[str, ...]  # of tokens after others, {depth} and {tokens}; none where it cannot time them alone
 
 
 MAKES = {
     "llama.cpp": Make("tq2_0", (), (), ("--no-warmup",), ("-n", "{tokens}", "-d", "{depth}")),
     # the fork repacks IQ2_BN into rows of four while it loads
     "ik_llama.cpp": Make("iq2_bn", ("-rtr", "1"), ("-rtr",), ("-w", "0"), ("-n", "0", "-gp", "{depth},{tokens}")),
+    "bitnet.cpp": Make("i2_s", (), (), (), ()),
 }
 _RATE = re.compile(r'"avg_ts": ([0-9.]+)')  # warnings may stand among the lines of JSON
 _SPEED = 8  # of llama-batched-bench's columns: tokens a second of all sequences together, the prompt not counted
@@ -49,7 +50,9 @@ class LlamaBench:
 
     def can(self, work: Work) -> bool:
         """Batches need the other program."""
-        return work.kind in ("pp", "tg", "ctx", "load") or (work.kind == "batch" and self._batched.is_file())
+        make = self._make
+        needs = {"load": make.cold, "ctx": make.deep, "batch": self._batched.is_file(), "pp": True, "tg": True}
+        return bool(needs.get(work.kind))
 
     def seconds(self, path: Path, work: Work) -> float:
         """Time of one run, the loading not counted; for `load` of the whole process, which makes one token."""

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--runs", metavar="N", type=int, default=5, help="times that each work is measured (default %(default)s)")
     add("--profile", action="store_true", help="show where the time of a step goes")
     add("--plot", metavar="FILE", help="write a roofline plot (needs matplotlib)")
-    add("--against", metavar="NAME", help="run llama.cpp or ik_llama.cpp on the same file, turn by turn")
+    add("--against", metavar="NAME", help="run llama.cpp, ik_llama.cpp or bitnet.cpp on the same file, turn by turn")
     add("--llama-bench", metavar="PATH", default="", help="llama.cpp's program, in place of llama-cpp-python")
     add("--json", action="store_true", help="print one JSON object")
     add_flags(parser, "how it runs", EngineConfig, {name: ENGINE[name] for name in ("threads", "kv_type")})

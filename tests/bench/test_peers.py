@@ -76,6 +76,13 @@ def test_each_program_of_the_family_is_asked_in_its_own_words(
         peer.seconds(PATH, Work("batch", 8))
 
 
+def test_what_a_program_cannot_time_alone_is_not_compared(tmp_path: Path) -> None:
+    peer = peers.find("bitnet.cpp", script(tmp_path, "pass"), 2)
+    assert [peer.can(work) for work in (Work("pp", 128), Work("tg", 64), Work("load"), Work("ctx", 512))] == [
+        True, True, False, False,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("body", ["sys.exit('no such architecture')", "print('[]')", "print('[1]')", "pass"])
 def test_program_that_fails_is_one_sentence(body: str, tmp_path: Path) -> None:
     peer = peers.find("llama.cpp", script(tmp_path, body), 2)
@@ -84,7 +91,7 @@ def test_program_that_fails_is_one_sentence(body: str, tmp_path: Path) -> None:
 
 
 def test_peers_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="these are: llama.cpp, ik_llama.cpp"):
+    with pytest.raises(UsageError, match="these are: llama.cpp, ik_llama.cpp, bitnet.cpp"):
         peers.find("vllm", "", 2)
     with pytest.raises(UsageError, match="not a program"):
         peers.find("llama.cpp", "no/such/program", 2)

@@ -81,7 +81,7 @@ def test_plot(ternrun: Run, tiny: str, tmp_path: Path) -> None:
         (["--runs", "0"], "--runs must be from 1"),
         (["--threads", "-1"], "threads must be"),
         (["--llama-bench", "x"], "--llama-bench needs --against"),
-        (["--against", "vllm"], "these are: llama.cpp, ik_llama.cpp"),
+        (["--against", "vllm"], "these are: llama.cpp, ik_llama.cpp, bitnet.cpp"),
         (["--plot", "roofline.exe"], "--plot roofline.exe"),
     ],
 )
