@@ -59,6 +59,7 @@ def gather(
             "sources": dict(sorted(manifest.groups.items())),
             "holdout": manifest.holdout,
             "functions": manifest.functions,
+            "documented": manifest.documented,
             "repeated": manifest.repeated,
         },
         "evaluation": list(evaluation),
@@ -134,6 +135,9 @@ def _tokens(training: Record) -> int:
 
 def _added(data: Record) -> str:
     """What the training part holds besides each file once."""
-    functions = "Each function of the training files is in them once more, by itself. " if data["functions"] else ""
+    functions = "Each function of the training files is in them once more, by itself" if data["functions"] else ""
+    if functions and (documented := data.get("documented", 1)) > 1:
+        functions += f", short ones with a docstring {documented} times"
+    functions += ". " if functions else ""
     times = ", ".join(f"{name} ({times} times)" for name, times in data["repeated"].items())
     return functions + (f"Repeated: {times}. " if times else "")

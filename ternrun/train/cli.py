@@ -92,6 +92,10 @@ def _data_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--functions", action="store_true", help="learn from each Python function once more, as a text of its own"
     )
+    p.add_argument(
+        "--documented", type=int, default=1, metavar="TIMES",
+        help="with --functions: those of at most 30 lines with a docstring so many times (default %(default)s)",
+    )  # fmt: skip
     p.add_argument("--installed", type=_names, default=(), help="python: installed packages to read")
     p.add_argument("--packages", type=_names, default=(), help="python: packages to download with pip into --archives")
     p.add_argument("--archives", type=Path, help="python: folder of wheels and sdists")
@@ -104,12 +108,15 @@ def _data(args: argparse.Namespace) -> None:
 
     if not 0 < args.val_share < 1:
         raise UsageError(f"--val-share must lie between 0 and 1, not {args.val_share}")
+    if args.documented < 1 or (args.documented > 1 and not args.functions):
+        raise UsageError("--documented takes a number of times, 1 or more, and goes with --functions")
     options = Options(installed=args.installed, packages=args.packages, archives=args.archives, column=args.column)
     skipped: Counter[str] = Counter()
     found = [document for source in args.sources for document in documents(source, options, _say, skipped)]
     plan = Plan(
         tokenizer=args.tokenizer, val_share=args.val_share, split=args.split, holdout=args.holdout,
         group_bytes=args.group_bytes, duplicates=args.keep_duplicates, repeat=args.repeat, functions=args.functions,
+        documented=args.documented,
     )  # fmt: skip
     prepare(found, args.out, plan, _say, skipped)
 

@@ -22,6 +22,8 @@ def test_the_card_says_what_was_learned_more_than_once() -> None:
     assert (
         "Each function of the training files is in them once more, by itself. Repeated: algorithms (4 times)." in data
     )
+    record["data"] |= {"documented": 4}
+    assert "once more, by itself, short ones with a docstring 4 times. Repeated" in render(record)
     record["data"] |= {"functions": False, "repeated": {}}
     assert "Repeated" not in render(record)
 

@@ -33,6 +33,7 @@ class Plan:
     duplicates: bool = False  # keep duplicates
     repeat: Mapping[str, int] = field(default_factory=dict)  # groups that are learned from several times over
     functions: bool = False  # learn from each function once more, as a document of its own
+    documented: int = 1  # times, from short ones with a docstring
 
 
 def prepare(
@@ -52,7 +53,7 @@ def prepare(
     if not any(d.text for d in parts["train"]):
         raise UsageError("the corpus is empty: no document is left to train on")
     if plan.functions:
-        found = functions(parts["train"])
+        found = functions(parts["train"], plan.documented)
         report(f"{len(found)} functions added as documents of their own")
         parts["train"] += found
     parts["train"] = [d for d in parts["train"] for _ in range(plan.repeat.get(d.group, 1))]
@@ -69,6 +70,7 @@ def prepare(
         skipped=dict(skipped or {}),
         repeated=dict(plan.repeat),
         functions=plan.functions,
+        documented=plan.documented,
     )
     for name, listed in parts.items():
         part = write_tokens(folder / f"{name}.bin", [d.text for d in listed], tokenizer, manifest.dtype)

@@ -47,6 +47,7 @@ class Manifest:
     skipped: dict[str, int] = field(default_factory=dict)
     repeated: dict[str, int] = field(default_factory=dict)  # group -> times it is in `train`
     functions: bool = False  # is each function in `train` once more?
+    documented: int = 1  # times that short ones with a docstring are
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json`."""

@@ -88,6 +88,18 @@ def test_functions_are_documents_of_their_own(tmp_path: Path) -> None:
     assert manifest.repeated == {"box": 3}
 
 
+def test_short_documented_functions_are_learned_from_more_often(tmp_path: Path) -> None:
+    said, silent = 'def said(x):\n    "What."\n    return x\n', "def silent(x):\n    y = x\n    return y\n"
+    long = 'def long(x):\n    "What."\n' + "    x += 1\n" * 29
+    apart = 'def apart(x):\n    "What."\n    y = """\nat the margin\n"""\n    return y\n'
+    source = f"class A:\n{indent(said + silent + long, '    ')}\n{apart}"
+    texts = [*documents(8), Document("a", "a", "MIT", source)]
+    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.001, functions=True, documented=4), texts)
+    train = texts_of(tmp_path, "train")
+    assert [train.count(text) for text in (said, silent, long, apart)] == [4, 1, 1, 4]
+    assert read_manifest(tmp_path).documented == 4
+
+
 def test_char_level_tail_split(tmp_path: Path) -> None:
     text = "".join(chr(97 + i % 26) for i in range(1000)) + "\n"
     build(tmp_path, Plan(tokenizer="char", split="tail", val_share=0.1), [Document("t", "t", "x", text)])
