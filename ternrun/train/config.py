@@ -114,11 +114,13 @@ class Data(_Record):
     batch: int = 16  # windows a step, over all ranks
     micro_batch: int = 0  # windows a forward pass; 0: all of the rank's
     fim: float = 0.0  # share of windows turned prefix / suffix / middle
+    stutter: float = 0.0  # share of windows with lines repeated, to learn what comes after repeats
 
     def __post_init__(self) -> None:
         self._range("batch", 1, 2**20)
         self._range("micro_batch", 0, 2**20)
         self._range("fim", 0, 1)
+        self._range("stutter", 0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,21 +15,21 @@ CHUNK = 1024  # positions whose logits exist at one time
 def chunk_terms(logits: Tensor, targets: Tensor, z_loss: float, entropy: float) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over positions of nats and of the added terms, and the gradient (n, V) in the type of `logits` (n, V).
 
-    One pointwise pass and two reductions: worth compiling.
+    Positions with a negative target count for nothing. One pointwise pass and two reductions: worth compiling.
     """
-    wide = logits.float()
+    wide, learned = logits.float(), (targets >= 0).float()[:, None]
     wanted = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
     normaliser = torch.logsumexp(wide, -1, keepdim=True)
     grad = (wide - normaliser).exp() * (1 + 2 * z_loss * normaliser) - wanted.float()
-    nats = (normaliser[:, 0] - wide.gather(1, targets[:, None])[:, 0]).sum()
-    added = z_loss * normaliser.square().sum()
+    nats = ((normaliser - wide.gather(1, targets.clamp(min=0)[:, None])) * learned).sum()
+    added = z_loss * (normaliser.square() * learned).sum()
     if entropy:
         logs = wide - normaliser
         shares = logs.exp()
         uncertainty = -(shares * logs).sum(-1, keepdim=True)
         grad = grad + entropy * shares * (logs + uncertainty)
-        added = added - entropy * uncertainty.sum()
-    return nats, added, grad.to(logits.dtype)
+        added = added - entropy * (uncertainty * learned).sum()
+    return nats, added, (grad * learned).to(logits.dtype)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -49,7 +49,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total, penalty = total + nats, penalty + added
             grad_hidden[i : i + CHUNK] = grad @ weight
             grad_head += (grad.t() @ part).float()
-        n = hidden.shape[0]
+        n = (targets >= 0).sum().clamp(min=1)
         ctx.save_for_backward(grad_hidden.div_(n), grad_head.div_(n))
         loss = total / n
         ctx.mark_non_differentiable(loss_only := loss.clone())
@@ -69,7 +69,8 @@ def cross_entropy(
     entropy: float = 0.0,
     terms: Terms = chunk_terms,
 ) -> tuple[Tensor, Tensor]:
-    """(objective, loss): mean negative log-likelihood in nats of hidden (N, C) @ head (V, C) against targets (N,).
+    """(objective, loss): mean negative log-likelihood in nats of hidden (N, C) @ head (V, C) against targets (N,), of
+    which negative ones are left out.
 
     The objective adds z_loss * mean(logsumexp**2), which keeps logits from drifting (PaLM, arXiv 2204.02311), and takes
     away entropy * the mean entropy of the predictions, which keeps them from overconfidence (arXiv 1701.06548).

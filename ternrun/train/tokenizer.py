@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from ternrun.errors import LoadError, UsageError
@@ -142,6 +144,12 @@ def fim_ids(tokenizer: Tokenizer) -> tuple[int, int, int] | None:
     """Ids of the prefix, suffix and middle tokens, or None where the tokenizer has none."""
     prefix, suffix, middle = (tokenizer.token_to_id(token) for token in FIM)
     return None if prefix is None or suffix is None or middle is None else (prefix, suffix, middle)
+
+
+def line_ends(tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """Ids of the tokens that begin with a line end, sorted."""
+    newline = _byte_level().pre_tokenize_str("\n")[0][0]
+    return np.array(sorted(i for token, i in tokenizer.get_vocab().items() if token.startswith(newline)), np.int64)
 
 
 def _pre_tokenizer(state: dict[str, Any]) -> str:

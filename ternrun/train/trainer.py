@@ -60,6 +60,7 @@ class Trainer:
         self.windows = Windows(
             open_tokens(data, "train", self.manifest), config.model.context, config.run.seed,
             fim=config.data.fim, fim_ids=tokenizers.fim_ids(self.tokenizer),
+            stutter=config.data.stutter, line_ends=tokenizers.line_ends(self.tokenizer),
         )  # fmt: skip
         self.val = open_tokens(data, "val", self.manifest)
         self.state: dict[str, Any] = {

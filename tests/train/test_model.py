@@ -32,15 +32,17 @@ def test_later_tokens_do_not_reach_back(shape: Make) -> None:
 
 
 @pytest.mark.parametrize("entropy", [0.0, 0.3])
-def test_chunked_loss_is_torchs(entropy: float, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ignored", [[], [0, 20, 21, 49]], ids=["all", "some"])
+def test_chunked_loss_is_torchs(ignored: list[int], entropy: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ternrun.train.loss.CHUNK", 16)
     hidden, head = torch.randn(50, 12, requires_grad=True), torch.randn(33, 12, requires_grad=True)
     targets = torch.randint(33, (50,))
+    targets[ignored] = -1
     objective, loss = cross_entropy(hidden, head, targets, 0.01, entropy)
     objective.backward()
     grads = hidden.grad, head.grad
     hidden.grad = head.grad = None
-    logits = hidden @ head.t()
+    logits, targets = (hidden @ head.t())[targets >= 0], targets[targets >= 0]
     wanted = torch.nn.functional.cross_entropy(logits, targets)
     uncertainty = torch.distributions.Categorical(logits=logits).entropy().mean()
     whole = wanted + 0.01 * torch.logsumexp(logits, -1).square().mean() - entropy * uncertainty

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
 from ternrun.train.data.fim import fill_in_middle
+from ternrun.train.data.stutter import stutter
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -29,6 +30,8 @@ class Windows:
         *,
         fim: float = 0.0,
         fim_ids: tuple[int, int, int] | None = None,
+        stutter: float = 0.0,
+        line_ends: NDArray[np.int64] | None = None,
     ) -> None:
         if len(tokens) < context + 1:
             raise LoadError(f"{len(tokens)} tokens are too few for one window of {context} + 1")
@@ -36,6 +39,7 @@ class Windows:
             raise LoadError("data.fim needs a tokenizer with fill-in-the-middle tokens")
         self.tokens, self.context, self.seed = tokens, context, seed
         self.fim, self.fim_ids = fim, fim_ids
+        self.stutter, self.line_ends = stutter, np.zeros(0, np.int64) if line_ends is None else line_ends
         self.per_epoch = max(1, (len(tokens) - 1) // context - 1)
         self._epoch, self._order, self._offset = -1, np.zeros(0, np.int64), 0
 
@@ -56,9 +60,16 @@ class Windows:
         return window
 
     def batch(self, first: int, count: int) -> Batch:
-        """Inputs and targets (count, context) of samples first .. first + count - 1."""
-        windows = np.stack([self.window(sample) for sample in range(first, first + count)])
-        return windows[:, :-1], windows[:, 1:]
+        """Inputs and targets (count, context) of samples first .. first + count - 1; a target that is not to be learned
+        is `stutter.IGNORED`."""
+        ids, targets = zip(*(self._pair(sample) for sample in range(first, first + count)), strict=True)
+        return np.stack(ids), np.stack(targets)
+
+    def _pair(self, sample: int) -> Batch:
+        window, rng = self.window(sample), np.random.default_rng((self.seed, sample, 2))
+        if self.stutter and rng.random() < self.stutter:
+            return stutter(window, self.line_ends, rng)
+        return window[:-1], window[1:]
 
 
 def consecutive(tokens: NDArray[Any], context: int, size: int, limit: int = 0) -> Iterator[Batch]:
