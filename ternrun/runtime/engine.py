@@ -101,7 +101,8 @@ class Engine:
         return len(self._scheduler.running), len(self._scheduler.waiting)
 
     def step(self) -> list[StepOutput]:
-        """Run one batch: choose tokens, compute, sample, hand out. Requests that are only prefilled stay silent."""
+        """Run one batch: choose tokens, compute, sample, hand out. Requests that are only prefilled stay silent,
+        unless they ask for progress."""
         chunks = self._scheduler.schedule()
         if not chunks:
             return []
@@ -162,9 +163,10 @@ class Engine:
         self._cache.publish(sequence.table, sequence.ids, sequence.computed)
         if reason:
             self.abort(sequence.id)
-        if not (scores or tokens or reason):
+        processed = min(sequence.computed, len(sequence.request.ids)) if sequence.request.progress else 0
+        if not (scores or tokens or reason or processed):
             return None
-        return StepOutput(sequence.id, tokens, logprobs, scores, reason, sequence.cached, end=end)
+        return StepOutput(sequence.id, tokens, logprobs, scores, reason, sequence.cached, end=end, processed=processed)
 
     def _pool(self, chunk: Chunk, rows: list[NDArray[np.float32]]) -> StepOutput | None:
         """Add hidden states (dim,) to what is pooled; the result when all are there. Raises LoadError."""

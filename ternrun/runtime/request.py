@@ -39,7 +39,8 @@ class Request:
 
     With `prompt_logprobs` = k, every prompt token but the first is reported with its log-probability and the k
     likeliest; with `params.max_tokens` = 0 nothing is generated, so the two together score a given text.
-    `constraint` makes what says which tokens may be generated. With `pooling`, nothing is generated: the final-norm
+    `progress` asks for an output after every step of the prompt, too. `constraint` makes what says which tokens may be
+    generated. With `pooling`, nothing is generated: the final-norm
     hidden states are the result. Requests of one `group` (any object) come from one client, who should not crowd out
     others by their number.
     """
@@ -50,6 +51,7 @@ class Request:
     constraint: Callable[[], Constraint] | None = None
     pooling: Pooling | None = None
     group: object = None
+    progress: bool = False
 
     def check(self, vocab_size: int, context: int) -> None:
         """Raises UsageError or ContextError for what a model of this vocabulary and context cannot do."""
@@ -90,6 +92,7 @@ class StepOutput(NamedTuple):
     error: Exception | None = None
     end: TokenLogprobs | None = None  # of the end token that stopped it, where params.logprobs is set
     embedding: NDArray[np.float32] | None = None  # (dim,); with pooling none (tokens, dim)
+    processed: int = 0  # prompt tokens whose keys and values are there by now, where `progress` asks
 
 
 @dataclass(slots=True, eq=False)

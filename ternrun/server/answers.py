@@ -49,6 +49,7 @@ class Update:
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     prompt: list[TokenLogprobs] = field(default_factory=list)  # of the next prompt tokens
+    processed: list[int] = field(default_factory=list)  # prompt tokens done after each step, where it was asked for
     reason: FinishReason | None = None
 
 
@@ -60,6 +61,7 @@ class Answer:
         self.ticket: Ticket | None = None
         self.generated = 0  # tokens, those of a stop string included, the end token not
         self.cached = 0
+        self.processed = -1  # prompt tokens told of as done
         self.stopping_word = ""
         self.multiline = False  # it has a line break
         self.reason: FinishReason | None = None
@@ -89,6 +91,10 @@ class Answer:
         update.prompt += output.prompt_logprobs
         self.cached = max(self.cached, output.cached_tokens)
         self.embedding = output.embedding
+        for count in (output.cached_tokens, output.processed) if output.processed else ():
+            if count > self.processed:  # not again what is computed again
+                self.processed = count
+                update.processed.append(count)
         for index, token in enumerate(output.tokens):
             self.generated += 1
             offset = self._certain + len(self._raw)

@@ -34,7 +34,7 @@ from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode, fill_in
 from ternrun.server.schema import LLAMA_IDLE, MAX_CHOICES, MAX_LOGPROBS, UNLIMITED, Fields, length, needed, seeded
 from ternrun.server.service import Service
-from ternrun.server.shapes import bounded, data, spell, timings
+from ternrun.server.shapes import bounded, data, progress, spell, timings
 from ternrun.server.stream import UNENDED, Items, in_one_piece, stream
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ COMPLETION = Table(
         "n_probs": (whole(0, MAX_LOGPROBS), 0),
         "post_sampling_probs": (flag, False),
         "stream": (flag, False),
+        "return_progress": (flag, False),
         "return_tokens": (flag, False),
         "n_cmpl": (whole(1, MAX_CHOICES), 1),
         "t_max_predict_ms": (optional(whole(0, UNLIMITED), -1, 0), 0),
@@ -158,9 +159,12 @@ async def _answer(request: web.Request, service: Service, table: Table, ids_of: 
 async def _chunks(asked: Asked, request: web.Request) -> Items:
     with asking(asked.service, asked.requests, request[TOLD]) as answers:
         async for i, update in _timely(answers, asked.values["t_max_predict_ms"] / 1000):
+            piece = {"index": i, "content": "", "tokens": [], "stop": False}
+            for report in progress(answers, answers.all[i], update):
+                yield piece | report
             told = _told(update.tokens, answers.all[i])
             if update.text or told:
-                piece = {"index": i, "content": update.text, "tokens": [t.id for t in told], "stop": False}
+                piece |= {"content": update.text, "tokens": [t.id for t in told]}
                 yield piece | _probabilities(asked, told)
             if update.reason:
                 yield _last(asked, answers, i, "", [])
@@ -262,7 +266,8 @@ def _read(service: Service, values: dict[str, Any], start: structure.Start | Non
     found = ids_of(model, values, most)
     if len(found) * n > most:
         raise ApiError(f"n_cmpl: {len(found)} prompts times {n} are more than {most}", param="n_cmpl")
-    requests = [Request(ids, seeded(params, i), constraint=start) for ids in found for i in range(n)]
+    shown = values["stream"] and values["return_progress"]
+    requests = [Request(ids, seeded(params, i), constraint=start, progress=shown) for ids in found for i in range(n)]
     for request in requests[::n]:  # before ids are looked up that are none
         model.driver.engine.check(request)
     prompts = [model.tokenizer.decode(ids, special=True) for ids in found]

@@ -91,6 +91,7 @@ STREAM: Fields = {
     "n": (whole(1, MAX_CHOICES), 1),
     "stream": (flag, False),
     "stream_options": (stream_options, False),
+    "return_progress": (flag, False),
 }
 NO_EFFECT = frozenset(
     ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
@@ -98,7 +99,7 @@ NO_EFFECT = frozenset(
 )  # fmt: skip
 
 LLAMA_IDLE = frozenset(  # llama.cpp's: where and when it runs, what else its server tells of that
-    ("id_slot", "timings_per_token", "return_progress", "backend_sampling")
+    ("id_slot", "timings_per_token", "backend_sampling")
 )
 
 TURN: Fields = {  # how the prompt of a conversation ends

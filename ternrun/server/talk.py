@@ -78,9 +78,10 @@ async def read_talk(
     begin: bool | None = None,
     go_on: bool = False,
     variables: Any = None,
+    progress: bool = False,
 ) -> Talk:
     """`messages` as in OpenAI's chat; `tools`: its tools, tool_choice and parallel_tool_calls; `begin`, `go_on`: see
-    `render`. Raises ApiError."""
+    `render`; `progress`: see `Request`. Raises ApiError."""
     model, offered = service.model, read_tools(tools)
     calling = await asyncio.to_thread(_calling, model, offered) if offered else None
     if calling:
@@ -92,7 +93,7 @@ async def read_talk(
         return encode(model, prompt)
 
     ids = await asyncio.to_thread(read)
-    return Talk([Request(ids, seeded(params, i), constraint=start) for i in range(n)], calling)
+    return Talk([Request(ids, seeded(params, i), constraint=start, progress=progress) for i in range(n)], calling)
 
 
 @contextmanager
