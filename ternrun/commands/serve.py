@@ -46,6 +46,7 @@ LISTEN = {
 LIMITS = {
     "queue": Flag(("--queue",), int, "N", "sequences that may wait before others are told to try again"),
     "max_tokens": Flag(("--max-tokens",), int, "N", "tokens an answer may have, whatever is asked for; 0: any number"),
+    "context_shift": Flag(("--context-shift",), bool, "", "where a context is full, drop its middle and go on", SWITCH),
     "timeout": Flag(("--timeout",), float, "S", "seconds a request may take; 0: any"),
     "stall": Flag(("--stall",), float, "S", "seconds a client may take to send its request or to read"),
     "drain": Flag(("--drain",), float, "S", "seconds that requests may go on after SIGTERM"),

@@ -161,6 +161,9 @@ class Engine:
             return StepOutput(sequence.id, finish_reason="error", error=error)
         self.counts.accepted += sequence.computed - (chunk.start + len(chunk.tokens) - chunk.drafted)
         self._cache.publish(sequence.table, sequence.ids, sequence.computed)
+        if reason == "length" and sequence.shift(self.context):
+            self._scheduler.restart(sequence)
+            sequence.draft, reason = self._drafter() if self._drafter else None, None
         if reason:
             self.abort(sequence.id)
         processed = min(sequence.computed, len(sequence.request.ids)) if sequence.request.progress else 0

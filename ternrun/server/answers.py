@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.request import FinishReason, Request, StepOutput
+from ternrun.runtime.shift import Shift
 from ternrun.server.problems import ApiError
 from ternrun.text import StopMatcher
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from ternrun.runtime.driver import Ticket
     from ternrun.server.access import Told
     from ternrun.server.service import Service
+    from ternrun.server.settings import ServerConfig
 
+MAX_SHIFTED = 1 << 17  # tokens of an answer that no context ends
 MAX_NUMBERS = 1 << 21  # log-probabilities of one answer, all its sequences together
 NOTHING: Mapping[int, str] = {}
 ENDING = "the server is shutting down"
@@ -253,10 +256,19 @@ def _numbers(request: Request, generated: int) -> int:
     return of_prompt + (0 if params.logprobs is None else generated * (1 + params.logprobs))
 
 
-def _capped(request: Request, most: int) -> Request:
-    if request.params.max_tokens <= most:
-        return request
-    return dataclasses.replace(request, params=dataclasses.replace(request.params, max_tokens=most))
+def _bounded(request: Request, config: ServerConfig) -> Request:
+    """As long as the server lets an answer be."""
+    shift, params = request.shift or Shift() if config.context_shift else None, request.params
+    most = config.max_tokens or (MAX_SHIFTED if shift else params.max_tokens)
+    if params.max_tokens > most:
+        params = dataclasses.replace(params, max_tokens=most)
+    return dataclasses.replace(request, params=params, shift=shift)
+
+
+def _room(request: Request, context: int) -> int:
+    """The most tokens that may be generated."""
+    most = request.params.max_tokens
+    return most if request.shift else min(most, context - len(request.ids))
 
 
 @contextmanager
@@ -268,11 +280,10 @@ def asking(
     `shown`: control tokens that are text in these answers, and their text.
     """
     engine = service.model.driver.engine
-    if service.config.max_tokens:
-        requests = [_capped(request, service.config.max_tokens) for request in requests]
+    requests = [_bounded(request, service.config) for request in requests]
     for request in requests:  # before anything runs, so that a list of prompts is refused as a whole
         engine.check(request)
-    most = sum(_numbers(r, min(r.params.max_tokens, engine.context - len(r.ids))) for r in requests)
+    most = sum(_numbers(r, _room(r, engine.context)) for r in requests)
     if most > MAX_NUMBERS:
         message = f"logprobs: that may come to {most} numbers, and one answer may have {MAX_NUMBERS}"
         raise ApiError(message, param="logprobs")

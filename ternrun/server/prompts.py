@@ -114,3 +114,29 @@ def render(
 
 def _is_ids(value: list[Any]) -> bool:
     return all(type(i) is int for i in value)
+
+
+def llama_prompts(model: Model, prompt: Any, most: int) -> list[list[int]]:
+    """llama.cpp's forms: a string, a list of ids, ids and strings mixed, or a list of any of these.
+
+    At most `most` of them. Raises ApiError."""
+    if isinstance(prompt, list) and not any(type(part) is int for part in prompt):
+        if not 0 < len(prompt) <= most:
+            raise ApiError(f"prompt: from 1 to {most} prompts may be asked at once", param="prompt")
+        return [_mixed(model, one) for one in prompt]
+    return [_mixed(model, prompt)]
+
+
+def _mixed(model: Model, prompt: Any) -> list[int]:
+    if isinstance(prompt, dict) and set(prompt) <= {"prompt_string", "multimodal_data"}:
+        if prompt.get("multimodal_data"):
+            raise ApiError("prompt: this model reads text only", param="prompt", code="unsupported")
+        prompt = prompt.get("prompt_string")
+    if isinstance(prompt, str):
+        return encode(model, prompt)
+    if not isinstance(prompt, list) or not all(isinstance(p, str) or type(p) is int for p in prompt):
+        raise ApiError("prompt: must be a string, a list of token ids and strings, or a list of these", param="prompt")
+    ids: list[int] = []
+    for i, part in enumerate(prompt):
+        ids += [part] if isinstance(part, int) else encode(model, part, bos=i == 0)
+    return ids

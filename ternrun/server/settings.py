@@ -40,6 +40,7 @@ class ServerConfig:
     max_prompts: int = 128  # prompts of a request times its n
     pooling: str = ""  # of embeddings: mean, cls, last or none; empty: what the model's file says
     max_tokens: int = 0  # that an answer may have, whatever is asked for; 0: as many as the context holds
+    context_shift: bool = False  # a sequence that fills its context drops the middle of it, and goes on
     ignore_unknown_fields: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of fields that a request leaves out; see `defaults`
 

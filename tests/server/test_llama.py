@@ -73,7 +73,7 @@ def test_every_form_of_prompt(server: Server) -> None:
         ({"prompt": [None]}, "must be a string, a list"),
         ({"prompt": [True, 1]}, "must be a string, a list"),
         ({"n_predict": -2}, "n_predict: must be a whole number from -1"),
-        ({"n_discard": -5}, "n_discard: this server does not support it"),
+        ({"n_discard": -5}, "n_discard: must be a whole number from 0"),
         ({"post_sampling_probs": 3}, "post_sampling_probs: must be true or false"),
         ({"logit_bias": [["a" * 65, 1]]}, "logit_bias: must map"),
         ({"prompt": {"prompt_string": "a", "multimodal_data": ["b"]}}, "this model reads text only"),
