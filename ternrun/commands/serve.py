@@ -41,6 +41,7 @@ LISTEN = {
     "pooling": Flag(("--pooling",), str, "NAME", "of embeddings: mean, cls, last or none; else what the file says"),
     "alias": Flag(("--alias",), str, "NAME", "the model's name in answers, where there is one model"),
     "page": Flag(("--no-page",), bool, "", "no page at /", OFF),
+    "slot_save_path": Flag(("--slot-save-path",), str, "FOLDER", "let clients save and restore slots there"),
     "ignore_unknown_fields": Flag(("--ignore-unknown-fields",), bool, "", "do not refuse them", SWITCH),
 }
 LIMITS = {

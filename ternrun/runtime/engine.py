@@ -54,6 +54,11 @@ class Engine:
         self._ids = itertools.count()
         self.counts = Counts()
 
+    @property
+    def cache(self) -> KVCache:
+        """Which tokens are in which blocks; for the thread that calls `step`."""
+        return self._cache
+
     def check(self, request: Request) -> None:
         """Raises UsageError or ContextError for a request that `add` would refuse; safe from any thread."""
         request.check(self.model.config.vocab_size, self.context)

@@ -62,7 +62,8 @@ class Answer:
     def __init__(self, model: Model, request: Request, shown: Mapping[int, str]) -> None:
         self.request = request
         self.ticket: Ticket | None = None
-        self.generated = 0  # tokens, those of a stop string included, the end token not
+        self.slot = -1  # where it runs, where slots are kept
+        self.said: list[int] = []  # tokens, those of a stop string included, the end token not
         self.cached = 0
         self.processed = -1  # prompt tokens told of as done
         self.stopping_word = ""
@@ -77,6 +78,11 @@ class Answer:
         self._raw = ""  # decoded, and not certain yet
         self._certain = 0  # characters handed out
         self._held: list[Token] = []  # their text is not certain yet
+
+    @property
+    def generated(self) -> int:
+        """How many tokens it has."""
+        return len(self.said)
 
     @property
     def ended(self) -> bool:
@@ -99,7 +105,7 @@ class Answer:
                 self.processed = count
                 update.processed.append(count)
         for index, token in enumerate(output.tokens):
-            self.generated += 1
+            self.said.append(token)
             offset = self._certain + len(self._raw)
             self._held.append(Token(token, offset, output.logprobs[index] if output.logprobs else None))
             if self._push(self._decoder.push(token) or self._shown.get(token, ""), update):
@@ -273,11 +279,12 @@ def _room(request: Request, context: int) -> int:
 
 @contextmanager
 def asking(
-    service: Service, requests: Sequence[Request], told: Told, shown: Mapping[int, str] = NOTHING
+    service: Service, requests: Sequence[Request], told: Told, shown: Mapping[int, str] = NOTHING, slot: int = -1
 ) -> Iterator[Answers]:
     """Ask the engine; whatever happens, nothing of it is left behind. Raises ApiError, UsageError, ContextError.
 
-    `shown`: control tokens that are text in these answers, and their text.
+    `shown`: control tokens that are text in these answers, and their text. `slot`: where slots are kept, the one to run
+    in; -1: any.
     """
     engine = service.model.driver.engine
     requests = [_bounded(request, service.config) for request in requests]
@@ -292,11 +299,16 @@ def asking(
         requests = [dataclasses.replace(request, group=group) for request in requests]
     with service.admit(len(requests)):
         answers = Answers(service, requests, shown)
+        kept = [answer for answer in answers.all if not answer.request.pooling]
         service.answers.add(answers)
         try:
+            for answer in kept:
+                answer.slot = service.slots.pick(answer.request.ids, slot)
             answers.submit()
             yield answers
         finally:
+            for answer in kept:
+                service.slots.note(answer.slot, answer.request.ids, answer.said)
             service.answers.discard(answers)
             answers.close()
             prompt, generated, cached = answers.usage

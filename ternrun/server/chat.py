@@ -60,6 +60,7 @@ async def _read(service: Service, values: dict[str, Any]) -> Talk:
         go_on=values["continue_final_message"],
         variables=values["chat_template_kwargs"],
         progress=values["stream"] and values["return_progress"],
+        slot=values["id_slot"],
     )
 
 

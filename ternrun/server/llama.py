@@ -33,7 +33,7 @@ from ternrun.server.fields import (
 )
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode, fill_in, llama_prompts
-from ternrun.server.schema import LLAMA_IDLE, MAX_CHOICES, MAX_LOGPROBS, UNLIMITED, Fields, length, needed, seeded
+from ternrun.server.schema import LLAMA_IDLE, MAX_CHOICES, MAX_LOGPROBS, SLOT, UNLIMITED, Fields, length, needed, seeded
 from ternrun.server.service import Service
 from ternrun.server.shapes import bounded, data, progress, spell, timings
 from ternrun.server.stream import UNENDED, Items, in_one_piece, stream
@@ -87,6 +87,7 @@ COMPLETION = Table(
         "post_sampling_probs": (flag, False),
         "stream": (flag, False),
         "return_progress": (flag, False),
+        "id_slot": SLOT,
         "return_tokens": (flag, False),
         "n_keep": (whole(-1, UNLIMITED), 0),
         "n_discard": (whole(0, UNLIMITED), 0),
@@ -144,7 +145,7 @@ async def _answer(request: web.Request, service: Service, table: Table, ids_of: 
     asked = await asyncio.to_thread(_read, service, values, start, ids_of)
     if values["stream"]:
         return await stream(request, _chunks(asked, request), service.config.stall, UNENDED)
-    with asking(service, asked.requests, request[TOLD]) as answers:
+    with asking(service, asked.requests, request[TOLD], slot=values["id_slot"]) as answers:
         texts = [""] * len(asked.requests)
         tokens: list[list[Token]] = [[] for _ in asked.requests]
         async for i, update in _timely(answers, values["t_max_predict_ms"] / 1000):
@@ -159,7 +160,7 @@ async def _answer(request: web.Request, service: Service, table: Table, ids_of: 
 
 
 async def _chunks(asked: Asked, request: web.Request) -> Items:
-    with asking(asked.service, asked.requests, request[TOLD]) as answers:
+    with asking(asked.service, asked.requests, request[TOLD], slot=asked.values["id_slot"]) as answers:
         async for i, update in _timely(answers, asked.values["t_max_predict_ms"] / 1000):
             piece = {"index": i, "content": "", "tokens": [], "stop": False}
             for report in progress(answers, answers.all[i], update):
@@ -190,7 +191,7 @@ def _last(asked: Asked, answers: Answers, i: int, text: str, tokens: Sequence[To
         "index": i,
         "content": text,
         "tokens": [t.id for t in tokens] if values["return_tokens"] else [],
-        "id_slot": -1,
+        "id_slot": answer.slot,
         "stop": True,
         "model": asked.service.name,
         "tokens_predicted": answer.generated,

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ternrun.server import anthropic, embeddings, library, llama, ollama, responses, schema, shapes, tools
+from ternrun.server import anthropic, embeddings, library, llama, ollama, responses, saving, schema, shapes, tools
 from ternrun.server.fields import NO_DEFAULTS, Schema, Table, schema_of
 from ternrun.server.service import Service
 
@@ -63,7 +63,7 @@ BODIES = {
     "/tokenize": Body(tools.TOKENIZE),
     "/detokenize": Body(tools.DETOKENIZE, ("tokens",)),
     "/apply-template": Body(tools.APPLY, ("messages",)),
-    "/slots/{id}": Body(tools.SLOT),
+    "/slots/{id}": Body(saving.SLOT),
     "/api/embeddings": Body(embeddings.OLLAMA_ONE, ("prompt",)),
     "/api/show": Body(library.SHOW),
     "/api/generate": Body(ollama.GENERATE, (), LINES, {"options": ollama.OPTIONS}),

@@ -14,7 +14,8 @@ from ternrun.cli import main
 
 Words = list[str]
 
-SAME = ("host", "port", "threads", "pooling", "alias", "api-key", "chat-template", "chat-template-file")
+SAME = ("host", "port", "threads", "pooling", "alias", "api-key", "chat-template", "chat-template-file",
+        "slot-save-path")  # fmt: skip
 MEANS: dict[str, Callable[[str], Words]] = {
     "temp": lambda value: ["--default", f"temperature={value}"],
     "seed": lambda value: ["--default", f"seed={value}"],

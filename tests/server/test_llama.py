@@ -130,13 +130,6 @@ def test_it_tells_of_itself(server: Server) -> None:
     assert server.ask("/v1/models/other").status == 404
 
 
-@pytest.mark.parametrize("action", ["save", "restore", "erase"])
-def test_slots_are_not_kept_apart(server: Server, action: str) -> None:
-    answer = server.ask(f"/slots/0?action={action}", {"filename": "a.bin"})
-    assert answer.status == 400
-    assert "all requests share one cache" in answer.json["error"]["message"]
-
-
 def test_metrics(server: Server) -> None:
     def figure(name: str) -> float:
         lines = server.ask("/metrics").body.decode().splitlines()
