@@ -71,8 +71,8 @@ class ChatTemplate:
     ) -> str:
         """The prompt for these messages (`role`, `content`, ... as the template expects them), with its begin token.
 
-        `variables` are further names that a template may know, such as `enable_thinking`. Templates that ask for the day
-        by llama.cpp's names (Llama 3.1 to 3.3 by `date_string`) are told it, in place of a day long past.
+        `variables` are further names that a template may know, such as `enable_thinking`. Templates that ask for the
+        day by llama.cpp's names (Llama 3.1 to 3.3 by `date_string`) are told it, in place of a day long past.
         Raises TemplateError where the template does not accept the messages.
         """
         names: dict[str, Any] = {"documents": None, **_today(), **(variables or {}), **self._tokens}

@@ -32,7 +32,7 @@ from ternrun.server.fields import (
     worded_bias,
 )
 from ternrun.server.problems import ApiError
-from ternrun.server.prompts import encode, fill_in, llama_prompts
+from ternrun.server.prompts import File, encode, fill_in, llama_prompts
 from ternrun.server.schema import LLAMA_IDLE, MAX_CHOICES, MAX_LOGPROBS, SLOT, UNLIMITED, Fields, length, needed, seeded
 from ternrun.server.service import Service
 from ternrun.server.shapes import bounded, data, progress, spell, timings
@@ -68,13 +68,17 @@ def _fields(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _snippets(value: Any) -> tuple[str, ...]:
+def _snippets(value: Any) -> tuple[File, ...]:
     listed: list[Any] = value if isinstance(value, list) and len(value) <= MAX_SNIPPETS else [None]
-    if not all(isinstance(v, dict) and isinstance(v.get("text"), str) for v in listed):
+    if not all(isinstance(v, dict) and isinstance(v.get("text"), str) and _named(v) for v in listed):
         raise ValueError(
             f'must be a list of at most {MAX_SNIPPETS} objects such as {{"text": "...", "filename": "..."}}'
         )
-    return tuple(v["text"] for v in listed)
+    return tuple(File(v.get("filename", "tmp"), v["text"]) for v in listed)
+
+
+def _named(snippet: dict[str, Any]) -> bool:
+    return isinstance(snippet.get("filename", ""), str)
 
 
 COMPLETION = Table(
@@ -316,7 +320,6 @@ def _prompts(model: Model, values: dict[str, Any], most: int) -> list[list[int]]
 
 
 def _holes(model: Model, values: dict[str, Any], _: int) -> list[list[int]]:
-    """Snippets of other files come first, as llama.cpp writes them for models without tokens of their own for that."""
     before, after = needed(values, "input_prefix"), needed(values, "input_suffix")
-    context = "".join(f"\n\n--- snippet ---\n\n{snippet}" for snippet in values["input_extra"])
-    return [fill_in(model, before, after, context=context, more=values["prompt"], name="input_suffix")]
+    files, answer = values["input_extra"], _params(model, values).max_tokens
+    return [fill_in(model, before, after, files=files, answer=answer, more=values["prompt"], name="input_suffix")]
