@@ -14,7 +14,7 @@ from ternrun.errors import LoadError
 from ternrun.runtime.keep import added, known
 from ternrun.server.fields import Table, parsed, read_json, text
 from ternrun.server.problems import ApiError
-from ternrun.server.schema import needed
+from ternrun.server.schema import MAX_SLOT, needed
 from ternrun.server.service import Service
 from ternrun.server.slotfile import Owner, is_saved, opened, write
 
@@ -35,7 +35,8 @@ async def slot_action(request: web.Request, service: Service) -> web.Response:
         raise ApiError("this server saves no slots: it was started without --slot-save-path", code="unsupported")
     if model.driver.engine.model.memory is None:
         raise ApiError("this model's slots cannot be saved: ONNX graphs keep a cache of their own", code="unsupported")
-    slot = int(request.match_info["id"]) if request.match_info["id"].isdecimal() else -1
+    given = request.match_info["id"]
+    slot = int(given) if given.isdecimal() and len(given) <= len(str(MAX_SLOT)) else -1
     ids = slots[slot]
     values = parsed(service, SLOT, await read_json(request, service.config.stall) if request.can_read_body else {})
     action = request.query.get("action")
@@ -47,12 +48,15 @@ async def slot_action(request: web.Request, service: Service) -> web.Response:
         raise ApiError("action: must be save, restore or erase", param="action")
     name, began = _checked(needed(values, "filename")), time.perf_counter()
     path = Path(service.config.slot_save_path) / name
-    work = partial(_save, model, path, ids) if action == "save" else partial(_restore, model, path)
-    ids, size = await service.aside(partial(_explained, work))
-    slots.note(slot, ids)
-    tokens, nbytes = ("n_saved", "n_written") if action == "save" else ("n_restored", "n_read")
+    if action == "save":
+        count, size = await service.aside(partial(_explained, partial(_save, model, path, ids)))
+        told = {"n_saved": count, "n_written": size}
+    else:
+        restored, size = await service.aside(partial(_explained, partial(_restore, model, path)))
+        slots.note(slot, restored)
+        told = {"n_restored": len(restored), "n_read": size}
     timings = {f"{action}_ms": (time.perf_counter() - began) * 1000}
-    return web.json_response({"id_slot": slot, "filename": name, tokens: len(ids), nbytes: size, "timings": timings})
+    return web.json_response({"id_slot": slot, "filename": name, **told, "timings": timings})
 
 
 def _checked(name: str) -> str:
@@ -72,15 +76,15 @@ def _explained(work: Callable[[], Result]) -> Result:
         raise ApiError(f"the slot's file cannot be used: {error.strerror}", status=500) from None
 
 
-def _save(model: Model, path: Path, ids: list[int]) -> tuple[list[int], int]:
-    """What the cache still has of these tokens, to the file; returns them, and the file's bytes."""
+def _save(model: Model, path: Path, ids: list[int]) -> tuple[int, int]:
+    """What the cache still has of these tokens, to the file; returns how many they are, and the file's bytes."""
     owner, layers = _owner(model)
     if path.exists() and not (path.is_file() and is_saved(path)):
         raise ApiError("filename: there is something of that name that is no saved slot", param="filename")
     with known(model.driver, ids) as blocks:
         if not blocks.tokens:
             raise ApiError("the cache holds nothing of this slot, not even one block of tokens")
-        return ids[: blocks.tokens], write(path, owner, ids[: blocks.tokens], map(blocks.read, range(layers)))
+        return blocks.tokens, write(path, owner, ids[: blocks.tokens], map(blocks.read, range(layers)))
 
 
 def _restore(model: Model, path: Path) -> tuple[list[int], int]:
