@@ -32,14 +32,14 @@ def test_what_is_dropped(n: int, prompt: int, shift: Shift, left: list[int]) -> 
     assert shortened(list(range(n)), prompt, shift) == left
 
 
-def oracle(model: FakeModel, request: Request, context: int) -> Result:
+def oracle(model: FakeModel, request: Request, context: int, eos: frozenset[int]) -> Result:
     result, params, ids, seed = Result(), request.params, list(request.ids), request.params.seed or 0
     while len(result.ids) < params.max_tokens:
         if len(ids) == context:
             assert request.shift is not None
             ids, seed = shortened(ids, len(request.ids), request.shift), (seed + NEXT_SEED) % 2**64
-        token = sample(model.reference(ids)[-1], params, ids, seed, bias_of(params, EOS))
-        if token in EOS and not params.ignore_eos:
+        token = sample(model.reference(ids)[-1], params, ids, seed, bias_of(params, eos))
+        if token in eos and not params.ignore_eos:
             result.reason = "stop"
             return result
         ids.append(token)
@@ -66,6 +66,7 @@ shifting = st.builds(
 SCORED = Request(
     [1] * 13, SamplingParams(max_tokens=9, ignore_eos=True), prompt_logprobs=0, shift=Shift(keep=0, discard=8)
 )
+GREEDY = Request([1] * 8, SamplingParams(max_tokens=60), shift=Shift())
 
 
 @settings(deadline=None)
@@ -76,17 +77,21 @@ SCORED = Request(
     batch=st.integers(1, 4),
     spare=st.integers(0, 8),
     guess=guesses,
+    eos=st.sampled_from([EOS, frozenset()]),  # without, greedy sequences make several tokens in a call
 )
-@example(requests=[SCORED], context=16, chunk=9, batch=1, spare=8, guess="none")  # after the shift, all is in the cache
+# several tokens in a call fill the context; after the shift, all is in the cache
+@example(requests=[GREEDY], context=16, chunk=9, batch=1, spare=8, guess="none", eos=frozenset())
+@example(requests=[SCORED], context=16, chunk=9, batch=1, spare=8, guess="none", eos=EOS)
 def test_the_result_depends_on_the_ids_alone(
-    requests: list[Request], context: int, chunk: int, batch: int, spare: int, guess: str
+    requests: list[Request], context: int, chunk: int, batch: int, spare: int, guess: str, eos: frozenset[int]
 ) -> None:
     """Whatever the chunks, the batch, the room in the cache (preemption) and the guesses are."""
     model = FakeModel(n_blocks=-(-context // 4) + spare, context=context, prefill_chunk=chunk, max_batch=batch)
-    engine = Engine(model, EOS, drafter(guess, model))
+    model.ahead = not eos
+    engine = Engine(model, eos, drafter(guess, model))
     twice = requests * 2  # the second time much is in the cache
     for request, result in zip(twice, run(engine, twice), strict=True):
-        wanted = oracle(model, request, context)
+        wanted = oracle(model, request, context, eos)
         assert (result.ids, result.reason) == (wanted.ids, wanted.reason)
         assert len(result.prompt) == (0 if request.prompt_logprobs is None else len(request.ids) - 1)
     assert engine._cache.available == model.n_blocks
