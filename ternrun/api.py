@@ -197,6 +197,11 @@ class Model:
         return self._file.chat_template
 
     @cached_property
+    def digest(self) -> bytes:
+        """What tells its weights from any others; see `Weights.digest`."""
+        return self._file.weights.digest()
+
+    @cached_property
     def grammars(self) -> Grammars:
         """What compiles grammars for this model's vocabulary; its processes end with the model."""
         from ternrun.grammar.compiler import Grammars  # few need it, and it takes a while to import

@@ -41,11 +41,13 @@ LISTEN = {
     "pooling": Flag(("--pooling",), str, "NAME", "of embeddings: mean, cls, last or none; else what the file says"),
     "alias": Flag(("--alias",), str, "NAME", "the model's name in answers, where there is one model"),
     "page": Flag(("--no-page",), bool, "", "no page at /", OFF),
+    "slot_save_path": Flag(("--slot-save-path",), str, "FOLDER", "let clients save and restore slots there"),
     "ignore_unknown_fields": Flag(("--ignore-unknown-fields",), bool, "", "do not refuse them", SWITCH),
 }
 LIMITS = {
     "queue": Flag(("--queue",), int, "N", "sequences that may wait before others are told to try again"),
     "max_tokens": Flag(("--max-tokens",), int, "N", "tokens an answer may have, whatever is asked for; 0: any number"),
+    "context_shift": Flag(("--context-shift",), bool, "", "where a context is full, drop its middle and go on", SWITCH),
     "timeout": Flag(("--timeout",), float, "S", "seconds a request may take; 0: any"),
     "stall": Flag(("--stall",), float, "S", "seconds a client may take to send its request or to read"),
     "drain": Flag(("--drain",), float, "S", "seconds that requests may go on after SIGTERM"),

@@ -71,10 +71,11 @@ class ChatTemplate:
     ) -> str:
         """The prompt for these messages (`role`, `content`, ... as the template expects them), with its begin token.
 
-        `variables` are further names that a template may know, such as `enable_thinking`.
+        `variables` are further names that a template may know, such as `enable_thinking`. Templates that ask for the
+        day by llama.cpp's names (Llama 3.1 to 3.3 by `date_string`) are told it, in place of a day long past.
         Raises TemplateError where the template does not accept the messages.
         """
-        names: dict[str, Any] = {"documents": None, **(variables or {}), **self._tokens}
+        names: dict[str, Any] = {"documents": None, **_today(), **(variables or {}), **self._tokens}
         names |= {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
         with self._lock, _refusing("does not fit these messages"):
             return self._sandbox.render(self._template, names)
@@ -95,6 +96,11 @@ def _refusing(fault: str) -> Iterator[None]:
 
 def _raise_exception(message: object) -> NoReturn:
     raise TemplateError(f"the chat template refuses these messages: {str(message)[:200]}")
+
+
+def _today() -> dict[str, str]:
+    now = datetime.now().astimezone()
+    return {"date_string": now.strftime("%d %b %Y"), "datetime": now.strftime("%b %d %Y")}
 
 
 def _strftime_now(form: str) -> str:

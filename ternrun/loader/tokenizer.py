@@ -22,6 +22,7 @@ class Tokenizer:
     eos_id: int | None
     eos_ids: frozenset[int]  # every token that ends generation
     fim: tuple[int, int, int] | None  # fill in the middle: prefix, suffix, middle
+    files: tuple[int | None, int | None]  # tokens before a project's name and a file's, where holes are filled in
     add_bos: bool
     add_eos: bool
     space_prefix: bool  # text that opens a sequence, or follows a special token, got a space before it

@@ -37,6 +37,7 @@ def build(metadata: Mapping[str, Any], pre: str | None) -> dict[str, Any]:
         "eos_id": vocabulary.eos,
         "eos_ids": vocabulary.ends,
         "fim": vocabulary.fim,
+        "files": vocabulary.files,
         "add_bos": flag(metadata, "add_bos_token", words.add_bos if words else model != "t5") or model == "gemma4",
         "add_eos": flag(metadata, "add_eos_token", model == "t5"),
         "space_prefix": prefix,

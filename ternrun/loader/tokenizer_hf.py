@@ -16,7 +16,7 @@ from ternrun.loader.safetensors import read_json
 from ternrun.loader.tokenizer_bytes import BYTE, CONTROL, NORMAL, SPACE, USER_DEFINED, token_bytes
 from ternrun.loader.tokenizer_hf_plain import is_plain, plain_encoder, plain_vocabulary, without_model
 from ternrun.loader.tokenizer_special import around_special
-from ternrun.loader.tokenizer_vocab import END_NAMES, fim_by_name, named
+from ternrun.loader.tokenizer_vocab import END_NAMES, files_by_name, fim_by_name, named
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
@@ -53,6 +53,7 @@ def build(folder: Path) -> dict[str, Any]:
         "eos_id": eos,
         "eos_ids": frozenset(ends),
         "fim": fim_by_name(ids),
+        "files": files_by_name(ids),
         "add_bos": bos is not None and framed[:1] == [bos],
         "add_eos": eos is not None and framed[-1:] == [eos] and len(framed) > (bos == eos),
         "space_prefix": pieces or (not byte_level and _prefixes(description)),

@@ -49,6 +49,10 @@ _FIM = (  # keys and names of the prefix, suffix and middle tokens
         _names("<|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID> <|code_middle|> <|middle|>"),
     ),
 )
+_FILES = (  # of the tokens before a project's name and before a file's
+    (("fim_rep",), _names("<|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>")),
+    (("fim_sep",), _names("<|file_sep|>")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Vocabulary:
     unknown: int | None
     ends: frozenset[int]
     fim: tuple[int, int, int] | None  # prefix, suffix, middle
+    files: tuple[int | None, int | None]  # before a project's name, before a file's
 
     def of_type(self, *types: int) -> list[int]:
         """Ids of all tokens of these types."""
@@ -84,8 +89,9 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     given = {name: _id(metadata, name, len(tokens)) for name in ("bos", "eos", "eot", "eom", "unknown")}
     given |= {k: i for k, i in DEFAULT_IDS[model].items() if given[k] is None and i < len(tokens)}
     fim = [_fim_id(metadata, ids, keys, names) for keys, names in _FIM]
+    project, file = (_fim_id(metadata, ids, keys, names) for keys, names in _FILES)
     types = _types(metadata, tokens, ids, guess_bytes=model != "gpt2")
-    types[list(named(ids, END_NAMES) | {i for i in fim if i is not None})] = CONTROL
+    types[list(named(ids, END_NAMES) | {i for i in (*fim, project, file) if i is not None})] = CONTROL
     ends = {i for k in ("eos", "eot", "eom") if (i := given[k]) is not None} | named(ids, END_NAMES)
     if (i := ids.get("</s>")) is not None and types[i] == CONTROL:  # in some vocabularies it is an HTML tag
         ends.add(i)
@@ -101,6 +107,7 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
         unknown=given["unknown"],
         ends=frozenset(ends),
         fim=_all_three(fim),
+        files=(project, file),
     )
 
 
@@ -120,6 +127,12 @@ def named(ids: Mapping[str, int], names: Iterable[str]) -> set[int]:
 def fim_by_name(ids: Mapping[str, int]) -> tuple[int, int, int] | None:
     """Ids of the fill-in-the-middle tokens that a vocabulary has under a known name: prefix, suffix, middle."""
     return _all_three([_fim_id({}, ids, keys, names) for keys, names in _FIM])
+
+
+def files_by_name(ids: Mapping[str, int]) -> tuple[int | None, int | None]:
+    """Ids of the tokens that stand before a project's name and before a file's, under a known name."""
+    project, file = (_fim_id({}, ids, keys, names) for keys, names in _FILES)
+    return project, file
 
 
 def _strings(metadata: Mapping[str, Any], name: str) -> Sequence[str]:

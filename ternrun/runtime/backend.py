@@ -54,6 +54,13 @@ Row = NDArray[np.float32] | Kept
 Rows = NDArray[np.float32] | Sequence[Kept]  # (n, vocab_size), or n of them
 
 
+class Memory(NamedTuple):
+    """What the cache holds, for those who keep it: of equal tokens equal bytes, wherever `kind` is equal."""
+
+    kind: str
+    data: NDArray[np.uint8]  # (layers, n_blocks, bytes of a block)
+
+
 class Model(Protocol):
     """Loaded weights with a KV cache of `n_blocks` blocks of `block_size` tokens."""
 
@@ -62,6 +69,11 @@ class Model(Protocol):
     block_size: int
     n_blocks: int
     description: str  # what was chosen and why, for people
+
+    @property
+    def memory(self) -> Memory | None:
+        """None: what the cache holds cannot be kept."""
+        ...
 
     def forward(self, batch: Batch) -> Rows:
         """Run the batch; returns n rows of logits (vocab_size,), in a buffer that the next call overwrites.

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
+from typing import TypeVar
 
 from ternrun.errors import UsageError
 from ternrun.runtime.engine import Engine
 from ternrun.runtime.request import FinishReason, Request, StepOutput
 
 Receive = Callable[[StepOutput], None]
+Result = TypeVar("Result")
 
 
 class Ticket:
@@ -93,6 +96,22 @@ class Driver:
         """End a request before the next step; its last output says "abort" unless it ended before."""
         with suppress(UsageError):  # closed: it has ended already
             self._send(lambda: self._end(ticket, "abort"))
+
+    def call(self, work: Callable[[Engine], Result]) -> Result:
+        """Run `work` in the driver's thread, between two steps, which wait for it; what it gives or raises.
+
+        Raises UsageError where the driver is closed.
+        """
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(work(self.engine))
+            except Exception as error:  # the caller's
+                future.set_exception(error)
+
+        self._send(run)
+        return future.result()
 
     def close(self) -> None:
         """Abort what is under way and stop the thread; returns when it has ended. May be called twice."""

@@ -54,6 +54,11 @@ class Engine:
         self._ids = itertools.count()
         self.counts = Counts()
 
+    @property
+    def cache(self) -> KVCache:
+        """Which tokens are in which blocks; for the thread that calls `step`."""
+        return self._cache
+
     def check(self, request: Request) -> None:
         """Raises UsageError or ContextError for a request that `add` would refuse; safe from any thread."""
         request.check(self.model.config.vocab_size, self.context)
@@ -101,7 +106,8 @@ class Engine:
         return len(self._scheduler.running), len(self._scheduler.waiting)
 
     def step(self) -> list[StepOutput]:
-        """Run one batch: choose tokens, compute, sample, hand out. Requests that are only prefilled stay silent."""
+        """Run one batch: choose tokens, compute, sample, hand out. Requests that are only prefilled stay silent,
+        unless they ask for progress."""
         chunks = self._scheduler.schedule()
         if not chunks:
             return []
@@ -140,10 +146,7 @@ class Engine:
         """Use up what several steps chose, of which only the last can end the sequence."""
         sequence.ids += tokens[:-1]
         sequence.computed += len(tokens)
-        reason = sequence.accept(tokens[-1])
-        self._cache.publish(sequence.table, sequence.ids, sequence.computed)
-        if reason:
-            self.abort(sequence.id)
+        reason = self._end(sequence, sequence.accept(tokens[-1]))
         said = tokens[:-1] if reason == "stop" else tokens
         return StepOutput(sequence.id, tuple(said), (), (), reason, sequence.cached)
 
@@ -159,12 +162,23 @@ class Engine:
             self.abort(sequence.id)
             return StepOutput(sequence.id, finish_reason="error", error=error)
         self.counts.accepted += sequence.computed - (chunk.start + len(chunk.tokens) - chunk.drafted)
+        reason = self._end(sequence, reason)
+        processed = min(sequence.computed, len(sequence.request.ids)) if sequence.request.progress else 0
+        if not (scores or tokens or reason or processed):
+            return None
+        return StepOutput(sequence.id, tokens, logprobs, scores, reason, sequence.cached, end=end, processed=processed)
+
+    def _end(self, sequence: Sequence, reason: FinishReason | None) -> FinishReason | None:
+        """Others may use what is computed. Where a reason says so, the sequence ends; but a full context, of which the
+        middle may be dropped, is none."""
         self._cache.publish(sequence.table, sequence.ids, sequence.computed)
+        if reason == "length" and sequence.shift(self.context):
+            self._scheduler.restart(sequence)
+            sequence.draft = self._drafter() if self._drafter else None
+            return None
         if reason:
             self.abort(sequence.id)
-        if not (scores or tokens or reason):
-            return None
-        return StepOutput(sequence.id, tokens, logprobs, scores, reason, sequence.cached, end=end)
+        return reason
 
     def _pool(self, chunk: Chunk, rows: list[NDArray[np.float32]]) -> StepOutput | None:
         """Add hidden states (dim,) to what is pooled; the result when all are there. Raises LoadError."""

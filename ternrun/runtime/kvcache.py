@@ -55,6 +55,27 @@ class KVCache:
         """A new table without blocks."""
         return Table(self._empty)
 
+    def find(self, ids: Sequence[int]) -> Table:
+        """A new table with the published blocks that hold a prefix of `ids`."""
+        table = self.table()
+        self.attach(table, ids, len(ids))
+        return table
+
+    def forget(self, ids: Sequence[int]) -> int:
+        """Free the published blocks that hold a prefix of `ids`; returns how many tokens that covers.
+
+        What a sequence references stays.
+        """
+        table = self.find(ids)
+        row = table.row[: table.count].tolist()
+        self.release(table)
+        forgotten = [block for block in row if block in self._idle]
+        for block in forgotten:
+            del self._idle[block]
+            self._unpublish(block)
+        self._free += forgotten
+        return len(forgotten) * self.block_size
+
     def attach(self, table: Table, ids: Sequence[int], limit: int) -> int:
         """Reference the published blocks that hold a prefix of ids[:limit]; returns how many tokens that covers.
 
@@ -127,8 +148,11 @@ class KVCache:
 
     def _evict(self) -> int:
         block, _ = self._idle.popitem(last=False)
-        del self._block[self._digest.pop(block)]
+        self._unpublish(block)
         return block
+
+    def _unpublish(self, block: int) -> None:
+        del self._block[self._digest.pop(block)]
 
     def _chain(self, table: Table, ids: Sequence[int], index: int) -> bytes:
         """The digest of tokens [0, (index + 1) * block_size), kept in the table; 128 bits, so that none collide."""

@@ -16,6 +16,7 @@ from ternrun.runtime.constraint import Constraint
 from ternrun.runtime.kvcache import Table
 from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.sampler import Bias
+from ternrun.runtime.shift import NEXT_SEED, Shift, shortened
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -39,9 +40,10 @@ class Request:
 
     With `prompt_logprobs` = k, every prompt token but the first is reported with its log-probability and the k
     likeliest; with `params.max_tokens` = 0 nothing is generated, so the two together score a given text.
-    `constraint` makes what says which tokens may be generated. With `pooling`, nothing is generated: the final-norm
-    hidden states are the result. Requests of one `group` (any object) come from one client, who should not crowd out
-    others by their number.
+    `progress` asks for an output after every step of the prompt, too. `constraint` makes what says which tokens may be
+    generated. With `pooling`, nothing is generated: the final-norm hidden states are the result. Requests of one
+    `group` (any object) come from one client, who should not crowd out others by their number. `shift`: what is dropped
+    when the context is full, which ends it otherwise.
     """
 
     ids: Items[int]
@@ -50,6 +52,8 @@ class Request:
     constraint: Callable[[], Constraint] | None = None
     pooling: Pooling | None = None
     group: object = None
+    progress: bool = False
+    shift: Shift | None = None
 
     def check(self, vocab_size: int, context: int) -> None:
         """Raises UsageError or ContextError for what a model of this vocabulary and context cannot do."""
@@ -90,11 +94,12 @@ class StepOutput(NamedTuple):
     error: Exception | None = None
     end: TokenLogprobs | None = None  # of the end token that stopped it, where params.logprobs is set
     embedding: NDArray[np.float32] | None = None  # (dim,); with pooling none (tokens, dim)
+    processed: int = 0  # prompt tokens whose keys and values are there by now, where `progress` asks
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request under way. `ids` is the prompt and the output so far; the last is not computed yet."""
+    """A request under way. `ids`: prompt and output so far, less what was dropped; the last is not computed yet."""
 
     id: int
     request: Request
@@ -111,6 +116,7 @@ class Sequence:
     scored: int = 0  # leading prompt tokens after which the next one's log-probability was reported
     cached: int = 0  # tokens the cache had at first admission
     preempted: bool = False  # it ran before, and gave its place back
+    dropped: int = 0  # tokens that were shifted out of `ids`
     hidden: list[NDArray[Any]] = field(default_factory=list)  # what is pooled: states (dim,), or their sum so far
 
     @property
@@ -128,7 +134,8 @@ class Sequence:
         """Leading tokens that may come from the cache: those after which no result is wanted any more."""
         if self.request.pooling not in (None, "last"):
             return 0
-        return len(self.ids) - 1 if self.request.prompt_logprobs is None else self.scored
+        last = len(self.ids) - 1
+        return last if self.request.prompt_logprobs is None else min(self.scored, last)
 
     def accept(self, token: int) -> FinishReason | None:
         """Append a sampled token; says why the sequence ends, if it does. An end token is not appended."""
@@ -136,3 +143,16 @@ class Sequence:
             return "stop"
         self.ids.append(token)
         return "length" if len(self.ids) >= self.limit else None
+
+    def shift(self, context: int) -> bool:
+        """Drop the middle of `ids` where they fill the context and more is wanted; says whether it did. Nothing is
+        computed of what is left."""
+        wanted = len(self.request.ids) + self.request.params.max_tokens
+        if self.request.shift is None or not len(self.ids) == context < wanted - self.dropped:
+            return False
+        self.ids = shortened(self.ids, len(self.request.ids), self.request.shift)
+        self.dropped += context - len(self.ids)
+        self.limit = min(wanted - self.dropped, context)
+        self.seed = (self.seed + NEXT_SEED) % 2**64  # positions come again, and must not be drawn for as before
+        self.computed = 0
+        return True

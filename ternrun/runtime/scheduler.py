@@ -99,6 +99,12 @@ class Scheduler:
         (self.running if sequence in self.running else self.waiting).remove(sequence)
         self._cache.release(sequence.table)
 
+    def restart(self, sequence: Sequence) -> None:
+        """Compute a running sequence anew in its place, since its ids are others than before."""
+        self._cache.release(sequence.table)
+        sequence.table = self._cache.table()
+        sequence.computed = self._cache.attach(sequence.table, sequence.ids, sequence.reusable)
+
     def _unready(self) -> list[Sequence]:
         """Those that would generate, but whose constraint does not know yet what is allowed. Waits for them a little:
         a step that they miss costs them more."""
@@ -113,7 +119,7 @@ class Scheduler:
             self._cache.release(sequence.table)
             return False
         sequence.computed = covered
-        if len(sequence.ids) == len(sequence.request.ids):
+        if len(sequence.ids) + sequence.dropped == len(sequence.request.ids):
             sequence.cached = covered
         if sequence.constraint:
             sequence.constraint.ready()  # it begins now, beside the prompt

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.request import FinishReason, Request, StepOutput
+from ternrun.runtime.shift import Shift
 from ternrun.server.problems import ApiError
 from ternrun.text import StopMatcher
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from ternrun.runtime.driver import Ticket
     from ternrun.server.access import Told
     from ternrun.server.service import Service
+    from ternrun.server.settings import ServerConfig
 
+MAX_SHIFTED = 1 << 17  # tokens of an answer that no context ends
 MAX_NUMBERS = 1 << 21  # log-probabilities of one answer, all its sequences together
 NOTHING: Mapping[int, str] = {}
 ENDING = "the server is shutting down"
@@ -49,6 +52,7 @@ class Update:
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
     prompt: list[TokenLogprobs] = field(default_factory=list)  # of the next prompt tokens
+    processed: list[int] = field(default_factory=list)  # prompt tokens done after each step, where it was asked for
     reason: FinishReason | None = None
 
 
@@ -58,8 +62,10 @@ class Answer:
     def __init__(self, model: Model, request: Request, shown: Mapping[int, str]) -> None:
         self.request = request
         self.ticket: Ticket | None = None
-        self.generated = 0  # tokens, those of a stop string included, the end token not
+        self.slot = -1  # where it runs, where slots are kept
+        self.said: list[int] = []  # tokens, those of a stop string included, the end token not
         self.cached = 0
+        self.processed = -1  # prompt tokens told of as done
         self.stopping_word = ""
         self.multiline = False  # it has a line break
         self.reason: FinishReason | None = None
@@ -72,6 +78,11 @@ class Answer:
         self._raw = ""  # decoded, and not certain yet
         self._certain = 0  # characters handed out
         self._held: list[Token] = []  # their text is not certain yet
+
+    @property
+    def generated(self) -> int:
+        """How many tokens it has."""
+        return len(self.said)
 
     @property
     def ended(self) -> bool:
@@ -89,8 +100,12 @@ class Answer:
         update.prompt += output.prompt_logprobs
         self.cached = max(self.cached, output.cached_tokens)
         self.embedding = output.embedding
+        for count in (output.cached_tokens, output.processed) if output.processed else ():
+            if count > self.processed:  # not again what is computed again
+                self.processed = count
+                update.processed.append(count)
         for index, token in enumerate(output.tokens):
-            self.generated += 1
+            self.said.append(token)
             offset = self._certain + len(self._raw)
             self._held.append(Token(token, offset, output.logprobs[index] if output.logprobs else None))
             if self._push(self._decoder.push(token) or self._shown.get(token, ""), update):
@@ -247,26 +262,35 @@ def _numbers(request: Request, generated: int) -> int:
     return of_prompt + (0 if params.logprobs is None else generated * (1 + params.logprobs))
 
 
-def _capped(request: Request, most: int) -> Request:
-    if request.params.max_tokens <= most:
-        return request
-    return dataclasses.replace(request, params=dataclasses.replace(request.params, max_tokens=most))
+def _bounded(request: Request, config: ServerConfig) -> Request:
+    """As long as the server lets an answer be."""
+    shift, params = request.shift or Shift() if config.context_shift else None, request.params
+    most = config.max_tokens or (MAX_SHIFTED if shift else params.max_tokens)
+    if params.max_tokens > most:
+        params = dataclasses.replace(params, max_tokens=most)
+    return dataclasses.replace(request, params=params, shift=shift)
+
+
+def _room(request: Request, context: int) -> int:
+    """The most tokens that may be generated."""
+    most = request.params.max_tokens
+    return most if request.shift else min(most, context - len(request.ids))
 
 
 @contextmanager
 def asking(
-    service: Service, requests: Sequence[Request], told: Told, shown: Mapping[int, str] = NOTHING
+    service: Service, requests: Sequence[Request], told: Told, shown: Mapping[int, str] = NOTHING, slot: int = -1
 ) -> Iterator[Answers]:
     """Ask the engine; whatever happens, nothing of it is left behind. Raises ApiError, UsageError, ContextError.
 
-    `shown`: control tokens that are text in these answers, and their text.
+    `shown`: control tokens that are text in these answers, and their text. `slot`: where slots are kept, the one to run
+    in; -1: any.
     """
     engine = service.model.driver.engine
-    if service.config.max_tokens:
-        requests = [_capped(request, service.config.max_tokens) for request in requests]
+    requests = [_bounded(request, service.config) for request in requests]
     for request in requests:  # before anything runs, so that a list of prompts is refused as a whole
         engine.check(request)
-    most = sum(_numbers(r, min(r.params.max_tokens, engine.context - len(r.ids))) for r in requests)
+    most = sum(_numbers(r, _room(r, engine.context)) for r in requests)
     if most > MAX_NUMBERS:
         message = f"logprobs: that may come to {most} numbers, and one answer may have {MAX_NUMBERS}"
         raise ApiError(message, param="logprobs")
@@ -275,11 +299,16 @@ def asking(
         requests = [dataclasses.replace(request, group=group) for request in requests]
     with service.admit(len(requests)):
         answers = Answers(service, requests, shown)
+        kept = [answer for answer in answers.all if not answer.request.pooling]
         service.answers.add(answers)
         try:
+            for answer in kept:
+                answer.slot = service.slots.pick(answer.request.ids, slot)
             answers.submit()
             yield answers
         finally:
+            for answer in kept:
+                service.slots.note(answer.slot, answer.request.ids, answer.said)
             service.answers.discard(answers)
             answers.close()
             prompt, generated, cached = answers.usage

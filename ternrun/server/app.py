@@ -18,6 +18,7 @@ from ternrun.server import (
     page,
     problems,
     responses,
+    saving,
     tools,
 )
 from ternrun.server.metrics import Metrics
@@ -51,7 +52,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("POST", "/apply-template", tools.apply_template),
     ("GET", "/props", tools.props),
     ("GET", "/slots", tools.slots),
-    ("POST", "/slots/{id}", tools.slot_action),
+    ("POST", "/slots/{id}", saving.slot_action),
     ("GET", "/metrics", tools.metrics),
     ("GET", "/openapi.json", openapi.openapi),
     ("POST", "/api/generate", ollama.generate),

@@ -59,6 +59,8 @@ async def _read(service: Service, values: dict[str, Any]) -> Talk:
         begin=values["add_generation_prompt"],
         go_on=values["continue_final_message"],
         variables=values["chat_template_kwargs"],
+        progress=values["stream"] and values["return_progress"],
+        slot=values["id_slot"],
     )
 
 
@@ -69,6 +71,8 @@ async def _chunks(service: Service, values: dict[str, Any], talk: Talk, request:
         chunk |= {"usage": None} if with_usage else {}
         choices = _choices(service, values, said)
         async for i, update in answers.updates():
+            for report in shapes.progress(answers, answers.all[i], update):
+                yield chunk | {"choices": choices[i].begin() or [choices[i].piece({})]} | report
             for piece in choices[i].pieces(update):
                 yield chunk | {"choices": [piece]}
         if with_usage:
@@ -92,15 +96,19 @@ class _Choice:
         """What of OpenAI's chunks this update makes."""
         before = len(self._said.calls)
         content, found = self._said.add(update)
-        made = [] if self._begun else [self._piece({"role": "assistant", "content": ""})]
-        self._begun = True
+        made = self.begin()
         if content or (self._logprobs and update.tokens):
-            made.append(self._piece({"content": content}) | {"logprobs": self._told(update.tokens)})
+            made.append(self.piece({"content": content}) | {"logprobs": self._told(update.tokens)})
         for i, call in enumerate(found):
-            made.append(self._piece({"tool_calls": [{"index": before + i, **call}]}))
+            made.append(self.piece({"tool_calls": [{"index": before + i, **call}]}))
         if self._said.reason:
-            made.append(self._piece({}) | {"finish_reason": self._said.reason})
+            made.append(self.piece({}) | {"finish_reason": self._said.reason})
         return made
+
+    def begin(self) -> list[dict[str, Any]]:
+        """The first chunk, if it was not made yet."""
+        begun, self._begun = self._begun, True
+        return [] if begun else [self.piece({"role": "assistant", "content": ""})]
 
     @property
     def whole(self) -> dict[str, Any]:
@@ -115,7 +123,8 @@ class _Choice:
     def _told(self, tokens: list[Token]) -> dict[str, Any] | None:
         return shapes.chat(self._tokenizer, tokens) if self._logprobs else None
 
-    def _piece(self, delta: dict[str, Any]) -> dict[str, Any]:
+    def piece(self, delta: dict[str, Any]) -> dict[str, Any]:
+        """One chunk's choice."""
         return {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": None}
 
 

@@ -50,7 +50,7 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
     asked = await asyncio.to_thread(_read, model, values, service.config.max_prompts, start)
     if values["stream"]:
         return await stream(request, _chunks(service, asked, request), service.config.stall, EVENTS)
-    with asking(service, asked.requests, request[TOLD]) as answers:
+    with asking(service, asked.requests, request[TOLD], slot=asked.values["id_slot"]) as answers:
         choices = [_Choice(model.tokenizer, asked, i) for i in range(len(asked.requests))]
         texts = [""] * len(choices)
         tokens: list[list[Token]] = [[] for _ in choices]
@@ -72,10 +72,12 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
 
 async def _chunks(service: Service, asked: Asked, request: web.Request) -> Items:
     with_usage = asked.values["stream_options"]
-    with asking(service, asked.requests, request[TOLD]) as answers:
+    with asking(service, asked.requests, request[TOLD], slot=asked.values["id_slot"]) as answers:
         chunk = shapes.head("text_completion", "cmpl", service.name) | ({"usage": None} if with_usage else {})
         choices = [_Choice(service.model.tokenizer, asked, i) for i in range(len(asked.requests))]
         async for i, update in answers.updates():
+            for report in shapes.progress(answers, answers.all[i], update):
+                yield chunk | {"choices": [choices[i].written("", [])]} | report
             text, told = choices[i].add(update)
             if text or told or update.reason:
                 yield chunk | {"choices": [choices[i].written(text, told)]}
@@ -164,10 +166,11 @@ def _read(model: Model, values: dict[str, Any], most: int, start: structure.Star
     scores = 0 if logprobs is None and n > values["n"] else logprobs
     params = sampling(values, limited(values, "n_predict"), scores)
     scored = logprobs if echo else None
+    shown = values["stream"] and values["return_progress"]
     requests, echoes = [], []
     for prompt in prompts:
         ids = _ids(model, prompt, values)
-        requests += [Request(ids, seeded(params, i), scored, start) for i in range(n)]
+        requests += [Request(ids, seeded(params, i), scored, start, progress=shown) for i in range(n)]
         echoes += [_text(model.tokenizer, prompt) if echo else ""] * n
     return Asked(requests, echoes, values)
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.logprobs import Logprob, TokenLogprobs
 from ternrun.runtime.request import Request
+from ternrun.runtime.shift import Shift
 from ternrun.server import structure
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Answer, Answers, Token, Update, asking
@@ -31,10 +32,10 @@ from ternrun.server.fields import (
     worded_bias,
 )
 from ternrun.server.problems import ApiError
-from ternrun.server.prompts import encode, fill_in
-from ternrun.server.schema import LLAMA_IDLE, MAX_CHOICES, MAX_LOGPROBS, UNLIMITED, Fields, length, needed, seeded
+from ternrun.server.prompts import File, encode, fill_in, llama_prompts
+from ternrun.server.schema import LLAMA_IDLE, MAX_CHOICES, MAX_LOGPROBS, SLOT, UNLIMITED, Fields, length, needed, seeded
 from ternrun.server.service import Service
-from ternrun.server.shapes import bounded, data, spell, timings
+from ternrun.server.shapes import bounded, data, progress, spell, timings
 from ternrun.server.stream import UNENDED, Items, in_one_piece, stream
 
 if TYPE_CHECKING:
@@ -67,13 +68,17 @@ def _fields(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _snippets(value: Any) -> tuple[str, ...]:
+def _snippets(value: Any) -> tuple[File, ...]:
     listed: list[Any] = value if isinstance(value, list) and len(value) <= MAX_SNIPPETS else [None]
-    if not all(isinstance(v, dict) and isinstance(v.get("text"), str) for v in listed):
+    if not all(isinstance(v, dict) and isinstance(v.get("text"), str) and _named(v) for v in listed):
         raise ValueError(
             f'must be a list of at most {MAX_SNIPPETS} objects such as {{"text": "...", "filename": "..."}}'
         )
-    return tuple(v["text"] for v in listed)
+    return tuple(File(v.get("filename", "tmp"), v["text"]) for v in listed)
+
+
+def _named(snippet: dict[str, Any]) -> bool:
+    return isinstance(snippet.get("filename", ""), str)
 
 
 COMPLETION = Table(
@@ -85,7 +90,11 @@ COMPLETION = Table(
         "n_probs": (whole(0, MAX_LOGPROBS), 0),
         "post_sampling_probs": (flag, False),
         "stream": (flag, False),
+        "return_progress": (flag, False),
+        "id_slot": SLOT,
         "return_tokens": (flag, False),
+        "n_keep": (whole(-1, UNLIMITED), 0),
+        "n_discard": (whole(0, UNLIMITED), 0),
         "n_cmpl": (whole(1, MAX_CHOICES), 1),
         "t_max_predict_ms": (optional(whole(0, UNLIMITED), -1, 0), 0),
         "response_fields": (_fields, ()),
@@ -96,8 +105,7 @@ COMPLETION = Table(
         "dynatemp_range": (0, 0.0), "dynatemp_exponent": (1, 1.0), "xtc_probability": (0, 0.0),
         "xtc_threshold": (0.1,), "dry_multiplier": (0, 0.0), "dry_base": (1.75,), "dry_allowed_length": (2,),
         "dry_penalty_last_n": (-1,), "dry_sequence_breakers": (), "mirostat": (0,), "mirostat_tau": (5, 5.0),
-        "mirostat_eta": (0.1,), "top_n_sigma": (-1, -1.0), "min_keep": (0,), "n_keep": (0,), "n_discard": (0,),
-        "n_indent": (0,), "samplers": (),
+        "mirostat_eta": (0.1,), "top_n_sigma": (-1, -1.0), "min_keep": (0,), "n_indent": (0,), "samplers": (),
         "lora": ([],), "image_data": ([],),
     },
 )  # fmt: skip
@@ -141,7 +149,7 @@ async def _answer(request: web.Request, service: Service, table: Table, ids_of: 
     asked = await asyncio.to_thread(_read, service, values, start, ids_of)
     if values["stream"]:
         return await stream(request, _chunks(asked, request), service.config.stall, UNENDED)
-    with asking(service, asked.requests, request[TOLD]) as answers:
+    with asking(service, asked.requests, request[TOLD], slot=values["id_slot"]) as answers:
         texts = [""] * len(asked.requests)
         tokens: list[list[Token]] = [[] for _ in asked.requests]
         async for i, update in _timely(answers, values["t_max_predict_ms"] / 1000):
@@ -156,11 +164,14 @@ async def _answer(request: web.Request, service: Service, table: Table, ids_of: 
 
 
 async def _chunks(asked: Asked, request: web.Request) -> Items:
-    with asking(asked.service, asked.requests, request[TOLD]) as answers:
+    with asking(asked.service, asked.requests, request[TOLD], slot=asked.values["id_slot"]) as answers:
         async for i, update in _timely(answers, asked.values["t_max_predict_ms"] / 1000):
+            piece = {"index": i, "content": "", "tokens": [], "stop": False}
+            for report in progress(answers, answers.all[i], update):
+                yield piece | report
             told = _told(update.tokens, answers.all[i])
             if update.text or told:
-                piece = {"index": i, "content": update.text, "tokens": [t.id for t in told], "stop": False}
+                piece |= {"content": update.text, "tokens": [t.id for t in told]}
                 yield piece | _probabilities(asked, told)
             if update.reason:
                 yield _last(asked, answers, i, "", [])
@@ -179,11 +190,12 @@ def _last(asked: Asked, answers: Answers, i: int, text: str, tokens: Sequence[To
     """llama.cpp's whole answer, with which a stream ends, too."""
     answer, model, values = answers.all[i], asked.service.model, asked.values
     length = len(answer.request.ids) + answer.generated
+    cut_off = length == model.context and answer.generated < answer.request.params.max_tokens
     whole = {
         "index": i,
         "content": text,
         "tokens": [t.id for t in tokens] if values["return_tokens"] else [],
-        "id_slot": -1,
+        "id_slot": answer.slot,
         "stop": True,
         "model": asked.service.name,
         "tokens_predicted": answer.generated,
@@ -191,7 +203,7 @@ def _last(asked: Asked, answers: Answers, i: int, text: str, tokens: Sequence[To
         "tokens_cached": answer.cached,
         "prompt": asked.prompts[i],
         "has_new_line": answer.multiline,
-        "truncated": length >= model.context and answer.generated < answer.request.params.max_tokens,
+        "truncated": length > model.context or cut_off,
         "stop_type": _stop_type(answer),
         "stopping_word": answer.stopping_word,
         "generation_settings": settings(model, answer.request.params),
@@ -262,11 +274,23 @@ def _read(service: Service, values: dict[str, Any], start: structure.Start | Non
     found = ids_of(model, values, most)
     if len(found) * n > most:
         raise ApiError(f"n_cmpl: {len(found)} prompts times {n} are more than {most}", param="n_cmpl")
-    requests = [Request(ids, seeded(params, i), constraint=start) for ids in found for i in range(n)]
+    shown = values["stream"] and values["return_progress"]
+    requests = [
+        Request(ids, seeded(params, i), constraint=start, progress=shown, shift=_shift(model, values, ids))
+        for ids in found
+        for i in range(n)
+    ]
     for request in requests[::n]:  # before ids are looked up that are none
         model.driver.engine.check(request)
     prompts = [model.tokenizer.decode(ids, special=True) for ids in found]
     return Asked(service, requests, [prompt for prompt in prompts for _ in range(n)], values)
+
+
+def _shift(model: Model, values: dict[str, Any], ids: list[int]) -> Shift:
+    """A begin token is kept beside the tokens that are counted."""
+    keep = values["n_keep"]
+    begins = keep >= 0 and model.tokenizer.add_bos and ids[:1] == [model.tokenizer.bos_id]
+    return Shift(keep + begins, values["n_discard"])
 
 
 def _params(model: Model, values: dict[str, Any]) -> SamplingParams:
@@ -291,33 +315,11 @@ def _bias(model: Model, given: Sequence[tuple[int | str, float]]) -> tuple[tuple
     return tuple((token, value) for ids, value in listed for token in ids)
 
 
-def _holes(model: Model, values: dict[str, Any], _: int) -> list[list[int]]:
-    """Snippets of other files come first, as llama.cpp writes them for models without tokens of their own for that."""
-    before, after = needed(values, "input_prefix"), needed(values, "input_suffix")
-    context = "".join(f"\n\n--- snippet ---\n\n{snippet}" for snippet in values["input_extra"])
-    return [fill_in(model, before, after, context=context, more=values["prompt"], name="input_suffix")]
-
-
 def _prompts(model: Model, values: dict[str, Any], most: int) -> list[list[int]]:
-    """llama.cpp's forms: a string, a list of ids, ids and strings mixed, or a list of any of these."""
-    prompt = needed(values, "prompt")
-    if isinstance(prompt, list) and not any(type(part) is int for part in prompt):
-        if not 0 < len(prompt) <= most:
-            raise ApiError(f"prompt: from 1 to {most} prompts may be asked at once", param="prompt")
-        return [_ids(model, one) for one in prompt]
-    return [_ids(model, prompt)]
+    return llama_prompts(model, needed(values, "prompt"), most)
 
 
-def _ids(model: Model, prompt: Any) -> list[int]:
-    if isinstance(prompt, dict) and set(prompt) <= {"prompt_string", "multimodal_data"}:
-        if prompt.get("multimodal_data"):
-            raise ApiError("prompt: this model reads text only", param="prompt", code="unsupported")
-        prompt = prompt.get("prompt_string")
-    if isinstance(prompt, str):
-        return encode(model, prompt)
-    if not isinstance(prompt, list) or not all(isinstance(p, str) or type(p) is int for p in prompt):
-        raise ApiError("prompt: must be a string, a list of token ids and strings, or a list of these", param="prompt")
-    ids: list[int] = []
-    for i, part in enumerate(prompt):
-        ids += [part] if isinstance(part, int) else encode(model, part, bos=i == 0)
-    return ids
+def _holes(model: Model, values: dict[str, Any], _: int) -> list[list[int]]:
+    before, after = needed(values, "input_prefix"), needed(values, "input_suffix")
+    files, answer = values["input_extra"], _params(model, values).max_tokens
+    return [fill_in(model, before, after, files=files, answer=answer, more=values["prompt"], name="input_suffix")]

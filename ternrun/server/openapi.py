@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ternrun.server import anthropic, embeddings, library, llama, ollama, responses, schema, shapes, tools
+from ternrun.server import anthropic, embeddings, library, llama, ollama, responses, saving, schema, shapes, tools
 from ternrun.server.fields import NO_DEFAULTS, Schema, Table, schema_of
 from ternrun.server.service import Service
 
@@ -63,7 +63,7 @@ BODIES = {
     "/tokenize": Body(tools.TOKENIZE),
     "/detokenize": Body(tools.DETOKENIZE, ("tokens",)),
     "/apply-template": Body(tools.APPLY, ("messages",)),
-    "/slots/{id}": Body(tools.SLOT),
+    "/slots/{id}": Body(saving.SLOT),
     "/api/embeddings": Body(embeddings.OLLAMA_ONE, ("prompt",)),
     "/api/show": Body(library.SHOW),
     "/api/generate": Body(ollama.GENERATE, (), LINES, {"options": ollama.OPTIONS}),
@@ -75,6 +75,7 @@ REFUSALS = {
     "429": "the queue is full; Retry-After says when to try again", "503": "loading, or shutting down",
     "504": "it took too long",
 }  # fmt: skip
+QUERIES: dict[str, dict[str, Schema]] = {"/slots/{id}": {"action": {"enum": ["save", "restore", "erase"]}}}
 TYPES = {"/": "text/html", "/metrics": "text/plain"}
 ERROR: Schema = {
     "type": "object",
@@ -113,8 +114,10 @@ def _operation(path: str, handler: Any, defaults: Mapping[str, Any]) -> dict[str
         "summary": " ".join((handler.__doc__ or "").split("\n\n")[0].split()),
         "responses": {"200": {"description": "done", "content": {kind: {} for kind in kinds}}, **refusals},
     }
-    if names := re.findall(r"{(\w+)", path):
-        told["parameters"] = [{"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names]
+    names: dict[str, tuple[str, Schema]] = {name: ("path", {"type": "string"}) for name in re.findall(r"{(\w+)", path)}
+    names |= {name: ("query", shape) for name, shape in QUERIES.get(path, {}).items()}
+    if names:
+        told["parameters"] = [{"name": n, "in": i, "required": True, "schema": s} for n, (i, s) in names.items()]
     if body:
         content = {"application/json": {"schema": fields(body.table, body.needed, body.more, defaults)}}
         told["requestBody"] = {"required": True, "content": content}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ternrun.errors import ContextError
 from ternrun.server.calls import GENERIC, family_of, instructions
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
     from ternrun.api import Model
 
 Prompt = str | list[int]
+
+
+class File(NamedTuple):
+    """Another file of the project that has a hole to fill."""
+
+    name: str
+    text: str
+
 
 _HERE = "\x01(it goes on here)\x01"  # marks the end of a message while a template writes it out, and may trim it
 _PLAUSIBLE = 16  # characters a token; more than that in all of a text deserves a look
@@ -51,11 +60,13 @@ def encode(model: Model, prompt: Prompt, *, special: bool = True, bos: bool = Tr
 
 
 def fill_in(
-    model: Model, prefix: Prompt, suffix: str, *, context: str = "", more: str = "", name: str = "suffix"
-) -> list[int]:
-    """Ids that ask for the text between the two; `context` comes before all of it, `more` behind the prefix.
+    model: Model, prefix: Prompt, suffix: str, *, files: Sequence[File] = (), answer: int = 0, more: str = "",
+    name: str = "suffix",
+) -> list[int]:  # fmt: skip
+    """Ids that ask for the text between the two; `files` come before all of it, `more` behind the prefix.
 
-    Raises ApiError, naming the field `name`, where the model was not trained for that.
+    Of files that would leave too little room for an answer of `answer` tokens, or of a quarter of the context, the
+    beginning is left out. Raises ApiError, naming the field `name`, where the model was not trained for that.
     """
     tokenizer = model.tokenizer
     if tokenizer.fim is None:
@@ -67,9 +78,24 @@ def fill_in(
     head = encode(model, prefix, special=False, bos=False)
     tail = encode(model, suffix, special=False, bos=False)
     begin = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
-    begin += encode(model, context, special=False, bos=False)
-    head = [*head, *encode(model, more, special=False, bos=False)]
-    return [*begin, before, *head, after, *tail, middle]
+    hole = [before, *head, *encode(model, more, special=False, bos=False), after, *tail, middle]
+    others = _written(model, files) if files else []
+    room = model.context - len(begin) - len(hole) - min(answer, model.context // 4)
+    return [*begin, *others[max(0, len(others) - max(0, room)) :], *hole]
+
+
+def _written(model: Model, files: Sequence[File]) -> list[int]:
+    """As llama.cpp writes them: behind the token for a file and its name, or a line that parts them."""
+    project, separator = model.tokenizer.files
+
+    def plain(text: str) -> list[int]:
+        return encode(model, text, special=False, bos=False)
+
+    ids = [] if project is None else [project, *plain("myproject\n")]
+    for file in files:
+        ids += plain("\n\n--- snippet ---\n\n") if separator is None else [separator, *plain(f"{file.name}\n")]
+        ids += plain(file.text)
+    return ids if separator is None else [*ids, separator, *plain("filename\n")]
 
 
 def render(
@@ -114,3 +140,29 @@ def render(
 
 def _is_ids(value: list[Any]) -> bool:
     return all(type(i) is int for i in value)
+
+
+def llama_prompts(model: Model, prompt: Any, most: int) -> list[list[int]]:
+    """llama.cpp's forms: a string, a list of ids, ids and strings mixed, or a list of any of these.
+
+    At most `most` of them. Raises ApiError."""
+    if isinstance(prompt, list) and not any(type(part) is int for part in prompt):
+        if not 0 < len(prompt) <= most:
+            raise ApiError(f"prompt: from 1 to {most} prompts may be asked at once", param="prompt")
+        return [_mixed(model, one) for one in prompt]
+    return [_mixed(model, prompt)]
+
+
+def _mixed(model: Model, prompt: Any) -> list[int]:
+    if isinstance(prompt, dict) and set(prompt) <= {"prompt_string", "multimodal_data"}:
+        if prompt.get("multimodal_data"):
+            raise ApiError("prompt: this model reads text only", param="prompt", code="unsupported")
+        prompt = prompt.get("prompt_string")
+    if isinstance(prompt, str):
+        return encode(model, prompt)
+    if not isinstance(prompt, list) or not all(isinstance(p, str) or type(p) is int for p in prompt):
+        raise ApiError("prompt: must be a string, a list of token ids and strings, or a list of these", param="prompt")
+    ids: list[int] = []
+    for i, part in enumerate(prompt):
+        ids += [part] if isinstance(part, int) else encode(model, part, bos=i == 0)
+    return ids

@@ -30,6 +30,7 @@ from ternrun.server.problems import ApiError
 UNLIMITED = 2**24  # the context ends it
 MAX_CHOICES = 128
 MAX_LOGPROBS = 100
+MAX_SLOT = 4095
 
 Fields = dict[str, tuple[Read, Any]]
 
@@ -86,11 +87,14 @@ SAMPLING: Fields = {  # named as in SamplingParams; beyond OpenAI's from top_k o
     "ignore_eos": (flag, False),
     "stop_token_ids": (token_ids, ()),
 }
+SLOT = (whole(-1, MAX_SLOT), -1)
 STREAM: Fields = {
     "model": (text, ""),
     "n": (whole(1, MAX_CHOICES), 1),
     "stream": (flag, False),
     "stream_options": (stream_options, False),
+    "return_progress": (flag, False),
+    "id_slot": SLOT,
 }
 NO_EFFECT = frozenset(
     ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
@@ -98,7 +102,7 @@ NO_EFFECT = frozenset(
 )  # fmt: skip
 
 LLAMA_IDLE = frozenset(  # llama.cpp's: where and when it runs, what else its server tells of that
-    ("id_slot", "timings_per_token", "return_progress", "backend_sampling")
+    ("timings_per_token", "backend_sampling")
 )
 
 TURN: Fields = {  # how the prompt of a conversation ends

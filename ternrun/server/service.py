@@ -15,6 +15,7 @@ from ternrun.runtime.counts import Counts
 from ternrun.server.metrics import Metrics
 from ternrun.server.problems import ApiError
 from ternrun.server.settings import ServerConfig
+from ternrun.server.slots import Slots
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -39,6 +40,7 @@ class Service:
         self.sequences = 0  # admitted, and not ended
         self.answers: set[Answers] = set()  # under way
         self.metrics = metrics
+        self.slots = Slots(0)  # more where they may be saved
         self._alias = alias  # empty: it goes by its file's name
         self._open_model = open_model
         self._model: Model | None = None
@@ -48,6 +50,8 @@ class Service:
     async def load(self) -> None:
         """Load the model beside the event loop. Raises what loading raises."""
         self._model = await asyncio.to_thread(self._open)
+        if self.config.slot_save_path:
+            self.slots = Slots(self._model.driver.engine.model.engine.max_batch)
 
     def _open(self) -> Model:
         model = self._open_model()

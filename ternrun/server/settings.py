@@ -40,6 +40,8 @@ class ServerConfig:
     max_prompts: int = 128  # prompts of a request times its n
     pooling: str = ""  # of embeddings: mean, cls, last or none; empty: what the model's file says
     max_tokens: int = 0  # that an answer may have, whatever is asked for; 0: as many as the context holds
+    context_shift: bool = False  # a sequence that fills its context drops the middle of it, and goes on
+    slot_save_path: str = ""  # a folder for llama.cpp's saved slots; empty: none are saved
     ignore_unknown_fields: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of fields that a request leaves out; see `defaults`
 
@@ -52,6 +54,8 @@ class ServerConfig:
             raise ConfigError(f"pooling must be one of {', '.join(get_args(Pooling))}, not {self.pooling!r}")
         if any(len(key) < 8 or not key.isascii() or not key.isprintable() or " " in key for key in self.api_keys):
             raise ConfigError("an API key must have at least 8 printable ASCII characters and no space")
+        if self.slot_save_path and not Path(self.slot_save_path).is_dir():
+            raise ConfigError(f"{self.slot_save_path} is no folder that slots could be saved in")
         if self.private_key and not self.certificate:
             raise ConfigError("a private key needs a certificate beside it")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.request import FinishReason, Request
-from ternrun.server.answers import Answer, Answers, Token
+from ternrun.server.answers import Answer, Answers, Token, Update
 
 if TYPE_CHECKING:
     from ternrun.loader.tokenizer import Tokenizer
@@ -70,6 +70,13 @@ def timings(answers: Answers, answer: Answer) -> dict[str, Any]:
         "predicted_ms": decode_s * 1000,
         "predicted_per_second": (n - 1) / decode_s if decode_s > 0 else 0.0,
     }
+
+
+def progress(answers: Answers, answer: Answer, update: Update) -> list[dict[str, Any]]:
+    """llama.cpp's report of each step of the prompt that came; milliseconds since the request did."""
+    so_far = {"total": len(answer.request.ids), "cache": answer.cached}
+    time_ms = round((time.perf_counter() - answers.began) * 1000)
+    return [{"prompt_progress": {**so_far, "processed": n, "time_ms": time_ms}} for n in update.processed]
 
 
 def finish(reason: FinishReason | None) -> str | None:

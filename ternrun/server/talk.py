@@ -41,6 +41,7 @@ class Talk:
 
     requests: list[Request]
     calling: Calling | None = None
+    slot: int = -1  # see `asking`
 
 
 class Said:
@@ -78,9 +79,11 @@ async def read_talk(
     begin: bool | None = None,
     go_on: bool = False,
     variables: Any = None,
+    progress: bool = False,
+    slot: int = -1,
 ) -> Talk:
     """`messages` as in OpenAI's chat; `tools`: its tools, tool_choice and parallel_tool_calls; `begin`, `go_on`: see
-    `render`. Raises ApiError."""
+    `render`; `progress`: see `Request`; `slot`: see `asking`. Raises ApiError."""
     model, offered = service.model, read_tools(tools)
     calling = await asyncio.to_thread(_calling, model, offered) if offered else None
     if calling:
@@ -92,14 +95,14 @@ async def read_talk(
         return encode(model, prompt)
 
     ids = await asyncio.to_thread(read)
-    return Talk([Request(ids, seeded(params, i), constraint=start) for i in range(n)], calling)
+    return Talk([Request(ids, seeded(params, i), constraint=start, progress=progress) for i in range(n)], calling, slot)
 
 
 @contextmanager
 def talking(service: Service, talk: Talk, request: web.Request) -> Iterator[tuple[Answers, list[Said]]]:
     """Ask it: iterate over the updates of the answers, and add each to what that answer says."""
     shown = calls.markers(talk.calling.family, service.model.tokenizer) if talk.calling else {}
-    with asking(service, talk.requests, request[TOLD], shown) as answers:
+    with asking(service, talk.requests, request[TOLD], shown, talk.slot) as answers:
         yield answers, [Said(talk.calling) for _ in talk.requests]
 
 

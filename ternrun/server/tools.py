@@ -46,9 +46,6 @@ APPLY = Table(
 )
 
 
-SLOT = Table(read={}, ignored=frozenset(("filename", "model")))
-
-
 async def health(request: web.Request, _service: Service) -> web.Response:
     """503 while the model loads and while the server shuts down, 200 in between. Needs no key."""
     for service in request.app[SERVICES].all:
@@ -161,15 +158,6 @@ async def slots(request: web.Request, service: Service) -> web.Response:
         raise ApiError("no slot is free", status=503, code=503)
     context = service.model.context
     return web.json_response([{"id": i, "n_ctx": context, "is_processing": i < running} for i in range(total)])
-
-
-async def slot_action(_request: web.Request, _service: Service) -> web.Response:
-    """Refused: there is nothing that belongs to one slot."""
-    raise ApiError(
-        "slots cannot be saved, restored or erased: all requests share one cache, in which the beginning of a prompt "
-        "is found by itself, whichever slot computed it",
-        code="unsupported",
-    )
 
 
 async def metrics(_request: web.Request, service: Service) -> web.Response:

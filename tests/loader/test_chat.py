@@ -64,6 +64,8 @@ def test_what_templates_use() -> None:
     assert render("{{ messages | map(attribute='role') | list | first }}{{ '\\n'.join(['a', 'b']) }}") == "usera\nb"
     assert render("{{ 'a\nb' | indent(2) }}{{ (messages + messages) | length }}{{ 'x' * 3 }}") == "a\n  b2xxx"
     assert len(render("{{ strftime_now('%Y-%m-%d') }}")) == 10
+    assert render("{{ date_string == strftime_now('%d %b %Y') and datetime == strftime_now('%b %d %Y') }}") == "True"
+    assert render("{{ date_string }}", variables={"date_string": "1 Jan 2000"}) == "1 Jan 2000"
     assert render("  {% if true %}\n  yes\n  {% endif %}\n") == "  yes\n"
 
 

@@ -27,6 +27,7 @@ def mix(*values: int) -> int:
 
 class FakeModel:
     description = "fake"
+    memory = None
 
     def __init__(
         self,

@@ -169,3 +169,14 @@ def test_an_idle_driver_uses_no_time(driver: Driver) -> None:
     before = time.process_time()
     time.sleep(0.2)
     assert time.process_time() - before < 0.05
+
+
+def test_calls_run_between_steps(driver: Driver) -> None:
+    """In the engine's thread; what goes wrong is the caller's."""
+    assert driver.call(lambda _: threading.current_thread().name) == "ternrun-engine"
+    with pytest.raises(ZeroDivisionError):
+        driver.call(lambda _: 1 // 0)
+    assert tokens(driver, Request([1], LONG))
+    driver.close()
+    with pytest.raises(UsageError, match="closed"):
+        driver.call(lambda _: 0)

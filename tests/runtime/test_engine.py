@@ -337,3 +337,17 @@ def test_banning_every_token_is_the_callers_mistake() -> None:
     ban = SamplingParams(logit_bias=tuple((i, -math.inf) for i in range(13)))
     result = run(Engine(FakeModel()), [Request([1], ban)])[0]
     assert isinstance(result.error, UsageError)
+
+
+def test_progress_of_a_prompt() -> None:
+    """Every step of a prompt is told where that was asked for, also what is computed again after a preemption."""
+    model = FakeModel(n_blocks=8, context=32, prefill_chunk=4, max_batch=2)
+    engine = Engine(model, EOS)
+    asked = Request([1] * 10, SamplingParams(max_tokens=2, ignore_eos=True), progress=True)
+    silent = Request([2] * 10, SamplingParams(max_tokens=2, ignore_eos=True))
+    ids = [engine.add(asked), engine.add(silent)]
+    outputs = []
+    while engine.has_work:
+        outputs += engine.step()
+    assert [o.processed for o in outputs if o.id == ids[0]] == [4, 8, 10, 10]
+    assert [(o.processed, len(o.tokens)) for o in outputs if o.id == ids[1]] == [(0, 1), (0, 1)]

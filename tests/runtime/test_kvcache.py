@@ -65,6 +65,19 @@ class Machine(RuleBasedStateMachine):
         self.cache.release(table)
         assert table.count == 0
 
+    @rule(ids=st.lists(st.integers(0, 2), min_size=1, max_size=CONTEXT))
+    def forget(self, ids: list[int]) -> None:
+        found, before = self.cache.find(ids), self.cache.available
+        known = found.count
+        self.cache.release(found)
+        gone = self.cache.forget(ids)
+        left = self.cache.find(ids)
+        assert gone == (known - left.count) * BLOCK
+        held = {block for table, _, _ in self.live for block in table.row[: table.count].tolist()}
+        assert held.issuperset(left.row[: left.count].tolist())
+        self.cache.release(left)
+        assert self.cache.available >= before
+
     @invariant()
     def every_block_is_in_one_place(self) -> None:
         held = Counter(block for table, _, _ in self.live for block in table.row[: table.count].tolist())

@@ -1,6 +1,6 @@
 """llama-server's command line, as far as its tests use it, in ternrun's words: started by `llama_suite`.
 
-Flags that are not here mean nothing to us (`--jinja`, `--slots`), or are what we do not have (`--context-shift`).
+Flags that are not here mean nothing to us (`--jinja`, `--slots`), or are what we do not have (`--lora`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from ternrun.cli import main
 
 Words = list[str]
 
-SAME = ("host", "port", "threads", "pooling", "alias", "api-key", "chat-template", "chat-template-file")
+SAME = ("host", "port", "threads", "pooling", "alias", "api-key", "chat-template", "chat-template-file",
+        "slot-save-path")  # fmt: skip
 MEANS: dict[str, Callable[[str], Words]] = {
     "temp": lambda value: ["--default", f"temperature={value}"],
     "seed": lambda value: ["--default", f"seed={value}"],
@@ -22,7 +23,7 @@ MEANS: dict[str, Callable[[str], Words]] = {
     "batch-size": lambda value: ["--prefill-chunk", value],
     "reasoning": lambda value: ["--default", f"chat_template_kwargs={json.dumps({'enable_thinking': value != 'off'})}"],
 }
-SWITCHES = {"no-ui": ["--no-page"], "verbose": ["--default", "verbose=true"]}
+SWITCHES = {"context-shift": ["--context-shift"], "no-ui": ["--no-page"], "verbose": ["--default", "verbose=true"]}
 
 
 def translated(model: str, given: Sequence[str]) -> Words:

@@ -1,9 +1,10 @@
 """A server among enemies, for as long as you like: `python -m tests.server.soak --minutes 20 [-m model.gguf]`.
 
-Clients vanish in the middle of streams, read slowly, connect and say nothing, lie about lengths, and send hostile
-requests, all at once; beside them one client asks the same question again and again and must get the same answer each
-time. Prints what happened; exits with 1 where something was answered with 500, an answer changed, a place in the batch
-or a block of the cache was lost, or memory grew by more than 5 % (and 20 MB) after the first quarter.
+Clients vanish in the middle of streams, read slowly, connect and say nothing, lie about lengths, save and restore
+slots, and send hostile requests, all at once; beside them one client asks the same question again and again and must
+get the same answer each time. Prints what happened; exits with 1 where something was answered with 500, an answer
+changed, a place in the batch or a block of the cache was lost, or memory grew by more than 5 % (and 20 MB) after the
+first quarter.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Soak:
         enemies += [self._quiet(rng.choice(LIES)) for _ in range(5)] + [self._quiet(b"") for _ in range(5)]
         self.counts["vanished"] += 40
         self.counts["lied or said nothing"] += 10
-        await asyncio.gather(*enemies, *(self._hostile() for _ in range(8)), self._honest())
+        await asyncio.gather(*enemies, *(self._hostile() for _ in range(8)), self._slots(), self._honest())
 
     async def _quiet(self, data: bytes) -> None:
         with suppress(TimeoutError):
@@ -62,6 +63,13 @@ class Soak:
         for path, body in islice(self.bodies, 5):
             status, _ = await ask(self.port, path, body, seconds=600)
             self.counts[f"hostile, {status}"] += 1
+
+    async def _slots(self) -> None:
+        slot, name = self.rng.randrange(16), str(self.rng.randrange(3))
+        await ask(self.port, "/completion", {"prompt": name * 100, "n_predict": 1, "id_slot": slot}, seconds=600)
+        for action in ("save", "restore", "erase"):
+            status, _ = await ask(self.port, f"/slots/{slot}?action={action}", {"filename": name}, seconds=600)
+            self.counts[f"{action}, {status}"] += 1
 
     async def _honest(self) -> None:
         for _ in range(5):
@@ -93,7 +101,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         made = {"tokenizer__chat_template": TEMPLATE}
         path = args.model or fake_gguf(Path(folder) / "tiny.gguf", fake_weights("llama"), **made)
-        with running(ServerConfig(port=0, stall=5), lambda: load(path)) as server:
+        slots = Path(folder) / "slots"
+        slots.mkdir()
+        with running(ServerConfig(port=0, stall=5, slot_save_path=str(slots)), lambda: load(path)) as server:
             return soak(server, args.minutes * 60, args.seed, args.share)
 
 

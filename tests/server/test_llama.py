@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ def test_every_form_of_prompt(server: Server) -> None:
         ({"prompt": [None]}, "must be a string, a list"),
         ({"prompt": [True, 1]}, "must be a string, a list"),
         ({"n_predict": -2}, "n_predict: must be a whole number from -1"),
-        ({"n_discard": -5}, "n_discard: this server does not support it"),
+        ({"n_discard": -5}, "n_discard: must be a whole number from 0"),
         ({"post_sampling_probs": 3}, "post_sampling_probs: must be true or false"),
         ({"logit_bias": [["a" * 65, 1]]}, "logit_bias: must map"),
         ({"prompt": {"prompt_string": "a", "multimodal_data": ["b"]}}, "this model reads text only"),
@@ -128,13 +129,6 @@ def test_it_tells_of_itself(server: Server) -> None:
     (model,) = server.ask("/v1/models").json["data"]
     assert server.ask("/v1/models/tiny").json == model
     assert server.ask("/v1/models/other").status == 404
-
-
-@pytest.mark.parametrize("action", ["save", "restore", "erase"])
-def test_slots_are_not_kept_apart(server: Server, action: str) -> None:
-    answer = server.ask(f"/slots/0?action={action}", {"filename": "a.bin"})
-    assert answer.status == 400
-    assert "all requests share one cache" in answer.json["error"]["message"]
 
 
 def test_metrics(server: Server) -> None:
@@ -249,6 +243,39 @@ def test_infill(filler: Server, server: Server) -> None:
     assert refused.status == 400
     assert refused.json["error"]["param"] == "input_suffix"
     assert "filling in the middle" in refused.json["error"]["message"]
+
+
+def test_infill_with_tokens_for_files(tmp_path: Path) -> None:
+    """Behind tokens of their own other files stand with their names; the last of them that the context has room for."""
+    names = ("pre", "suf", "mid", "rep", "sep")
+    ids = {f"tokenizer__ggml__fim_{name}_token_id": 300 + i for i, name in enumerate(names)}
+    path = fake_gguf(tmp_path / "fim.gguf", fake_weights("llama"), **ids)
+    with running(ServerConfig(port=0), lambda: load(path, threads=1, context=128)) as server:
+        model = server.model
+
+        def plain(text: str) -> list[int]:
+            return model.tokenizer.encode(text, bos=False)
+
+        def asked(**fields: Any) -> Any:
+            body = {"input_prefix": "ab", "input_suffix": "cd", "n_predict": 4, "temperature": 0, "ignore_eos": True}
+            return server.ask("/infill", body | fields).json
+
+        hole = [300, *plain("ab"), 301, *plain("cd"), 302]
+        begin = [303, *plain("myproject\n")]
+        extra = [{"filename": "a.py", "text": "y = 1"}, {"text": "z"}]
+        files = [304, *plain("a.py\n"), *plain("y = 1"), 304, *plain("tmp\n"), *plain("z"), 304, *plain("filename\n")]
+        whole = [*begin, *files, *hole]
+        answer = asked(input_extra=extra)
+        assert answer["tokens_evaluated"] == len(whole)
+        assert answer["content"] == model.complete(whole, max_tokens=4, ignore_eos=True).text
+        assert asked()["tokens_evaluated"] == len(hole)
+        long = asked(input_extra=[{"text": "q" * 500}])
+        cut = [*plain("q" * (128 - 4 - len(hole) - 10)), *files[-10:], *hole]
+        assert (long["tokens_evaluated"], long["tokens_predicted"]) == (124, 4)
+        assert long["content"] == model.complete(cut, max_tokens=4, ignore_eos=True).text
+        assert asked(input_extra=extra, n_predict=-1)["tokens_evaluated"] == len(whole)
+        assert asked(input_extra=[{"text": "q" * 500}], n_predict=-1)["tokens_evaluated"] == 96
+        assert asked(input_extra=[{"text": "q", "filename": 3}])["error"]["param"] == "input_extra"
 
 
 def test_metrics_of_the_engine(server: Server) -> None:

@@ -10,7 +10,8 @@ from tests.server.llama_flags import translated
 
 GIVEN = shlex.split(
     "--port 8080 --temp 0.0 --seed 42 --host 127.0.0.1 --offline --hf-repo a/b --batch-size 32 --no-slots --verbose "
-    "--alias tiny --ctx-size 512 --parallel 2 --n-predict 64 --api-key sk-secret --no-ui --jinja --reasoning off"
+    "--alias tiny --context-shift --ctx-size 512 --parallel 2 --n-predict 64 --api-key sk-secret --no-ui --jinja "
+    "--reasoning off"
 )
 
 
@@ -26,6 +27,7 @@ def test_they_mean_the_same() -> None:
     config = settings(args)
     assert (config.port, config.alias, config.api_keys, config.cors) == (8080, "tiny", ("sk-secret",), ("*",))
     assert not config.page
+    assert config.context_shift
     assert dict(config.defaults) == {
         "temperature": 0, "seed": 42, "max_tokens": 64, "verbose": True,
         "chat_template_kwargs": {"enable_thinking": False},

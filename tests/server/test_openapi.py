@@ -32,6 +32,13 @@ def test_every_route_is_described(document: Any) -> None:
         assert ("requestBody" in operation) == (method == "POST"), f"{path} needs an entry in openapi.BODIES"
 
 
+def test_what_stands_in_the_address_is_told(document: Any) -> None:
+    given = document["paths"]["/slots/{id}"]["post"]["parameters"]
+    assert [(one["name"], one["in"], one["required"]) for one in given] == [
+        ("id", "path", True), ("action", "query", True),
+    ]  # fmt: skip
+
+
 def test_its_schemas_are_schemas(document: Any) -> None:
     for operation in (o for operations in document["paths"].values() for o in operations.values()):
         if "requestBody" in operation:

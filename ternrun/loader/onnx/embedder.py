@@ -36,6 +36,7 @@ class EncoderModel:
         self.engine = replace(engine, prefill_chunk=max(engine.prefill_chunk, config.context_length, BATCH_TOKENS))
         self.block_size = BLOCK
         self.n_blocks = engine.max_batch * -(-config.context_length // BLOCK)
+        self.memory = None
         self.description = "onnx/numpy: an encoder's graph, run operator by operator"
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:

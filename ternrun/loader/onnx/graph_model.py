@@ -39,6 +39,7 @@ class GraphModel:
         reach = min(engine.context or MAX_CONTEXT, self.config.context_length)
         self.n_blocks = -(-max(engine.kv_tokens, reach) // BLOCK)
         self.description = f"onnx/numpy: run operator by operator, since {reason or 'ternrun does not know its make'}"
+        self.memory = None  # `_recent` would not hear of blocks that are written from outside
         self._pools = [np.zeros((self.n_blocks, BLOCK, p.heads, p.width), p.dtype) for p in decoder.pairs]
         self._recent: list[Recent] = []
 

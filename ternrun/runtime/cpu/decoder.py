@@ -87,6 +87,12 @@ class Decoder:
         self.cache = self._buffer(self._layer_bytes * c.n_layers)
 
     @property
+    def blocks(self) -> NDArray[np.uint8]:
+        """The cache: (layers, blocks, bytes of a block)."""
+        layers, blocks = self.config.n_layers, self._limits.blocks
+        return self.cache[: self._layer_bytes * layers].reshape(layers, blocks, self._block_bytes)
+
+    @property
     def logits_ld(self) -> int:
         """Floats from row to row of `logits`."""
         return self._logits.ld

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
-from ternrun.runtime.backend import Batch, Idle, Rows
+from ternrun.runtime.backend import Batch, Idle, Memory, Rows
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu import isa as instruction_sets
 from ternrun.runtime.cpu import layout, tune
@@ -76,6 +76,7 @@ class CpuModel:
         linears = Linears(chosen.name, threads, limits.tokens, self._scratch, matrices)
         embedding = self._embedding(weights.tensors["token_embd.weight"], matrices)
         self._decoder = Decoder(self.config, limits, linears, matrices, vectors, embedding, self._scratch)
+        self.memory = Memory(f"{engine.kv_type} {chosen.name}", self._decoder.blocks)
         self._linears, self._vectors = linears, vectors  # keep the memory that kernels were told of
         self.matrices, self.head_name = matrices, self._decoder.head_name
         body, head = self._decoder.body, self._decoder.head
