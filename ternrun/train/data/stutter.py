@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 IGNORED = -1  # a target that is not learned
 LINES = 4  # at most, that are repeated
-TIMES = 3  # at most, that they are
+TIMES = 6  # at most, that they are
 
 Ids = NDArray[np.int64]
 
