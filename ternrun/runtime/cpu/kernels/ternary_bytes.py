@@ -17,18 +17,16 @@ from numba import types
 
 from ternrun.runtime.cpu.isa import build_target
 from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.kernels.ternary_sums import emitter
 from ternrun.runtime.cpu.simd import (
     VecType,
     get,
     i8x32,
     i16x16,
     i32x8,
-    lane,
     load,
-    put,
     reinterpret,
     splat,
-    store,
     to_float,
     zero,
 )  # fmt: skip
@@ -36,6 +34,7 @@ from ternrun.runtime.cpu.x86 import add_pairs, dot_bytes, multiply_add_bytes
 
 f32 = types.float32
 f32x8 = VecType("f", 32, 8)
+_emit = emitter(f32x8)
 SUPERBLOCK = 32
 SEGMENT = 5
 TILE = 0 if build_target() == "portable" else 4  # tokens; 0: no tiles
@@ -101,16 +100,6 @@ def _run(codes: int, q: int, steps: int) -> Any:
         acc = _madd(acc, w, _four_inputs(q + 16 * i + 8))
         more = _madd(more, _next(w), _four_inputs(q + 16 * i + 12))
     return _wide(acc[0] + more[0]), _wide(acc[1] + more[1]), _wide(acc[2] + more[2]), _wide(acc[3] + more[3])
-
-
-@compiled
-def _emit(value: Any, out: int, rows: int, add: int) -> None:
-    if rows >= 8:
-        store(out, load(f32x8, out) + value if add else value)
-        return
-    for r in range(rows):
-        at = out + 4 * r
-        put(at, get(types.float32, at) + lane(value, r) if add else lane(value, r))
 
 
 @compiled

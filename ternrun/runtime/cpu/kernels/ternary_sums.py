@@ -5,12 +5,14 @@ An accumulator holds 32 rows in 128 bytes; scales lie alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from numba import types
 
 from ternrun.runtime.cpu.jit import compiled
 from ternrun.runtime.cpu.simd import (
+    VecType,
     constant,
     f32x16,
     get,
@@ -64,12 +66,20 @@ def blocks_values(acc: int, scales: int) -> Any:
     return load(f32x16, acc), load(f32x16, acc + 64)
 
 
-@compiled
-def emit(value: Any, out: int, rows: int, add: int) -> None:
-    """Store (or add) up to 16 outputs; lanes beyond `rows` belong to someone else."""
-    if rows >= 16:
-        store(out, load(f32x16, out) + value if add else value)
-        return
-    for r in range(rows):
-        at = out + 4 * r
-        put(at, get(types.float32, at) + lane(value, r) if add else lane(value, r))
+def emitter(vec: VecType) -> Callable[[Any, int, int, int], None]:
+    """What stores (or adds) a vector of outputs; lanes beyond `rows` belong to someone else."""
+    lanes = vec.lanes
+
+    @compiled
+    def emit(value: Any, out: int, rows: int, add: int) -> None:
+        if rows >= lanes:
+            store(out, load(vec, out) + value if add else value)
+            return
+        for r in range(rows):
+            at = out + 4 * r
+            put(at, get(types.float32, at) + lane(value, r) if add else lane(value, r))
+
+    return emit  # type: ignore[no-any-return]
+
+
+emit = emitter(f32x16)
