@@ -32,16 +32,16 @@ class Native:
         self._matrix, self._workers = Plain.of(tensor), workers()
         self._records = self._workers.prepare(self._matrix)
 
-    def __call__(self, x: Array) -> Array:
-        """(..., cols) -> (..., rows). Raises LoadError for more than a tensor may be."""
+    def __call__(self, x: Array, bias: Array | None = None) -> Array:
+        """(..., cols) -> (..., rows), plus `bias` (rows,). Raises LoadError for more than a tensor may be."""
         m = self._matrix
         rows = np.ascontiguousarray(x, np.float32).reshape(-1, m.cols)
         room((len(rows), m.rows))
         work(len(rows) * m.rows * m.cols)
-        out = np.empty((len(rows), m.rows), np.float32)
+        out = np.empty((*x.shape[:-1], m.rows), np.float32)  # its own memory: the plan may write over it
         if len(rows):
-            self._workers.multiply(self._records, rows, out)
-        return out.reshape(*x.shape[:-1], m.rows)
+            self._workers.multiply(self._records, rows, out, bias)
+        return out
 
 
 def of_floats(weights: Array | None) -> Native | None:
@@ -58,32 +58,60 @@ def of_floats(weights: Array | None) -> Native | None:
 
 
 class Workers:
-    """A team of threads over kernels for products, shared by all graphs of this process."""
+    """A team of threads over kernels, shared by all graphs of this process."""
 
     def __init__(self) -> None:
         self.kernels, self._threads = Kernels(isa.pick()), default_threads()
         self._team, self._turn = Team(self.kernels, self._threads), threading.Lock()
         self._state = aligned(layout.STATE_BYTES)[: layout.STATE_BYTES].view(np.int64)
         self._scratch: dict[int, Scratch] = {}  # by the columns that there is room for
+        self._calls: dict[str, Records] = {}
 
     def prepare(self, matrix: Plain) -> Records:
-        """The program of a product; where its operands lie is filled in when it runs."""
+        """The program of a product, and of adding a bias; where its operands lie is filled in when it runs."""
         with self._turn:
             if matrix.padded not in self._scratch:
                 self._scratch[matrix.padded] = Scratch(self._threads, plain_scratch(matrix.padded))
             program, count = Program(), address(self._state) + layout.STATE["tokens"]
             x, out = Rows(0, matrix.cols, matrix.cols), Rows(0, matrix.rows, matrix.rows)
             plain_product(program, count, x, matrix, out, self._scratch[matrix.padded])
-            self.kernels.require(program.kernels)
-            return program.assemble(self.kernels)
+            program.call("elements.bias", count, matrix.rows, 0, 0)
+            return self._assembled(program)
 
-    def multiply(self, records: Records, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Run such a program: out (n, rows) = x (n, cols) W^T; both contiguous."""
-        cells = records.memory[: layout.RECORD].view(np.int64)
+    def multiply(
+        self, records: Records, x: NDArray[np.float32], out: NDArray[np.float32], bias: NDArray[np.float32] | None
+    ) -> None:
+        """Run such a program: out (n, rows) = x (n, cols) W^T + bias; all contiguous."""
+        product, plus = _arguments(records, 0), _arguments(records, 1)
         with self._turn:
-            cells[layout.RECORD_HEAD + PLAIN_X], cells[layout.RECORD_HEAD + PLAIN_OUT] = address(x), address(out)
+            product[PLAIN_X], product[PLAIN_OUT], plus[2] = address(x), address(out), address(out)
+            if bias is None:
+                records = records._replace(calls=1)
+            else:
+                plus[3] = address(bias)
             self._state[layout.STATE["tokens"] // 8] = len(x)
             self._team.run(records, address(self._state))
+
+    def call(self, kernel: str, *args: int) -> None:
+        """Run one kernel; floats come as the bits of doubles."""
+        with self._turn:
+            if kernel not in self._calls:
+                program = Program()
+                program.call(kernel, *args)
+                self._calls[kernel] = self._assembled(program)
+            records = self._calls[kernel]
+            _arguments(records, 0)[: len(args)] = args
+            self._team.run(records, address(self._state))
+
+    def _assembled(self, program: Program) -> Records:
+        self.kernels.require(program.kernels)
+        return program.assemble(self.kernels)
+
+
+def _arguments(records: Records, call: int) -> NDArray[np.int64]:
+    """Those of one call of a program, to be changed."""
+    at = layout.RECORD * call
+    return records.memory[at : at + layout.RECORD].view(np.int64)[layout.RECORD_HEAD :]
 
 
 @cache
