@@ -1,4 +1,4 @@
-"""Steps of a plan that one kernel does at once: a product and the sum behind it, GELU spelt out.
+"""Steps of a plan that one kernel does at once: a product and the sum behind it; GELU and SiLU spelt out.
 
 Only where nobody else reads what is between them.
 """
@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ternrun.loader.onnx.operators import rowwise
 from ternrun.loader.onnx.operators.activations import exact_gelu
-from ternrun.loader.onnx.operators.table import Array
+from ternrun.loader.onnx.operators.table import Array, Kernel
 
 if TYPE_CHECKING:
     from ternrun.loader.onnx.plan import Step
 
 ROOT = 2**0.5
+INPUTS = {"MatMul": 2, "Add": 2, "Mul": 2, "Div": 2, "Erf": 1, "Sigmoid": 1}
 
 
 def _plain(step: Step, op: str) -> bool:
-    """Whether it is ONNX's own operator, as our table has it."""
-    node = step.node
-    return (node.domain, node.op, len(node.outputs)) == ("", op, 1) and not (node.attributes or step.takes_budget)
+    """Whether it is ONNX's own operator, as our table has it and with the inputs that it must have."""
+    node, inputs = step.node, INPUTS[op]
+    called = (node.domain, node.op, len(node.inputs), len(node.outputs)) == ("", op, inputs, 1)
+    return called and len(step.inputs) == inputs and not (node.attributes or step.takes_budget)
 
 
 class Fusion:
@@ -43,6 +46,7 @@ class Fusion:
                 self._product(at, step)
             elif step is not None and _plain(step, "Mul"):
                 self._gelu(at, step)
+                self._silu(at, step)
         return [step for step in self._steps if step is not None]
 
     def _made_by(self, slot: int, op: str) -> Step | None:
@@ -59,7 +63,7 @@ class Fusion:
         """MatMul, Add."""
         for slot, other in (step.inputs, step.inputs[::-1]):
             product = self._made_by(slot, "MatMul")
-            if product is not None and len(product.inputs) == 2:  # more: it has its sum already
+            if product is not None:
                 kernel = product.kernel
 
                 def summed(a: Array, b: Array, c: Array, kernel: Any = kernel) -> Any:
@@ -85,6 +89,15 @@ class Fusion:
                         self._replace(at, fused, inner, *chain)
                         return
 
+    def _silu(self, at: int, last: Step) -> None:
+        """x times Sigmoid of x."""
+        for slot, x in (last.inputs, last.inputs[::-1]):
+            sigmoid = self._made_by(slot, "Sigmoid")
+            if sigmoid is not None and sigmoid.inputs[0] == x:
+                kernel = _silu(sigmoid.kernel, last.kernel)
+                self._replace(at, replace(last, kernel=kernel, inputs=(x,), fresh=True, reuse=(0,)), sigmoid)
+                return
+
     def _one_plus_erf(self, slot: int, x: int) -> tuple[Step, ...]:
         """The steps that make 1 + erf(x / sqrt 2)."""
         plus = self._made_by(slot, "Add")
@@ -105,3 +118,12 @@ class Fusion:
         if not isinstance(found, np.ndarray) or found.ndim or found.dtype != np.float32:
             return False
         return abs(float(found) - value) < 1e-6 * value
+
+
+def _silu(sigmoid: Kernel, times: Kernel) -> Kernel:
+    """By the threads where x is large; else the two operators."""
+
+    def kernel(x: Array, out: Array | None = None) -> Any:
+        return rowwise.each("silu", x, out) if rowwise.large(x) else times(x, sigmoid(x), out=out)
+
+    return kernel

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from ternrun.errors import LoadError
 from ternrun.loader.onnx.reader import read_onnx
 from ternrun.loader.onnx.session import Session
 
@@ -93,6 +94,21 @@ def test_what_only_looks_like_gelu(nodes):
     s = session(nodes, "y")
     assert len(s._plan.steps) == nodes.count("=")
     assert np.abs(s.run({"x": X})["y"] - gelu(X)).max() > 0.1
+
+
+@pytest.mark.parametrize("nodes", ["s = Sigmoid x; y = Mul x s", "s = Sigmoid x; y = Mul s x"])
+@pytest.mark.parametrize("x", [X, X[0, :3]])
+def test_silu(nodes, x):
+    s = session(nodes, "y")
+    assert len(s._plan.steps) == 1
+    np.testing.assert_allclose(s.run({"x": x})["y"], x / (1 + np.exp(-x)), atol=2e-6)
+    assert len(session("z = Neg x; s = Sigmoid z; y = Mul x s", "y")._plan.steps) == 3
+
+
+@pytest.mark.parametrize("nodes", ["p = MatMul x w; y = Add p", "a = Div x; b = Erf a; c = Add b one; y = Mul c half"])
+def test_nodes_that_lack_an_input(nodes):
+    with pytest.raises(LoadError):
+        session(nodes, "y").run({"x": X})
 
 
 def test_gelu_writes_over_what_nobody_reads_again():

@@ -26,11 +26,12 @@ def held(x: F32) -> F32:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_erf_and_gelu(machine: Machine, shape: tuple[int, int]) -> None:
+def test_erf_gelu_and_silu(machine: Machine, shape: tuple[int, int]) -> None:
     x = numbers(shape)
     x.reshape(-1)[:1] = 30
     erf = np.vectorize(math.erf)(x.astype(np.float64))
-    for kernel, wanted in (("erf", erf), ("gelu", x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))))):
+    gelu, silu = x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))), x / (1 + np.exp(-x.astype(np.float64)))
+    for kernel, wanted in (("erf", erf), ("gelu", gelu), ("silu", silu)):
         rows = held(x)
         machine.call(f"elements.{kernel}", x.size, address(rows), address(rows), threads=2)
         np.testing.assert_allclose(rows, wanted, atol=2e-6)

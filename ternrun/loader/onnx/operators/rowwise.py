@@ -19,7 +19,7 @@ def large(x: Array) -> bool:
 
 
 def each(kernel: str, x: Array, out: Array | None = None) -> Array:
-    """`erf` or `gelu` of every element; `out` may be x."""
+    """`erf`, `gelu` or `silu` of every element; `out` may be x."""
     x = np.ascontiguousarray(x)
     if out is None or not out.flags.c_contiguous:
         out = np.empty_like(x)

@@ -11,7 +11,7 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.functions import exp
+from ternrun.runtime.cpu.functions import exp, silu
 from ternrun.runtime.cpu.jit import compiled, number, share, word
 from ternrun.runtime.cpu.masked import load_some, store_some
 from ternrun.runtime.cpu.simd import f32x16, fma, get, largest, load, maximum, splat, store, total, where_less, zero
@@ -119,6 +119,6 @@ def _bias(args: int, tid: int, nt: int) -> int:
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """Entries: erf, gelu (that of erf), softmax, layer_norm, bias."""
+    """Entries: erf, gelu (that of erf), silu, softmax, layer_norm, bias."""
     rows = {"softmax": _softmax, "layer_norm": _layer_norm, "bias": _bias}
-    return rows[entry] if entry in rows else _each({"erf": _erf, "gelu": _gelu}[entry])
+    return rows[entry] if entry in rows else _each({"erf": _erf, "gelu": _gelu, "silu": silu}[entry])
