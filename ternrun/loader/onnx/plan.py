@@ -1,7 +1,7 @@
 """A graph as a list of steps, made once: each has its kernel, the slots it reads and writes, and what dies after it.
 
-Constants are folded, results are let go of after their last reader, and element-wise operators write over an input that
-nobody reads again. Subgraphs and functions are plans of their own.
+Constants are folded, some steps become one (`fuse.py`), results are let go of after their last reader, and element-wise
+operators write over an input that nobody reads again. Subgraphs and functions are plans of their own.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ternrun.errors import LoadError, TernrunError
+from ternrun.loader.onnx.fuse import Fusion
 from ternrun.loader.onnx.graph import Function, Graph, Node, Value
 from ternrun.loader.onnx.kernels import (
     NeedsTypes,
@@ -72,6 +73,8 @@ class Plan:
         for node in graph.nodes:
             self._add(resolved(node, scope), known)
         self._outputs = [self._slots.get(v.name, 0) for v in graph.outputs]
+        constants = {slot: self._values[slot] for slot in self._constant}
+        self.steps = Fusion(self.steps, constants, self._outputs).run()
         self._bury()
 
     def run(self, budget: Budget, values: Sequence[Any]) -> list[Any]:

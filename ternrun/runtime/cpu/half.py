@@ -85,15 +85,6 @@ f16_bits = _portable_bits if build_target() == "portable" else _native_bits
 
 
 @intrinsic
-def _native_scalar(typingctx: Any, address: Any) -> Any:
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        half = builder.load(simd.pointer(builder, args[0], f16x16.scalar), align=1)
-        return builder.fpext(half, f32x16.scalar)
-
-    return types.float32(types.int64), codegen
-
-
-@intrinsic
 def float_of_bits(typingctx: Any, bits: Any) -> Any:
     """The float32 with these 32 bits."""
 
@@ -112,5 +103,20 @@ def _portable_scalar(address: int) -> Any:
     return -scaled if half & 0x8000 else scaled
 
 
-#: One float16 at an address, as float32.
-get_f16 = _portable_scalar if build_target() == "portable" else _native_scalar
+@intrinsic
+def _native_splat(typingctx: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        half = builder.load(simd.pointer(builder, args[0], f16x16.scalar), align=1)
+        return builder.fpext(simd.splat_lane(builder, f16x16, half), f32x16.llvm)
+
+    return f32x16(types.int64), codegen
+
+
+@compiled
+def _portable_splat(address: int) -> Any:
+    return splat(f32x16, _portable_scalar(address))
+
+
+#: One float16 at an address in all lanes of an f32x16. A scalar one is put into a register that still holds something:
+#: where LLVM picks that register unluckily, each block waits for the last.
+splat_f16 = _portable_splat if build_target() == "portable" else _native_splat

@@ -33,6 +33,16 @@ def lookup(typingctx: Any, index: Any, table: Any) -> Any:
 
 
 @intrinsic
+def pick(typingctx: Any, index: Any, table: Any) -> Any:
+    """vpermps: lane i is table[index[i] & 15]; i32x16 and f32x16. AVX-512 F."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _call(builder, "llvm.x86.avx512.permvar.sf.512", args[1].type, [args[1], args[0]])
+
+    return simd.f32x16(simd.i32x16, simd.f32x16), codegen
+
+
+@intrinsic
 def add_byte_products(typingctx: Any, unsigned: Any, signed: Any) -> Any:
     """vpmaddubsw: (unsigned i8x64, signed i8x64) -> i16x32, sums of neighbouring products. AVX-512 BW."""
 

@@ -72,6 +72,7 @@ def machine(name: str) -> Machine:
         + [vector_kernel(entry) for entry in VECTOR_ENTRIES]
         + [f"rows.{n}" for n in ("norm", "norm_add", "norm_wanted", "bias", "softcap", "silu", "gelu", "relu2")]
         + ["greedy.best", "greedy.feed"]
+        + [f"elements.{n}" for n in ("erf", "gelu", "silu", "softmax", "layer_norm", "bias")]
         + [f"mhc.{n}" for n in ("spread", "read", "write", "mean")]
         + [f"prepare.{found.layout}", "team.lead", "team.post", "team.work"]
         + (["ternary.rows", "ternary.blocks", "check.words"] if found.layout == "words" else ["ternary_bytes.any"])

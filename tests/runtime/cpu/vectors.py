@@ -106,7 +106,7 @@ def _halves(src: int, dst: int) -> None:
     store(dst, half.load_f16(src))
     store(dst + 64, half.load_bf16(src))
     for i in range(16):
-        put(dst + 128 + 4 * i, half.get_f16(src + 2 * i))
+        store(dst + 128 + 64 * i, half.splat_f16(src + 2 * i))
 
 
 def _floats_to_half(src: int, dst: int) -> None:
@@ -128,6 +128,7 @@ def _byte_products(src: int, dst: int) -> None:
 
 def _table(src: int, dst: int) -> None:
     store(dst, x86.lookup(load(i16x32, src), load(i16x32, src + 64)))
+    store(dst + 64, x86.pick(load(i32x16, src), load(f32x16, src + 64)))
 
 
 ENTRIES: dict[str, Callable[..., None]] = {

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ternrun.errors import LoadError
+from ternrun.loader.onnx.operators import rowwise
 from ternrun.loader.onnx.operators.elementwise import broadcast_room, logistic
 from ternrun.loader.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
 
@@ -23,7 +24,7 @@ ROOT_HALF = float(np.sqrt(0.5))
 
 
 def erf(x: Array) -> Array:
-    """The error function of float32."""
+    """The error function of float32 (`kernels/elements.py` has the same fit)."""
     x = np.clip(x, np.float32(-4), np.float32(4))
     square = x * x
     above, below = _horner(_P, square), _horner(_Q, square)
@@ -41,8 +42,13 @@ def _horner(coefficients: tuple[float, ...], x: Array) -> Array:
     return out
 
 
+def exact_gelu(x: Array, out: Array | None = None) -> Array:
+    """x / 2 (1 + erf(x / sqrt 2)) of any shape; `out` may be x."""
+    return rowwise.each("gelu", x, out) if rowwise.large(x) else in_pieces(gelu, x)
+
+
 def gelu(x: Array) -> Array:
-    """x / 2 (1 + erf(x / sqrt 2))."""
+    """The same of a piece, in float32."""
     out = erf(x * np.float32(ROOT_HALF))
     out += np.float32(1)
     out *= x
@@ -89,6 +95,8 @@ def in_pieces(function: Callable[[Array], Array], x: Array) -> Array:
 
 
 def _kernel(function: Callable[[Array], Array], bias: bool = False) -> Kernel:
+    """The function of x, or of x + b; `exact_gelu` takes any shape, others pieces."""
+
     def kernel(x: Array, b: Array | None = None) -> Array:
         if b is not None:
             if not bias:
@@ -96,7 +104,7 @@ def _kernel(function: Callable[[Array], Array], bias: bool = False) -> Kernel:
             same_type(x, b)
             broadcast_room(x, b)
             x = x + b
-        return in_pieces(function, x)
+        return exact_gelu(x) if function is gelu else in_pieces(function, x)
 
     return kernel
 
@@ -106,6 +114,8 @@ def erf_operator(call: Call) -> Kernel:
     """float32 here; other types by the reference, element by element."""
 
     def kernel(x: Array) -> Array:
+        if rowwise.large(x):
+            return rowwise.each("erf", x)
         return in_pieces(erf, x) if x.dtype == np.float32 else np.asarray(call.reference()(x)[0])
 
     return kernel
@@ -114,12 +124,12 @@ def erf_operator(call: Call) -> Kernel:
 @operator("Gelu")
 def gelu_operator(call: Call) -> Kernel:
     """Exact, or by tanh."""
-    function = gelu_tanh if call.text("approximate", "none") == "tanh" else gelu
+    by_tanh = call.text("approximate", "none") == "tanh"
 
     def kernel(x: Array) -> Array:
         if x.dtype == np.float64:
             return np.asarray(call.reference()(x)[0])
-        return in_pieces(function, x)
+        return in_pieces(gelu_tanh, x) if by_tanh else exact_gelu(x)
 
     return kernel
 

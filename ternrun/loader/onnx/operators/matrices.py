@@ -6,6 +6,7 @@ import numpy as np
 
 from ternrun.errors import LoadError
 from ternrun.loader.onnx.limits import room, work
+from ternrun.loader.onnx.operators.elementwise import broadcast_room
 from ternrun.loader.onnx.operators.native import of_floats
 from ternrun.loader.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
 
@@ -47,17 +48,33 @@ def multiply(a: Array, b: Array) -> Array:
     return np.asarray(np.matmul(a, b))
 
 
+def is_bias(x: Array | None, rows: int) -> bool:
+    """Whether x is what `Native` adds to a product."""
+    return x is not None and x.dtype == np.float32 and x.shape == (rows,) and x.flags.c_contiguous
+
+
+def add(out: Array, other: Array) -> Array:
+    """ONNX's Add, over `out` where it has the sum's shape."""
+    same_type(out, other)
+    broadcast_room(out, other)
+    return np.add(out, other, out=out if np.broadcast_shapes(out.shape, other.shape) == out.shape else None)
+
+
 @operator("MatMul", fresh=True)
 def matmul(call: Call) -> Kernel:
-    """Halves are multiplied in float32 and rounded once."""
+    """Halves are multiplied in float32 and rounded once. `plus`: a sum that `fuse.py` has found behind the product."""
     left, right = Widened(), Widened()
     native = of_floats(call.constant(1))
 
-    def kernel(a: Array, b: Array) -> Array:
+    def kernel(a: Array, b: Array, *, plus: Array | None = None) -> Array:
         same_type(a, b)
         if native is not None and a.ndim > 1 and a.shape[-1] == b.shape[0]:
-            return native(a)
-        return multiply(left(a), right(b)).astype(a.dtype, copy=False)
+            if is_bias(plus, b.shape[1]):
+                return native(a, plus)
+            out = native(a)
+        else:
+            out = multiply(left(a), right(b)).astype(a.dtype, copy=False)
+        return out if plus is None else add(out, plus)
 
     return kernel
 
@@ -99,7 +116,12 @@ def gemm(call: Call) -> Kernel:
             raise LoadError(f"wants matrices, not {list(a.shape)} and {list(b.shape)}")
         wide_a, wide_b = left(a), right(b)
         rows, columns = wide_a.T if turn_a else wide_a, wide_b.T if turn_b else wide_b
-        out = native(rows) if native is not None and rows.shape[1] == len(columns) else multiply(rows, columns)
+        if native is not None and rows.shape[1] == len(columns):
+            if alpha == beta == 1 and is_bias(c, columns.shape[1]):
+                return native(rows, c)
+            out = native(rows)
+        else:
+            out = multiply(rows, columns)
         if alpha != 1:
             out = (out * alpha).astype(out.dtype)
         if c is not None:

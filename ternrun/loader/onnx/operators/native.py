@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from ternrun.runtime.cpu.program import Program, Records, Scratch
 from ternrun.runtime.cpu.team import Team
 from ternrun.runtime.weights import Tensor
 
+TOKENS = layout.STATE["tokens"] // 8
 LEAST = 1 << 16  # weights from which on a matrix is worth the engine's threads
 
 
@@ -30,18 +32,18 @@ class Native:
     def __init__(self, tensor: Tensor) -> None:
         """`tensor`: (rows, cols) in an ordinary encoding in blocks that divide the columns, as 16 does."""
         self._matrix, self._workers = Plain.of(tensor), workers()
-        self._records = self._workers.prepare(self._matrix)
+        self._product = self._workers.prepare(self._matrix)
 
-    def __call__(self, x: Array) -> Array:
-        """(..., cols) -> (..., rows). Raises LoadError for more than a tensor may be."""
+    def __call__(self, x: Array, bias: Array | None = None) -> Array:
+        """(..., cols) -> (..., rows), plus `bias` (rows,). Raises LoadError for more than a tensor may be."""
         m = self._matrix
         rows = np.ascontiguousarray(x, np.float32).reshape(-1, m.cols)
         room((len(rows), m.rows))
         work(len(rows) * m.rows * m.cols)
-        out = np.empty((len(rows), m.rows), np.float32)
+        out = np.empty((*x.shape[:-1], m.rows), np.float32)  # its own memory: the plan may write over it
         if len(rows):
-            self._workers.multiply(self._records, rows, out)
-        return out.reshape(*x.shape[:-1], m.rows)
+            self._workers.multiply(self._product, rows, out, bias)
+        return out
 
 
 def of_floats(weights: Array | None) -> Native | None:
@@ -57,33 +59,70 @@ def of_floats(weights: Array | None) -> Native | None:
     return Native(Tensor("weights", "F32", turned.shape, turned.reshape(-1).view(np.uint8)))
 
 
+class Product(NamedTuple):
+    """A product's program, without a bias and with one, and the arguments that say where its operands lie."""
+
+    alone: Records
+    biased: Records
+    multiply: NDArray[np.int64]
+    add: NDArray[np.int64]
+
+
 class Workers:
-    """A team of threads over kernels for products, shared by all graphs of this process."""
+    """A team of threads over kernels, shared by all graphs of this process."""
 
     def __init__(self) -> None:
         self.kernels, self._threads = Kernels(isa.pick()), default_threads()
         self._team, self._turn = Team(self.kernels, self._threads), threading.Lock()
         self._state = aligned(layout.STATE_BYTES)[: layout.STATE_BYTES].view(np.int64)
+        self._base = address(self._state)
         self._scratch: dict[int, Scratch] = {}  # by the columns that there is room for
+        self._calls: dict[str, Records] = {}
 
-    def prepare(self, matrix: Plain) -> Records:
+    def prepare(self, matrix: Plain) -> Product:
         """The program of a product; where its operands lie is filled in when it runs."""
         with self._turn:
             if matrix.padded not in self._scratch:
                 self._scratch[matrix.padded] = Scratch(self._threads, plain_scratch(matrix.padded))
-            program, count = Program(), address(self._state) + layout.STATE["tokens"]
+            program, count = Program(), self._base + layout.STATE["tokens"]
             x, out = Rows(0, matrix.cols, matrix.cols), Rows(0, matrix.rows, matrix.rows)
             plain_product(program, count, x, matrix, out, self._scratch[matrix.padded])
-            self.kernels.require(program.kernels)
-            return program.assemble(self.kernels)
+            program.call("elements.bias", count, matrix.rows, 0, 0)
+            both = self._assembled(program)
+            return Product(both._replace(calls=1), both, _arguments(both, 0), _arguments(both, 1))
 
-    def multiply(self, records: Records, x: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-        """Run such a program: out (n, rows) = x (n, cols) W^T; both contiguous."""
-        cells = records.memory[: layout.RECORD].view(np.int64)
+    def multiply(
+        self, product: Product, x: NDArray[np.float32], out: NDArray[np.float32], bias: NDArray[np.float32] | None
+    ) -> None:
+        """Run such a program: out (n, rows) = x (n, cols) W^T + bias; all contiguous."""
+        to = address(out)
         with self._turn:
-            cells[layout.RECORD_HEAD + PLAIN_X], cells[layout.RECORD_HEAD + PLAIN_OUT] = address(x), address(out)
-            self._state[layout.STATE["tokens"] // 8] = len(x)
-            self._team.run(records, address(self._state))
+            product.multiply[PLAIN_X], product.multiply[PLAIN_OUT] = address(x), to
+            if bias is not None:
+                product.add[2], product.add[3] = to, address(bias)
+            self._state[TOKENS] = len(x)
+            self._team.run(product.alone if bias is None else product.biased, self._base)
+
+    def call(self, kernel: str, *args: int) -> None:
+        """Run one kernel; floats come as the bits of doubles."""
+        with self._turn:
+            if kernel not in self._calls:
+                program = Program()
+                program.call(kernel, *args)
+                self._calls[kernel] = self._assembled(program)
+            records = self._calls[kernel]
+            _arguments(records, 0)[: len(args)] = args
+            self._team.run(records, self._base)
+
+    def _assembled(self, program: Program) -> Records:
+        self.kernels.require(program.kernels)
+        return program.assemble(self.kernels)
+
+
+def _arguments(records: Records, call: int) -> NDArray[np.int64]:
+    """Those of one call of a program, to be changed."""
+    at = layout.RECORD * call
+    return records.memory[at : at + layout.RECORD].view(np.int64)[layout.RECORD_HEAD :]
 
 
 @cache

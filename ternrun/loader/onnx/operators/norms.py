@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 
 from ternrun.errors import LoadError
+from ternrun.loader.onnx.operators import rowwise
 from ternrun.loader.onnx.operators.elementwise import broadcast_room
 from ternrun.loader.onnx.operators.gathering import integers
 from ternrun.loader.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
@@ -57,6 +58,8 @@ def layer_normalization(call: Call) -> Kernel:
 
     def kernel(x: Array, weight: Array | None = None, bias: Array | None = None) -> tuple[Array, ...]:
         axes = _axes(x, axis, weight, bias)
+        if outputs == 1 and axes == (-1,) and weight is not None and rowwise.fits(x, weight, bias):
+            return (rowwise.layer_norm(x, weight, bias, eps),)
         out, *more = layer_norm(widened(x), weight, bias, eps, axes)
         return (out.astype(x.dtype, copy=False), *more)[:outputs]
 

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from ternrun.errors import LoadError
+from ternrun.loader.onnx.operators import rowwise
 from ternrun.loader.onnx.operators.shapes import numbers
 from ternrun.loader.onnx.operators.table import Array, Call, Kernel, operator, widened
 
@@ -102,6 +103,8 @@ def softmax_operator(call: Call) -> Kernel:
 
 def _exact(x: Array, axis: int) -> Array:
     """Softmax as ONNX has it: a row of nothing but -inf gives NaN."""
+    if axis in (-1, x.ndim - 1) and rowwise.large(x):
+        return rowwise.softmax(x)
     wide = widened(x)
     out: Array = wide - wide.max(axis, keepdims=True, initial=-np.inf)
     np.exp(out, out=out)

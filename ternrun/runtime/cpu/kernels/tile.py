@@ -39,29 +39,68 @@ CHUNK = 640  # inputs of a tile where they are cut
 SPARE = 16 * PLAIN_TOKENS + 32  # bytes for a tile of fewer rows
 f32x4 = VecType("f", 32, 4)
 
-_low8 = shuffler(f32x16, (*range(8), *range(16, 24)))
-_high8 = shuffler(f32x16, (*range(8, 16), *range(24, 32)))
-_low4 = shuffler(f32x16, (*range(4), *range(8, 12), *range(16, 20), *range(24, 28)))
-_high4 = shuffler(f32x16, (*range(4, 8), *range(12, 16), *range(20, 24), *range(28, 32)))
 _by_two = shuffler(f32x16, tuple(i ^ 2 for i in range(16)), operands=1)
 _by_one = shuffler(f32x16, tuple(i ^ 1 for i in range(16)), operands=1)
+
+
+def _make_fold(step: int) -> Callable[..., Any]:
+    """f(x, y): sums of lanes `step` apart; those of x where the lane's bit `step` is 0, those of y where it is 1.
+
+    So two vectors are added up by halves (as `simd.total` does it) for the shuffles of one.
+    """
+    own = shuffler(f32x16, tuple(i + 16 * (i // step % 2) for i in range(16)))
+    other = shuffler(f32x16, tuple((i ^ step) + 16 * (i // step % 2) for i in range(16)))
+    return compiled(lambda x, y: own(x, y) + other(x, y))  # type: ignore[no-any-return]
+
+
+_fold8, _fold4, _fold2, _fold1 = _make_fold(8), _make_fold(4), _make_fold(2), _make_fold(1)
+_quarter0 = shuffler(f32x16, tuple(range(4)), operands=1)
+_quarter1 = shuffler(f32x16, tuple(range(4, 8)), operands=1)
+_quarter2 = shuffler(f32x16, tuple(range(8, 12)), operands=1)
+_quarter3 = shuffler(f32x16, tuple(range(12, 16)), operands=1)
 _quarters = shuffler(f32x16, (0, 4, 8, 12), operands=1)
+_low_eighths = shuffler(f32x16, (0, 4, 2, 6), operands=1)
+_high_eighths = shuffler(f32x16, (8, 12, 10, 14), operands=1)
 
 
 @compiled
-def _totals(a: Any, b: Any, c: Any, d: Any) -> Any:
-    """`simd.total` of four vectors at once, as f32x4."""
-    ab, cd = _low8(a, b) + _high8(a, b), _low8(c, d) + _high8(c, d)
-    fours = _low4(ab, cd) + _high4(ab, cd)
-    twos = fours + _by_two(fours)
-    return _quarters(twos + _by_one(twos))
-
-
-@compiled
-def _store1(out: int, add: int, scale: Any, a: Any, b: Any, c: Any, d: Any) -> None:
-    """Totals of four rows, times `scale`, to `out` or added to what is there."""
-    value = _totals(a, b, c, d) * splat(f32x4, scale)
+def _put4(out: int, add: int, value: Any) -> None:
+    """Outputs of four rows, or added to what is there."""
     store(out, load(f32x4, out) + value if add else value)
+
+
+@compiled
+def _finish1(out: int, ldo: int, add: int, scale: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+    """Totals of four rows by one token, times `scale`."""
+    fours = _fold4(_fold8(a[0], c[0]), _fold8(b[0], d[0]))
+    twos = fours + _by_two(fours)
+    _put4(out, add, _quarters(twos + _by_one(twos)) * splat(f32x4, scale))
+
+
+@compiled
+def _finish2(out: int, ldo: int, add: int, scale: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+    """The same for two tokens, `ldo` bytes apart."""
+    ab, cd = _fold4(_fold8(a[0], a[1]), _fold8(b[0], b[1])), _fold4(_fold8(c[0], c[1]), _fold8(d[0], d[1]))
+    twos = _fold2(ab, cd)
+    value = (twos + _by_one(twos)) * splat(f32x16, scale)
+    _put4(out, add, _low_eighths(value))
+    _put4(out + ldo, add, _high_eighths(value))
+
+
+@compiled
+def _lanes(a: Any) -> Any:
+    """Four vectors to one: what remains of each in a quarter of it."""
+    return _fold4(_fold8(a[0], a[2]), _fold8(a[1], a[3]))
+
+
+@compiled
+def _finish4(out: int, ldo: int, add: int, scale: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+    """The same for four tokens."""
+    value = _fold1(_fold2(_lanes(a), _lanes(c)), _fold2(_lanes(b), _lanes(d))) * splat(f32x16, scale)
+    _put4(out, add, _quarter0(value))
+    _put4(out + ldo, add, _quarter1(value))
+    _put4(out + 2 * ldo, add, _quarter2(value))
+    _put4(out + 3 * ldo, add, _quarter3(value))
 
 
 # What follows does something to each vector of a tuple, written out by the compiler: a function for n takes the first
@@ -106,17 +145,17 @@ def _meet(n: int) -> Callable[..., Any]:
 
 
 def _finish(n: int) -> Callable[..., Any]:
-    """`_store1` for n tokens, ldo bytes apart."""
-    if n == 1:
-        return compiled(  # type: ignore[no-any-return]
-            lambda out, ldo, add, scale, a, b, c, d: _store1(out, add, scale, a[0], b[0], c[0], d[0])
-        )
-    rest = _finish(n - 1)
+    """Totals of four rows by n tokens: four, two or one at a time."""
+    many = 4 if n >= 4 else min(n, 2)
+    some = {1: _finish1, 2: _finish2, 4: _finish4}[many]
+    if n == many:
+        return some  # type: ignore[no-any-return]
+    rest = _finish(n - many)
 
     @compiled
     def finish(out: int, ldo: int, add: int, scale: Any, a: Any, b: Any, c: Any, d: Any) -> None:
-        _store1(out, add, scale, a[0], b[0], c[0], d[0])
-        rest(out + ldo, ldo, add, scale, a[1:], b[1:], c[1:], d[1:])
+        some(out, ldo, add, scale, a[:many], b[:many], c[:many], d[:many])
+        rest(out + many * ldo, ldo, add, scale, a[many:], b[many:], c[many:], d[many:])
 
     return finish  # type: ignore[no-any-return]
 
@@ -236,7 +275,7 @@ def multiply(
     """
     cuts = (n + CHUNK - 1) // CHUNK
     chunk = 16 * ((n // 16 + cuts - 1) // cuts)
-    partial, portion = scratch + SPARE, (end - soon) // max(1, tokens // WIDE * cuts * (rows // 4)) + 64
+    partial, portion = scratch + SPARE, ((end - soon) // max(1, tokens // WIDE * cuts * (rows // 4)) + 64) // 64 * 64
     t = 0
     while t < tokens:
         many = _many(tokens - t)
