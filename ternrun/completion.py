@@ -144,11 +144,10 @@ class Stream:
         return text
 
     def _clock(self, output: StepOutput) -> None:
-        now = time.perf_counter()
         if not self._first:
-            self._first, self._first_tokens, self._cached = now, len(output.tokens), output.cached_tokens
+            self._first, self._first_tokens, self._cached = output.made, len(output.tokens), output.cached_tokens
         if output.tokens:
-            self._last = now
+            self._last = output.made
 
 
 def peak_rss_bytes() -> int:

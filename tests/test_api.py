@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 import threading
+import time
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,15 @@ def test_complete_gives_the_whole_record(model: Model) -> None:
         ["id", "logprob", "top"],
         ["id", "logprob"],
     ]
+
+
+def test_times_are_the_engine_s_however_late_the_text_is_read(model: Model) -> None:
+    with model.stream("abc", max_tokens=20, ignore_eos=True) as stream:
+        next(stream)
+        time.sleep(0.5)
+        rest = list(stream)
+    assert rest
+    assert 0 < stream.completion.timings.decode_s < 0.4
 
 
 def test_token_ids_of_any_integer_kind_are_a_prompt(model: Model) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -148,7 +149,7 @@ class Engine:
         sequence.computed += len(tokens)
         reason = self._end(sequence, sequence.accept(tokens[-1]))
         said = tokens[:-1] if reason == "stop" else tokens
-        return StepOutput(sequence.id, tuple(said), (), (), reason, sequence.cached)
+        return StepOutput(sequence.id, tuple(said), (), (), reason, sequence.cached, made=time.perf_counter())
 
     def _advance(self, chunk: Chunk, rows: Rows) -> StepOutput | None:
         """Use up the chunk's rows; note what is computed; end the sequence if it is done."""
@@ -166,7 +167,10 @@ class Engine:
         processed = min(sequence.computed, len(sequence.request.ids)) if sequence.request.progress else 0
         if not (scores or tokens or reason or processed):
             return None
-        return StepOutput(sequence.id, tokens, logprobs, scores, reason, sequence.cached, end=end, processed=processed)
+        return StepOutput(
+            sequence.id, tokens, logprobs, scores, reason, sequence.cached, end=end, made=time.perf_counter(),
+            processed=processed,
+        )  # fmt: skip
 
     def _end(self, sequence: Sequence, reason: FinishReason | None) -> FinishReason | None:
         """Others may use what is computed. Where a reason says so, the sequence ends; but a full context, of which the

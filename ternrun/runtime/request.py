@@ -94,6 +94,7 @@ class StepOutput(NamedTuple):
     error: Exception | None = None
     end: TokenLogprobs | None = None  # of the end token that stopped it, where params.logprobs is set
     embedding: NDArray[np.float32] | None = None  # (dim,); with pooling none (tokens, dim)
+    made: float = 0.0  # time.perf_counter() then: whoever reads it may be late, for the team keeps all cores busy
     processed: int = 0  # prompt tokens whose keys and values are there by now, where `progress` asks
 
 

@@ -236,23 +236,23 @@ class Answers:
             answer = self.all[index]
             before = answer.generated
             answer.take(output, updates.setdefault(index, Update()))
-            self._clock(answer, answer.generated - before)
+            self._clock(answer, output.made, answer.generated - before)
             if answer.ended and output.finish_reason is None and answer.ticket:
                 self._driver.abort(answer.ticket)  # a stop string, of which the engine knows nothing
         return updates
 
-    def _clock(self, answer: Answer, tokens: int) -> None:
+    def _clock(self, answer: Answer, made: float, tokens: int) -> None:
         if not tokens:
             return
-        now, metrics = time.perf_counter(), self._service.metrics
+        metrics = self._service.metrics
         if answer.first:
-            metrics.token_s.observe((now - answer.last) / tokens)
-            metrics.totals.decode_s += now - answer.last
+            metrics.token_s.observe((made - answer.last) / tokens)
+            metrics.totals.decode_s += made - answer.last
         else:
-            answer.first = now
-            metrics.first_token_s.observe(now - self.began)
-            metrics.totals.prompt_s += now - self.began
-        answer.last = now
+            answer.first = made
+            metrics.first_token_s.observe(made - self.began)
+            metrics.totals.prompt_s += made - self.began
+        answer.last = made
 
 
 def _numbers(request: Request, generated: int) -> int:
