@@ -48,6 +48,7 @@ def gather(
             "tokens": state["sample"] * config.model.context,
             "hours": round(state["seconds"] / 3600, 2),
             "begun": state.get("begun"),
+            "averaged": state.get("averaged"),
             "best_validation_loss": state["best"],
             "optimisation": config.as_dict()["optim"],
         },
@@ -102,7 +103,8 @@ def render(record: Record) -> str:
         LIMITS,
         "## Training",
         f"{training['steps']:,} steps, {training['tokens'] / 1e6:.1f}M tokens, {training['hours']:g} hours; best "
-        f"validation loss {training['best_validation_loss']:.4f} nats a token. {_begun(training['begun'])}That is "
+        f"validation loss {training['best_validation_loss']:.4f} nats a token. {_begun(training['begun'])}"
+        f"{_averaged(training)}That is "
         f"{_tokens(training) / record['evaluation'][0]['parameters']:.1f} tokens a parameter, where some 20 are usual "
         "(arXiv 2203.15556).",
         "## Evaluation",
@@ -127,6 +129,17 @@ def _begun(begun: Record | None) -> str:
         return ""
     seen = f", which had seen {begun['tokens'] / 1e6:.1f}M tokens before" if begun["tokens"] else ""
     return f"It began with the weights of `{begun['name']}` (sha256 `{begun['sha256']}`){seen}. "
+
+
+def _averaged(training: Record) -> str:
+    """Which checkpoints' weights were averaged on the way."""
+    if not (mix := training.get("averaged")):
+        return ""
+    first, second = mix["steps"]
+    return (
+        f"After step {second:,} its weights were averaged with those it had at step {first:,}, "
+        f"{mix['share']:.0%} and {1 - mix['share']:.0%}. "
+    )
 
 
 def _tokens(training: Record) -> int:

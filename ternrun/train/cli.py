@@ -305,6 +305,21 @@ def _card(args: argparse.Namespace) -> None:
     _say(f"{args.model.parent / card.CARD} and {args.model.with_suffix('.json')} written")
 
 
+def _average_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("first", type=Path, help="a checkpoint")
+    p.add_argument("second", type=Path, help="another of the same model, with whose optimizer and step it goes on")
+    p.add_argument("--share", type=float, default=0.5, help="of the second's weights (default %(default)s)")
+    p.add_argument("--out", type=Path, required=True, help="the checkpoint to write, for `run --resume` in its folder")
+
+
+def _average(args: argparse.Namespace) -> None:
+    from ternrun.train import checkpoint
+    from ternrun.train.average import average
+
+    checkpoint.save(args.out, average(args.first, args.second, args.share))
+    _say(f"{args.out} written")
+
+
 def _results(path: Path) -> list[dict[str, Any]]:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
@@ -322,5 +337,6 @@ _COMMANDS: dict[str, tuple[str, _Flags, Callable[[argparse.Namespace], None]]] =
     "run": ("train a model, or go on training it", _run_flags, _run),
     "export": ("write a checkpoint as a GGUF or ONNX file", _export_flags, _export),
     "eval": ("loss, bits per byte and accuracy on held-out text; tasks in Python", _eval_flags, _eval),
+    "average": ("average the weights of two checkpoints", _average_flags, _average),
     "card": ("write a model card from what was trained and measured", _card_flags, _card),
 }

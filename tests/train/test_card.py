@@ -17,7 +17,7 @@ def test_the_carried_model_s_card_is_made_of_its_figures_alone() -> None:
 
 def test_the_card_says_what_was_learned_more_than_once() -> None:
     record = json.loads(embedded.FILE.with_suffix(".json").read_text())
-    record["data"] |= {"functions": True, "repeated": {"algorithms": 4}}
+    record["data"] |= {"functions": True, "documented": 1, "repeated": {"algorithms": 4}}
     _, data = render(record).split("## Data")
     assert (
         "Each function of the training files is in them once more, by itself. Repeated: algorithms (4 times)." in data
@@ -26,6 +26,15 @@ def test_the_card_says_what_was_learned_more_than_once() -> None:
     assert "once more, by itself, short ones with a docstring 4 times. Repeated" in render(record)
     record["data"] |= {"functions": False, "repeated": {}}
     assert "Repeated" not in render(record)
+
+
+def test_the_card_says_what_was_averaged() -> None:
+    record = json.loads(embedded.FILE.with_suffix(".json").read_text())
+    record["training"]["averaged"] = {"steps": [1200, 2400], "share": 0.75}
+    wanted = "After step 2,400 its weights were averaged with those it had at step 1,200, 75% and 25%."
+    assert wanted in render(record)
+    record["training"]["averaged"] = None
+    assert "averaged" not in render(record)
 
 
 def test_the_card_says_what_the_run_began_with(tmp_path: Path) -> None:
