@@ -76,7 +76,14 @@ async def level(port: int, clients: int, tokens: int, seconds: float, rng: rando
     async def client() -> None:
         while time.perf_counter() - began < seconds:
             prompt = " ".join(rng.choices(WORDS, k=PROMPT))
-            body = {"prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": True, "seed": 1}
+            body = {
+                "prompt": prompt,
+                "n_predict": tokens,
+                "temperature": 0,
+                "repeat_penalty": 1.0,
+                "ignore_eos": True,
+                "seed": 1,
+            }
             streams.append(await stream(port, body))
 
     await asyncio.gather(*(client() for _ in range(clients)))

@@ -16,7 +16,8 @@ from ternrun.train.config import TrainConfig
 
 
 def saved(path: Path, step: int, value: float, **model: int) -> Path:
-    config = TrainConfig.from_dict({"model": {"vocab_size": 320, "dim": 64, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "ffn_dim": 64} | model})
+    shape = {"vocab_size": 320, "dim": 64, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "ffn_dim": 64}
+    config = TrainConfig.from_dict({"model": shape | model})
     tensors = {"model.w": torch.full((4, 3), value), "matrix.0.momentum": torch.full((4, 3), 10 * value)}
     checkpoint.save(path, Checkpoint(config, "abc", {"step": step, "sample": 12 * step, "best": 3.0}, tensors))
     return path
