@@ -23,6 +23,7 @@ from ternrun.runtime.cpu import cachefiles
 from ternrun.runtime.cpu.executable import Executable
 from ternrun.runtime.cpu.isa import BUILD_ENV, Isa
 
+LONG = ("attention", "linear", "ternary", "ternary_bytes", "pack", "cache", "screen_copy", "screen")  # to compile
 Function = Callable[[int, int, int], int]
 Progress = Callable[[str, int, int], None]
 
@@ -60,6 +61,12 @@ def _build_environment(isa: Isa) -> dict[str, str]:
         "NUMBA_OPT": "0",  # `build.py` optimizes once, at the end; numba would do so after every inner function
         "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
     }
+
+
+def _brevity(name: str) -> tuple[int, str]:
+    """Puts kernels in order of how long they take to compile, roughly; so equal shares of a list take equally long."""
+    module = name.rpartition(".")[0]
+    return LONG.index(module) if module in LONG else len(LONG), name
 
 
 class Kernels:
@@ -101,10 +108,11 @@ class Kernels:
         return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(self._addresses[name])
 
     def _compile(self, names: list[str]) -> None:
-        """Compile in as many processes as there are CPUs, each taking every n-th kernel."""
+        """Compile in as many processes as there are CPUs, each taking every n-th kernel, those that take long first."""
         import subprocess  # not worth its time where all kernels are there
 
         workers = min(len(names), os.cpu_count() or 1)
+        names = sorted(names, key=_brevity)
         command = [sys.executable, "-P", "-m", "ternrun.runtime.cpu.build", str(self._folder)]
         environment = _build_environment(self.isa)
         read, write = os.pipe()
