@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 SPAN = 0.01  # seconds
 MOST = 128  # steps
+GROWTH = 4  # from call to call, for one step says little of many
 
 
 class Pace:
@@ -23,8 +24,8 @@ class Pace:
 
     @contextmanager
     def call(self, steps: int) -> Iterator[None]:
-        """Around a call of so many steps. The next may take twice as many, if they fit the span."""
+        """Around a call of so many steps. The next may take GROWTH times as many, if they fit the span."""
         start = self._clock()
         yield
         seconds = max(self._clock() - start, 1e-9)
-        self.steps = max(1, min(MOST, 2 * steps, int(SPAN * steps / seconds)))
+        self.steps = max(1, min(MOST, GROWTH * steps, int(SPAN * steps / seconds)))
