@@ -37,6 +37,11 @@ class Isa:
     reason: str
 
     @property
+    def layout(self) -> str:
+        """How ternary codes lie for its kernels: `words` for lookups, `bytes` for byte products."""
+        return "words" if self.name == "avx512" else "bytes"
+
+    @property
     def dots(self) -> bool:
         """Whether `x86.dot_bytes` exists."""
         return self.name in ("avxvnni", "avx2") or "+avx512vnni" in self.features

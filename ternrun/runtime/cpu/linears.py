@@ -78,10 +78,12 @@ def plain_product(
 
 
 class Linears:
-    """Emits products into a program. `isa` decides the ternary layout; `tokens` is the most a step may have."""
+    """Emits products into a program. `layout_name` is that of ternary codes; `tokens` is the most a step may have."""
 
-    def __init__(self, isa: str, threads: int, tokens: int, scratch: Scratch, matrices: Mapping[str, Matrix]) -> None:
-        self.layout = "words" if isa == "avx512" else "bytes"
+    def __init__(
+        self, layout_name: str, threads: int, tokens: int, scratch: Scratch, matrices: Mapping[str, Matrix]
+    ) -> None:
+        self.layout = layout_name
         self._tokens = tokens
         self._threads, self._scratch = threads, scratch
         self._header = round_up(4 * tokens, 64)

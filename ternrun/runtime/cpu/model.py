@@ -53,8 +53,7 @@ class CpuModel:
         ternary = any(map(is_ternary, weights.tensors.values()))
         chosen = tune.pick(isa, progress) if ternary else instruction_sets.pick(isa)
         threads = engine.threads or default_threads()
-        layout_name = "words" if chosen.name == "avx512" else "bytes"
-        self.description = f"cpu/{chosen.name}, {threads} threads: {chosen.reason}{_told(weights, layout_name)}"
+        self.description = f"cpu/{chosen.name}, {threads} threads: {chosen.reason}{_told(weights, chosen.layout)}"
         self._kernels = Kernels(chosen, progress)
         limits = limits_for(self.config, engine)
         self.block_size, self.n_blocks, self.positions = layout.KV_BLOCK, limits.blocks, limits.positions
@@ -70,10 +69,10 @@ class CpuModel:
             elif name == "token_embd.weight" and "output.weight" in weights.tensors:
                 continue  # looked up, never multiplied
             elif is_ternary(tensor):
-                matrices[name] = Ternary.of(tensor, layout_name, packing, self._scratch)
+                matrices[name] = Ternary.of(tensor, chosen.layout, packing, self._scratch)
             else:
                 matrices[name] = Plain.of(tensor)
-        linears = Linears(chosen.name, threads, limits.tokens, self._scratch, matrices)
+        linears = Linears(chosen.layout, threads, limits.tokens, self._scratch, matrices)
         embedding = self._embedding(weights.tensors["token_embd.weight"], matrices)
         self._decoder = Decoder(self.config, limits, linears, matrices, vectors, embedding, self._scratch)
         self.memory = Memory(f"{engine.kv_type} {chosen.name}", self._decoder.blocks)

@@ -22,10 +22,10 @@ class Trial:
 
     def __init__(self, kernels: Kernels, rows: int, cols: int, tokens: int, threads: int, repeats: int) -> None:
         self.operations = 2.0 * rows * cols * tokens * repeats  # of one run: multiplications and additions
-        layout = "words" if kernels.isa.name == "avx512" else "bytes"
+        layout = kernels.isa.layout
         rng, scratch, packing = np.random.default_rng(0), Scratch(threads, 256 * (cols + SUPERBLOCK[layout])), Packing()
         weights = Ternary.of(_random_codes(rows, cols, rng), layout, packing, scratch)
-        linears = Linears(kernels.isa.name, threads, tokens, scratch, {"w": weights})
+        linears = Linears(layout, threads, tokens, scratch, {"w": weights})
         x, out, count = _floats(tokens, cols), _floats(tokens, rows), aligned(STATE_BYTES)
         x.view(np.float32)[:] = rng.standard_normal(x.size // 4)
         count.view(np.int64)[0] = tokens

@@ -40,7 +40,7 @@ class Machine:
     @property
     def layout(self) -> str:
         """How ternary codes are laid out for it."""
-        return "words" if self.isa == "avx512" else "bytes"
+        return self.kernels.isa.layout
 
     def call(self, name: str, *args: int | float, threads: int = 1) -> None:
         """Run one kernel."""

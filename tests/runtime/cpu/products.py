@@ -51,7 +51,7 @@ def product(on: Machine, tensors: list[Tensor], x: F32, setting: Setting = Setti
     scratch, watch = watched_scratch(setting.threads, cols)
     packing, step = Packing(), Program()
     matrices = {t.name: Ternary.of(t, on.layout, packing, scratch) if is_ternary(t) else Plain.of(t) for t in tensors}
-    linears = Linears(on.isa, setting.threads, room, scratch, matrices)
+    linears = Linears(on.layout, setting.threads, room, scratch, matrices)
     ld = round_up(cols, 16)
     source = copy_of(np.pad(x, ((0, 0), (0, ld - cols))))
     # outputs side by side, with a gap between them that nobody may write to

@@ -1,7 +1,7 @@
 """Greedy decoding without leaving the compiled call: each sequence's largest logit is its token of the next step.
 
-Between two steps Python needs some 60 microseconds, most of it to fetch again what the step has driven from the caches:
-as long as a step of a model of five million parameters.
+Between two steps Python needs 20 to 90 microseconds, the more the further the step has driven its code from the caches:
+a third of a step of five million parameters, a fourteenth of one of 125 million.
 """
 
 from __future__ import annotations
