@@ -115,12 +115,16 @@ class Data(_Record):
     micro_batch: int = 0  # windows a forward pass; 0: all of the rank's
     fim: float = 0.0  # share of windows turned prefix / suffix / middle
     stutter: float = 0.0  # share of windows with lines repeated, to learn what comes after repeats
+    seams: float = 0.0  # share of windows cut inside tokens, to go on from where prompts end
 
     def __post_init__(self) -> None:
         self._range("batch", 1, 2**20)
         self._range("micro_batch", 0, 2**20)
         self._range("fim", 0, 1)
         self._range("stutter", 0, 1)
+        self._range("seams", 0, 1)
+        if self.stutter + self.seams > 1:
+            raise ConfigError(f"stutter {self.stutter:g} and seams {self.seams:g} are more than all windows")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

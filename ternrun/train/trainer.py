@@ -59,8 +59,8 @@ class Trainer:
         self.model.to(place.device)
         self.windows = Windows(
             open_tokens(data, "train", self.manifest), config.model.context, config.run.seed,
-            fim=config.data.fim, fim_ids=tokenizers.fim_ids(self.tokenizer),
-            stutter=config.data.stutter, line_ends=tokenizers.line_ends(self.tokenizer),
+            fim=config.data.fim, fim_ids=tokenizers.fim_ids(self.tokenizer), stutter=config.data.stutter,
+            seams=config.data.seams, tokenizer=self.tokenizer, line_ends=tokenizers.line_ends(self.tokenizer),
         )  # fmt: skip
         self.val = open_tokens(data, "val", self.manifest)
         self.state: dict[str, Any] = {

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from ternrun.errors import LoadError
 from ternrun.train.data.fim import fill_in_middle
+from ternrun.train.data.seams import seams
 from ternrun.train.data.stutter import stutter
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -31,6 +33,8 @@ class Windows:
         fim: float = 0.0,
         fim_ids: tuple[int, int, int] | None = None,
         stutter: float = 0.0,
+        seams: float = 0.0,
+        tokenizer: Tokenizer | None = None,
         line_ends: NDArray[np.int64] | None = None,
     ) -> None:
         if len(tokens) < context + 1:
@@ -39,7 +43,10 @@ class Windows:
             raise LoadError("data.fim needs a tokenizer with fill-in-the-middle tokens")
         self.tokens, self.context, self.seed = tokens, context, seed
         self.fim, self.fim_ids = fim, fim_ids
-        self.stutter, self.line_ends = stutter, np.zeros(0, np.int64) if line_ends is None else line_ends
+        if seams and tokenizer is None:
+            raise LoadError("data.seams needs a tokenizer")
+        self.stutter, self.seams, self.tokenizer = stutter, seams, tokenizer
+        self.line_ends = np.zeros(0, np.int64) if line_ends is None else line_ends
         self.per_epoch = max(1, (len(tokens) - 1) // context - 1)
         self._epoch, self._order, self._offset = -1, np.zeros(0, np.int64), 0
 
@@ -61,14 +68,17 @@ class Windows:
 
     def batch(self, first: int, count: int) -> Batch:
         """Inputs and targets (count, context) of samples first .. first + count - 1; a target that is not to be learned
-        is `stutter.IGNORED`."""
+        is `IGNORED`."""
         ids, targets = zip(*(self._pair(sample) for sample in range(first, first + count)), strict=True)
         return np.stack(ids), np.stack(targets)
 
     def _pair(self, sample: int) -> Batch:
         window, rng = self.window(sample), np.random.default_rng((self.seed, sample, 2))
-        if self.stutter and rng.random() < self.stutter:
+        chosen = rng.random()
+        if chosen < self.stutter:
             return stutter(window, self.line_ends, rng)
+        if self.tokenizer is not None and chosen < self.stutter + self.seams:
+            return seams(window, self.tokenizer, self.line_ends, rng)
         return window[:-1], window[1:]
 
 

@@ -1,0 +1,67 @@
+"""Cuts inside tokens: what is shown and learned on both sides of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from ternrun.train import tokenizer as tokenizers
+from ternrun.train.data.seams import MOST, seams
+from ternrun.train.data.stutter import IGNORED
+from ternrun.train.data.windows import Windows
+
+SOURCE = "".join(
+    f"def name_{i}(first, second):\n    for item in first:\n        print(item, {i})\n    return second\n\n\n"
+    for i in range(40)
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return tokenizers.train_bpe([SOURCE], 400)
+
+
+@pytest.fixture(scope="module")
+def tokens(tokenizer: Tokenizer) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array(tokenizer.encode(SOURCE).ids)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_text_stays_and_only_what_it_says_is_learned(seed: int, tokenizer: Tokenizer, tokens: np.ndarray) -> None:  # type: ignore[type-arg]
+    window = tokens[seed : seed + 121]
+    ids, targets = seams(window, tokenizer, tokenizers.line_ends(tokenizer), np.random.default_rng(seed))
+    assert ids.shape == targets.shape == (120,)
+    whole = tokenizer.decode(window.tolist())
+    assert whole.startswith(tokenizer.decode(ids.tolist()))
+    for i in np.flatnonzero(targets != IGNORED):  # whatever is learned goes on with the very text
+        assert whole.startswith(tokenizer.decode([*ids[: i + 1].tolist(), int(targets[i])]))
+
+
+def test_a_line_end_alone_learns_its_indentation(tokenizer: Tokenizer, tokens: np.ndarray) -> None:  # type: ignore[type-arg]
+    alone, ends = tokenizer.encode("\n").ids, tokenizers.line_ends(tokenizer)
+    learned = set()
+    for seed in range(200):
+        ids, targets = seams(tokens[:200], tokenizer, ends, np.random.default_rng(seed))
+        learned |= {tokenizer.decode([t]) for t in targets[(ids == alone[0])] if t != IGNORED}
+    assert "   " in learned
+
+
+def test_no_more_cuts_than_said_and_none_across_documents(tokenizer: Tokenizer) -> None:
+    end = tokenizer.token_to_id(tokenizers.END)
+    window = np.array(([*tokenizer.encode("def").ids, end] * 40)[:41])
+    ids, targets = seams(window, tokenizer, tokenizers.line_ends(tokenizer), np.random.default_rng(1))
+    np.testing.assert_array_equal(ids, window[:-1])
+    np.testing.assert_array_equal(targets, window[1:])
+    assert MOST == 8
+
+
+def test_samples_hang_on_seed_and_number_alone(tokenizer: Tokenizer, tokens: np.ndarray) -> None:  # type: ignore[type-arg]
+    ends = tokenizers.line_ends(tokenizer)
+    windows = Windows(tokens, 64, 1, seams=0.5, tokenizer=tokenizer, line_ends=ends)
+    plain = Windows(tokens, 64, 1)
+    first = windows.batch(0, 16)
+    for i in (7, 3, 15):
+        np.testing.assert_array_equal(windows.batch(i, 1)[0][0], first[0][i])
+    same = sum(np.array_equal(first[0][i], plain.batch(i, 1)[0][0]) for i in range(16))
+    assert 2 < same < 14
