@@ -70,11 +70,7 @@ async def count_tokens(request: web.Request, service: Service) -> web.Response:
 
 
 async def _read(service: Service, values: dict[str, Any], params: SamplingParams) -> Talk:
-    """Where the last message is the assistant's own text, it goes on."""
-    told = _conversation(values)
-    last = told[-1] if told else {}
-    go_on = last.get("role") == "assistant" and bool(last["content"]) and "tool_calls" not in last
-    return await read_talk(service, told, _tools(values), params, go_on=go_on)
+    return await read_talk(service, _conversation(values), _tools(values), params)
 
 
 async def _events(service: Service, talk: Talk, request: web.Request) -> Items:

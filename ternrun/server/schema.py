@@ -107,7 +107,7 @@ LLAMA_IDLE = frozenset(  # llama.cpp's: where and when it runs, what else its se
 
 TURN: Fields = {  # how the prompt of a conversation ends
     "add_generation_prompt": (flag, None),
-    "continue_final_message": (flag, False),
+    "continue_final_message": (flag, None),
 }
 
 COMPLETION = Table(

@@ -77,7 +77,7 @@ async def read_talk(
     *,
     n: int = 1,
     begin: bool | None = None,
-    go_on: bool = False,
+    go_on: bool | None = None,
     variables: Any = None,
     progress: bool = False,
     slot: int = -1,

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from ternrun.api import load
+from ternrun.server.problems import ApiError
 from ternrun.server.prompts import render
 from tests.server.serving import Server
 
 MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
+CALLING = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]}
 
 
 def chat(server: Server, messages: Any = MESSAGES, **fields: Any) -> Any:
@@ -73,10 +75,45 @@ def test_the_last_message_goes_on(server: Server) -> None:
     assert prompt == "[system]be brief[user]hi[assistant] So "
     done = server.ask("/v1/chat/completions", go_on | {"max_tokens": 6, "temperature": 0}).json["choices"][0]
     assert done["message"]["content"] == server.model.complete(prompt, max_tokens=6).text
-    for wrong in ({"add_generation_prompt": True}, {"messages": MESSAGES}):
+    for wrong in ({"add_generation_prompt": True}, {"messages": MESSAGES}, {"messages": [*MESSAGES, CALLING]}):
         answer = server.ask("/v1/chat/completions", go_on | wrong)
         assert answer.status == 400
         assert "the last message must be the assistant's" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("said", "fields", "end"),
+    [
+        ("So", {}, "[assistant]So"),
+        ("So", {"add_generation_prompt": False}, "[assistant]So"),
+        ("So", {"add_generation_prompt": True}, "[assistant]So[assistant]"),
+        ("So", {"continue_final_message": False}, "[assistant]So[assistant]"),
+        ("So", {"continue_final_message": False, "add_generation_prompt": False}, "[assistant]So"),
+        ("", {}, "[user]hi[assistant]"),
+        (None, {"continue_final_message": True}, "[user]hi[assistant]"),
+    ],
+)
+def test_the_assistants_own_last_message_goes_on_unless_it_is_said_otherwise(
+    server: Server, said: str | None, fields: dict[str, bool], end: str
+) -> None:
+    messages = [*MESSAGES, {"role": "assistant", "content": said}]
+    assert server.ask("/apply-template", {"messages": messages, **fields}).json["prompt"].endswith(end)
+    answer = chat(server, messages=messages, verbose=True, **fields).json
+    assert answer["__verbose"]["prompt"].endswith(end)
+
+
+def test_a_call_does_not_go_on(server: Server) -> None:
+    answer = server.ask("/apply-template", {"messages": [*MESSAGES, CALLING]})
+    assert answer.json["prompt"].endswith("[assistant]")
+
+
+def test_a_message_that_the_template_alters_cannot_go_on(path: Path) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "So"}]
+    shouting = "{% for m in messages %}[{{ m.role }}]{{ m.content[:2] }}{% endfor %}"
+    with load(path, threads=1, chat_template=shouting) as model:
+        with pytest.raises(ApiError, match="does not write the assistant's last message out as it is"):
+            render(model, messages)
+        assert render(model, messages, go_on=False) == "[user]hi[assistant]So"
 
 
 def test_a_template_that_trims_lets_it_go_on_too(path: Path) -> None:

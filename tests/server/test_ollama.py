@@ -31,6 +31,12 @@ def test_chat_streams_json_lines(server: Server) -> None:
     assert whole["prompt_eval_count"] == len(same.prompt_ids)
 
 
+def test_a_last_message_of_the_assistants_goes_on(server: Server) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "So "}]
+    (whole,) = ask(server, "/api/chat", messages=messages, stream=False)
+    assert whole["message"]["content"] == server.model.complete("[user]hi[assistant]So ", max_tokens=8).text
+
+
 def test_generate_uses_the_template_unless_raw(server: Server) -> None:
     (raw,) = ask(server, "/api/generate", prompt="hello", raw=True, stream=False, keep_alive="5m")
     assert raw["response"] == server.model.complete("hello", max_tokens=8).text
