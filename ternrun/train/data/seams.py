@@ -59,7 +59,8 @@ def _halves(
     at = int(rng.integers(len(before) + 1, len(behind)))
     first, second = _encoded(tokenizer, text[:at]), _encoded(tokenizer, text[at:])
     same = next((i for i, (a, b) in enumerate(zip(first, tokens, strict=False)) if a != b), len(first))
-    return None if same == len(first) else (first, second, same)
+    fits = same < len(first) and len(first) + len(second) >= len(tokens)  # fewer would leave a window too short
+    return (first, second, same) if fits else None
 
 
 def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import textwrap
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from ternrun.loader.embedded import located
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.data.seams import MOST, seams
 from ternrun.train.data.stutter import IGNORED
@@ -36,6 +40,16 @@ def test_the_text_stays_and_only_what_it_says_is_learned(seed: int, tokenizer: T
     assert whole.startswith(tokenizer.decode(ids.tolist()))
     for i in np.flatnonzero(targets != IGNORED):  # whatever is learned goes on with the very text
         assert whole.startswith(tokenizer.decode([*ids[: i + 1].tolist(), int(targets[i])]))
+
+
+def test_no_cut_makes_a_window_shorter() -> None:
+    tokenizer = tokenizers.load(located("code-5m"))
+    tokens = np.array(tokenizer.encode(inspect.getsource(textwrap), add_special_tokens=False).ids)
+    ends = tokenizers.line_ends(tokenizer)
+    for seed in range(1000):
+        window = tokens[seed : seed + 65]
+        ids, targets = seams(window, tokenizer, ends, np.random.default_rng(seed))
+        assert ids.shape == targets.shape == (64,)
 
 
 def test_a_line_end_alone_learns_its_indentation(tokenizer: Tokenizer, tokens: np.ndarray) -> None:  # type: ignore[type-arg]
