@@ -22,7 +22,7 @@ from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
 from ternrun.runtime.pace import Pace
 from ternrun.runtime.pooling import add_states, embedding_of
 from ternrun.runtime.request import Draft, FinishReason, Request, Sequence, StepOutput
-from ternrun.runtime.sampler import bias_of, logits_needed, sample, sampled_logprobs, whole
+from ternrun.runtime.sampler import bias_of, logits_needed, sample, sampled_logprobs, takes_largest, whole
 from ternrun.runtime.scheduler import Chunk, Scheduler, batch
 
 DEFAULT_CONTEXT = 8192
@@ -70,7 +70,8 @@ class Engine:
         """Queue a request; returns the id that its outputs carry. Raises as `check` does."""
         self.check(request)
         params = request.params
-        bias = bias_of(params, self._eos_ids)
+        bias, constrained = bias_of(params, self._eos_ids), request.constraint is not None
+        largest = takes_largest(params, bias, constrained=constrained)
         sequence = Sequence(
             id=next(self._ids),
             request=request,
@@ -80,7 +81,9 @@ class Engine:
             stops=frozenset(params.stop_ids) | (frozenset() if params.ignore_eos else self._eos_ids),
             bias=bias,
             ids=list(request.ids),
-            keep=logits_needed(params, bias, constrained=request.constraint is not None),
+            keep=logits_needed(params, bias, constrained=constrained),
+            greedy=largest,
+            banned=frozenset(bias.ids.tolist()) if largest and bias else frozenset(),
             draft=self._drafter() if self._drafter else None,
             constraint=request.constraint() if request.constraint else None,
         )
@@ -135,9 +138,16 @@ class Engine:
 
     def _decode(self, chunks: list[Chunk], steps: int) -> list[StepOutput]:
         """Several greedy steps in one call of the model; nothing where it makes none."""
-        stops = chunks[0].sequence.stops.union(*(chunk.sequence.stops for chunk in chunks[1:]))
+        ends = [chunk.sequence.stops | chunk.sequence.banned for chunk in chunks]
         with self._pace.call(steps):
-            chosen = self.model.decode(batch(chunks), steps, stops)
+            chosen = self.model.decode(batch(chunks), steps, ends[0].union(*ends[1:]))
+        refused = [
+            c.sequence for c, made in zip(chunks, chosen, strict=False) if made and made[-1] in c.sequence.banned
+        ]
+        if refused:  # a step on its own finds what comes instead; who wants such a token once wants it again and again
+            chosen = [tokens[:-1] for tokens in chosen]
+            for sequence in refused:
+                sequence.greedy = False
         if not (chosen and chosen[0]):
             return []
         self.counts.add(chunks, len(chosen[0]))

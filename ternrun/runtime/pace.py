@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SPAN = 0.01  # seconds
+SPAN = 1 / 60  # seconds: a frame of a screen, which shows nothing sooner
 MOST = 128  # steps
 GROWTH = 4  # from call to call, for one step says little of many
 

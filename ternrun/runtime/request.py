@@ -111,6 +111,8 @@ class Sequence:
     bias: Bias | None
     ids: list[int]
     keep: int = 0  # of the largest logits that decide its next token (`sampler.logits_needed`)
+    greedy: bool = False  # its next token is that of the largest logit unless `banned`, and nothing else is asked
+    banned: frozenset[int] = frozenset()
     draft: Draft | None = None
     constraint: Constraint | None = None
     computed: int = 0  # leading tokens whose keys and values are in the cache
@@ -119,11 +121,6 @@ class Sequence:
     preempted: bool = False  # it ran before, and gave its place back
     dropped: int = 0  # tokens that were shifted out of `ids`
     hidden: list[NDArray[Any]] = field(default_factory=list)  # what is pooled: states (dim,), or their sum so far
-
-    @property
-    def greedy(self) -> bool:
-        """Whether its next token is that of the largest logit, and nothing else is asked about it."""
-        return self.keep == 1 and self.request.params.temperature == 0
 
     @property
     def pending(self) -> int:

@@ -69,9 +69,19 @@ def logits_needed(params: SamplingParams, bias: Bias | None, *, constrained: boo
         if bias.values.max() > 0:
             return 0
         kept += bias.ids.size
-    if params.repeat_penalty == 1 and not params.presence_penalty and not params.frequency_penalty:
+    if not _penalized(params):
         return kept
     return kept + params.repeat_last_n if params.repeat_last_n >= 0 else 0
+
+
+def takes_largest(params: SamplingParams, bias: Bias | None, *, constrained: bool = False) -> bool:
+    """Whether the next token is that of the largest logit unless `bias` bans it, and nothing else is asked about it."""
+    plain = params.temperature == 0 and params.logprobs is None and not _penalized(params) and not constrained
+    return plain and (bias is None or bool((bias.values == -math.inf).all()))
+
+
+def _penalized(params: SamplingParams) -> bool:
+    return params.repeat_penalty != 1 or bool(params.presence_penalty or params.frequency_penalty)
 
 
 def sample(

@@ -85,6 +85,7 @@ class Optimisation(_Record):
     warmup_steps: int = 100
     decay_steps: int = 0  # the last so many of `steps`
     decay: Literal["linear", "sqrt"] = "sqrt"
+    full_steps: int = 0  # the first so many learn in full precision, before weights become ternary (arXiv 2502.11895)
 
     def __post_init__(self) -> None:
         for name, high in (
@@ -98,12 +99,14 @@ class Optimisation(_Record):
             self._range(name, 0, high)
         self._range("momentum", 0, 0.9999)
         self._range("dropout", 0, 0.9)
-        for name in ("steps", "warmup_steps", "decay_steps"):
+        for name in ("steps", "warmup_steps", "decay_steps", "full_steps"):
             self._range(name, 0, 2**40)
         self._choice("other", ("adamw", "lion"))
         self._choice("decay", ("linear", "sqrt"))
         if self.steps and self.decay_steps > self.steps:
             raise ConfigError(f"decay_steps {self.decay_steps} exceeds steps {self.steps}")
+        if self.steps and self.full_steps > self.steps:
+            raise ConfigError(f"full_steps {self.full_steps} exceeds steps {self.steps}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,8 +34,12 @@ class Restored:
 
 
 def restored(path: Path, data: Path | None = None) -> Restored:
-    """Raises LoadError for a damaged checkpoint, ConfigError where the folder's tokenizer is not the model's."""
+    """Raises LoadError for a damaged checkpoint, ConfigError where the folder's tokenizer is not the model's, or its
+    weights have not begun to be ternary."""
     saved = checkpoint.load(path)
+    step, full = int(saved.state["step"]), saved.config.optim.full_steps
+    if saved.config.model.ternary and step < full:
+        raise ConfigError(f"{path} is at step {step}; its weights learn to be ternary from step {full} on (full_steps)")
     data = data or Path(saved.config.data.path)
     manifest = read_manifest(data)
     if manifest.tokenizer_sha256 != saved.tokenizer_sha256:
@@ -45,7 +49,7 @@ def restored(path: Path, data: Path | None = None) -> Restored:
     tokenizer = tokenizer_of(data, manifest)
     if manifest.parts["train"].documents > 1:
         tokenizer = beginning(tokenizer)
-    return Restored(model, tokenizer, manifest, data, int(saved.state["step"]))
+    return Restored(model, tokenizer, manifest, data, step)
 
 
 def score(path: Path, data: Path | None, part: str, windows: int = 0) -> dict[str, float]:

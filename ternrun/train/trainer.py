@@ -19,6 +19,7 @@ from ternrun.errors import ConfigError, TernrunError
 from ternrun.train import checkpoint, optim, schedule
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.begin import begin_from
+from ternrun.train.bitlinear import BitLinear
 from ternrun.train.card import history
 from ternrun.train.config import TrainConfig
 from ternrun.train.data.tokenfile import open_tokens, read_manifest, tokenizer_of
@@ -81,10 +82,12 @@ class Trainer:
         self.optimizers = optim.build(self.model, config.optim)
         for label, optimizer in self.optimizers.items() if saved else ():
             checkpoint.restore_optimizer(optimizer, saved.under(f"{label}."))  # type: ignore[union-attr]
+        self._linears = [m for m in self.model.modules() if isinstance(m, BitLinear) and m.ternary]
         self.rate = matmul_rate(place.device, self.dtype)
         self.log = RunLog(folder if place.first else folder / f"rank{place.rank}", self.state["step"])
         self._stop = ""
         self._skips = 0
+        self._full = False  # in the phase before weights become ternary
 
     def run(self) -> None:
         """Train until `steps` are done or a signal arrives; either way the last state is saved."""
@@ -121,6 +124,7 @@ class Trainer:
         began, state, optimisation = time.monotonic(), self.state, self.config.optim
         torch.manual_seed(self._step_seed())  # dropout: of this step and rank, whatever ran before
         factor = schedule.factor(state["step"], optimisation)
+        self._begin_phase()
         optim.set_rates(self.optimizers, optimisation, factor, schedule.decay_factor(state["step"], optimisation))
         loss = self._gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), optimisation.clip or math.inf)
@@ -145,7 +149,11 @@ class Trainer:
         self.log.write(self.state["step"], val_loss=score.loss, val_bits_per_byte=bits, val_accuracy=score.accuracy)
         numbers = f"validation loss {score.loss:.4f}, {bits:.4f} bits a byte, accuracy {score.accuracy:.3f}"
         self.log.say(f"step {self.state['step']}: {numbers}")
-        if math.isfinite(score.loss) and (self.state["best"] is None or score.loss < self.state["best"]):
+        if (
+            math.isfinite(score.loss)
+            and not self._full
+            and (self.state["best"] is None or score.loss < self.state["best"])
+        ):
             self.state["best"] = score.loss
             self.save("best")
         return score
@@ -166,6 +174,15 @@ class Trainer:
         if self.place.first:
             saved = checkpoint.Checkpoint(self.config, self.manifest.tokenizer_sha256, self.state, tensors)
             checkpoint.save(self.folder / f"{name}.safetensors", saved)
+
+    def _begin_phase(self) -> None:
+        """Weights are what they are in the first `full_steps`, and ternary from then on."""
+        step, first = self.state["step"], self.config.optim.full_steps
+        self._full = bool(self._linears) and step < first
+        for linear in self._linears:
+            linear.ternary = not self._full
+        if step == first:
+            self.state["mean_loss"] = None  # the loss jumps where rounding begins
 
     def _step_seed(self) -> int:
         number = self.state["step"] * self.place.world + self.place.rank

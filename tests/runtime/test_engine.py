@@ -229,6 +229,20 @@ def test_one_that_wants_more_than_the_largest_logit_keeps_all_to_single_steps(ot
     assert not model.calls
 
 
+def test_steps_are_joined_until_a_ban_is_met() -> None:
+    free = run(Engine(FakeModel()), [Request([1, 2, 3], SamplingParams(max_tokens=40))])[0].ids
+    places = set()
+    for token in range(13):
+        params = SamplingParams(max_tokens=40, ignore_eos=True, logit_bias=((token, -math.inf),))
+        model, request = FakeModel(ahead=True), Request([1, 2, 3], params)
+        assert run(Engine(model, EOS), [request]) == [oracle(model, request, 128)]
+        met = next((i for i, best in enumerate(free) if best == token or best in EOS), 40)
+        if met:  # the first token comes with the prompt
+            assert sum(model.calls) == min(met, 39)
+        places.add(met)
+    assert len(places) > 3
+
+
 def test_logits_that_are_not_numbers_end_the_request_that_has_them_within_a_call_too() -> None:
     model, states = FakeModel(ahead=True), []
     sound = model.logits

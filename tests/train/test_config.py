@@ -40,6 +40,7 @@ def test_settings_change_a_preset() -> None:
         (MODEL + 'granularity = "group"\n', "divisible by 256"),
         (MODEL + "head_dim = 3\n", "must be even"),
         (MODEL + "[optim]\nsteps = 5\ndecay_steps = 6\n", "decay_steps 6 exceeds steps 5"),
+        (MODEL + "[optim]\nsteps = 5\nfull_steps = 6\n", "full_steps 6 exceeds steps 5"),
         (MODEL + '[optim]\nother = "sgd"\n', "other must be one of adamw, lion"),
         (MODEL + "[optim]\nmatrix_lr = nan\n", "matrix_lr must be"),
         (MODEL + "[data]\nbatch = 0\n", "batch must be"),

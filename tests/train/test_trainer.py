@@ -124,8 +124,30 @@ def test_loss_falls(config: Make, tmp_path: Path) -> None:
     assert found[-1][1] < found[0][1] - 1
 
 
-def test_resumed_run_repeats_the_unbroken_one_bit_by_bit(config: Make, tmp_path: Path) -> None:
-    made = config(optim__steps=6, optim__dropout=0.1, optim__other="lion")
+def test_weights_are_ternary_after_the_first_full_steps(config: Make, tmp_path: Path) -> None:
+    ternary, twin = train(config(), tmp_path / "a"), train(config(model__ternary=False), tmp_path / "b")
+    trainer = train(config(optim__full_steps=3), tmp_path / "c")
+    of = {trainer.folder: dict(losses(trainer.folder)) for trainer in (ternary, twin, trainer)}
+    for step in (1, 2, 3):
+        assert of[tmp_path / "c"][step] == of[tmp_path / "b"][step] != of[tmp_path / "a"][step]
+    assert of[tmp_path / "c"][4] != of[tmp_path / "b"][4]
+    assert checkpoint.load(tmp_path / "c" / "best.safetensors").state["step"] == 6  # full precision is no candidate
+    assert trainer.model.blk[0].ffn.ffn_up.ternary
+
+
+def test_a_model_that_is_not_ternary_yet_is_not_handed_out(config: Make, tmp_path: Path) -> None:
+    train(config(optim__steps=4, optim__full_steps=4), tmp_path)
+    assert restored(tmp_path / "last.safetensors").step == 4
+    trainer = Trainer(config(optim__full_steps=5), tmp_path, HERE, resume=True)
+    trainer.save("last")
+    trainer.log.close()
+    with pytest.raises(ConfigError, match="at step 4; its weights learn to be ternary from step 5 on"):
+        restored(tmp_path / "last.safetensors")
+
+
+@pytest.mark.parametrize("full", [0, 3, 4])
+def test_resumed_run_repeats_the_unbroken_one_bit_by_bit(config: Make, tmp_path: Path, full: int) -> None:
+    made = config(optim__steps=6, optim__dropout=0.1, optim__other="lion", optim__full_steps=full)
     whole = train(made, tmp_path / "whole")
     first = Trainer(made, tmp_path / "broken", HERE, resume=False)
     for _ in range(3):

@@ -51,7 +51,7 @@ from ternrun.runtime.cpu.simd import (
 
 f32 = types.float32
 TILE = 4 if build_target() == "avx512" else 1  # queries: with four sums each, sixteen vectors
-AHEAD = 4 * BLOCK  # positions: computing that many takes longer than memory's answer
+AHEAD = 8 * BLOCK  # positions: computing that many takes longer than memory's answer
 SCORES = 64 * ((DESCRIBED * TILE + 63) // 64)
 TOKENS, POSITIONS = layout.STATE["tokens"], layout.STATE["positions"]
 
