@@ -15,7 +15,7 @@ from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.logprobs import Logprob, TokenLogprobs
 from ternrun.runtime.request import Request
 from ternrun.runtime.shift import Shift
-from ternrun.server import structure
+from ternrun.server import structure, unsupported
 from ternrun.server.access import TOLD
 from ternrun.server.answers import Answer, Answers, Token, Update, asking
 from ternrun.server.fields import (
@@ -101,14 +101,8 @@ COMPLETION = Table(
         **structure.LLAMA,
     },
     ignored=LLAMA_IDLE | {"cache_prompt", "model", "user"},
-    refused={  # beside values that turn it off
-        "dynatemp_range": (0, 0.0), "dynatemp_exponent": (1, 1.0), "xtc_probability": (0, 0.0),
-        "xtc_threshold": (0.1,), "dry_multiplier": (0, 0.0), "dry_base": (1.75,), "dry_allowed_length": (2,),
-        "dry_penalty_last_n": (-1,), "dry_sequence_breakers": (), "mirostat": (0,), "mirostat_tau": (5, 5.0),
-        "mirostat_eta": (0.1,), "top_n_sigma": (-1, -1.0), "min_keep": (0,), "n_indent": (0,), "samplers": (),
-        "lora": ([],), "image_data": ([],),
-    },
-)  # fmt: skip
+    refused={**unsupported.LLAMA, "n_indent": (0,), "lora": ([],), "image_data": ([],)},
+)
 
 
 INFILL = replace(

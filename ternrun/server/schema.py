@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ternrun.runtime.config import SamplingParams
-from ternrun.server import structure
+from ternrun.server import structure, unsupported
 from ternrun.server.fields import (
     Read,
     Schema,
@@ -88,6 +88,7 @@ SAMPLING: Fields = {  # named as in SamplingParams; beyond OpenAI's from top_k o
     "stop_token_ids": (token_ids, ()),
 }
 SLOT = (whole(-1, MAX_SLOT), -1)
+VLLM_PENALTY = (number(0.01, 100), None)  # its name for `repeat_penalty`
 STREAM: Fields = {
     "model": (text, ""),
     "n": (whole(1, MAX_CHOICES), 1),
@@ -121,9 +122,11 @@ COMPLETION = Table(
         "echo": (flag, False),
         "logprobs": (whole(0, MAX_LOGPROBS), None),
         "best_of": (whole(1, MAX_CHOICES), None),
+        "repetition_penalty": VLLM_PENALTY,
         **structure.OPENAI,
     },
     ignored=NO_EFFECT,
+    refused={**unsupported.LLAMA, **unsupported.VLLM, "add_special_tokens": (True,)},
 )
 
 CHAT = Table(
@@ -142,16 +145,23 @@ CHAT = Table(
         "tool_choice": (anything, "auto"),
         "parallel_tool_calls": (flag, True),
         "verbose": (flag, False),
+        "repetition_penalty": VLLM_PENALTY,
         **structure.OPENAI,
     },
     ignored=NO_EFFECT | LLAMA_IDLE,
     refused={
+        **unsupported.LLAMA,
+        **unsupported.VLLM,
+        "add_special_tokens": (False,),
+        "echo": (False,),
+        "best_of": (1,),
+        "reasoning_effort": (),
+        "reasoning_format": ("none",),
+        "verbosity": ("medium",),
         "functions": ([],),
         "function_call": ("none", "auto"),
         "modalities": (["text"],),
         "audio": (),
-        "reasoning_effort": (),
-        "verbosity": (),
         "web_search_options": (),
     },
 )
@@ -160,6 +170,8 @@ CHAT = Table(
 def sampling(values: Mapping[str, Any], max_tokens: int, logprobs: int | None) -> SamplingParams:
     """The engine's record for the fields of SAMPLING."""
     named = {name: values[name] for name in SAMPLING if name != "stop_token_ids"}
+    if values["repetition_penalty"] is not None:
+        named["repeat_penalty"] = values["repetition_penalty"]
     stop_ids = tuple(values["stop_token_ids"])
     if len(stop_ids) > 1024:
         raise ApiError("stop_token_ids: at most 1024 of them", param="stop_token_ids")

@@ -123,7 +123,9 @@ def test_sampling_fields_reach_the_sampler(server: Server) -> None:
     assert biased == "AAAA"
     fields = {"logit_bias": {"65": 100}, "frequency_penalty": 2, "max_tokens": 4, "ignore_eos": True}
     assert server.complete("q", **fields)["choices"][0]["text"] == "AAAA"
-    assert server.complete("q", max_tokens=30, repeat_penalty=100)["choices"][0]["text"] != plain
+    penalized = server.complete("q", max_tokens=30, repeat_penalty=100)["choices"][0]["text"]
+    assert penalized != plain
+    assert server.complete("q", max_tokens=30, repetition_penalty=100)["choices"][0]["text"] == penalized  # vLLM's name
 
 
 def test_a_second_request_finds_the_first_in_the_cache(server: Server) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ternrun.server import fields
+from ternrun.server import fields, unsupported
 from ternrun.server.fields import Table, whole
 from ternrun.server.problems import ApiError
 from ternrun.server.schema import CHAT, COMPLETION
@@ -27,6 +27,10 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"best_of": 2, "stream": True}, "best_of", "cannot be streamed"),
     ({"best_of": 100, "prompt": ["a", "b"]}, "best_of", "2 prompts times 100"),
     ({"echo": True, "suffix": "x"}, "echo", "cannot be combined"),
+    ({"mirostat": 2}, "mirostat", "does not support it"),
+    ({"min_tokens": 5}, "min_tokens", "does not support it"),
+    ({"add_special_tokens": False}, "add_special_tokens", "does not support it"),
+    ({"repetition_penalty": 0}, "repetition_penalty", "number from 0.01 to 100"),
     ({"max_tokens": -2}, "max_tokens", "whole number from -1"),
     ({"max_tokens": 1.5}, "max_tokens", "whole number"),
     ({"max_tokens": True}, "max_tokens", "whole number"),
@@ -182,6 +186,15 @@ def test_fields_without_effect_are_accepted(server: Server) -> None:
     plain = server.complete("a")["choices"]
     same = server.complete("a", user="u", metadata={"k": "v"}, store=True, best_of=1, suffix="", top_k=-1, stop=None)
     assert same["choices"] == plain
+
+
+def test_what_other_servers_have_may_be_sent_where_it_is_off(server: Server) -> None:
+    off = {name: values[0] for name, values in (unsupported.LLAMA | unsupported.VLLM).items() if values}
+    talk = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
+    assert server.complete("a", **off, add_special_tokens=True)["choices"] == server.complete("a")["choices"]
+    assert server.ask("/v1/chat/completions", talk | off | {"add_special_tokens": False, "echo": False}).status == 200
+    answer = server.ask("/v1/chat/completions", talk | {"echo": True})
+    assert answer.json["error"]["param"] == "echo"
 
 
 def test_unknown_fields_may_be_let_pass_but_not_unsupported_ones() -> None:
