@@ -24,7 +24,7 @@ from ternrun.loader.tokenizer_vocab import Vocabulary
 Rank: TypeAlias = Callable[[str, str], float | None]  # of two neighbours; lower merges first, None: never
 
 _CACHED_WORDS = 1 << 16
-_CACHED_LENGTH = 64
+_CACHED_LENGTH, _CACHED_IDS = 64, 16  # of one word: 60 random letters would take a kilobyte
 
 
 def merge(symbols: list[str], rank: Rank) -> list[str]:
@@ -79,7 +79,7 @@ class MergeEncoder:
             found = [ids[word]]
         else:
             found = [i for s in merge(list(word), self.rank) for i in ([ids[s]] if s in ids else self.spare(s))]
-        if len(raw) <= _CACHED_LENGTH:
+        if len(raw) <= _CACHED_LENGTH and len(found) <= _CACHED_IDS:
             if len(self.cache) >= _CACHED_WORDS:
                 self.cache.clear()
             self.cache[raw] = found

@@ -14,7 +14,7 @@ from ternrun.errors import LoadError, UsageError
 from ternrun.loader.gguf import open_gguf
 from ternrun.loader.tokenizer import Tokenizer
 from ternrun.loader.tokenizer_bytes import ALPHABET, BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
-from ternrun.loader.tokenizer_merge import merge
+from ternrun.loader.tokenizer_merge import MergeEncoder, merge
 from tests.smollm2 import smollm2
 from tests.texts import texts
 
@@ -237,6 +237,14 @@ def test_long_words_take_no_quadratic_time() -> None:
     tokenizer = Tokenizer.from_gguf(open_gguf(smollm2()).metadata)
     text = "ACGTTGCA" * 10_000
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_only_words_of_few_tokens_are_kept() -> None:
+    """They come from strangers, and stay until there are 65,536."""
+    encode = MergeEncoder({}, lambda a, b: None, str.split, str, lambda word: False, lambda character: [ord(character)])
+    text = "ab " + "c" * 17 + " " + "d" * 65
+    assert encode(text) == encode(text) == [*b"ab", *b"c" * 17, *b"d" * 65]
+    assert set(encode.cache) == {"ab"}
 
 
 def test_threads_share_a_tokenizer() -> None:
