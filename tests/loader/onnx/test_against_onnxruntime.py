@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ternrun.loader.onnx.backend import prepare
+from ternrun.loader.onnx.operators.attention import attend
 
 MS = "com.microsoft"
 rng = np.random.default_rng(7)
@@ -138,13 +139,23 @@ def gqa(lengths: list[int], past: int, tokens: int, **attributes: Any) -> None:
 @pytest.mark.parametrize("do_rotary", [0, 1])
 @pytest.mark.parametrize(
     ("lengths", "past", "tokens"),
-    [([7], 0, 7), ([7, 7], 0, 7), ([9], 8, 1), ([9, 9], 8, 1), ([12], 8, 4), ([33], 32, 1)],
+    [([7], 0, 7), ([7, 7], 0, 7), ([9], 8, 1), ([9, 9], 8, 1), ([12], 8, 4), ([33], 32, 1), ([50], 0, 50)],
 )
 def test_group_query_attention(lengths, past, tokens, do_rotary):
     gqa(lengths, past, tokens, do_rotary=do_rotary)
     gqa(lengths, past, tokens, do_rotary=do_rotary, local_window_size=3)
     gqa(lengths, past, tokens, do_rotary=do_rotary, scale=0.3, softcap=5.0)
     gqa(lengths, past, tokens, do_rotary=do_rotary, rotary_interleaved=1)
+
+
+@pytest.mark.parametrize("keys", [3, 40])  # numpy's softmax, and that of the engine's threads
+def test_a_query_that_may_look_at_nothing_gets_zeros(keys):
+    q, k, v, bias = f(1, 2, 60, 8), f(1, 2, keys, 8), f(1, 2, keys, 8), np.zeros((60, keys), np.float32)
+    bias[7] = -np.inf
+    out = attend(q, k, v, 1.0, bias)
+    assert not out[:, :, 7].any()
+    weights = np.exp(q @ k.swapaxes(2, 3))
+    np.testing.assert_allclose(out[:, :, 8], (weights / weights.sum(-1, keepdims=True) @ v)[:, :, 8], rtol=1e-4)
 
 
 def test_group_query_attention_packed():

@@ -9,6 +9,7 @@ import numpy as np
 
 from ternrun.errors import LoadError
 from ternrun.loader.onnx.limits import room
+from ternrun.loader.onnx.operators import rowwise
 from ternrun.loader.onnx.operators.matrices import multiply
 from ternrun.loader.onnx.operators.reducing import softmax
 from ternrun.loader.onnx.operators.rotary import as_heads, as_rows
@@ -34,9 +35,18 @@ def attend(q: Array, k: Array, v: Array, scale: float, bias: Array | None, softc
         if np.broadcast_shapes(bias.shape, scores.shape) != scores.shape:
             raise LoadError(f"a mask of shape {list(bias.shape)} does not fit scores of {list(scores.shape)}")
         scores += bias
-    weights = softmax(scores).reshape(batch, groups, -1 if scores.size else 0, keys)
+    weights = _weights(scores).reshape(batch, groups, -1 if scores.size else 0, keys)
     out = multiply(weights, widened(v))
     return out.reshape(batch, heads, queries, v.shape[3]).astype(q.dtype, copy=False)
+
+
+def _weights(scores: Array) -> Array:
+    """Softmax of each row; zeros where all of it is -inf."""
+    if rowwise.large(scores):
+        weights = rowwise.softmax(scores)
+        if not np.isnan(weights[..., 0]).any():  # no row is -inf throughout, for which there are NaNs
+            return weights
+    return softmax(scores)
 
 
 def causal(queries: int, keys: int, first: Array | int, window: int = -1) -> Array:
