@@ -52,13 +52,18 @@ def group_query_attention(call: Call) -> Kernel:
             cos, sin = (widened(look_up(t, at, tokens))[:, None] for t in (cos, sin))
             q, k = (rotate(widened(x), cos, sin, interleaved).astype(x.dtype, copy=False) for x in (q, k))
         keys, values = (_extended(p, x, first, most) for p, x in ((past_k, k), (past_v, v)))
-        seen = causal(tokens, keys.shape[2], first, window)
+        seen = None if _all_seen(tokens, window, ends, keys) else causal(tokens, keys.shape[2], first, window)
         if bias is not None:
-            seen = seen + _reaching(bias.astype(np.float32), keys.shape[2])
+            seen = _plus(seen, _reaching(bias.astype(np.float32), keys.shape[2]))
         out = attend(q, keys, values, scale or width**-0.5, seen, softcap)
         return as_rows(out), keys, values
 
     return kernel
+
+
+def _all_seen(tokens: int, window: int, ends: Array, keys: Array) -> bool:
+    """Whether every query may look at every key: decoding as a rule, where a mask costs as much as the rest."""
+    return tokens == 1 and window < 0 and bool((ends == keys.shape[2]).all())
 
 
 def _unpacked(q: Array, k: Array | None, v: Array | None, heads: int, groups: int) -> tuple[Array, Array, Array]:
