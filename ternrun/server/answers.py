@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.request import FinishReason, Request, StepOutput
 from ternrun.runtime.shift import Shift
-from ternrun.server.problems import ApiError
+from ternrun.server.problems import ApiError, shutting_down
 from ternrun.text import StopMatcher
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 MAX_SHIFTED = 1 << 17  # tokens of an answer that no context ends
 MAX_NUMBERS = 1 << 21  # log-probabilities of one answer, all its sequences together
 NOTHING: Mapping[int, str] = {}
-ENDING = "the server is shutting down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ class Answer:
         if output.error:
             raise output.error
         if output.finish_reason == "abort":
-            raise ApiError(ENDING, status=503, code=503)
+            raise shutting_down()
         update.prompt += output.prompt_logprobs
         self.cached = max(self.cached, output.cached_tokens)
         self.embedding = output.embedding
@@ -229,7 +228,7 @@ class Answers:
 
     def _merge(self) -> dict[int, Update]:
         if self._ended_early:
-            raise ApiError(ENDING, status=503, code=503)
+            raise shutting_down()
         updates: dict[int, Update] = {}
         while self._inbox:
             index, output = self._inbox.popleft()

@@ -46,6 +46,11 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code, **self._more}}
 
 
+def shutting_down() -> ApiError:
+    """For requests that come, or still wait, when the server ends: another one may be there soon."""
+    return ApiError("the server is shutting down", status=503, code=503, headers={"Retry-After": "5"})
+
+
 def explain(error: Exception) -> ApiError:
     """The refusal that tells of any error; what is a fault of ours goes to the log and is not told in detail."""
     match error:

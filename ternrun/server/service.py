@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ternrun.errors import MissingExtra, UsageError
 from ternrun.runtime.counts import Counts
 from ternrun.server.metrics import Metrics
-from ternrun.server.problems import ApiError
+from ternrun.server.problems import ApiError, shutting_down
 from ternrun.server.settings import ServerConfig
 from ternrun.server.slots import Slots
 
@@ -67,7 +67,7 @@ class Service:
     def model(self) -> Model:
         """Raises ApiError while there is none, or none any more."""
         if self.draining:
-            raise ApiError("the server is shutting down", status=503, code=503, headers={"Retry-After": "5"})
+            raise shutting_down()
         if self._model is None:
             raise ApiError("Loading model", status=503, code=503, headers={"Retry-After": str(RETRY_AFTER)})
         return self._model
