@@ -191,6 +191,10 @@ class TrainConfig:
         """The tables, as `from_dict` takes them."""
         return asdict(self)
 
+    def in_full(self, step: int) -> bool:
+        """Whether a model that is to be ternary still learns in full precision at `step` (from 0)."""
+        return self.model.ternary and step < self.optim.full_steps
+
 
 def load_config(source: str, changes: Sequence[str] = ()) -> TrainConfig:
     """The preset or TOML file `source`, with `table.key=value` changes. Raises ConfigError."""

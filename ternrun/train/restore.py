@@ -38,7 +38,7 @@ def restored(path: Path, data: Path | None = None) -> Restored:
     weights have not begun to be ternary."""
     saved = checkpoint.load(path)
     step, full = int(saved.state["step"]), saved.config.optim.full_steps
-    if saved.config.model.ternary and step < full:
+    if saved.config.in_full(step):
         raise ConfigError(f"{path} is at step {step}; its weights learn to be ternary from step {full} on (full_steps)")
     data = data or Path(saved.config.data.path)
     manifest = read_manifest(data)

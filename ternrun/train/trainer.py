@@ -177,11 +177,11 @@ class Trainer:
 
     def _begin_phase(self) -> None:
         """Weights are what they are in the first `full_steps`, and ternary from then on."""
-        step, first = self.state["step"], self.config.optim.full_steps
-        self._full = bool(self._linears) and step < first
+        step = self.state["step"]
+        self._full = self.config.in_full(step)
         for linear in self._linears:
             linear.ternary = not self._full
-        if step == first:
+        if step == self.config.optim.full_steps:
             self.state["mean_loss"] = None  # the loss jumps where rounding begins
 
     def _step_seed(self) -> int:

@@ -58,15 +58,14 @@ class Program:
         """With the addresses of the kernels, which must be there."""
         out = aligned(layout.RECORD * len(self._calls))
         for i, (name, barrier, args) in enumerate(self._calls):
-            words = [kernels[name], barrier, *(a if isinstance(a, int) else _bits(a) for a in args)]
-            record = struct.pack(f"<{len(words)}q", *words)
+            record = struct.pack(f"<{2 + len(args)}q", kernels[name], barrier, *words(args))
             out[layout.RECORD * i : layout.RECORD * i + len(record)] = np.frombuffer(record, np.uint8)
         return Records(out, address(out), len(self._calls))
 
 
-def _bits(value: float) -> int:
-    """A double's bits as an int64."""
-    return int(struct.unpack("<q", struct.pack("<d", value))[0])
+def words(args: Sequence[Argument]) -> list[int]:
+    """Arguments as a record holds them: integers, and of doubles the bits."""
+    return [a if isinstance(a, int) else int(struct.unpack("<q", struct.pack("<d", a))[0]) for a in args]
 
 
 class Scratch:

@@ -6,6 +6,7 @@ They go through large tensors in pieces that stay in the processor's cache: each
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -95,7 +96,7 @@ def in_pieces(function: Callable[[Array], Array], x: Array) -> Array:
 
 
 def _kernel(function: Callable[[Array], Array], bias: bool = False) -> Kernel:
-    """The function of x, or of x + b; `exact_gelu` takes any shape, others pieces."""
+    """The function, which takes any shape, of x, or of x + b."""
 
     def kernel(x: Array, b: Array | None = None) -> Array:
         if b is not None:
@@ -104,7 +105,7 @@ def _kernel(function: Callable[[Array], Array], bias: bool = False) -> Kernel:
             same_type(x, b)
             broadcast_room(x, b)
             x = x + b
-        return exact_gelu(x) if function is gelu else in_pieces(function, x)
+        return function(x)
 
     return kernel
 
@@ -124,12 +125,12 @@ def erf_operator(call: Call) -> Kernel:
 @operator("Gelu")
 def gelu_operator(call: Call) -> Kernel:
     """Exact, or by tanh."""
-    by_tanh = call.text("approximate", "none") == "tanh"
+    function = partial(in_pieces, gelu_tanh) if call.text("approximate", "none") == "tanh" else exact_gelu
 
     def kernel(x: Array) -> Array:
         if x.dtype == np.float64:
             return np.asarray(call.reference()(x)[0])
-        return in_pieces(gelu_tanh, x) if by_tanh else exact_gelu(x)
+        return function(x)
 
     return kernel
 
@@ -137,22 +138,22 @@ def gelu_operator(call: Call) -> Kernel:
 @operator("Gelu", domains=(MICROSOFT,), fresh=True)
 def microsoft_gelu(call: Call) -> Kernel:
     """The exact one."""
-    return _kernel(gelu)
+    return _kernel(exact_gelu)
 
 
 @operator("BiasGelu", domains=(MICROSOFT,), fresh=True)
 def bias_gelu(call: Call) -> Kernel:
     """GELU of x + bias."""
-    return _kernel(gelu, bias=True)
+    return _kernel(exact_gelu, bias=True)
 
 
 @operator("FastGelu", domains=(MICROSOFT,), fresh=True)
 def fast_gelu(call: Call) -> Kernel:
     """GELU by tanh of x + bias, which may be left out."""
-    return _kernel(gelu_tanh, bias=True)
+    return _kernel(partial(in_pieces, gelu_tanh), bias=True)
 
 
 @operator("QuickGelu", domains=(MICROSOFT,), fresh=True)
 def quick_gelu(call: Call) -> Kernel:
     """x sigmoid(alpha x)."""
-    return _kernel(scaled_silu(call.number("alpha", 1.702)))
+    return _kernel(partial(in_pieces, scaled_silu(call.number("alpha", 1.702))))

@@ -18,7 +18,7 @@ from ternrun.runtime.cpu.matrix import Plain
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.model import default_threads
 from ternrun.runtime.cpu.objects import Kernels
-from ternrun.runtime.cpu.program import Program, Records, Scratch
+from ternrun.runtime.cpu.program import Argument, Program, Records, Scratch, words
 from ternrun.runtime.cpu.team import Team
 from ternrun.runtime.weights import Tensor
 
@@ -103,15 +103,15 @@ class Workers:
             self._state[TOKENS] = len(x)
             self._team.run(product.alone if bias is None else product.biased, self._base)
 
-    def call(self, kernel: str, *args: int) -> None:
-        """Run one kernel; floats come as the bits of doubles."""
+    def call(self, kernel: str, *args: Argument) -> None:
+        """Run one kernel; floats go as doubles."""
         with self._turn:
             if kernel not in self._calls:
                 program = Program()
                 program.call(kernel, *args)
                 self._calls[kernel] = self._assembled(program)
             records = self._calls[kernel]
-            _arguments(records, 0)[: len(args)] = args
+            _arguments(records, 0)[: len(args)] = words(args)
             self._team.run(records, self._base)
 
     def _assembled(self, program: Program) -> Records:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-
 import numpy as np
 
 from ternrun.loader.onnx.operators.native import workers
@@ -39,9 +37,9 @@ def layer_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array
     """(x - mean) / deviation * weight + bias over the last dimension; vectors of its length."""
     x, weight = np.ascontiguousarray(x), np.ascontiguousarray(weight)
     plus = None if bias is None else np.ascontiguousarray(bias)
-    out, n, (bits,) = np.empty_like(x), x.shape[-1], struct.unpack("<q", struct.pack("<d", eps))
+    out, n = np.empty_like(x), x.shape[-1]
     shift = 0 if plus is None else address(plus)
-    workers().call("elements.layer_norm", x.size // n, n, address(x), address(weight), shift, bits, address(out))
+    workers().call("elements.layer_norm", x.size // n, n, address(x), address(weight), shift, eps, address(out))
     return out
 
 
