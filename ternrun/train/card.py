@@ -61,6 +61,7 @@ def gather(
             "holdout": manifest.holdout,
             "functions": manifest.functions,
             "documented": manifest.documented,
+            "bare": manifest.bare,
             "repeated": manifest.repeated,
         },
         "evaluation": list(evaluation),
@@ -151,6 +152,8 @@ def _added(data: Record) -> str:
     functions = "Each function of the training files is in them once more, by itself" if data["functions"] else ""
     if functions and (documented := data.get("documented", 1)) > 1:
         functions += f", short ones with a docstring {documented} times"
+    if functions and (times := data.get("bare", 0)):
+        functions += f", and {times} times without docstring and annotations"
     functions += ". " if functions else ""
-    times = ", ".join(f"{name} ({times} times)" for name, times in data["repeated"].items())
-    return functions + (f"Repeated: {times}. " if times else "")
+    repeated = ", ".join(f"{name} ({times} times)" for name, times in data["repeated"].items())
+    return functions + (f"Repeated: {repeated}. " if repeated else "")

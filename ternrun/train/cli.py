@@ -96,6 +96,10 @@ def _data_flags(p: argparse.ArgumentParser) -> None:
         "--documented", type=int, default=1, metavar="TIMES",
         help="with --functions: those of at most 30 lines with a docstring so many times (default %(default)s)",
     )  # fmt: skip
+    p.add_argument(
+        "--bare", type=int, default=0, metavar="TIMES",
+        help="with --functions: those so many times more without docstring and annotations (default %(default)s)",
+    )  # fmt: skip
     p.add_argument("--installed", type=_names, default=(), help="python: installed packages to read")
     p.add_argument("--packages", type=_names, default=(), help="python: packages to download with pip into --archives")
     p.add_argument("--archives", type=Path, help="python: folder of wheels and sdists")
@@ -108,15 +112,17 @@ def _data(args: argparse.Namespace) -> None:
 
     if not 0 < args.val_share < 1:
         raise UsageError(f"--val-share must lie between 0 and 1, not {args.val_share}")
-    if args.documented < 1 or (args.documented > 1 and not args.functions):
-        raise UsageError("--documented takes a number of times, 1 or more, and goes with --functions")
+    if args.documented < 1 or args.bare < 0:
+        raise UsageError("--documented takes a number of times from 1, --bare one from 0")
+    if (args.documented > 1 or args.bare) and not args.functions:
+        raise UsageError("--documented and --bare go with --functions")
     options = Options(installed=args.installed, packages=args.packages, archives=args.archives, column=args.column)
     skipped: Counter[str] = Counter()
     found = [document for source in args.sources for document in documents(source, options, _say, skipped)]
     plan = Plan(
         tokenizer=args.tokenizer, val_share=args.val_share, split=args.split, holdout=args.holdout,
         group_bytes=args.group_bytes, duplicates=args.keep_duplicates, repeat=args.repeat, functions=args.functions,
-        documented=args.documented,
+        documented=args.documented, bare=args.bare,
     )  # fmt: skip
     prepare(found, args.out, plan, _say, skipped)
 
@@ -154,8 +160,9 @@ def _run_flags(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     p.add_argument(
-        "--from", dest="begin", metavar="MODEL", help="begin with this model file's weights instead of random ones"
-    )
+        "--from", dest="begin", metavar="MODEL",
+        help="begin with this model file's weights instead of random ones; blocks it lacks begin as copies of its own",
+    )  # fmt: skip
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from ternrun.errors import ConfigError
 from ternrun.train import tokenizer as tokenizers
-from ternrun.train.begin import begin_from, spread
-from ternrun.train.bitlinear import Granularity, ternarize
+from ternrun.train.begin import begin_from, origin, spread
+from ternrun.train.bitlinear import BitLinear, Granularity, ternarize
 from ternrun.train.config import Shape, TrainConfig
 from ternrun.train.devices import Place
 from ternrun.train.export import export, round_dense
@@ -75,6 +75,27 @@ def test_another_model_is_refused(
     export(Decoder(shape(vocab_size=size)), tokenizer, tmp_path / "m.gguf")
     with pytest.raises(ConfigError, match=message):
         begin_from(tmp_path / "m.gguf", Decoder(shape(vocab_size=size, **changes)), tokenizer, seed=0)
+
+
+def test_a_deeper_model_begins_with_every_block_several_times(
+    shape: MakeShape, data_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = tokenizers.load(data_folder / "tokenizer.json")
+    size = tokenizer.get_vocab_size()
+    model, deeper = trained_enough(Decoder(shape(vocab_size=size))), Decoder(shape(vocab_size=size, n_layers=5))
+    export(round_dense(model), tokenizer, tmp_path / "m.gguf")
+    begin_from(tmp_path / "m.gguf", deeper, tokenizer, seed=3)
+    for index, source in enumerate((0, 0, 0, 1, 1)):
+        for mine, theirs in zip(linears(deeper, index), linears(model, source), strict=True):
+            assert all(map(torch.equal, ternarize(mine, "tensor"), ternarize(theirs, "tensor")))
+    first, copy = linears(deeper, 0)[0], linears(deeper, 1)[0]
+    assert not torch.equal(first, copy)  # or both would learn the same for ever
+    assert torch.equal(deeper.token_embd.weight, model.token_embd.weight)
+    assert [origin(f"blk.{i}.ffn.w", 3, 5) for i in range(5)] == [f"blk.{i}.ffn.w" for i in (0, 0, 1, 1, 2)]
+
+
+def linears(model: Decoder, block: int) -> list[torch.Tensor]:
+    return [module.weight for module in model.blk[block].modules() if isinstance(module, BitLinear)]
 
 
 def test_another_tokenizer_is_refused_and_the_files_own_is_taken(

@@ -17,13 +17,15 @@ def test_the_carried_model_s_card_is_made_of_its_figures_alone() -> None:
 
 def test_the_card_says_what_was_learned_more_than_once() -> None:
     record = json.loads(embedded.FILE.with_suffix(".json").read_text())
-    record["data"] |= {"functions": True, "documented": 1, "repeated": {"algorithms": 4}}
+    record["data"] |= {"functions": True, "documented": 1, "bare": 0, "repeated": {"algorithms": 4}}
     _, data = render(record).split("## Data")
     assert (
         "Each function of the training files is in them once more, by itself. Repeated: algorithms (4 times)." in data
     )
     record["data"] |= {"documented": 4}
     assert "once more, by itself, short ones with a docstring 4 times. Repeated" in render(record)
+    record["data"] |= {"bare": 2}
+    assert "a docstring 4 times, and 2 times without docstring and annotations. Repeated" in render(record)
     record["data"] |= {"functions": False, "repeated": {}}
     assert "Repeated" not in render(record)
 

@@ -2,7 +2,7 @@
 
 In files almost every `def` that takes `self` is indented, and none is followed by the end of the text. Whoever asks for
 a completion begins at the left margin and wants it to end: these documents show both. Those that are short and say in a
-docstring what they do may be learned from several times over: they are what such a completion is.
+docstring what they do may be learned from several times over, with and without it: they are what such a completion is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 from ternrun.progress import Progress
+from ternrun.train.data.bare import bare
 from ternrun.train.data.dedup import digest
 from ternrun.train.data.document import Document
 
@@ -22,35 +23,29 @@ LINES = range(3, 61)  # shorter ones say nothing, longer ones fill no window
 SHORT = 30  # lines
 
 
-def functions(documents: Sequence[Document], documented: int = 1) -> list[Document]:
+def functions(documents: Sequence[Document], documented: int = 1, bare_times: int = 0) -> list[Document]:
     """Every different function of the documents that are Python, in their order, at the left margin.
 
-    Short ones with a docstring come `documented` times.
+    Short ones with a docstring come `documented` times, and `bare_times` times without it and without annotations.
     """
-    found: dict[bytes, Document] = {}
+    found: dict[bytes, tuple[Document, bool]] = {}
     with ProcessPoolExecutor() as pool, Progress("functions", "files") as progress:
         listed = pool.map(_of_file, (d.text for d in documents), chunksize=64)
         for number, (document, texts) in enumerate(zip(documents, listed, strict=True), 1):
             progress.update(number, len(documents))
-            for text in texts:
-                found.setdefault(digest(text), replace(document, text=text))
-    return [d for d in found.values() for _ in range(documented if documented > 1 and _is_documented(d.text) else 1)]
+            for text, short in texts:
+                found.setdefault(digest(text), (replace(document, text=text), short))
+    return [d for document, short in found.values() for d in _times(document, short, documented, bare_times)]
 
 
-def _is_documented(text: str) -> bool:
-    """Whether a function is short and has a docstring."""
-    if text.count("\n") > SHORT:
-        return False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            first = ast.parse(text).body[0]
-    except SyntaxError:  # text within it stood further left than itself
-        return False
-    return isinstance(first, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(first) is not None
+def _times(document: Document, short: bool, documented: int, bare_times: int) -> Iterator[Document]:
+    yield from [document] * (documented if short else 1)
+    if short and bare_times and (text := bare(document.text)):
+        yield from [replace(document, text=text)] * bare_times
 
 
-def _of_file(text: str) -> list[str]:
+def _of_file(text: str) -> list[tuple[str, bool]]:
+    """Each function, and whether it is short and has a docstring."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -59,10 +54,11 @@ def _of_file(text: str) -> list[str]:
         return []
 
 
-def _in_tree(tree: ast.Module, lines: Sequence[str]) -> Iterator[str]:
+def _in_tree(tree: ast.Module, lines: Sequence[str]) -> Iterator[tuple[str, bool]]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        says_more = len(node.body) > (ast.get_docstring(node) is not None)
-        if says_more and (node.end_lineno or 0) - node.lineno + 1 in LINES:
-            yield textwrap.dedent("\n".join(lines[node.lineno - 1 : node.end_lineno])) + "\n"
+        has_docstring, length = ast.get_docstring(node) is not None, (node.end_lineno or 0) - node.lineno + 1
+        if len(node.body) > has_docstring and length in LINES:
+            text = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.end_lineno])) + "\n"
+            yield text, has_docstring and length <= SHORT

@@ -34,6 +34,7 @@ class Plan:
     repeat: Mapping[str, int] = field(default_factory=dict)  # groups that are learned from several times over
     functions: bool = False  # learn from each function once more, as a document of its own
     documented: int = 1  # times, from short ones with a docstring
+    bare: int = 0  # times, from those without it
 
 
 def prepare(
@@ -53,7 +54,7 @@ def prepare(
     if not any(d.text for d in parts["train"]):
         raise UsageError("the corpus is empty: no document is left to train on")
     if plan.functions:
-        found = functions(parts["train"], plan.documented)
+        found = functions(parts["train"], plan.documented, plan.bare)
         report(f"{len(found)} functions added as documents of their own")
         parts["train"] += found
     parts["train"] = [d for d in parts["train"] for _ in range(plan.repeat.get(d.group, 1))]
@@ -71,6 +72,7 @@ def prepare(
         repeated=dict(plan.repeat),
         functions=plan.functions,
         documented=plan.documented,
+        bare=plan.bare,
     )
     for name, listed in parts.items():
         part = write_tokens(folder / f"{name}.bin", [d.text for d in listed], tokenizer, manifest.dtype)

@@ -48,6 +48,7 @@ class Manifest:
     repeated: dict[str, int] = field(default_factory=dict)  # group -> times it is in `train`
     functions: bool = False  # is each function in `train` once more?
     documented: int = 1  # times that short ones with a docstring are
+    bare: int = 0  # times that those are without it
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json`."""

@@ -94,10 +94,12 @@ def test_short_documented_functions_are_learned_from_more_often(tmp_path: Path) 
     apart = 'def apart(x):\n    "What."\n    y = """\nat the margin\n"""\n    return y\n'
     source = f"class A:\n{indent(said + silent + long, '    ')}\n{apart}"
     texts = [*documents(8), Document("a", "a", "MIT", source)]
-    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.001, functions=True, documented=4), texts)
+    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.001, functions=True, documented=4, bare=2), texts)
     train = texts_of(tmp_path, "train")
     assert [train.count(text) for text in (said, silent, long, apart)] == [4, 1, 1, 4]
-    assert read_manifest(tmp_path).documented == 4
+    assert train.count("def said(x):\n    return x\n") == 2
+    assert not any(text.startswith("def long(x):\n    x") for text in train)
+    assert (read_manifest(tmp_path).documented, read_manifest(tmp_path).bare) == (4, 2)
 
 
 def test_char_level_tail_split(tmp_path: Path) -> None:
