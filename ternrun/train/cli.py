@@ -158,6 +158,7 @@ def _run_flags(p: argparse.ArgumentParser) -> None:
         metavar="TABLE.KEY=VALUE",
         help="change a setting; may be repeated",
     )
+    p.add_argument("--compile", action="store_true", help="the same as --set run.compile=true")
     p.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     p.add_argument(
         "--from", dest="begin", metavar="MODEL",
@@ -171,7 +172,7 @@ def _run(args: argparse.Namespace) -> None:
     from ternrun.train.devices import placed
     from ternrun.train.trainer import Trainer
 
-    config = load_config(args.config, args.changes)
+    config = load_config(args.config, args.changes + ["run.compile=true"] * args.compile)
     if args.begin and args.resume:
         raise UsageError("--resume goes on with the weights of its checkpoint; leave out --from")
     if not args.resume and (args.out / "last.safetensors").exists():

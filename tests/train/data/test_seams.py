@@ -61,13 +61,20 @@ def test_a_line_end_alone_learns_its_indentation(tokenizer: Tokenizer, tokens: n
     assert "   " in learned
 
 
-def test_no_more_cuts_than_said_and_none_across_documents(tokenizer: Tokenizer) -> None:
+def test_no_more_cuts_than_said(tokenizer: Tokenizer, tokens: np.ndarray) -> None:  # type: ignore[type-arg]
+    ends, counts = tokenizers.line_ends(tokenizer), []
+    for seed in range(100):
+        ids, targets = seams(tokens[:513], tokenizer, ends, np.random.default_rng(seed))
+        counts.append(int(((targets[:-1] != ids[1:]) & (targets[:-1] != IGNORED)).sum()))
+    assert MOST // 2 < max(counts) <= MOST
+
+
+def test_no_cuts_across_documents(tokenizer: Tokenizer) -> None:
     end = tokenizer.token_to_id(tokenizers.END)
     window = np.array(([*tokenizer.encode("def").ids, end] * 40)[:41])
     ids, targets = seams(window, tokenizer, tokenizers.line_ends(tokenizer), np.random.default_rng(1))
     np.testing.assert_array_equal(ids, window[:-1])
     np.testing.assert_array_equal(targets, window[1:])
-    assert MOST == 8
 
 
 def test_samples_hang_on_seed_and_number_alone(tokenizer: Tokenizer, tokens: np.ndarray) -> None:  # type: ignore[type-arg]
