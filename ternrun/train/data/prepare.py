@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from ternrun.errors import UsageError
@@ -57,7 +58,7 @@ def prepare(
         found = functions(parts["train"], plan.documented, plan.bare)
         report(f"{len(found)} functions added as documents of their own")
         parts["train"] += found
-    parts["train"] = [d for d in parts["train"] for _ in range(plan.repeat.get(d.group, 1))]
+    parts["train"] = _shuffled([d for d in parts["train"] for _ in range(plan.repeat.get(d.group, 1))])
     folder.mkdir(parents=True, exist_ok=True)
     learned = parts if plan.tokenizer == "char" else ("train",)  # a character never seen would have no token at all
     tokenizer = make_tokenizer(plan.tokenizer, [d.text for name in learned for d in parts[name]])
@@ -107,6 +108,12 @@ def _held_out_first(documents: Iterable[Document], plan: Plan) -> list[Document]
         if missing := set(names) - groups:
             raise UsageError(f"nothing to {purpose} {', '.join(sorted(missing))}: not in the corpus")
     return kept
+
+
+def _shuffled(documents: Sequence[Document]) -> list[Document]:
+    """In an order of chance, always the same: copies of a document side by side in a window teach copying alone."""
+    order = np.random.default_rng(0).permutation(len(documents))
+    return [documents[i] for i in order]
 
 
 def _capped(documents: Sequence[Document], plan: Plan) -> list[Document]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from textwrap import indent
 from types import SimpleNamespace
@@ -100,6 +101,17 @@ def test_short_documented_functions_are_learned_from_more_often(tmp_path: Path) 
     assert train.count("def said(x):\n    return x\n") == 2
     assert not any(text.startswith("def long(x):\n    x") for text in train)
     assert (read_manifest(tmp_path).documented, read_manifest(tmp_path).bare) == (4, 2)
+
+
+def test_copies_of_a_document_are_not_neighbours(tmp_path: Path) -> None:
+    """A window full of copies of one document teaches copying, and nothing else after the first."""
+    plan = Plan(tokenizer="bpe:320", val_share=0.001, repeat={f"package{i}": 4 for i in range(4)})
+    build(tmp_path / "a", plan, documents(200))
+    train = texts_of(tmp_path / "a", "train")
+    assert len(train) > 600
+    assert sum(a == b for a, b in pairwise(train)) < 20  # 600 where they follow each other, 3 by chance
+    build(tmp_path / "b", plan, documents(200))
+    assert texts_of(tmp_path / "b", "train") == train
 
 
 def test_char_level_tail_split(tmp_path: Path) -> None:
