@@ -1,0 +1,1 @@
+"""The commands of `ternrun train`, one a file: summary (its docstring), examples, flags, body."""

@@ -1,0 +1,30 @@
+"""Average the weights of two checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ternrun.train.commands.say import say
+
+EXAMPLES = """\
+examples:
+  ternrun train average runs/a/last.safetensors runs/b/last.safetensors --share 0.5 --out runs/c/last.safetensors
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The flags."""
+    p.add_argument("first", type=Path, help="a checkpoint")
+    p.add_argument("second", type=Path, help="another of the same model, with whose optimizer and step it goes on")
+    p.add_argument("--share", type=float, default=0.5, help="of the second's weights (default %(default)s)")
+    p.add_argument("--out", type=Path, required=True, help="the checkpoint to write, for `run --resume` in its folder")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Raises ConfigError, LoadError, UsageError."""
+    from ternrun.train import checkpoint
+    from ternrun.train.average import average
+
+    checkpoint.save(args.out, average(args.first, args.second, args.share))
+    say(f"{args.out} written")

@@ -1,0 +1,52 @@
+"""Write a model card from what was trained and measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ternrun.errors import UsageError
+from ternrun.train.commands.say import say
+
+EXAMPLES = """\
+examples:
+  ternrun train eval code.gguf --data data/code --json > evaluation.json
+  ternrun train card runs/code/last.safetensors code.gguf --evaluation evaluation.json
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The flags."""
+    p.add_argument("checkpoint", type=Path, help="what the model was exported from")
+    p.add_argument("model", type=Path, help="the GGUF; its .json and MODEL_CARD.md are written beside it")
+    p.add_argument(
+        "--evaluation",
+        type=Path,
+        required=True,
+        nargs="+",
+        metavar="FILE",
+        help="what `ternrun train eval MODEL ... --json` printed; the first result is the model's own",
+    )
+    p.add_argument("--data", type=Path, help="data folder (default: the one trained on)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Raises LoadError, UsageError."""
+    from ternrun.train import card, checkpoint
+
+    evaluation = [result for path in args.evaluation for result in _results(path)]
+    saved = checkpoint.load(args.checkpoint)
+    card.write(card.gather(saved, args.data or Path(saved.config.data.path), args.model, evaluation), args.model)
+    say(f"{args.model.parent / card.CARD} and {args.model.with_suffix('.json')} written")
+
+
+def _results(path: Path) -> list[dict[str, Any]]:
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not what `ternrun train eval --json` printed: {error}") from None
+    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+        raise UsageError(f"{path} is not what `ternrun train eval --json` printed: not a list of results")
+    return results

@@ -1,0 +1,96 @@
+"""Turn text into token files with a tokenizer and a validation split."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from ternrun.errors import UsageError
+from ternrun.train.commands.say import say
+
+EXAMPLES = """\
+examples:
+  ternrun train data shakespeare --tokenizer char --split tail --val-share 0.1 --out data/shakespeare
+  ternrun train data python --archives wheels --packages rich,click --holdout click --functions --out data/code
+  ternrun train data jsonl:stories --column story --tokenizer bpe:8192 --out data/stories
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The flags."""
+    p.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="python, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND",
+    )
+    p.add_argument("--out", type=Path, required=True, help="folder for tokens, tokenizer and manifest")
+    p.add_argument(
+        "--tokenizer",
+        default="bpe:4096",
+        help="bpe:SIZE, char, gpt2:VOCAB,MERGES, a tokenizer.json or a GGUF file (default %(default)s)",
+    )
+    p.add_argument(
+        "--val-share", type=float, default=0.01, help="share of text kept for validation (default %(default)s)"
+    )
+    p.add_argument(
+        "--split",
+        choices=("hash", "tail"),
+        default="hash",
+        help="validate on documents chosen by hash, or on each text's end",
+    )
+    p.add_argument("--holdout", type=_names, default=(), help="packages kept out of training as a whole")
+    p.add_argument("--group-bytes", type=int, default=0, help="most text taken of one package (default: all)")
+    p.add_argument("--keep-duplicates", action="store_true", help="do not remove exact and near duplicates")
+    p.add_argument(
+        "--repeat", type=_times, default={}, metavar="NAME=TIMES,...", help="packages to learn from several times over"
+    )
+    p.add_argument(
+        "--functions", action="store_true", help="learn from each Python function once more, as a text of its own"
+    )
+    p.add_argument(
+        "--documented", type=int, default=1, metavar="TIMES",
+        help="with --functions: those of at most 30 lines with a docstring so many times (default %(default)s)",
+    )  # fmt: skip
+    p.add_argument(
+        "--bare", type=int, default=0, metavar="TIMES",
+        help="with --functions: those so many times more without docstring and annotations (default %(default)s)",
+    )  # fmt: skip
+    p.add_argument("--installed", type=_names, default=(), help="python: installed packages to read")
+    p.add_argument("--packages", type=_names, default=(), help="python: packages to download with pip into --archives")
+    p.add_argument("--archives", type=Path, help="python: folder of wheels and sdists")
+    p.add_argument("--column", default="text", help="jsonl, parquet, hf: the column that holds the text")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Raises UsageError, LoadError, MissingExtra."""
+    from ternrun.train.data.prepare import Plan, prepare
+    from ternrun.train.data.sources import Options, documents
+
+    if not 0 < args.val_share < 1:
+        raise UsageError(f"--val-share must lie between 0 and 1, not {args.val_share}")
+    if args.documented < 1 or args.bare < 0:
+        raise UsageError("--documented takes a number of times from 1, --bare one from 0")
+    if (args.documented > 1 or args.bare) and not args.functions:
+        raise UsageError("--documented and --bare go with --functions")
+    options = Options(installed=args.installed, packages=args.packages, archives=args.archives, column=args.column)
+    skipped: Counter[str] = Counter()
+    found = [document for source in args.sources for document in documents(source, options, say, skipped)]
+    plan = Plan(
+        tokenizer=args.tokenizer, val_share=args.val_share, split=args.split, holdout=args.holdout,
+        group_bytes=args.group_bytes, duplicates=args.keep_duplicates, repeat=args.repeat, functions=args.functions,
+        documented=args.documented, bare=args.bare,
+    )  # fmt: skip
+    prepare(found, args.out, plan, say, skipped)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.replace(",", " ").split()))
+
+
+def _times(text: str) -> dict[str, int]:
+    pairs = [pair.partition("=") for pair in _names(text)]
+    if any(not times.isdigit() for *_, times in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} should look like NAME=TIMES,NAME=TIMES")
+    return {name: int(times) for name, _, times in pairs}

@@ -1,0 +1,38 @@
+"""Learn a byte-level BPE vocabulary."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from ternrun.errors import UsageError
+from ternrun.train.commands.say import say
+
+EXAMPLES = """\
+examples:
+  ternrun train tokenizer text:books --size 8192 --out tokenizer.json
+  ternrun train data text:books --tokenizer tokenizer.json --out data/books
+"""
+
+
+def add_arguments(p: argparse.ArgumentParser) -> None:
+    """The flags."""
+    p.add_argument("sources", nargs="+", metavar="SOURCE", help="as for `ternrun train data`")
+    p.add_argument("--size", type=int, default=4096, help="tokens, special ones included (default %(default)s)")
+    p.add_argument("--out", type=Path, required=True, help="tokenizer.json to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Raises UsageError, LoadError."""
+    from ternrun.train.data.prepare import make_tokenizer
+    from ternrun.train.data.sources import Options, documents
+
+    skipped: Counter[str] = Counter()
+    texts = [d.text for source in args.sources for d in documents(source, Options(), say, skipped)]
+    if not texts:
+        raise UsageError("the corpus is empty: there is no text to learn a vocabulary from")
+    made = make_tokenizer(f"bpe:{args.size}", texts)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    made.save(str(args.out))
+    say(f"{args.out}: {made.get_vocab_size()} tokens")
