@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,21 +34,37 @@ class Agreement:
 
 def agreement(model: Decoder, path: Path, tokens: NDArray[Any], positions: int, kv_type: Any = "f32") -> Agreement:
     """Run both over `tokens` in windows of the model's context; `model` holds the values the file does, in f32."""
-    context = model.shape.context
+    with running(path, model.shape.context, kv_type) as runtime:
+        windows = consecutive(tokens[:positions], model.shape.context)
+        return compared((torch_logits(model, ids), runtime_logits(runtime, ids)) for ids in windows)
+
+
+def consecutive(tokens: NDArray[Any], size: int) -> Iterator[NDArray[np.int32]]:
+    """All of `tokens` (n,) in windows of `size`, the last as short as it is."""
+    for start in range(0, len(tokens), size):
+        yield np.asarray(tokens[start : start + size], np.int32)
+
+
+def compared(pairs: Iterable[tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Agreement:
+    """Of two readers' logits (T, V) of the same windows."""
     apart, same = [], []
+    for ours, theirs in pairs:
+        apart.append(np.abs(ours - theirs).max(-1) / np.ptp(ours))
+        same.append(ours.argmax(-1) == theirs.argmax(-1))
+    distance, equal = np.concatenate(apart), np.concatenate(same)
+    return Agreement(len(equal), float(equal.mean()), float(np.median(distance)), float(distance.max()))
+
+
+@contextmanager
+def running(path: Path, context: int, kv_type: Any = "f32") -> Iterator[Model]:
+    """The file at `path` in the runtime, one sequence of `context` tokens at a time. Raises LoadError."""
     with open_model(path) as file:
         engine = EngineConfig(context=context, max_batch=1, prefill_chunk=_CHUNK, kv_type=kv_type)
         runtime = pick("auto")[0].load(file.weights, engine)
         try:
-            for start in range(0, min(positions, len(tokens)), context):
-                window = np.asarray(tokens[start : start + context], np.int32)
-                ours, theirs = torch_logits(model, window), runtime_logits(runtime, window)
-                apart.append(np.abs(ours - theirs).max(-1) / np.ptp(ours))
-                same.append(ours.argmax(-1) == theirs.argmax(-1))
+            yield runtime
         finally:
             runtime.close()
-    distance, equal = np.concatenate(apart), np.concatenate(same)
-    return Agreement(len(equal), float(equal.mean()), float(np.median(distance)), float(distance.max()))
 
 
 @torch.no_grad()

@@ -19,12 +19,15 @@ from ternrun.train.data.tokenfile import read_manifest
 from ternrun.train.evalfile import table
 
 CARD = "MODEL_CARD.md"
-LIMITS = """\
+CODE_LIMITS = """\
 This is a very small model. It continues Python as it is commonly written: names, indentation, calls and idioms near at
 hand. It does not know what a program is for, invents names and interfaces, forgets what stood more than its context
 before, and repeats itself. It knows no other language and follows no instructions. That a completion parses says
 nothing of whether it is right. It may repeat passages of the packages it was trained on; their licences are listed
 below. Do not run what it writes without reading it."""
+TEXT_LIMITS = """\
+This model continues text like that it was trained on, below. It follows no instructions, forgets what stood more than
+its context before, and may repeat passages of its sources; their licences are listed below."""
 Record = Mapping[str, Any]
 
 
@@ -95,21 +98,26 @@ def render(record: Record) -> str:
         f"{name} {p['documents']:,} documents, {p['bytes'] / 1e6:.1f} MB, {p['tokens'] / 1e6:.2f}M tokens"
         for name, p in data["parts"].items()
     )
+    code = bool(data["functions"] or data["holdout"])  # both are of Python packages alone
+    best = training["best_validation_loss"]
     sections = [
         f"# {Path(file['name']).stem}",
         f"A language model of {model['n_layers']} layers of width {model['dim']} ({kind}, context {model['context']}, "
-        f"vocabulary {model['vocab_size']:,}) for Python source code, made by `ternrun train`. "
+        f"vocabulary {model['vocab_size']:,}){' for Python source code' if code else ''}, made by `ternrun train`. "
         f"{file['bytes']:,} bytes, sha256 `{file['sha256']}`.",
         "## Limits",
-        LIMITS,
+        CODE_LIMITS if code else TEXT_LIMITS,
         "## Training",
-        f"{training['steps']:,} steps, {training['tokens'] / 1e6:.1f}M tokens, {training['hours']:g} hours; best "
-        f"validation loss {training['best_validation_loss']:.4f} nats a token. {_begun(training['begun'])}"
+        f"{training['steps']:,} steps, {training['tokens'] / 1e6:.1f}M tokens, {training['hours']:g} hours; "
+        f"{f'best validation loss {best:.4f} nats a token' if best is not None else 'validation loss not measured'}. "
+        f"{_begun(training['begun'])}"
         f"{_averaged(training)}That is "
         f"{_tokens(training) / record['evaluation'][0]['parameters']:.1f} tokens a parameter, where some 20 are usual "
         "(arXiv 2203.15556).",
         "## Evaluation",
-        f"On whole packages kept out of training, with every copy of their files: {', '.join(data['holdout'])}.",
+        f"On whole packages kept out of training, with every copy of their files: {', '.join(data['holdout'])}."
+        if data["holdout"]
+        else "On the part of the text kept out of training.",
         "\n".join(f"| {' | '.join(row)} |" for row in rows),
         "Accuracy counts tokens, and vocabularies differ: compare bits per byte. Functions are different headers with "
         "docstring, drawn at random; the greedy completion of 128 tokens, cut at the first dedent, must parse and do "

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from ternrun.errors import UsageError
 from ternrun.loader.architectures import write_config
 from ternrun.loader.gguf_write import write_gguf
+from ternrun.loader.model import open_model
 from ternrun.loader.quants import decode, encode, encode_trits
 from ternrun.loader.sampling import write_sampling
 from ternrun.runtime.config import ModelConfig, RopeConfig
@@ -109,6 +110,16 @@ def round_dense(model: Decoder, dense: str = "f16") -> Decoder:
         kind = FLOAT_TYPES[dense]
         table.weight.copy_(torch.from_numpy(decode(kind, encode(kind, weight), weight.shape)))
     return model
+
+
+def dense_type(path: Path) -> str:
+    """In which of `FLOAT_TYPES` an exported file holds its embedding. Raises LoadError; UsageError where it is none."""
+    with open_model(path) as file:
+        kind = file.weights.tensors["token_embd.weight"].type
+    for name, encoding in FLOAT_TYPES.items():
+        if kind == encoding:
+            return name
+    raise UsageError(f"{path} has its embedding in {kind}, which `ternrun train export` does not write")
 
 
 def _tensors(model: Decoder, ternary: str, dense: str) -> list[_Written]:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from ternrun.errors import UsageError
 from ternrun.loader.model import open_model
 from ternrun.loader.onnx.write import write_onnx
-from ternrun.train.export import export
+from ternrun.train.export import KERNEL, export
 from ternrun.train.model import Decoder
 
 
@@ -25,7 +25,7 @@ def export_onnx(model: Decoder, tokenizer: Tokenizer, path: Path, *, form: str, 
         raise UsageError(f"{beside} is another model's tokenizer; write to a folder of its own")
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "model.gguf"
-        export(model, tokenizer, whole, ternary="i2_s", dense=dense)
+        export(model, tokenizer, whole, ternary=KERNEL, dense=dense)
         with open_model(whole) as opened:
             write_onnx(path, opened.weights, form)
     beside.write_text(text, encoding="utf-8")

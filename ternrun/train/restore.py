@@ -14,7 +14,7 @@ from ternrun.train.agree import agreement
 from ternrun.train.data.tokenfile import Manifest, open_tokens, read_manifest, tokenizer_of
 from ternrun.train.data.windows import consecutive
 from ternrun.train.evaluate import validate, windows_at_once
-from ternrun.train.export import round_dense
+from ternrun.train.export import dense_type, round_dense
 from ternrun.train.model import Decoder
 from ternrun.train.tokenizer import beginning
 
@@ -72,7 +72,7 @@ def compare(path: Path, data: Path | None, exported: Path, positions: int) -> di
     """How far the runtime, reading `exported`, is from the checkpoint it was made from, in ranges of the logits."""
     found = restored(path, data)
     tokens = open_tokens(found.data, "val", found.manifest)
-    result = agreement(round_dense(found.model), exported, tokens, positions)
+    result = agreement(round_dense(found.model, dense_type(exported)), exported, tokens, positions)
     return {
         "positions": result.positions,
         "same_argmax": result.same,

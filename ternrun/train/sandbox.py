@@ -1,43 +1,58 @@
 """Run generated Python in a process of its own, with limits on processor time, memory, files and processes.
 
-Where Linux allows user namespaces the process has no network either, loopback included. This keeps accidents from doing
-harm. It is no wall against malice: the child may read what its user may read. Hence nothing here runs unless the user
-asks for it by a flag.
+Where Linux allows user namespaces the process has no network either, loopback included; where root asks, it runs as
+nobody, whom the limit on processes binds, and root it does not. This keeps accidents from doing harm. It is no wall
+against malice: the child may read what its user may read. Hence nothing here runs unless the user asks for it by a
+flag.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 
-_LIMITS = """\
-import resource, sys
+_DONE = 93  # the exit code of a program that ran to its last line: one that leaves before says 0, or 1
+_CHILD = """\
+import os, resource, sys
 cut = False
 if sys.platform == "linux":
     import ctypes
-    cut = ctypes.CDLL(None).unshare(0x10000000 | 0x40000000) == 0  # CLONE_NEWUSER, CLONE_NEWNET
+    libc, root = ctypes.CDLL(None), os.geteuid() == 0
+    cut = libc.unshare(0x40000000 | (0 if root else 0x10000000)) == 0  # CLONE_NEWNET, with CLONE_NEWUSER to be allowed
+    if root:
+        libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS; to read is the one kept, for the interpreter may be root's own
+        os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(4, 4))  # CAP_DAC_READ_SEARCH
 for kind, limit in ((resource.RLIMIT_CPU, {seconds}), (resource.RLIMIT_AS, {memory}), (resource.RLIMIT_FSIZE, 0),
                     (resource.RLIMIT_NOFILE, 16), (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_CORE, 0)):
     resource.setrlimit(kind, (limit, limit))
 sys.stdin.reconfigure(encoding="utf-8")
 exec(compile(sys.stdin.read(), "generated", "exec"), {{"__name__": "__main__", "NETWORK_CUT": cut}})
+os._exit({done})
 """
 
 
 def succeeds(program: str, *, seconds: int = 5, memory: int = 512 << 20) -> bool:
-    """Does the program end by itself, without an exception, within the limits? Its output goes nowhere."""
-    limits = _LIMITS.format(seconds=seconds, memory=memory)
+    """Does the program run to its last line within the limits? Its output goes nowhere, and nothing outlives it."""
+    child = _CHILD.format(seconds=seconds, memory=memory, done=_DONE)
     with tempfile.TemporaryDirectory(prefix="ternrun-") as folder:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", "-c", child], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, cwd=folder, env={}, start_new_session=True,
+        )  # fmt: skip
         try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-S", "-B", "-c", limits], input=program.encode("utf-8", "replace"),
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, env={}, timeout=4 * seconds,
-                start_new_session=True, check=False,
-            )  # fmt: skip
+            process.communicate(program.encode("utf-8", "replace"), timeout=4 * seconds)
         except subprocess.TimeoutExpired:
             return False
-    return done.returncode == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its children are of its group
+            process.wait()
+    return process.returncode == _DONE
 
 
 def network_is_cut() -> bool:

@@ -10,9 +10,12 @@ import torch
 
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.agree import agreement
-from ternrun.train.config import Shape
+from ternrun.train.config import Shape, TrainConfig
+from ternrun.train.devices import Place
 from ternrun.train.export import export, round_dense
 from ternrun.train.model import Decoder
+from ternrun.train.restore import compare
+from ternrun.train.trainer import Trainer
 from tests.train.test_export import FAMILIES, trained_enough
 
 
@@ -29,3 +32,14 @@ def test_runtime_gives_the_logits_of_training(
     assert found.same >= 0.99
     assert found.median <= (1e-3 if family == "twin" else 1e-4)
     assert found.largest <= 1e-2
+
+
+@pytest.mark.parametrize("dense", ["f16", "f32", "q8_0"])
+def test_a_checkpoint_is_compared_as_the_file_rounds_it(
+    dense: str, config: Callable[..., TrainConfig], data_folder: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(config(), tmp_path / "run", Place(torch.device("cpu")), resume=False)
+    trainer.run()
+    export(trainer.model, trainer.tokenizer, tmp_path / "m.gguf", dense=dense)
+    found = compare(tmp_path / "run" / "last.safetensors", data_folder, tmp_path / "m.gguf", 128)
+    assert found["apart_median"] < 1e-4  # 1e-3 and more where the checkpoint is rounded otherwise

@@ -51,3 +51,13 @@ def test_the_card_says_what_the_run_began_with(tmp_path: Path) -> None:
     (tmp_path / "other.gguf").write_bytes(b"no card beside it")
     record["training"]["begun"] = history(tmp_path / "other.gguf")
     assert "which had seen" not in render(record)
+
+
+def test_a_card_of_text_does_not_speak_of_code() -> None:
+    record = json.loads(embedded.FILE.with_suffix(".json").read_text())
+    record["data"] |= {"functions": False, "holdout": [], "repeated": {}}
+    record["training"]["best_validation_loss"] = None
+    text = render(record)
+    assert "validation loss not measured" in text
+    assert "Python" not in text.split("## Data")[0].split("## Evaluation")[0]
+    assert "On the part of the text kept out of training." in text

@@ -11,12 +11,14 @@ import torch
 
 from ternrun.errors import UsageError
 from ternrun.loader.model import open_model
+from ternrun.loader.onnx.write import FORMS
 from ternrun.loader.quants import decode
 from ternrun.loader.tokenizer import Tokenizer
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.bitlinear import Granularity, ternarize
 from ternrun.train.config import Shape
 from ternrun.train.export import architecture, export, round_dense
+from ternrun.train.export_onnx import export_onnx
 from ternrun.train.model import Decoder
 from tests.reference import forward
 
@@ -83,6 +85,25 @@ def test_every_type_holds_the_same_weights(
     with open_model(tmp_path / "m.gguf") as file:
         tensor = file.weights.tensors["blk.0.ffn_down.weight"]
         np.testing.assert_array_equal(decode(tensor.type, tensor.data, tensor.shape), wanted.numpy())
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("granularity", ["tensor", "row", "group"])
+def test_a_graph_holds_the_same_weights(
+    form: str, granularity: Granularity, shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = tokenizers.load(data_folder / "tokenizer.json")
+    changes = FAMILIES["group"] if granularity == "group" else {"granularity": granularity}
+    model = trained_enough(Decoder(shape(**changes, vocab_size=tokenizer.get_vocab_size())))
+    export(model, tokenizer, tmp_path / "m.gguf")
+    export_onnx(model, tokenizer, tmp_path / "m.onnx", form=form)
+    with open_model(tmp_path / "m.gguf") as file, open_model(tmp_path / "m.onnx") as graph:
+        for name in ("blk.0.attn_q.weight", "blk.1.ffn_down.weight"):
+            ours, theirs = (opened.weights.tensors[name] for opened in (file, graph))
+            np.testing.assert_array_equal(
+                decode(ours.type, ours.data, ours.shape) * ours.scale,
+                decode(theirs.type, theirs.data, theirs.shape) * theirs.scale,
+            )
 
 
 def test_tokenizer_travels_inside(shape: Callable[..., Shape], data_folder: Path, tmp_path: Path) -> None:
