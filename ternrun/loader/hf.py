@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ternrun.errors import LoadError
 from ternrun.loader.assemble import is_linear, vector
@@ -14,6 +14,7 @@ from ternrun.loader.hf_config import architecture_of, read_hf_config, text_confi
 from ternrun.loader.hf_ternary import FLOATS, TernaryRule, ternary_tensor
 from ternrun.loader.quants import encode
 from ternrun.loader.safetensors import RawTensor, open_folder, read_json
+from ternrun.loader.sentence_pooling import engine_pooling
 from ternrun.runtime.config import ModelConfig
 from ternrun.runtime.weights import Tensor
 
@@ -61,18 +62,8 @@ def open_hf(folder: Path) -> Checkpoint:
     with ThreadPoolExecutor() as pool:  # numpy lets go of the lock while it works through masters
         tensors = list(pool.map(lambda item: _convert(item[0], item[1], raw, rule, name), raw.items()))
     size = sum(t.data.size for t in raw.values())
-    model = replace(read_hf_config(config, embedding.shape[0]), pooling=_pooling(folder))
+    model = replace(read_hf_config(config, embedding.shape[0]), pooling=engine_pooling(folder))
     return Checkpoint(model, {t.name: t for t in tensors if t is not None}, whole, size)
-
-
-def _pooling(folder: Path) -> Literal["none", "mean", "cls", "last"]:
-    """What sentence-transformers would do with the hidden states of an embedding model."""
-    if not (folder / "1_Pooling" / "config.json").is_file():
-        return "none"
-    modes = read_json(folder / "1_Pooling" / "config.json")
-    if modes.get("pooling_mode_lasttoken"):
-        return "last"
-    return "cls" if modes.get("pooling_mode_cls_token") else "mean"
 
 
 def _renamed(raw: Mapping[str, RawTensor], architecture: str, *, tied: bool) -> dict[str, RawTensor]:

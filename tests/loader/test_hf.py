@@ -116,6 +116,28 @@ def test_embedding_models_keep_their_projection_norms_and_pooling(tmp_path: Path
             np.testing.assert_allclose(forward(model.weights, IDS), forward(weights, IDS), atol=1e-4)
 
 
+POOLING: tuple[tuple[dict[str, Any], str], ...] = (  # both spellings of sentence-transformers
+    ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
+    ({"pooling_mode_cls_token": True}, "cls"),
+    ({"pooling_mode": "lasttoken"}, "last"),
+    ({"pooling_mode": ["cls"]}, "cls"),
+    ({"pooling_mode": ["cls", "mean"]}, "none"),
+    ({"pooling_mode_max_tokens": True}, "none"),
+    ({"pooling_mode": "weightedmean"}, "none"),
+    ({"pooling_mode": 1}, "none"),
+    ({}, "none"),
+)
+
+
+def test_pooling_is_what_the_folder_states_or_none(tmp_path: Path) -> None:
+    folder = fake_hf(tmp_path / "m", fake_weights("qwen3", "F16", **SMALL))
+    (folder / "1_Pooling").mkdir()
+    for stated, pooling in POOLING:
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(stated))
+        with open_model(folder) as model:
+            assert model.weights.config.pooling == pooling, stated
+
+
 def config_of(arch: str, **changes: Any) -> dict[str, Any]:
     return hf_config(fake_weights(arch, "F16", **SMALL), **changes)
 
