@@ -11,7 +11,7 @@ import logging
 import sys
 from pathlib import Path
 
-from ternrun.commands.terminal import size
+from ternrun.commands.terminal import safe, size
 
 EXAMPLES = """\
 examples:
@@ -39,6 +39,6 @@ def run(args: argparse.Namespace) -> int:
     path, choice = pull(args.repo, args.file, to=args.to, revision=args.revision)
     total = size(sum(f.size for f in choice.files))
     names = choice.files[0].name + (f" and {len(choice.files) - 1} more" if len(choice.files) > 1 else "")
-    print(f"{names}, {total} ({choice.reason})", file=sys.stderr)
+    print(safe(f"{names}, {total} ({choice.reason})"), file=sys.stderr)
     print(path)
     return 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ternrun.commands.models import add_model, add_template
 from ternrun.commands.options import ENGINE, SAMPLING, add_flags, given
+from ternrun.commands.terminal import safe
 from ternrun.errors import UsageError
 from ternrun.runtime.config import EngineConfig, SamplingParams
 
@@ -84,5 +85,5 @@ def _partner(args: argparse.Namespace) -> AbstractContextManager[Partner]:
     key = read_keys(args.api_key_file)[0] if args.api_key_file else os.environ.get("TERNRUN_API_KEY", "")
     remote = Remote(args.url, args.model or "", key)
     if sys.stderr.isatty():
-        sys.stderr.write(f"{remote.name} at {remote.url}\n")
+        sys.stderr.write(safe(f"{remote.name} at {remote.url}") + "\n")
     return remote
