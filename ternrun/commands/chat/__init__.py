@@ -56,13 +56,14 @@ def run(args: argparse.Namespace) -> int:
     from ternrun.commands.chat.console import Console
     from ternrun.commands.chat.conversation import Conversation
     from ternrun.commands.chat.session import Session
+    from ternrun.commands.inputs import typed
 
     settings = given(args, SamplingParams)
     if args.plain and args.system is not None:
         raise UsageError("--system belongs to a chat: it cannot be combined with --plain")
     conversation = Conversation.load(args.load) if args.load else Conversation()
     if args.system is not None:
-        conversation.system = args.system
+        conversation.system = typed(args.system, "--system")
     with _partner(args) as partner, Console(args.history) as console:
         return Session(partner, console, conversation, settings, plain=args.plain).run()
 
