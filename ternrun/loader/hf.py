@@ -36,16 +36,18 @@ _GEMMA = {
     "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }  # fmt: skip
+_VISION = ("vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector.")
 _IGNORED = (".rotary_emb.inv_freq", ".masked_bias")  # constants that old checkpoints carry
 
 
 class Checkpoint(NamedTuple):
-    """A folder's model: tensors by GGUF name, its config.json for people, bytes of weights on disk."""
+    """A folder's model: tensors by GGUF name, config.json and notes for people, bytes of weights on disk."""
 
     config: ModelConfig
     tensors: dict[str, Tensor]
     stated: dict[str, Any]
     size: int
+    notes: str
 
 
 def open_hf(folder: Path) -> Checkpoint:
@@ -54,7 +56,9 @@ def open_hf(folder: Path) -> Checkpoint:
     config = text_config(whole)
     name = architecture_of(config)
     tied = bool(whole.get("tie_word_embeddings", config.get("tie_word_embeddings")))
-    raw = _renamed(open_folder(folder), name, tied=tied)
+    stored = open_folder(folder)
+    seeing = {n for n in stored if name == "gemma3" and n.startswith(_VISION)}
+    raw = _renamed({n: tensor for n, tensor in stored.items() if n not in seeing}, name, tied=tied)
     embedding = raw.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise LoadError("tensor 'model.embed_tokens.weight' is missing or not a matrix")
@@ -63,7 +67,8 @@ def open_hf(folder: Path) -> Checkpoint:
         tensors = list(pool.map(lambda item: _convert(item[0], item[1], raw, rule, name), raw.items()))
     size = sum(t.data.size for t in raw.values())
     model = replace(read_hf_config(config, embedding.shape[0]), pooling=engine_pooling(folder))
-    return Checkpoint(model, {t.name: t for t in tensors if t is not None}, whole, size)
+    notes = f"text only: {len(seeing)} tensors that are for pictures are left out" if seeing else ""
+    return Checkpoint(model, {t.name: t for t in tensors if t is not None}, whole, size, notes)
 
 
 def _renamed(raw: Mapping[str, RawTensor], architecture: str, *, tied: bool) -> dict[str, RawTensor]:
