@@ -1,7 +1,8 @@
 """Download a model from the Hugging Face hub, or resume a download that broke off.
 
-With no FILE, a GGUF file with ternary weights is preferred, then one of about 4 bits, then safetensors; the reason is
-printed. The path of what was downloaded is the only line on standard output.
+With no FILE, a GGUF file with ternary weights is preferred, then one of about 4 bits, then safetensors, then ONNX; the
+reason is printed. What a model needs beside its weights comes with it, in a folder NAME. No other file is written over.
+The path to load is the only line on standard output.
 """
 
 from __future__ import annotations
