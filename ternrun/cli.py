@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the complaint and exit with code 2."""
-        sys.stderr.write(f"ternrun: error: {message} (try `{self.prog} --help`)\n")
+        complain(f"{message} (try `{self.prog} --help`)")
         raise SystemExit(2)
 
 
@@ -140,8 +140,15 @@ def guarded(name: str, arguments: Sequence[str]) -> int:
         if os.environ.get("TERNRUN_DEBUG"):
             raise
         code, sentence = explain(error)
-        sys.stderr.write(f"ternrun: error: {sentence}\n")
+        complain(sentence)
     return code
+
+
+def complain(sentence: str) -> None:
+    """One sentence on stderr. It may quote a file or a server, which must not drive the user's terminal by that."""
+    from ternrun.commands.terminal import safe
+
+    sys.stderr.write(f"ternrun: error: {safe(sentence)}\n")
 
 
 def explain(error: Exception) -> tuple[int, str]:

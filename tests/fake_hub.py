@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -46,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
             ]  # fmt: skip
             self.answer(200, json.dumps({"id": "me/model", "sha": COMMIT, "siblings": siblings}).encode())
         elif match := re.fullmatch(rf"/me/model/resolve/{COMMIT}/(.+)", self.path):
-            self.send_file(self.server.files[match[1]])
+            self.send_file(self.server.files[unquote(match[1])])
         else:
             self.answer(404, b'{"error": "Repository not found"}', {"X-Error-Code": "RepoNotFound"})
 

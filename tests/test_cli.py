@@ -105,6 +105,7 @@ def test_a_wrong_call_is_one_sentence(argv: list[str], message: str, capsys: pyt
     ("error", "code", "message"),
     [
         (LoadError("x.gguf is empty"), 2, "x.gguf is empty"),
+        (LoadError("x.gguf has \x1b]0;owned\x07\x1b[2J\x9b1m"), 2, "x.gguf has \ufffd]0;owned\ufffd\ufffd[2J\ufffd1m"),
         (KernelError("no machine code"), 1, "no machine code"),
         (FileNotFoundError(2, "No such file or directory", "x.txt"), 2, "x.txt: No such file or directory"),
         (MemoryError(), 2, "not enough memory"),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ternrun.commands.inputs import read_text
 from ternrun.commands.models import add_model, load_model, model_path
 from ternrun.commands.options import ENGINE, SAMPLING, add_flags, given
-from ternrun.commands.terminal import DIM, paint, safe, size
+from ternrun.commands.terminal import DIM, paint, safe, shown, size
 from ternrun.errors import UsageError
 from ternrun.runtime.config import EngineConfig, SamplingParams
 
@@ -94,7 +94,7 @@ def show(stream: Stream, prompt: str) -> bool:
     interrupted = False
     try:
         for piece in stream:
-            out.write(safe(piece) if screen else piece)
+            out.write(shown(piece, out))
             out.flush()
             last = piece
     except KeyboardInterrupt:
@@ -113,7 +113,7 @@ def statistics(done: Completion, own: Mapping[str, Any]) -> str:
         "prompt": f"{times.prefill_tokens} tokens, {times.prefill_tokens_per_s:.1f} a second",
         "text": f"{len(done.ids)} tokens, {times.decode_tokens_per_s:.1f} a second after the first",
         "peak memory": size(done.peak_rss_bytes),
-        "backend": f"{done.backend}: {done.backend_reason}",
+        "backend": safe(f"{done.backend}: {done.backend_reason}"),
     }
     if own:
         lines["sampling"] = ", ".join(f"{name} {value}" for name, value in own.items()) + ": the model's own"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 
 from ternrun.commands.inputs import read_ids, read_text
 from ternrun.commands.models import add_model, open_tokenizer
+from ternrun.commands.terminal import shown
 from ternrun.errors import UsageError
 
 EXAMPLES = """\
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     tokenizer = open_tokenizer(args)
     added = tokenizer.add_bos and ids[:1] == [tokenizer.bos_id]
     text = tokenizer.decode(ids[added:], special=True)
-    print(json.dumps({"text": text}) if args.json else text)
+    print(json.dumps({"text": text}) if args.json else shown(text, sys.stdout))
     return 0
 
 

@@ -13,12 +13,15 @@ from ternrun.errors import UsageError
 def read_text(argument: str | None, what: str = "prompt") -> str:
     """The argument itself; standard input where it is `-` or missing. Raises UsageError where it is not UTF-8."""
     if argument is not None and argument != "-":
-        data = argument.encode("utf-8", "surrogateescape")
-    else:
-        if sys.stdin.isatty():
-            sys.stderr.write(f"type the {what}, then Ctrl-D\n")
-        data = sys.stdin.buffer.read()
-    return utf8(data, f"the {what}")
+        return typed(argument, f"the {what}")
+    if sys.stdin.isatty():
+        sys.stderr.write(f"type the {what}, then Ctrl-D\n")
+    return utf8(sys.stdin.buffer.read(), f"the {what}")
+
+
+def typed(text: str, what: str) -> str:
+    """Text as Python hands it over: what is not UTF-8 came as lone surrogates, for which it raises UsageError."""
+    return utf8(text.encode("utf-8", "surrogateescape"), what)
 
 
 def read_file(path: str) -> str:

@@ -1,7 +1,8 @@
 """Download a model from the Hugging Face hub, or resume a download that broke off.
 
-With no FILE, a GGUF file with ternary weights is preferred, then one of about 4 bits, then safetensors; the reason is
-printed. The path of what was downloaded is the only line on standard output.
+With no FILE, a GGUF file with ternary weights is preferred, then one of about 4 bits, then safetensors, then ONNX; the
+reason is printed. What a model needs beside its weights comes with it, in a folder NAME. No other file is written over.
+The path to load is the only line on standard output.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
-from ternrun.commands.terminal import size
+from ternrun.commands.terminal import safe, size
 
 EXAMPLES = """\
 examples:
@@ -39,6 +40,6 @@ def run(args: argparse.Namespace) -> int:
     path, choice = pull(args.repo, args.file, to=args.to, revision=args.revision)
     total = size(sum(f.size for f in choice.files))
     names = choice.files[0].name + (f" and {len(choice.files) - 1} more" if len(choice.files) > 1 else "")
-    print(f"{names}, {total} ({choice.reason})", file=sys.stderr)
+    print(safe(f"{names}, {total} ({choice.reason})"), file=sys.stderr)
     print(path)
     return 0

@@ -16,6 +16,7 @@ from typing import Any
 
 from ternrun.commands.models import add_model, add_template, load_model, named_models
 from ternrun.commands.options import APPEND, ENGINE, OFF, SWITCH, Flag, add_flags, given
+from ternrun.commands.terminal import safe
 from ternrun.runtime.config import EngineConfig
 from ternrun.server.settings import ServerConfig, hosts, read_keys
 
@@ -102,4 +103,4 @@ def settings(args: argparse.Namespace) -> ServerConfig:
 
 
 def _tell(line: str) -> None:
-    print(f"ternrun: {line}", file=sys.stderr, flush=True)
+    print(safe(f"ternrun: {line}"), file=sys.stderr, flush=True)

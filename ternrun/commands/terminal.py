@@ -24,6 +24,11 @@ def safe(text: str) -> str:
     return text.translate(CONTROLS)
 
 
+def shown(text: str, stream: TextIO) -> str:
+    """The text as it is written there: safe on a terminal; programs behind a pipe or file get it as it is."""
+    return safe(text) if stream.isatty() else text
+
+
 def size(count: float) -> str:
     """Bytes for people."""
     for unit in ("B", "kB", "MB"):

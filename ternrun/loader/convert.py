@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ternrun.errors import UsageError
 from ternrun.loader.architectures import ARCHITECTURES, write_config
 from ternrun.loader.assemble import is_linear, vector
+from ternrun.loader.gguf_files import part_paths
 from ternrun.loader.gguf_types import TYPE_IDS
 from ternrun.loader.gguf_write import write_gguf
 from ternrun.loader.hf_text import vocabulary_metadata
@@ -55,8 +56,8 @@ def convert(
     if target.suffix in (".onnx", ".safetensors"):
         raise UsageError(f"{target} would be a GGUF file under another format's name; call it .gguf")
     with open_model(source, pre=pre) as model:
-        if target.exists() and model.path.exists() and target.samefile(model.path):
-            raise UsageError(f"{target} is the model itself; name another file to write")
+        if target.exists() and any(target.samefile(path) for path in part_paths(model.path) if path.exists()):
+            raise UsageError(f"{target} is the model itself, or a part of it; name another file to write")
         if model.runner:
             raise UsageError(f"{model.path} is run as it is: its structure is none that a GGUF file can state")
         config = _file_config(model.weights.config)

@@ -65,12 +65,20 @@ def _check_split(parts: Sequence[Part]) -> None:
     for i, part in enumerate(parts):
         keys = part.header.metadata
         number, total = keys.get("split.no", 0), keys.get("split.count", 1)
-        if (number, total or 1) != (i, len(parts)):
+        alone = len(parts) == 1 and _is(total, 0)
+        if not (_is(number, i) and (_is(total, len(parts)) or alone)):
             raise LoadError(
-                f"{part.file}: keys split.no and split.count say part {number} (from 0) of {total}, but by its name "
-                f"it is part {i} of {len(parts)}; keep the names NAME-00001-of-0000N.gguf"
+                f"{part.file}: keys split.no and split.count say part {repr(number)[:60]} (from 0) of "
+                f"{repr(total)[:60]}, but by its name it is part {i} of {len(parts)}; "
+                "keep the names NAME-00001-of-0000N.gguf"
             )
     announced = parts[0].header.metadata.get("split.tensors.count")
     present = sum(len(p.header.tensors) for p in parts)
-    if announced is not None and announced != present:
-        raise LoadError(f"{parts[0].file}: key split.tensors.count says {announced!r}, but the parts hold {present}")
+    if announced is not None and not _is(announced, present):
+        told = repr(announced)[:60]
+        raise LoadError(f"{parts[0].file}: key split.tensors.count says {told}, but the parts hold {present}")
+
+
+def _is(value: Any, number: int) -> bool:
+    """Whether a metadata value is that whole number: it may be an array, which is not simply equal or different."""
+    return type(value) is int and value == number

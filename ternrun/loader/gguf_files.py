@@ -60,6 +60,12 @@ def _refuse_lookalike(path: Path, head: bytes) -> None:
     raise LoadError(f"{path} is not a GGUF file (it starts with {head[:4]!r})")
 
 
+def parts_named(path: Path) -> int:
+    """How many files the model has, by the name of one of them."""
+    match = _PART.fullmatch(path.name)
+    return int(match[3]) if match else 1
+
+
 def part_paths(path: Path) -> list[Path]:
     """All files of the model that `path` is a part of, by its name, in order. Raises LoadError for a missing part."""
     match = _PART.fullmatch(path.name)

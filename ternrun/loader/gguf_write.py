@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
+from ternrun.loader.gguf_files import parts_named
 from ternrun.loader.gguf_header import ARRAY, NUMBERS, STRING
 from ternrun.loader.gguf_types import TYPE_IDS
 from ternrun.runtime.encodings import nbytes
@@ -42,9 +43,15 @@ def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Sequence[
     large), str; numpy scalars and
     arrays (their own type); sequences of str, bool, int (i32 first) or float.
     Tensor types: keys of `TYPE_IDS` that are in `ENCODINGS`.
-    Raises UsageError for a value or tensor that GGUF cannot hold.
+    Raises UsageError for a value or tensor that GGUF cannot hold, and for the name of a part where the metadata do not
+    say that it is one: nobody could open it.
     """
     path = Path(path)
+    parts = parts_named(path)
+    if parts > 1 and metadata.get("split.count") != parts:
+        raise UsageError(
+            f"{path} is named as one of {parts} parts of a model, but would hold all of it; name it otherwise"
+        )
     alignment = int(metadata.get("general.alignment", 32))
     head = [b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     head += [_text(key) + _value(key, value) for key, value in metadata.items()]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from ternrun.errors import LoadError
 from ternrun.loader.assemble import is_linear, vector
@@ -14,6 +14,7 @@ from ternrun.loader.hf_config import architecture_of, read_hf_config, text_confi
 from ternrun.loader.hf_ternary import FLOATS, TernaryRule, ternary_tensor
 from ternrun.loader.quants import encode
 from ternrun.loader.safetensors import RawTensor, open_folder, read_json
+from ternrun.loader.sentence_pooling import engine_pooling
 from ternrun.runtime.config import ModelConfig
 from ternrun.runtime.weights import Tensor
 
@@ -35,16 +36,18 @@ _GEMMA = {
     "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }  # fmt: skip
+_VISION = ("vision_tower.", "model.vision_tower.", "multi_modal_projector.", "model.multi_modal_projector.")
 _IGNORED = (".rotary_emb.inv_freq", ".masked_bias")  # constants that old checkpoints carry
 
 
 class Checkpoint(NamedTuple):
-    """A folder's model: tensors by GGUF name, its config.json for people, bytes of weights on disk."""
+    """A folder's model: tensors by GGUF name, config.json and notes for people, bytes of weights on disk."""
 
     config: ModelConfig
     tensors: dict[str, Tensor]
     stated: dict[str, Any]
     size: int
+    notes: str
 
 
 def open_hf(folder: Path) -> Checkpoint:
@@ -53,7 +56,9 @@ def open_hf(folder: Path) -> Checkpoint:
     config = text_config(whole)
     name = architecture_of(config)
     tied = bool(whole.get("tie_word_embeddings", config.get("tie_word_embeddings")))
-    raw = _renamed(open_folder(folder), name, tied=tied)
+    stored = open_folder(folder)
+    seeing = {n for n in stored if name == "gemma3" and n.startswith(_VISION)}
+    raw = _renamed({n: tensor for n, tensor in stored.items() if n not in seeing}, name, tied=tied)
     embedding = raw.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise LoadError("tensor 'model.embed_tokens.weight' is missing or not a matrix")
@@ -61,18 +66,9 @@ def open_hf(folder: Path) -> Checkpoint:
     with ThreadPoolExecutor() as pool:  # numpy lets go of the lock while it works through masters
         tensors = list(pool.map(lambda item: _convert(item[0], item[1], raw, rule, name), raw.items()))
     size = sum(t.data.size for t in raw.values())
-    model = replace(read_hf_config(config, embedding.shape[0]), pooling=_pooling(folder))
-    return Checkpoint(model, {t.name: t for t in tensors if t is not None}, whole, size)
-
-
-def _pooling(folder: Path) -> Literal["none", "mean", "cls", "last"]:
-    """What sentence-transformers would do with the hidden states of an embedding model."""
-    if not (folder / "1_Pooling" / "config.json").is_file():
-        return "none"
-    modes = read_json(folder / "1_Pooling" / "config.json")
-    if modes.get("pooling_mode_lasttoken"):
-        return "last"
-    return "cls" if modes.get("pooling_mode_cls_token") else "mean"
+    model = replace(read_hf_config(config, embedding.shape[0]), pooling=engine_pooling(folder))
+    notes = f"text only: {len(seeing)} tensors that are for pictures are left out" if seeing else ""
+    return Checkpoint(model, {t.name: t for t in tensors if t is not None}, whole, size, notes)
 
 
 def _renamed(raw: Mapping[str, RawTensor], architecture: str, *, tied: bool) -> dict[str, RawTensor]:

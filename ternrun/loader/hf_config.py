@@ -27,7 +27,14 @@ _ARCHITECTURES = {
 _ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu", "gelu_new": "gelu", "relu2": "relu2",
 }  # fmt: skip
-_HEAD_DIMS = {"qwen3": 128, "gemma3": 256}  # where config.json may leave it out
+_DEFAULTS: dict[str, dict[str, int]] = {  # what config.json may leave out (gemma3's larger models do)
+    "qwen3": {"head_dim": 128},
+    "gemma3": {
+        "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26, "num_attention_heads": 8,
+        "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131_072, "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+    },
+}  # fmt: skip
 _BASES = {"bitnet-b1.58": 500000.0, "gemma3": 1e6}
 _REFUSED: tuple[tuple[str, object], ...] = (
     ("attn_logit_softcapping", None), ("use_sliding_window", False), ("use_bidirectional_attention", False),
@@ -61,11 +68,12 @@ def read_hf_config(config: Mapping[str, Any], vocab_size: int) -> ModelConfig:
     for key, harmless in _REFUSED:
         if config.get(key) not in (None, harmless):
             raise LoadError(f"config.json asks for {key} = {str(config[key])[:40]}, which is not supported")
+    config = _DEFAULTS.get(name, {}) | {key: value for key, value in config.items() if value is not None}
     keys = _keys(config)
     dim, heads, n_layers = (keys.integer(k) for k in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
-    head_dim = keys.integer("head_dim", _HEAD_DIMS.get(name) or (dim // heads if heads > 0 else 0))
-    window = keys.integer("sliding_window", 4096) if name == "gemma3" else 0
-    query_scale = keys.integer("query_pre_attn_scalar", head_dim) if name == "gemma3" else head_dim
+    head_dim = keys.integer("head_dim", dim // heads if heads > 0 else 0)
+    window = keys.integer("sliding_window") if name == "gemma3" else 0
+    query_scale = keys.integer("query_pre_attn_scalar") if name == "gemma3" else head_dim
     return ModelConfig(
         architecture=name,
         vocab_size=vocab_size,

@@ -35,8 +35,8 @@ def chat_metadata(folder: Path) -> dict[str, Any]:
     elif (folder / "tokenizer_config.json").is_file():
         template = read_json(folder / "tokenizer_config.json").get("chat_template")
         if isinstance(template, list):  # several, by name
-            named = {t["name"]: t.get("template") for t in template if isinstance(t, dict) and "name" in t}
-            template = named.get("default")
+            named = (t.get("template") for t in template if isinstance(t, dict) and t.get("name") == "default")
+            template = next(named, None)
     return {"tokenizer.chat_template": template} if isinstance(template, str) else {}
 
 

@@ -147,6 +147,7 @@ def _open_folder(path: Path) -> ModelFile:
 
     model = open_hf(path)
     metadata = {"general.architecture": model.config.architecture, "general.name": path.resolve().name}
+    metadata |= {"safetensors.notes": model.notes} if model.notes else {}
     metadata |= {f"config.{key}": value for key, value in model.stated.items()} | chat_metadata(path)
     return ModelFile(path, assemble(model.config, model.tensors), metadata, model.size, text_folder=path, pre=None)
 

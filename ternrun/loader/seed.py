@@ -59,6 +59,8 @@ def translate(
         raise LoadError("tensor 'lm_head.weight' is missing")
     gate = renamed.get("blk.0.ffn_gate.weight")
     streams, n_layers = keys.integer("mhc_n_streams", 1), keys.integer("n_layers")
+    if n_layers < 1:
+        keys.fail("n_layers", "at least 1", n_layers)
     if streams > 1:
         renamed |= {t.name: t for t in _read_side_file(path, n_layers, streams)}
     heads = keys.integer("n_heads")

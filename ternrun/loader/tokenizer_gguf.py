@@ -53,8 +53,8 @@ def build(metadata: Mapping[str, Any], pre: str | None) -> dict[str, Any]:
 def pretokenizer_of(metadata: Mapping[str, Any], vocabulary: Vocabulary, override: str | None) -> PreTokenizer:
     """The way a byte-level vocabulary wants its words cut. Raises LoadError for a name that is not known."""
     name = override or metadata.get("tokenizer.ggml.pre")
+    if name is not None and not isinstance(name, str):
+        raise LoadError(f"metadata key tokenizer.ggml.pre must be a name, not {name!r:.40}")
     if not name:  # Microsoft's BitNet files name none and hold llama-3's vocabulary
         name = "llama-bpe" if "<|begin_of_text|>" in vocabulary.ids else "default"
-    if not isinstance(name, str):
-        raise LoadError(f"metadata key tokenizer.ggml.pre must be a name, not {name!r:.40}")
     return pretokenizer(name)

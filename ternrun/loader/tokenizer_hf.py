@@ -90,7 +90,7 @@ def load_library(text: str, path: Path) -> Library:
 def _tokens(ids: Mapping[str, int], path: Path) -> list[str]:
     size = max(ids.values(), default=-1) + 1
     if not 0 < size <= MAX_STRINGS:
-        raise LoadError(f"{path} lists token ids up to {size - 1}; there must be 1 to {MAX_STRINGS} tokens")
+        raise LoadError(f"{path} lists token ids up to {str(size - 1)[:20]}; there must be 1 to {MAX_STRINGS} tokens")
     tokens = [""] * size
     for token, i in ids.items():
         tokens[i] = token
@@ -142,13 +142,14 @@ def _parts(node: Any) -> Iterator[Mapping[str, Any]]:
     if isinstance(node, dict):
         yield node
         for name in ("normalizers", "pretokenizers", "decoders"):
-            for part in node.get(name) or ():
+            steps = node.get(name)
+            for part in steps if isinstance(steps, list) else ():
                 yield from _parts(part)
 
 
 def _byte_level(description: Mapping[str, Any], path: Path) -> bool:
     steps = [p for name in ("normalizer", "pre_tokenizer", "decoder") for p in _parts(description.get(name))]
-    kinds = {p.get("type") for p in steps}
+    kinds = {str(p.get("type")) for p in steps}
     if "ByteLevel" in kinds:
         return True
     if kinds & {"Metaspace", "ByteFallback"} or any(SPACE in str(p.get("content")) for p in steps):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ternrun.errors import LoadError
 from ternrun.loader.tokenizer_merge import MergeEncoder, by_merges
 
 if TYPE_CHECKING:
@@ -42,9 +43,12 @@ def without_model(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain_vocabulary(description: Mapping[str, Any]) -> tuple[dict[str, int], dict[int, bool]]:
-    """Ids by text, and of each added token whether it is a control token."""
+    """Ids by text, and of each added token whether it is a control token. Raises LoadError for one with several ids."""
     added = description["added_tokens"]
     ids = description["model"]["vocab"] | {t["content"]: t["id"] for t in added}
+    for token in added:
+        if ids[token["content"]] != token["id"]:
+            raise LoadError(f"tokenizer.json lists the added token {token['content'][:40]!r} with more than one id")
     return ids, {t["id"]: bool(t.get("special")) for t in added}
 
 

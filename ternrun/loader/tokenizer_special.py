@@ -11,20 +11,21 @@ class SpecialTokens:
 
     def __init__(self, ids: Mapping[str, int]) -> None:
         self._ids = ids
-        # thousands of tokens have few beginnings: search for these, then try the lengths that occur
-        self._lengths: dict[str, list[int]] = {}
-        for start in {text[:2] for text in ids}:
-            lengths = {len(t) for t in ids if t.startswith(start) or t == start[0]}
-            self._lengths[start] = sorted(lengths, reverse=True)
-        starts = sorted(self._lengths, key=len, reverse=True)
-        self._find = re.compile("|".join(map(re.escape, starts))).search if starts else None
+        # thousands of tokens have few first letters: search for these, then try the lengths that occur behind two
+        lengths: dict[str, set[int]] = {}
+        for text in ids:
+            lengths.setdefault(text[:2], set()).add(len(text))
+        alone = {start for start in lengths if len(start) == 1}
+        self._lengths = {s: sorted(n | {1} if s[0] in alone else n, reverse=True) for s, n in lengths.items()}
+        first = "".join(map(re.escape, {start[0] for start in lengths}))
+        self._find = re.compile(f"[{first}]").search if first else None
 
     def split(self, text: str) -> Iterator[str | int]:
         """Pieces of text that hold no special token, and the ids between them; no piece is empty."""
         done = at = 0
         while self._find is not None and (match := self._find(text, at)):
             at = match.start()
-            for length in self._lengths[match.group()]:
+            for length in self._lengths.get(text[at : at + 2]) or self._lengths.get(text[at]) or ():
                 if (i := self._ids.get(text[at : at + length])) is not None:
                     if done < at:
                         yield text[done:at]

@@ -80,16 +80,16 @@ class Vocabulary:
 def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     """Raises LoadError, which names the key or the token at fault."""
     model = metadata.get("tokenizer.ggml.model")
-    if model is None or model in ("none", "no_vocab"):
+    if model is None or (isinstance(model, str) and model in ("none", "no_vocab")):
         raise LoadError("this file holds no tokenizer; it can only be run on token ids")
-    if model not in DEFAULT_IDS:
+    if not isinstance(model, str) or model not in DEFAULT_IDS:
         raise LoadError(f"tokenizer model {str(model)[:40]!r} is not supported; known: {', '.join(DEFAULT_IDS)}")
     tokens = list(_strings(metadata, "tokens"))
     ids = _index(tokens)
     given = {name: _id(metadata, name, len(tokens)) for name in ("bos", "eos", "eot", "eom", "unknown")}
     given |= {k: i for k, i in DEFAULT_IDS[model].items() if given[k] is None and i < len(tokens)}
-    fim = [_fim_id(metadata, ids, keys, names) for keys, names in _FIM]
-    project, file = (_fim_id(metadata, ids, keys, names) for keys, names in _FILES)
+    fim = [_marker(metadata, ids, len(tokens), keys, names) for keys, names in _FIM]
+    project, file = (_marker(metadata, ids, len(tokens), keys, names) for keys, names in _FILES)
     types = _types(metadata, tokens, ids, guess_bytes=model != "gpt2")
     types[list(named(ids, END_NAMES) | {i for i in (*fim, project, file) if i is not None})] = CONTROL
     ends = {i for k in ("eos", "eot", "eom") if (i := given[k]) is not None} | named(ids, END_NAMES)
@@ -126,12 +126,12 @@ def named(ids: Mapping[str, int], names: Iterable[str]) -> set[int]:
 
 def fim_by_name(ids: Mapping[str, int]) -> tuple[int, int, int] | None:
     """Ids of the fill-in-the-middle tokens that a vocabulary has under a known name: prefix, suffix, middle."""
-    return _all_three([_fim_id({}, ids, keys, names) for keys, names in _FIM])
+    return _all_three([_marker({}, ids, 0, keys, names) for keys, names in _FIM])
 
 
 def files_by_name(ids: Mapping[str, int]) -> tuple[int | None, int | None]:
     """Ids of the tokens that stand before a project's name and before a file's, under a known name."""
-    project, file = (_fim_id({}, ids, keys, names) for keys, names in _FILES)
+    project, file = (_marker({}, ids, 0, keys, names) for keys, names in _FILES)
     return project, file
 
 
@@ -188,17 +188,18 @@ def _id(metadata: Mapping[str, Any], name: str, count: int) -> int | None:
     """The id under one of the keys `tokenizer.ggml.<name>_token_id`; None where there is none, or -1."""
     value = metadata.get(f"tokenizer.ggml.{name}_token_id")
     value = value.item() if isinstance(value, np.generic) else value
-    if value is None or value in (-1, 2**32 - 1):
+    if value is None or (type(value) is int and value in (-1, 2**32 - 1)):
         return None
     if type(value) is not int or not 0 <= value < count:
         raise LoadError(f"metadata key tokenizer.ggml.{name}_token_id is {str(value)[:40]}; there are {count} tokens")
     return value
 
 
-def _fim_id(
-    metadata: Mapping[str, Any], ids: Mapping[str, int], keys: Sequence[str], names: Sequence[str]
+def _marker(
+    metadata: Mapping[str, Any], ids: Mapping[str, int], count: int, keys: Sequence[str], names: Sequence[str]
 ) -> int | None:
-    given = (_id(metadata, key, len(ids)) for key in keys)
+    """The id under the first of the keys, else of the first of the names; `count`: tokens, those without text, too."""
+    given = (_id(metadata, key, count) for key in keys)
     named = (ids.get(name) for name in names)
     return next((i for i in (*given, *named) if i is not None), None)
 

@@ -34,6 +34,14 @@ def test_prints_the_path_and_the_reason(tmp_path: Path) -> None:
         assert done.stdout == f"{tmp_path / 'm-Q8_0.gguf'}\n"
 
 
+def test_names_of_a_repository_are_shown_without_control_characters(tmp_path: Path) -> None:
+    with fake_hub() as hub:
+        hub.files = {"\x1b[2J/m-TQ2_0.gguf": b"x"}
+        done = pull(hub.url, "me/model", "--to", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("\ufffd[2J/m-TQ2_0.gguf, 1 B")
+
+
 def test_an_interrupted_download_is_one_sentence_and_resumes(tmp_path: Path) -> None:
     with fake_hub() as hub:
         hub.files, hub.cut = {"m.gguf": bytes(30_000_000)}, 12_000_000

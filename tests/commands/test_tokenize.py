@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,15 @@ def test_the_way_back(ternrun: Run, with_bos: Path, text: str, monkeypatch: pyte
     assert json.loads(ternrun("detokenize", with_bos, "--json", *ids).out) == {"text": text}
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(ids).encode())))
     assert ternrun("detokenize", with_bos).out == text + "\n"
+
+
+def test_text_without_control_characters_on_a_terminal(
+    ternrun: Run, tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    escape, letter = 27, ord("a")
+    assert ternrun("detokenize", tiny, escape, letter).out == "\x1ba\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert ternrun("detokenize", tiny, escape, letter).out == "\ufffda\n"
 
 
 @pytest.mark.parametrize(

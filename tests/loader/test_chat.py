@@ -85,6 +85,7 @@ def test_long_conversations_are_not_hostile() -> None:
     assert len(render(source, turns)) > 200 * 9999
 
 
+FIXED = "a" * 60_000
 HOSTILE = {
     "loops": "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
     "filtered loops": "{% for i in range(100000) %}{% for j in range(100000) if false %}{% endfor %}{% endfor %}",
@@ -122,6 +123,15 @@ HOSTILE = {
         "{% for i in range(100000) %}{% set n.l = n.l + [b[i:]] %}{% endfor %}"
     ),
     "output": "{% for i in range(100000) %}{{ 'a' * 1000 }}{% endfor %}",
+    "fixed text": "{% for i in range(5000) %}" + FIXED + "{% endfor %}",
+    "constants": "{% for i in range(5000) %}{{ '" + FIXED + "' }}{% endfor %}",
+    "fixed text in a block": (
+        "{% set s %}{% for i in range(5000) %}" + FIXED + "{% endfor %}{% endset %}{{ s | length }}"
+    ),
+    "fixed text in many blocks": "{% for i in range(5000) %}{% set s %}" + FIXED + "{% endset %}{% endfor %}",
+    "fixed text in a macro": (
+        "{% macro m() %}{% for i in range(5000) %}" + FIXED + "{% endfor %}{% endmacro %}{% set s = m() %}"
+    ),
     "sorting": "{% for i in range(100000) %}{% set x = range(100000) | list | sort %}{% endfor %}",
     "selecting": "{% for i in range(100000) %}{% set x = range(100000) | select('odd') | list %}{% endfor %}",
     "searching": "{% set b = 'a' * 9**7 %}{% for i in range(9999) %}{% set x = ('a' * 40000 + 'b') in b %}{% endfor %}",
@@ -162,7 +172,10 @@ def test_hostile_templates_end_quickly(name: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["doubling", "one string many times", "slices", "map", "output"])
+BULKY = ("constants", "doubling", "one string many times", "slices", "map", "output")
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name.startswith("fixed") or name in BULKY])
 def test_hostile_templates_take_little_memory(name: str) -> None:
     template = ChatTemplate(HOSTILE[name])
     tracemalloc.start()

@@ -13,6 +13,7 @@ from ternrun.errors import LoadError, UsageError
 from ternrun.loader import convert as module
 from ternrun.loader.assemble import is_linear
 from ternrun.loader.convert import TYPES, convert
+from ternrun.loader.gguf import open_gguf, write_gguf
 from ternrun.loader.model import open_model
 from ternrun.loader.quants import decode, encode
 from tests.fakes import fake_gguf, fake_weights
@@ -167,6 +168,23 @@ def test_rows_that_a_type_cannot_divide_are_refused_with_those_that_can(tmp_path
         match=r"\[256, 192\] does not divide .* TQ2_0; .*: i2_s, q2_0, iq2_bn, iq1_bn, kernel, q8_0",
     ):
         convert(fake_gguf(tmp_path / "a.gguf", weights), tmp_path / "b.gguf", "tq2_0")
+
+
+def test_parts_of_a_split_model_are_not_written_over(tmp_path: Path) -> None:
+    weights = fake_weights("llama", "I2_S", **SMALL)
+    whole = open_gguf(fake_gguf(tmp_path / "whole.gguf", weights))
+    tensors = list(whole.tensors.values())
+    parts = [tmp_path / f"m-0000{i}-of-00002.gguf" for i in (1, 2)]
+    write_gguf(parts[0], {**whole.metadata, "split.no": 0, "split.count": 2}, tensors[:5])
+    write_gguf(parts[1], {"split.no": 1, "split.count": 2}, tensors[5:])
+    before = [part.read_bytes() for part in parts]
+    for target in (*parts, tmp_path / "n-00001-of-00002.gguf"):
+        with pytest.raises(UsageError, match="is the model itself|one of 2 parts"):
+            convert(parts[0], target, "tq1_0")
+    assert [part.read_bytes() for part in parts] == before
+    assert len(list(tmp_path.iterdir())) == 3
+    made = convert(parts[0], tmp_path / "n-00001-of-00001.gguf", "tq1_0")  # one of one: that can be opened
+    assert np.array_equal(logits(made), forward(weights, IDS, kv="f32"))
 
 
 def test_users_mistakes(tmp_path: Path) -> None:

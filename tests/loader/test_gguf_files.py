@@ -13,7 +13,7 @@ import pytest
 
 from ternrun.errors import LoadError
 from ternrun.loader.gguf import open_gguf
-from tests.fuzz.build import Bytes, Tensor, f32
+from tests.fuzz.build import Array, Bytes, Tensor, f32
 from tests.fuzz.build import gguf as build
 
 LOOKALIKES = {
@@ -133,6 +133,9 @@ def test_a_missing_part_is_named(split):
         ({2: {"split.count": ("u16", 4)}}, {}, r"m-00003.*: keys split.no and split.count say part 2 \(from 0\) of 4"),
         ({0: {"split.tensors.count": ("i32", 9)}}, {}, "key split.tensors.count says 9, but the parts hold 3"),
         ({0: {"split.tensors.count": ("string", "3")}}, {}, "key split.tensors.count says '3', but"),
+        ({1: {"split.no": ("u16", Array("u16", (1, 1)))}}, {}, r"m-00002.*: .* say part array"),
+        ({1: {"split.count": ("u16", Array("u16", (3, 3)))}}, {}, r"m-00002.*: .* say part 1 \(from 0\) of array"),
+        ({0: {"split.tensors.count": ("i32", Array("i32", (3, 3)))}}, {}, "split.tensors.count says array"),
         ({}, {1: [f32("t0")]}, "m-00002.*: tensor 't0' occurs in two parts"),
     ],
 )

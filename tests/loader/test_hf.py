@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.loader.hf_config import read_hf_config
+from ternrun.loader.hf_config import read_hf_config, text_config
 from ternrun.loader.model import open_model
 from ternrun.loader.quants import decode, encode, trits
 from ternrun.runtime.weights import Weights
@@ -116,6 +116,28 @@ def test_embedding_models_keep_their_projection_norms_and_pooling(tmp_path: Path
             np.testing.assert_allclose(forward(model.weights, IDS), forward(weights, IDS), atol=1e-4)
 
 
+POOLING: tuple[tuple[dict[str, Any], str], ...] = (  # both spellings of sentence-transformers
+    ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
+    ({"pooling_mode_cls_token": True}, "cls"),
+    ({"pooling_mode": "lasttoken"}, "last"),
+    ({"pooling_mode": ["cls"]}, "cls"),
+    ({"pooling_mode": ["cls", "mean"]}, "none"),
+    ({"pooling_mode_max_tokens": True}, "none"),
+    ({"pooling_mode": "weightedmean"}, "none"),
+    ({"pooling_mode": 1}, "none"),
+    ({}, "none"),
+)
+
+
+def test_pooling_is_what_the_folder_states_or_none(tmp_path: Path) -> None:
+    folder = fake_hf(tmp_path / "m", fake_weights("qwen3", "F16", **SMALL))
+    (folder / "1_Pooling").mkdir()
+    for stated, pooling in POOLING:
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(stated))
+        with open_model(folder) as model:
+            assert model.weights.config.pooling == pooling, stated
+
+
 def config_of(arch: str, **changes: Any) -> dict[str, Any]:
     return hf_config(fake_weights(arch, "F16", **SMALL), **changes)
 
@@ -161,6 +183,32 @@ def test_yarn_scaling_as_transformers_computes_it() -> None:
     keep = 1 - np.clip((np.arange(32) - low) / (high - low), 0, 1)
     np.testing.assert_allclose(found, PLAIN / 4 * (1 - keep) + PLAIN * keep, rtol=1e-5)
     assert magnitude == pytest.approx(0.1 * math.log(4) + 1)
+
+
+def test_gemma3_defaults_of_larger_models() -> None:
+    """What Gemma 3 4B and 12B state is little; the rest is Gemma3TextConfig's."""
+    said = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024}
+    said |= {"model_type": "gemma3_text", "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    four = read_hf_config(text_config({"model_type": "gemma3", "text_config": said, "vision_config": {}}), 262208)
+    assert (four.n_heads, four.n_kv_heads, four.head_dim, four.context_length) == (8, 4, 256, 131072)
+    assert (four.rope.factor, four.rope.base, four.rope.local_base, four.sliding_window) == (8.0, 1e6, 1e4, 1024)
+    assert four.attention_scale == 0.0
+    twelve = read_hf_config(said | {"num_attention_heads": 16, "num_key_value_heads": 8, "sliding_window": None}, 9)
+    assert (twelve.n_heads, twelve.n_kv_heads, twelve.head_dim, twelve.sliding_window) == (16, 8, 256, 4096)
+
+
+@pytest.mark.parametrize(("text", "rest"), [("language_model.", ""), ("model.language_model.", "model.")])
+def test_gemma3_without_what_it_sees_with(text: str, rest: str, tmp_path: Path) -> None:
+    weights = fake_weights("gemma3", "F32", **SMALL)
+    one = ("F32", (1, 1), bytes(4))
+    tensors = {text + name.removeprefix("model." if rest else ""): t for name, t in hf_tensors(weights).items()}
+    tensors[f"{rest}vision_tower.vision_model.embeddings.position_embedding.weight"] = one
+    tensors[f"{rest}multi_modal_projector.mm_input_projection_weight"] = one
+    folder = fake_hf(tmp_path / "m", weights, tensors)
+    (folder / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": hf_config(weights)}))
+    with open_model(folder) as model:
+        assert model.metadata["safetensors.notes"] == "text only: 2 tensors that are for pictures are left out"
+        np.testing.assert_allclose(forward(model.weights, IDS), forward(weights, IDS), atol=1e-5)
 
 
 def test_gemma3_nested_parameters() -> None:

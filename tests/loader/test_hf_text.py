@@ -104,6 +104,8 @@ def test_chat_template_from_either_file(tmp_path: Path) -> None:
         json.dumps({"chat_template": [{"name": "tool", "template": "T"}, {"name": "default", "template": "D"}]})
     )
     assert chat_metadata(tmp_path) == {"tokenizer.chat_template": "D"}
+    config.write_text(json.dumps({"chat_template": [{"name": ["default"], "template": "L"}, 5, {"name": {}}]}))
+    assert chat_metadata(tmp_path) == {}
     config.write_text(json.dumps({"chat_template": "S"}))
     assert chat_metadata(tmp_path) == {"tokenizer.chat_template": "S"}
     (tmp_path / "chat_template.jinja").write_text("J")

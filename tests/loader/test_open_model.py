@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from pathlib import Path
 
@@ -143,4 +144,17 @@ def test_seed_projects_side_file_must_be_there_and_fit(tmp_path: Path) -> None:
     data[0] ^= 1
     path.with_suffix(".mhc").write_bytes(data)
     with pytest.raises(LoadError, match="header differs"):
+        open_model(path)
+
+
+def test_seed_projects_file_of_no_layers(tmp_path: Path) -> None:
+    """Its side file is a sound header, and nothing behind it."""
+    path = write_seed(tmp_path / "m.gguf", fake_weights("nanochat-ternary", "Q1_58", head="F32", **SMALL))
+    key = b"nanochat.n_layers"
+    data = bytearray(path.read_bytes())
+    at = data.index(key) + len(key) + 4
+    data[at : at + 4] = bytes(4)
+    path.write_bytes(data)
+    path.with_suffix(".mhc").write_bytes(struct.pack("<4I", 0x6D484321, 1, 0, 2))
+    with pytest.raises(LoadError, match="nanochat.n_layers must be at least 1, not 0"):
         open_model(path)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ternrun.commands.models import add_model, add_template
 from ternrun.commands.options import ENGINE, SAMPLING, add_flags, given
+from ternrun.commands.terminal import safe
 from ternrun.errors import UsageError
 from ternrun.runtime.config import EngineConfig, SamplingParams
 
@@ -55,13 +56,14 @@ def run(args: argparse.Namespace) -> int:
     from ternrun.commands.chat.console import Console
     from ternrun.commands.chat.conversation import Conversation
     from ternrun.commands.chat.session import Session
+    from ternrun.commands.inputs import typed
 
     settings = given(args, SamplingParams)
     if args.plain and args.system is not None:
         raise UsageError("--system belongs to a chat: it cannot be combined with --plain")
     conversation = Conversation.load(args.load) if args.load else Conversation()
     if args.system is not None:
-        conversation.system = args.system
+        conversation.system = typed(args.system, "--system")
     with _partner(args) as partner, Console(args.history) as console:
         return Session(partner, console, conversation, settings, plain=args.plain).run()
 
@@ -84,5 +86,5 @@ def _partner(args: argparse.Namespace) -> AbstractContextManager[Partner]:
     key = read_keys(args.api_key_file)[0] if args.api_key_file else os.environ.get("TERNRUN_API_KEY", "")
     remote = Remote(args.url, args.model or "", key)
     if sys.stderr.isatty():
-        sys.stderr.write(f"{remote.name} at {remote.url}\n")
+        sys.stderr.write(safe(f"{remote.name} at {remote.url}") + "\n")
     return remote

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from ternrun.commands.inputs import typed
 from ternrun.commands.terminal import DIM, GREEN, coloured, paint, safe
+from ternrun.errors import UsageError
 
 try:
     import readline
@@ -24,6 +27,8 @@ class Console:
     def __init__(self, history: str | None = None) -> None:
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
         self._history = Path(history).expanduser() if history else None
+        if isinstance(sys.stdin, io.TextIOWrapper):  # a line that cannot be decoded is ours to refuse, see `read`
+            sys.stdin.reconfigure(errors="surrogateescape")
 
     def __enter__(self) -> Self:
         if self.interactive and readline and self._history and self._history.exists():
@@ -52,13 +57,22 @@ class Console:
         readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
 
     def read(self, prompt: str = "> ") -> str | None:
-        """What was typed, lines that end with a backslash joined; None at the end of input."""
+        """What was typed, lines that end with a backslash joined; None at the end of input.
+
+        Raises UsageError for a line that is not UTF-8; on a terminal that is told, and the message asked for again.
+        """
         lines: list[str] = []
         while True:
             try:
-                lines.append(input(self._prompt("... " if lines else prompt)))
+                lines.append(typed(input(self._prompt("... " if lines else prompt)), "the line"))
             except EOFError:
                 return "\n".join(lines) if lines else None
+            except UsageError as error:
+                if not self.interactive:
+                    raise
+                self.note(str(error))
+                lines.clear()
+                continue
             if not lines[-1].endswith("\\"):
                 return "\n".join(lines)
             lines[-1] = lines[-1][:-1]

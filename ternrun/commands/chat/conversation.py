@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -39,9 +41,19 @@ class Conversation:
         return None
 
     def save(self, path: str) -> None:
-        """Write it to a file."""
-        text = json.dumps({"messages": self.all()}, ensure_ascii=False, indent=1)
-        Path(path).expanduser().write_text(text + "\n", encoding="utf-8")
+        """Write it to a file, which holds what it held before until all of it is written. Raises OSError."""
+        file, data = Path(path).expanduser().resolve(), _json({"messages": self.all()})
+        if file.exists() and not file.is_file():  # a pipe or a device takes the text, and stays
+            file.write_bytes(data)
+            return
+        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+        try:
+            partial.write_bytes(data)
+            if file.exists():
+                shutil.copymode(file, partial)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str) -> Self:
@@ -65,6 +77,14 @@ class Conversation:
             else:
                 raise UsageError(f"{path}: a message of the role {message['role'][:40]!r} cannot stand there")
         return told
+
+
+def _json(value: Any) -> bytes:
+    """One text of UTF-8; what that cannot hold (a lone surrogate of a file that was loaded) is escaped."""
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=1).encode() + b"\n"
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=1).encode() + b"\n"
 
 
 def _is_message(value: Any) -> bool:

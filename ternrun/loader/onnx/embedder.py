@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 
 from ternrun.errors import LoadError, UsageError
 from ternrun.loader.onnx.encoder import BATCH_TOKENS, Encoder, batches
+from ternrun.loader.sentence_pooling import ENGINE_POOLING
 from ternrun.runtime.backend import Batch
-from ternrun.runtime.config import EngineConfig, ModelConfig, Pooling, RopeConfig
+from ternrun.runtime.config import EngineConfig, ModelConfig, RopeConfig
 
 BLOCK = 16  # tokens of a cache block, which holds nothing here
 MOST = 4096  # tokens that a text may have: the engine's largest step
-_POOLING: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
 
 
 def encoder_config(encoder: Encoder) -> ModelConfig:
     """What the engine asks of a model. Raises LoadError for a pooling that it does not do."""
-    if encoder.pooling not in _POOLING:
+    if encoder.pooling not in ENGINE_POOLING:
         raise LoadError(f"{encoder.folder} pools by {encoder.pooling}, which ternrun.Encoder does, but no server")
     return ModelConfig(
         architecture="onnx", vocab_size=encoder.vocab_size, context_length=min(encoder.context, MOST),
         dim=encoder.dim, n_layers=1, n_heads=1, n_kv_heads=1, head_dim=1, ffn_dim=1, norm_eps=0.0,
-        rope=RopeConfig(dim=0), causal=False, pooling=_POOLING[encoder.pooling],
+        rope=RopeConfig(dim=0), causal=False, pooling=ENGINE_POOLING[encoder.pooling],
     )  # fmt: skip
 
 

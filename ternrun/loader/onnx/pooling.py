@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
 from ternrun.loader.safetensors import MAX_JSON, parse_json, read_json
+from ternrun.loader.sentence_pooling import stated_modes
 
 MAX_TOKENS = 512  # where no file states a limit
 Floats = NDArray[np.float32]
@@ -40,11 +41,6 @@ def _highest(hidden: Floats, mask: Floats) -> Floats:
 POOLING: dict[str, Callable[[Floats, Floats], Floats]] = {
     "mean": _mean, "cls": _first, "max": _highest, "lasttoken": _last, "mean_sqrt_len_tokens": _mean_root,
 }  # fmt: skip
-_MODES = {
-    "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max",
-    "pooling_mode_lasttoken": "lasttoken", "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-}  # fmt: skip
 
 
 def read_pooling(folder: Path) -> tuple[str, bool]:
@@ -68,9 +64,7 @@ def read_pooling(folder: Path) -> tuple[str, bool]:
 def _stated(folder: Path) -> str:
     if ".." in folder.parts:
         raise LoadError(f"{folder} is outside the model's folder")
-    config = read_json(folder / "config.json")
-    named = config.get("pooling_mode")
-    modes = [named] if isinstance(named, str) else [name for key, name in _MODES.items() if config.get(key) is True]
+    modes = stated_modes(folder)
     if len(modes) != 1 or modes[0] not in POOLING:
         raise LoadError(f"{folder}/config.json asks for the pooling {', '.join(modes)[:60]!r}, which is not supported")
     return modes[0]

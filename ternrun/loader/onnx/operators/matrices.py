@@ -7,6 +7,7 @@ import numpy as np
 from ternrun.errors import LoadError
 from ternrun.loader.onnx.limits import room, work
 from ternrun.loader.onnx.operators.elementwise import broadcast_room
+from ternrun.loader.onnx.operators.kept import Kept
 from ternrun.loader.onnx.operators.native import of_floats
 from ternrun.loader.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
 
@@ -17,18 +18,13 @@ class Widened:
     """float32 copies of constant half-precision operands, made once; anything else is converted each time."""
 
     def __init__(self) -> None:
-        self._source: Array | None = None
-        self._wide: Array | None = None
+        self._kept = Kept(widened)
 
     def __call__(self, x: Array) -> Array:
         """x, in float32 if it is of a half type."""
         if x.dtype.itemsize != 2 or x.dtype.kind not in "fV":
             return x
-        if x.flags.writeable:  # a result of this run: constants are read-only
-            return widened(x)
-        if self._source is not x or self._wide is None:
-            self._source, self._wide = x, widened(x)
-        return self._wide
+        return self._kept(x)
 
 
 def multiply(a: Array, b: Array) -> Array:

@@ -9,6 +9,7 @@ from ternrun.loader.onnx.blocks import centred as centred_codes
 from ternrun.loader.onnx.blocks import in_blocks
 from ternrun.loader.onnx.limits import room
 from ternrun.loader.onnx.operators.gathering import integers
+from ternrun.loader.onnx.operators.kept import Kept, read_only
 from ternrun.loader.onnx.operators.matrices import centred, multiply, multiply_integers
 from ternrun.loader.onnx.operators.native import LEAST, Native
 from ternrun.loader.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
@@ -27,10 +28,10 @@ class Blocks:
             raise LoadError(f"has the impossible shape N={self.n}, K={self.k}")
         self.blocks = -(-self.k // self.block)
 
-    def product(self, b: Array, scales: Array, zero: Array | None, constant: bool) -> Kernel:
+    def product(self, b: Array, scales: Array, zero: Array | None) -> Kernel:
         """x -> x W^T in float32: on the engine's kernels where they have such blocks, else by decoded weights."""
         codes = self._codes(b, scales)
-        if constant and self.n * self.k >= LEAST and self.k % self.block == 0:
+        if read_only(b, scales, zero) and self.n * self.k >= LEAST and self.k % self.block == 0:
             points = self._zero_points(zero).reshape(-1, self.blocks if zero is not None else 1)
             flat, scale = codes.reshape(self.n, self.k), widened(scales).reshape(self.n, self.blocks)
             packed = in_blocks("weights", flat, centred_codes(flat, points), scale, points, self.bits)
@@ -72,7 +73,7 @@ class Blocks:
 def matmul_nbits(call: Call) -> Kernel:
     """x (..., K) times weights of 2, 4 or 8 bits, (N, K); constant weights are made ready once."""
     blocks = Blocks(call)
-    kept: list[Kernel] = []
+    products = Kept(blocks.product)
 
     def kernel(
         x: Array, b: Array, scales: Array, zero: Array | None = None, groups: Array | None = None,
@@ -82,10 +83,7 @@ def matmul_nbits(call: Call) -> Kernel:
             raise LoadError("has group indices, which are not supported")
         if not x.ndim or x.shape[-1] != blocks.k:
             raise LoadError(f"cannot multiply {list(x.shape)} by weights of K={blocks.k}")
-        constant = not any(a is not None and a.flags.writeable for a in (b, scales, zero))
-        product = kept[0] if kept and constant else blocks.product(b, scales, zero, constant)
-        kept[:] = [product] if constant else []
-        out: Array = product(x)
+        out: Array = products(b, scales, zero)(x)
         if bias is not None:
             out = out + bias
         return out.astype(x.dtype, copy=False)
