@@ -97,6 +97,11 @@ async def read_json(request: web.Request, stall: float) -> Any:
     if PARSED in request:  # to see which model it is for
         return request[PARSED]
     most = request.client_max_size
+    if any(kind.strip().lower() != "identity" for kind in request.headers.getall("Content-Encoding", ())):
+        raise ApiError(
+            "the request's body is compressed, and this server takes it plain only",
+            status=415, headers={"Accept-Encoding": "identity"},
+        )  # fmt: skip
     if (request.content_length or 0) > most:  # before anything of it is read
         raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0)
     try:
@@ -104,7 +109,7 @@ async def read_json(request: web.Request, stall: float) -> Any:
             data = await request.read()
     except TimeoutError:
         raise ApiError("the request's body did not arrive in time", status=408) from None
-    except web.RequestPayloadError:  # cut short, or not compressed as it says
+    except web.RequestPayloadError:  # cut short
         raise ApiError("the request's body cannot be read") from None
     try:
         parse = partial(json.loads, data, parse_constant=_no_constant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.http_parser import DeflateBuffer
 
 from ternrun.api import load
 from ternrun.server.settings import ServerConfig
@@ -61,7 +63,7 @@ def test_two_hundred_clients_vanish(server: Server, caplog: pytest.LogCaptureFix
         (head(PATH, len(BODY), f"Transfer-Encoding: chunked\r\n{JSON}") + BODY, 400),
         (CHUNKED + b"zz\r\n" + BODY, 400),
         (CHUNKED + b"ffffffffffffffff\r\n" + BODY, None),
-        (head(PATH, len(BODY), f"Content-Encoding: gzip\r\n{JSON}") + BODY, 400),
+        (head(PATH, len(BODY), f"Content-Encoding: gzip\r\n{JSON}") + BODY, 415),
         (post(PATH, b'{"prompt": "\xff\xfe"}'), 400),
         (post(PATH, b"\xed\xa0\x80"), 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(60), 400),  # a TLS client
@@ -78,6 +80,19 @@ def test_requests_that_lie(hasty: Server, data: bytes, status: int | None, caplo
     assert b"Traceback" not in answer
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     assert hasty.ask("/health").status == 200
+
+
+def test_compressed_bodies_are_not_unpacked_for_anybody(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked: list[bytes] = []
+    monkeypatch.setattr(DeflateBuffer, "feed_data", lambda _, data, *__: unpacked.append(data))
+    config, zipped = ServerConfig(port=0, api_keys=("first-key",)), gzip.compress(BODY)
+    with running(config, lambda: load(path, threads=1)) as server:
+        assert server.ask(PATH, zipped, Content_Encoding="gzip").status == 401
+        refused = server.ask(PATH, zipped, Content_Encoding="gzip", X_Api_Key="first-key")
+        assert (refused.status, refused.headers["Accept-Encoding"]) == (415, "identity")
+        assert "takes it plain only" in refused.json["error"]["message"]
+        assert server.ask(PATH, BODY, Content_Encoding="Identity", X_Api_Key="first-key").status == 200
+    assert not unpacked
 
 
 def test_connections_that_say_nothing_are_closed(hasty: Server) -> None:
