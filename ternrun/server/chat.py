@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -51,7 +52,7 @@ async def _read(service: Service, values: dict[str, Any]) -> Talk:
     start = await structure.constraint(service, values, structure.OPENAI)
     return await read_talk(
         service,
-        needed(values, "messages"),
+        partial(needed, values, "messages"),
         values,
         params,
         start,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -28,6 +29,7 @@ from ternrun.server.fields import (
     whole,
 )
 from ternrun.server.library import stamp
+from ternrun.server.messages import counted
 from ternrun.server.prompts import encode, fill_in, render
 from ternrun.server.schema import MESSAGES, UNLIMITED, Fields, needed
 from ternrun.server.service import Service
@@ -153,9 +155,12 @@ async def _chat(
     service: Service, values: dict[str, Any], params: SamplingParams, start: structure.Start | None
 ) -> Talk:
     tools = {"tools": values["tools"], "tool_choice": "auto", "parallel_tool_calls": True}
-    messages = needed(values, "messages")
-    written = [_openai(message) for message in messages] if isinstance(messages, list) else messages
-    return await read_talk(service, written, tools, params, start)
+    return await read_talk(service, partial(_conversation, values), tools, params, start)
+
+
+def _conversation(values: dict[str, Any]) -> list[Any]:
+    """In OpenAI's words. Raises ApiError."""
+    return [_openai(message) for message in counted(needed(values, "messages"))]
 
 
 def _openai(message: Any) -> Any:
