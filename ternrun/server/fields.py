@@ -83,9 +83,10 @@ class Table:
         return values
 
     def _unknown(self, name: str) -> ApiError:
+        name = name[:100]  # no field's is as long, and the time it takes to find one like it grows with both
         near = get_close_matches(name, [*self.read, *self.ignored], 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        return ApiError(f"unknown field {name[:100]!r}{hint}", param=name[:100], code="unknown_field")
+        return ApiError(f"unknown field {name!r}{hint}", param=name, code="unknown_field")
 
 
 SMALL = 1 << 14  # bytes of JSON that are read faster than another thread is woken
@@ -196,12 +197,16 @@ def stops(value: Any) -> tuple[str, ...]:
     return tuple(s for s in listed if s)
 
 
-@told({"type": "array", "items": {"type": "integer"}})
-def token_ids(value: Any) -> list[int]:
-    """A list of whole numbers, which the engine holds against the vocabulary."""
-    if not isinstance(value, list) or not all(type(i) is int for i in value):
-        raise ValueError("must be a list of token ids")
-    return value
+def token_ids(most: int) -> Read:
+    """A list of at most so many whole numbers, which the engine holds against the vocabulary."""
+
+    @told({"type": "array", "items": {"type": "integer"}, "maxItems": most})
+    def read(value: Any) -> list[int]:
+        if not isinstance(value, list) or len(value) > most or not all(type(i) is int for i in value):
+            raise ValueError(f"must be a list of at most {most} token ids")
+        return value
+
+    return read
 
 
 _BIAS: Schema = {"type": "number", "minimum": -100, "maximum": 100}
