@@ -30,6 +30,7 @@ from ternrun.server.fields import (
 )
 from ternrun.server.library import stamp
 from ternrun.server.messages import counted
+from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode, fill_in, render
 from ternrun.server.schema import MESSAGES, UNLIMITED, Fields, needed
 from ternrun.server.service import Service
@@ -143,12 +144,15 @@ async def _generate(
 
 def _ids(model: Model, values: dict[str, Any]) -> list[int]:
     prompt = needed(values, "prompt")
-    if values["suffix"] is not None:
-        return fill_in(model, prompt, values["suffix"])
-    if values["raw"] or model.chat_template is None:
-        return encode(model, prompt)
-    system = [{"role": "system", "content": values["system"]}] if values["system"] else []
-    return encode(model, render(model, [*system, {"role": "user", "content": prompt}]))
+    if values["suffix"] is None and not values["raw"] and model.chat_template is not None:
+        system = [{"role": "system", "content": values["system"]}] if values["system"] else []
+        return encode(model, render(model, [*system, {"role": "user", "content": prompt}]))
+    if values["system"]:
+        raise ApiError(
+            "system: this text goes on without a template, which alone has a place for it",
+            param="system", code="unsupported",
+        )  # fmt: skip
+    return encode(model, prompt) if values["suffix"] is None else fill_in(model, prompt, values["suffix"])
 
 
 async def _chat(
