@@ -22,7 +22,7 @@ from ternrun.server import (
     tools,
 )
 from ternrun.server.metrics import Metrics
-from ternrun.server.models import SERVICES, Route, Services, serving
+from ternrun.server.models import SERVICES, SHOW, Route, Services, serving
 
 ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/", page.page),
@@ -61,7 +61,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("POST", "/api/embeddings", embeddings.ollama_one),
     ("GET", "/api/tags", library.tags),
     ("GET", "/api/ps", library.ps),
-    ("POST", "/api/show", library.show),
+    ("POST", SHOW, library.show),
     ("GET", "/api/version", library.version),
 )
 

@@ -93,10 +93,13 @@ SMALL = 1 << 14  # bytes of JSON that are read faster than another thread is wok
 PARSED: web.RequestKey[Any] = web.RequestKey("parsed", object)
 
 
-async def read_json(request: web.Request, stall: float) -> Any:
-    """The request's body as JSON. Raises ApiError; ContentLengthError and the like are aiohttp's."""
+async def read_json(request: web.Request, stall: float, *, optional: bool = False) -> Any:
+    """The request's body as JSON; {} where there is none and it is `optional`. Raises ApiError; ContentLengthError and
+    the like are aiohttp's."""
     if PARSED in request:  # to see which model it is for
         return request[PARSED]
+    if optional and not request.body_exists:
+        return {}
     most = request.client_max_size
     if any(kind.strip().lower() != "identity" for kind in request.headers.getall("Content-Encoding", ())):
         raise ApiError(
