@@ -23,6 +23,7 @@ from ternrun.server import (
 )
 from ternrun.server.metrics import Metrics
 from ternrun.server.models import SERVICES, SHOW, Route, Services, serving
+from ternrun.server.patience import patience
 
 ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/", page.page),
@@ -70,8 +71,9 @@ def make_app(services: Services) -> web.Application:
     """The application; the outermost middleware comes first."""
     config = services.config
     checks = [access.origins(config), access.keys(config)]
+    around = [access.access_log, _counting(services.metrics), problems.errors, patience(config.stall)]
     app = web.Application(
-        middlewares=[access.access_log, _counting(services.metrics), problems.errors, *checks],
+        middlewares=[*around, *checks],
         client_max_size=config.max_body,
     )
     app[SERVICES] = services

@@ -7,6 +7,7 @@ import gzip
 import json
 import random
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -120,6 +121,32 @@ def test_a_slow_reader_does_not_slow_others(server: Server) -> None:
 
     asyncio.run(both())
     wait_for(lambda: idle(server))
+
+
+def test_a_whole_answer_that_nobody_reads_is_given_up(hasty: Server, caplog: pytest.LogCaptureFixture) -> None:
+    body, given_up = (
+        post("/tokenize", {"content": "ab " * 80_000, "with_pieces": True}),
+        b'route="/tokenize",status="499"',
+    )
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", hasty.port))
+        slow.sendall(body)
+        wait_for(lambda: given_up in hasty.ask("/metrics").body)
+        slow.settimeout(20)
+        while slow.recv(1 << 20):  # what the system had taken, and then the end
+            pass
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    status, data = asyncio.run(send_whole(hasty, body))  # who does read has it all, though it takes many parts
+    assert (status, len(json.loads(data)["tokens"])) == (200, 240_000)
+
+
+async def send_whole(server: Server, request: bytes) -> tuple[int, bytes]:
+    async with connected(server.port) as (reader, writer):
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        (length,) = [line.split()[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        return int(head[9:12]), await reader.readexactly(int(length))
 
 
 def test_a_half_closed_connection_still_gets_its_answer(server: Server) -> None:
