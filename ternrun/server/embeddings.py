@@ -19,7 +19,7 @@ from ternrun.server.access import TOLD
 from ternrun.server.answers import Answers, asking
 from ternrun.server.fields import Table, anything, flag, read_fields, text, whole
 from ternrun.server.problems import ApiError
-from ternrun.server.prompts import encode, openai_prompts
+from ternrun.server.prompts import encode, openai_prompts, shortened
 from ternrun.server.schema import NO_EFFECT, needed
 from ternrun.server.service import Service
 
@@ -144,11 +144,9 @@ async def _ask(
 
 
 def _read(model: Model, given: Any, pooling: Pooling, name: str, cut: bool) -> list[Request]:
-    requests = []
-    for prompt in openai_prompts(given, MAX_INPUTS, name):
-        ids = encode(model, prompt[: 64 * model.context] if cut and isinstance(prompt, str) else prompt)
-        ids = ids[: model.context] if cut else ids
-        requests.append(Request(ids, SamplingParams(max_tokens=0), pooling=pooling))
+    prompts = openai_prompts(given, MAX_INPUTS, name)
+    ids_of = shortened if cut else encode
+    requests = [Request(ids_of(model, prompt), SamplingParams(max_tokens=0), pooling=pooling) for prompt in prompts]
     if pooling == "none" and sum(len(r.ids) for r in requests) * model.config.dim > MAX_NUMBERS:
         raise ApiError(f"{name}: without pooling, an answer may hold {MAX_NUMBERS} numbers at most", param=name)
     return requests

@@ -26,6 +26,7 @@ class File(NamedTuple):
 
 _HERE = "\x01(it goes on here)\x01"  # marks the end of a message while a template writes it out, and may trim it
 _PLAUSIBLE = 16  # characters a token; more than that in all of a text deserves a look
+_SHORTENED = 64  # characters a token of a text of which only the beginning is wanted
 
 
 def openai_prompts(value: Any, most: int, name: str = "prompt") -> list[Prompt]:
@@ -57,6 +58,16 @@ def encode(model: Model, prompt: Prompt, *, special: bool = True, bos: bool = Tr
             message = f"the prompt has {len(prompt)} characters, but the context holds {model.context} tokens"
             raise ContextError(message, tokens=-(-len(prompt) // longest), context=model.context)
     return model.tokenizer.encode(prompt, special=special, bos=bos)
+
+
+def shortened(model: Model, prompt: Prompt) -> list[int]:
+    """As `encode`, but what the context has no room for is left out. A text keeps the token that ends one, by which
+    encoders tell a whole text from a part; ids that are given are taken as they are, up to there."""
+    if not isinstance(prompt, str):
+        return prompt[: model.context]
+    ids = model.tokenizer.encode(prompt[: _SHORTENED * model.context])
+    end = ids[-1:] if model.tokenizer.add_eos else []
+    return ids if len(ids) <= model.context else [*ids[: model.context - len(end)], *end]
 
 
 def fill_in(
