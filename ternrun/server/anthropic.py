@@ -52,7 +52,7 @@ async def messages(request: web.Request, service: Service) -> web.StreamResponse
         max_tokens=needed(values, "max_tokens"), temperature=values["temperature"], top_p=values["top_p"],
         top_k=values["top_k"], stop=values["stop_sequences"],
     )  # fmt: skip
-    talk = await _read(service, values, params)
+    talk = await _read(request, service, values, params)
     if values["stream"]:
         return await stream(request, _events(service, talk, request), service.config.stall, NAMED)
     with talking(service, talk, request) as (answers, (answer,)):
@@ -66,12 +66,12 @@ async def messages(request: web.Request, service: Service) -> web.StreamResponse
 async def count_tokens(request: web.Request, service: Service) -> web.Response:
     """Tell how many tokens a conversation has."""
     values = await read_fields(request, service, COUNT)
-    talk = await _read(service, values, SamplingParams(max_tokens=1))
+    talk = await _read(request, service, values, SamplingParams(max_tokens=1))
     return web.json_response({"input_tokens": len(talk.requests[0].ids)})
 
 
-async def _read(service: Service, values: dict[str, Any], params: SamplingParams) -> Talk:
-    return await read_talk(service, partial(_conversation, values), _tools(values), params)
+async def _read(request: web.Request, service: Service, values: dict[str, Any], params: SamplingParams) -> Talk:
+    return await read_talk(request, service, partial(_conversation, values), _tools(values), params)
 
 
 async def _events(service: Service, talk: Talk, request: web.Request) -> Items:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 async def chat_completions(request: web.Request, service: Service) -> web.StreamResponse:
     """Answer a conversation."""
     values = await read_fields(request, service, CHAT)
-    talk = await _read(service, values)
+    talk = await _read(request, service, values)
     if values["stream"]:
         return await stream(request, _chunks(service, values, talk, request), service.config.stall, EVENTS)
     with talking(service, talk, request) as (answers, said):
@@ -43,14 +43,15 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
 
 async def input_tokens(request: web.Request, service: Service) -> web.Response:
     """Tell how many tokens a conversation has."""
-    talk = await _read(service, await read_fields(request, service, CHAT))
+    talk = await _read(request, service, await read_fields(request, service, CHAT))
     return web.json_response(shapes.input_tokens(talk.requests[0]))
 
 
-async def _read(service: Service, values: dict[str, Any]) -> Talk:
+async def _read(request: web.Request, service: Service, values: dict[str, Any]) -> Talk:
     params = _params(values, service.config.max_prompts)
     start = await structure.constraint(service, values, structure.OPENAI)
     return await read_talk(
+        request,
         service,
         partial(needed, values, "messages"),
         values,

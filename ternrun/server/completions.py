@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -47,7 +47,7 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
     model = service.model
     values = await read_fields(request, service, COMPLETION)
     start = await structure.constraint(service, values, structure.OPENAI)
-    asked = await asyncio.to_thread(_read, model, values, service.config.max_prompts, start)
+    asked = await service.read(request, partial(_read, model, values, service.config.max_prompts, start))
     if values["stream"]:
         return await stream(request, _chunks(service, asked, request), service.config.stall, EVENTS)
     with asking(service, asked.requests, request[TOLD], slot=asked.values["id_slot"]) as answers:

@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,7 +137,7 @@ async def _ask(
     request: web.Request, service: Service, given: Any, pooling: Pooling, name: str = "input", *, cut: bool = False
 ) -> Answers:
     """Run it to its end. Raises ApiError."""
-    requests = await asyncio.to_thread(_read, service.model, given, pooling, name, cut)
+    requests = await service.read(request, partial(_read, service.model, given, pooling, name, cut))
     with asking(service, requests, request[TOLD]) as answers:
         async for _ in answers.updates():
             pass

@@ -91,6 +91,7 @@ class Table:
 
 SMALL = 1 << 14  # bytes of JSON that are read faster than another thread is woken
 PARSED: web.RequestKey[Any] = web.RequestKey("parsed", object)
+SIZE: web.RequestKey[int] = web.RequestKey("size", int)  # bytes of the body: its texts have no more characters
 
 
 async def read_json(request: web.Request, stall: float, *, optional: bool = False) -> Any:
@@ -115,6 +116,7 @@ async def read_json(request: web.Request, stall: float, *, optional: bool = Fals
         raise ApiError("the request's body did not arrive in time", status=408) from None
     except web.RequestPayloadError:  # cut short
         raise ApiError("the request's body cannot be read") from None
+    request[SIZE] = len(data)
     try:
         parse = partial(json.loads, data, parse_constant=_no_constant)
         request[PARSED] = await asyncio.to_thread(parse) if len(data) > SMALL else parse()

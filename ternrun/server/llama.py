@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -32,7 +32,7 @@ from ternrun.server.fields import (
     worded_bias,
 )
 from ternrun.server.problems import ApiError
-from ternrun.server.prompts import File, encode, fill_in, llama_prompts
+from ternrun.server.prompts import File, fill_in, llama_prompts
 from ternrun.server.schema import LLAMA_IDLE, MAX_CHOICES, MAX_LOGPROBS, SLOT, UNLIMITED, Fields, length, needed, seeded
 from ternrun.server.service import Service
 from ternrun.server.shapes import bounded, data, progress, spell, timings
@@ -141,7 +141,7 @@ async def infill(request: web.Request, service: Service) -> web.StreamResponse:
 async def _answer(request: web.Request, service: Service, table: Table, ids_of: ReadPrompts) -> web.StreamResponse:
     values = await read_fields(request, service, table)
     start = await structure.constraint(service, values, structure.LLAMA)
-    asked = await asyncio.to_thread(_read, service, values, start, ids_of)
+    asked = await service.read(request, partial(_read, service, values, start, ids_of))
     if values["stream"]:
         return await stream(request, _chunks(asked, request), service.config.stall, UNENDED)
     with asking(service, asked.requests, request[TOLD], slot=values["id_slot"]) as answers:
@@ -305,7 +305,9 @@ def default_settings(service: Service) -> dict[str, Any]:
 
 def _bias(model: Model, given: Sequence[tuple[int | str, float]]) -> tuple[tuple[int, float], ...]:
     """By ids; a text means each of its tokens."""
-    listed = [([key] if isinstance(key, int) else encode(model, key, bos=False), value) for key, value in given]
+    listed = [
+        ([key] if isinstance(key, int) else model.tokenizer.encode(key, bos=False), value) for key, value in given
+    ]
     return tuple((token, value) for ids, value in listed for token in ids)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -40,7 +39,7 @@ from ternrun.server.talk import Talk, read_talk, talking
 if TYPE_CHECKING:
     from ternrun.api import Model
 
-Read = Callable[[Service, dict[str, Any], SamplingParams, structure.Start | None], Awaitable[Talk]]
+Read = Callable[[web.Request, Service, dict[str, Any], SamplingParams, structure.Start | None], Awaitable[Talk]]
 Wrap = Callable[[str, list[Call]], dict[str, Any]]  # text and calls, as the route has them
 
 SAMPLING: Fields = {  # Ollama's defaults
@@ -109,7 +108,7 @@ async def _answer(request: web.Request, service: Service, table: Table, read: Re
     limit = options["num_predict"]
     params = SamplingParams(max_tokens=UNLIMITED if limit < 0 else limit, **{name: options[name] for name in SAMPLING})
     start = await structure.constraint(service, values, structure.OLLAMA)
-    talk = await read(service, values, params, start)
+    talk = await read(request, service, values, params, start)
     if values["stream"]:
         return await stream(request, _pieces(service, talk, request, wrap), service.config.stall, LINES)
     with talking(service, talk, request) as (answers, (said,)):
@@ -136,9 +135,13 @@ def _message(text: str, calls: list[Call]) -> dict[str, Any]:
 
 
 async def _generate(
-    service: Service, values: dict[str, Any], params: SamplingParams, start: structure.Start | None
+    request: web.Request,
+    service: Service,
+    values: dict[str, Any],
+    params: SamplingParams,
+    start: structure.Start | None,
 ) -> Talk:
-    ids = await asyncio.to_thread(_ids, service.model, values)
+    ids = await service.read(request, partial(_ids, service.model, values))
     return Talk([Request(ids, params, constraint=start)])
 
 
@@ -156,10 +159,14 @@ def _ids(model: Model, values: dict[str, Any]) -> list[int]:
 
 
 async def _chat(
-    service: Service, values: dict[str, Any], params: SamplingParams, start: structure.Start | None
+    request: web.Request,
+    service: Service,
+    values: dict[str, Any],
+    params: SamplingParams,
+    start: structure.Start | None,
 ) -> Talk:
     tools = {"tools": values["tools"], "tool_choice": "auto", "parallel_tool_calls": True}
-    return await read_talk(service, partial(_conversation, values), tools, params, start)
+    return await read_talk(request, service, partial(_conversation, values), tools, params, start)
 
 
 def _conversation(values: dict[str, Any]) -> list[Any]:

@@ -61,7 +61,7 @@ RESPONSES = Table(
 async def responses(request: web.Request, service: Service) -> web.StreamResponse:
     """Answer a conversation, in OpenAI's newer form."""
     values = await read_fields(request, service, RESPONSES)
-    talk = await _read(service, values)
+    talk = await _read(request, service, values)
     begun = _begun(service, await read_json(request, service.config.stall), values)
     if values["stream"]:
         return await stream(request, _events(service, talk, begun, request), service.config.stall, NAMED)
@@ -74,16 +74,16 @@ async def responses(request: web.Request, service: Service) -> web.StreamRespons
 
 async def input_tokens(request: web.Request, service: Service) -> web.Response:
     """Tell how many tokens a conversation has."""
-    talk = await _read(service, await read_fields(request, service, RESPONSES))
+    talk = await _read(request, service, await read_fields(request, service, RESPONSES))
     return web.json_response(shapes.input_tokens(talk.requests[0]))
 
 
-async def _read(service: Service, values: dict[str, Any]) -> Talk:
+async def _read(request: web.Request, service: Service, values: dict[str, Any]) -> Talk:
     start = await structure.constraint(service, values, FORM)
     params = SamplingParams(
         max_tokens=values["max_output_tokens"], temperature=values["temperature"], top_p=values["top_p"]
     )
-    return await read_talk(service, partial(_conversation, values), _tools(values), params, start)
+    return await read_talk(request, service, partial(_conversation, values), _tools(values), params, start)
 
 
 async def _events(service: Service, talk: Talk, begun: dict[str, Any], request: web.Request) -> Items:

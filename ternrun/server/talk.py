@@ -69,6 +69,7 @@ class Said:
 
 
 async def read_talk(
+    request: web.Request,
     service: Service,
     messages: Callable[[], Any],
     tools: Mapping[str, Any],
@@ -95,7 +96,7 @@ async def read_talk(
         prompt = render(model, messages(), begin=begin, go_on=go_on, variables=variables, tools=asked)
         return encode(model, prompt)
 
-    ids = await asyncio.to_thread(read)
+    ids = await service.read(request, read)
     return Talk([Request(ids, seeded(params, i), constraint=start, progress=progress) for i in range(n)], calling, slot)
 
 

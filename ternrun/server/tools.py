@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from functools import partial
 from typing import Any
@@ -123,7 +122,7 @@ async def apply_template(request: web.Request, service: Service) -> web.Response
         variables=values["chat_template_kwargs"],
         tools=read_tools(values),
     )
-    prompt = await asyncio.to_thread(written)
+    prompt = await service.read(request, written)
     return web.json_response({"prompt": prompt})
 
 
