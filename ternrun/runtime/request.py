@@ -62,8 +62,7 @@ class Request:
             raise UsageError("the prompt is empty: there is no token to start from")
         generated = 0 if self.pooling else params.max_tokens
         if n + min(generated, 1) > context:
-            message = f"the prompt has {n} tokens, but the context holds {context}, the answer's included"
-            raise ContextError(message, tokens=n, context=context)
+            raise too_long(n, context)
         if not 0 <= (self.prompt_logprobs or 0) <= 1000:
             raise UsageError(f"prompt_logprobs must be from 0 to 1000, not {self.prompt_logprobs}")
         for what, ids in (
@@ -77,6 +76,12 @@ class Request:
         for i, value in params.logit_bias:
             if not -float("inf") <= value <= 1e6:  # false for NaN too
                 raise UsageError(f"logit_bias of token {i} must be at most 1e6, not {value}")
+
+
+def too_long(n: int, context: int) -> ContextError:
+    """For a prompt of `n` tokens that the context has no room for."""
+    message = f"the prompt has {n} tokens, but the context holds {context}, the answer's included"
+    return ContextError(message, tokens=n, context=context)
 
 
 class StepOutput(NamedTuple):

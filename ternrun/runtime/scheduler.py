@@ -9,7 +9,8 @@ Blocks are taken when they are needed: a prompt's at admission, then one at a ti
 sequence gives all of its back and waits at the head of the queue, to be computed again (which costs time and changes
 no result). Reserving prompt + max_tokens at admission would be shorter, but most requests end long before their limit,
 and clients who set none would be run one by one. Nothing deadlocks: the pool holds at least one full context, and the
-oldest sequence is the last to be preempted, so it always ends.
+oldest sequence is the last to be preempted, so it always ends, or fills its context and drops the middle of it: then it
+waits behind all others (`restart`), since an answer without an end would else be the oldest for ever.
 """
 
 from __future__ import annotations
@@ -100,10 +101,12 @@ class Scheduler:
         self._cache.release(sequence.table)
 
     def restart(self, sequence: Sequence) -> None:
-        """Compute a running sequence anew in its place, since its ids are others than before."""
-        self._cache.release(sequence.table)
+        """Compute a running sequence anew, since its ids are others than before: behind those who wait, to whom its
+        blocks go first."""
+        self.remove(sequence)
         sequence.table = self._cache.table()
-        sequence.computed = self._cache.attach(sequence.table, sequence.ids, sequence.reusable)
+        sequence.preempted = False  # now it waits for its turn, not for what was taken from it
+        self.waiting.append(sequence)
 
     def _unready(self) -> list[Sequence]:
         """Those that would generate, but whose constraint does not know yet what is allowed. Waits for them a little:

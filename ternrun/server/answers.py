@@ -157,14 +157,15 @@ class Answers:
 
     def __init__(self, service: Service, requests: Sequence[Request], shown: Mapping[int, str]) -> None:
         self._service = service
-        self._driver = service.model.driver
+        self.model = service.model  # the service has none any more while the server waits for its last answers
+        self._driver = self.model.driver
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[tuple[int, StepOutput]] = deque()
         self._bell = asyncio.Event()
         self._rung = False
         self._ended_early = False
         self.began = time.perf_counter()
-        self.all = [Answer(service.model, request, shown) for request in requests]
+        self.all = [Answer(self.model, request, shown) for request in requests]
 
     def submit(self) -> None:
         """Hand all to the engine. Raises UsageError, ContextError."""

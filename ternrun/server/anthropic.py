@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -12,7 +13,7 @@ from aiohttp import web
 from ternrun.runtime.config import SamplingParams
 from ternrun.server.answers import Answers
 from ternrun.server.fields import Table, anything, flag, number, read_fields, shaped, stops, text, whole
-from ternrun.server.messages import plain_text
+from ternrun.server.messages import counted, plain_text
 from ternrun.server.problems import ApiError
 from ternrun.server.schema import MESSAGES as MESSAGE_LIST
 from ternrun.server.schema import UNLIMITED, Fields, needed
@@ -51,7 +52,7 @@ async def messages(request: web.Request, service: Service) -> web.StreamResponse
         max_tokens=needed(values, "max_tokens"), temperature=values["temperature"], top_p=values["top_p"],
         top_k=values["top_k"], stop=values["stop_sequences"],
     )  # fmt: skip
-    talk = await _read(service, values, params)
+    talk = await _read(request, service, values, params)
     if values["stream"]:
         return await stream(request, _events(service, talk, request), service.config.stall, NAMED)
     with talking(service, talk, request) as (answers, (answer,)):
@@ -65,12 +66,12 @@ async def messages(request: web.Request, service: Service) -> web.StreamResponse
 async def count_tokens(request: web.Request, service: Service) -> web.Response:
     """Tell how many tokens a conversation has."""
     values = await read_fields(request, service, COUNT)
-    talk = await _read(service, values, SamplingParams(max_tokens=1))
+    talk = await _read(request, service, values, SamplingParams(max_tokens=1))
     return web.json_response({"input_tokens": len(talk.requests[0].ids)})
 
 
-async def _read(service: Service, values: dict[str, Any], params: SamplingParams) -> Talk:
-    return await read_talk(service, _conversation(values), _tools(values), params)
+async def _read(request: web.Request, service: Service, values: dict[str, Any], params: SamplingParams) -> Talk:
+    return await read_talk(request, service, partial(_conversation, values), _tools(values), params)
 
 
 async def _events(service: Service, talk: Talk, request: web.Request) -> Items:
@@ -162,9 +163,7 @@ def _tools(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _conversation(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """In OpenAI's words. Raises ApiError."""
-    given = needed(values, "messages")
-    if not isinstance(given, list):
-        raise ApiError("messages: must be a list of messages", param="messages")
+    given = counted(needed(values, "messages"))
     system = "" if values["system"] is None else plain_text(values["system"], "system", "system")
     told = [{"role": "system", "content": system}] if system else []
     return told + [one for i, message in enumerate(given) for one in _worded(message, f"messages[{i}]")]

@@ -22,7 +22,8 @@ from ternrun.server import (
     tools,
 )
 from ternrun.server.metrics import Metrics
-from ternrun.server.models import SERVICES, Route, Services, serving
+from ternrun.server.models import SERVICES, SHOW, Route, Services, serving
+from ternrun.server.patience import patience
 
 ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/", page.page),
@@ -61,7 +62,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("POST", "/api/embeddings", embeddings.ollama_one),
     ("GET", "/api/tags", library.tags),
     ("GET", "/api/ps", library.ps),
-    ("POST", "/api/show", library.show),
+    ("POST", SHOW, library.show),
     ("GET", "/api/version", library.version),
 )
 
@@ -70,8 +71,9 @@ def make_app(services: Services) -> web.Application:
     """The application; the outermost middleware comes first."""
     config = services.config
     checks = [access.origins(config), access.keys(config)]
+    around = [access.access_log, _counting(services.metrics), problems.errors, patience(config.stall)]
     app = web.Application(
-        middlewares=[access.access_log, _counting(services.metrics), problems.errors, *checks],
+        middlewares=[*around, *checks],
         client_max_size=config.max_body,
     )
     app[SERVICES] = services

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -26,32 +27,33 @@ if TYPE_CHECKING:
 async def chat_completions(request: web.Request, service: Service) -> web.StreamResponse:
     """Answer a conversation."""
     values = await read_fields(request, service, CHAT)
-    talk = await _read(service, values)
+    talk = await _read(request, service, values)
     if values["stream"]:
         return await stream(request, _chunks(service, values, talk, request), service.config.stall, EVENTS)
     with talking(service, talk, request) as (answers, said):
-        choices = _choices(service, values, said)
+        choices = _choices(answers, values, said)
         async for i, update in answers.updates():
             choices[i].add(update)
         answer = shapes.head("chat.completion", "chatcmpl", service.name)
         return await in_one_piece(
-            lambda: answer | {"choices": [c.whole for c in choices]} | _figures(service, values, answers),
+            lambda: answer | {"choices": [c.whole for c in choices]} | _figures(values, answers),
             answers.numbers,
         )
 
 
 async def input_tokens(request: web.Request, service: Service) -> web.Response:
     """Tell how many tokens a conversation has."""
-    talk = await _read(service, await read_fields(request, service, CHAT))
+    talk = await _read(request, service, await read_fields(request, service, CHAT))
     return web.json_response(shapes.input_tokens(talk.requests[0]))
 
 
-async def _read(service: Service, values: dict[str, Any]) -> Talk:
+async def _read(request: web.Request, service: Service, values: dict[str, Any]) -> Talk:
     params = _params(values, service.config.max_prompts)
     start = await structure.constraint(service, values, structure.OPENAI)
     return await read_talk(
+        request,
         service,
-        needed(values, "messages"),
+        partial(needed, values, "messages"),
         values,
         params,
         start,
@@ -69,14 +71,14 @@ async def _chunks(service: Service, values: dict[str, Any], talk: Talk, request:
     with talking(service, talk, request) as (answers, said):
         chunk = shapes.head("chat.completion.chunk", "chatcmpl", service.name)
         chunk |= {"usage": None} if with_usage else {}
-        choices = _choices(service, values, said)
+        choices = _choices(answers, values, said)
         async for i, update in answers.updates():
             for report in shapes.progress(answers, answers.all[i], update):
                 yield chunk | {"choices": choices[i].begin() or [choices[i].piece({})]} | report
             for piece in choices[i].pieces(update):
                 yield chunk | {"choices": [piece]}
         if with_usage:
-            yield chunk | {"choices": []} | _figures(service, values, answers)
+            yield chunk | {"choices": []} | _figures(values, answers)
 
 
 class _Choice:
@@ -128,15 +130,15 @@ class _Choice:
         return {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": None}
 
 
-def _choices(service: Service, values: Mapping[str, Any], said: list[Said]) -> list[_Choice]:
-    tokenizer = service.model.tokenizer
+def _choices(answers: Answers, values: Mapping[str, Any], said: list[Said]) -> list[_Choice]:
+    tokenizer = answers.model.tokenizer
     return [_Choice(one, i, tokenizer, logprobs=values["logprobs"]) for i, one in enumerate(said)]
 
 
-def _figures(service: Service, values: Mapping[str, Any], answers: Answers) -> dict[str, Any]:
+def _figures(values: Mapping[str, Any], answers: Answers) -> dict[str, Any]:
     """OpenAI's token counts, and llama.cpp's times of the first answer; with `verbose`, what the model was given."""
     figures = {"usage": shapes.usage(answers), "timings": shapes.timings(answers, answers.all[0])}
-    return figures | ({"__verbose": _given(service.model, answers.all[0])} if values["verbose"] else {})
+    return figures | ({"__verbose": _given(answers.model, answers.all[0])} if values["verbose"] else {})
 
 
 def _given(model: Model, answer: Answer) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -47,11 +47,11 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
     model = service.model
     values = await read_fields(request, service, COMPLETION)
     start = await structure.constraint(service, values, structure.OPENAI)
-    asked = await asyncio.to_thread(_read, model, values, service.config.max_prompts, start)
+    asked = await service.read(request, partial(_read, model, values, service.config.max_prompts, start))
     if values["stream"]:
         return await stream(request, _chunks(service, asked, request), service.config.stall, EVENTS)
     with asking(service, asked.requests, request[TOLD], slot=asked.values["id_slot"]) as answers:
-        choices = [_Choice(model.tokenizer, asked, i) for i in range(len(asked.requests))]
+        choices = [_Choice(answers.model.tokenizer, asked, i) for i in range(len(asked.requests))]
         texts = [""] * len(choices)
         tokens: list[list[Token]] = [[] for _ in choices]
         scores = [_Score() for _ in choices]
@@ -74,7 +74,7 @@ async def _chunks(service: Service, asked: Asked, request: web.Request) -> Items
     with_usage = asked.values["stream_options"]
     with asking(service, asked.requests, request[TOLD], slot=asked.values["id_slot"]) as answers:
         chunk = shapes.head("text_completion", "cmpl", service.name) | ({"usage": None} if with_usage else {})
-        choices = [_Choice(service.model.tokenizer, asked, i) for i in range(len(asked.requests))]
+        choices = [_Choice(answers.model.tokenizer, asked, i) for i in range(len(asked.requests))]
         async for i, update in answers.updates():
             for report in shapes.progress(answers, answers.all[i], update):
                 yield chunk | {"choices": [choices[i].written("", [])]} | report

@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ternrun.server.access import TOLD
 from ternrun.server.answers import Answers, asking
 from ternrun.server.fields import Table, anything, flag, read_fields, text, whole
 from ternrun.server.problems import ApiError
-from ternrun.server.prompts import encode, openai_prompts
+from ternrun.server.prompts import encode, openai_prompts, shortened
 from ternrun.server.schema import NO_EFFECT, needed
 from ternrun.server.service import Service
 
@@ -136,7 +137,7 @@ async def _ask(
     request: web.Request, service: Service, given: Any, pooling: Pooling, name: str = "input", *, cut: bool = False
 ) -> Answers:
     """Run it to its end. Raises ApiError."""
-    requests = await asyncio.to_thread(_read, service.model, given, pooling, name, cut)
+    requests = await service.read(request, partial(_read, service.model, given, pooling, name, cut))
     with asking(service, requests, request[TOLD]) as answers:
         async for _ in answers.updates():
             pass
@@ -144,11 +145,9 @@ async def _ask(
 
 
 def _read(model: Model, given: Any, pooling: Pooling, name: str, cut: bool) -> list[Request]:
-    requests = []
-    for prompt in openai_prompts(given, MAX_INPUTS, name):
-        ids = encode(model, prompt[: 64 * model.context] if cut and isinstance(prompt, str) else prompt)
-        ids = ids[: model.context] if cut else ids
-        requests.append(Request(ids, SamplingParams(max_tokens=0), pooling=pooling))
+    prompts = openai_prompts(given, MAX_INPUTS, name)
+    ids_of = shortened if cut else encode
+    requests = [Request(ids_of(model, prompt), SamplingParams(max_tokens=0), pooling=pooling) for prompt in prompts]
     if pooling == "none" and sum(len(r.ids) for r in requests) * model.config.dim > MAX_NUMBERS:
         raise ApiError(f"{name}: without pooling, an answer may hold {MAX_NUMBERS} numbers at most", param=name)
     return requests

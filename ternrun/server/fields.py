@@ -83,20 +83,30 @@ class Table:
         return values
 
     def _unknown(self, name: str) -> ApiError:
+        name = name[:100]  # no field's is as long, and the time it takes to find one like it grows with both
         near = get_close_matches(name, [*self.read, *self.ignored], 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        return ApiError(f"unknown field {name[:100]!r}{hint}", param=name[:100], code="unknown_field")
+        return ApiError(f"unknown field {name!r}{hint}", param=name, code="unknown_field")
 
 
 SMALL = 1 << 14  # bytes of JSON that are read faster than another thread is woken
 PARSED: web.RequestKey[Any] = web.RequestKey("parsed", object)
+SIZE: web.RequestKey[int] = web.RequestKey("size", int)  # bytes of the body: its texts have no more characters
 
 
-async def read_json(request: web.Request, stall: float) -> Any:
-    """The request's body as JSON. Raises ApiError; ContentLengthError and the like are aiohttp's."""
+async def read_json(request: web.Request, stall: float, *, optional: bool = False) -> Any:
+    """The request's body as JSON; {} where there is none and it is `optional`. Raises ApiError; ContentLengthError and
+    the like are aiohttp's."""
     if PARSED in request:  # to see which model it is for
         return request[PARSED]
+    if optional and not request.body_exists:
+        return {}
     most = request.client_max_size
+    if any(kind.strip().lower() != "identity" for kind in request.headers.getall("Content-Encoding", ())):
+        raise ApiError(
+            "the request's body is compressed, and this server takes it plain only",
+            status=415, headers={"Accept-Encoding": "identity"},
+        )  # fmt: skip
     if (request.content_length or 0) > most:  # before anything of it is read
         raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0)
     try:
@@ -104,8 +114,9 @@ async def read_json(request: web.Request, stall: float) -> Any:
             data = await request.read()
     except TimeoutError:
         raise ApiError("the request's body did not arrive in time", status=408) from None
-    except web.RequestPayloadError:  # cut short, or not compressed as it says
+    except web.RequestPayloadError:  # cut short
         raise ApiError("the request's body cannot be read") from None
+    request[SIZE] = len(data)
     try:
         parse = partial(json.loads, data, parse_constant=_no_constant)
         request[PARSED] = await asyncio.to_thread(parse) if len(data) > SMALL else parse()
@@ -191,12 +202,16 @@ def stops(value: Any) -> tuple[str, ...]:
     return tuple(s for s in listed if s)
 
 
-@told({"type": "array", "items": {"type": "integer"}})
-def token_ids(value: Any) -> list[int]:
-    """A list of whole numbers, which the engine holds against the vocabulary."""
-    if not isinstance(value, list) or not all(type(i) is int for i in value):
-        raise ValueError("must be a list of token ids")
-    return value
+def token_ids(most: int) -> Read:
+    """A list of at most so many whole numbers, which the engine holds against the vocabulary."""
+
+    @told({"type": "array", "items": {"type": "integer"}, "maxItems": most})
+    def read(value: Any) -> list[int]:
+        if not isinstance(value, list) or len(value) > most or not all(type(i) is int for i in value):
+            raise ValueError(f"must be a list of at most {most} token ids")
+        return value
+
+    return read
 
 
 _BIAS: Schema = {"type": "number", "minimum": -100, "maximum": 100}

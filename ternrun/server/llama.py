@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -32,7 +32,7 @@ from ternrun.server.fields import (
     worded_bias,
 )
 from ternrun.server.problems import ApiError
-from ternrun.server.prompts import File, encode, fill_in, llama_prompts
+from ternrun.server.prompts import File, fill_in, llama_prompts
 from ternrun.server.schema import LLAMA_IDLE, MAX_CHOICES, MAX_LOGPROBS, SLOT, UNLIMITED, Fields, length, needed, seeded
 from ternrun.server.service import Service
 from ternrun.server.shapes import bounded, data, progress, spell, timings
@@ -40,6 +40,7 @@ from ternrun.server.stream import UNENDED, Items, in_one_piece, stream
 
 if TYPE_CHECKING:
     from ternrun.api import Model
+    from ternrun.loader.tokenizer import Tokenizer
 
 SAMPLING: Fields = {  # llama.cpp's defaults
     "temperature": (number(0, 100), 0.8),
@@ -140,7 +141,7 @@ async def infill(request: web.Request, service: Service) -> web.StreamResponse:
 async def _answer(request: web.Request, service: Service, table: Table, ids_of: ReadPrompts) -> web.StreamResponse:
     values = await read_fields(request, service, table)
     start = await structure.constraint(service, values, structure.LLAMA)
-    asked = await asyncio.to_thread(_read, service, values, start, ids_of)
+    asked = await service.read(request, partial(_read, service, values, start, ids_of))
     if values["stream"]:
         return await stream(request, _chunks(asked, request), service.config.stall, UNENDED)
     with asking(service, asked.requests, request[TOLD], slot=values["id_slot"]) as answers:
@@ -166,7 +167,7 @@ async def _chunks(asked: Asked, request: web.Request) -> Items:
             told = _told(update.tokens, answers.all[i])
             if update.text or told:
                 piece |= {"content": update.text, "tokens": [t.id for t in told]}
-                yield piece | _probabilities(asked, told)
+                yield piece | _probabilities(answers.model.tokenizer, asked.values, told)
             if update.reason:
                 yield _last(asked, answers, i, "", [])
 
@@ -182,7 +183,7 @@ async def _timely(answers: Answers, limit: float) -> AsyncIterator[tuple[int, Up
 
 def _last(asked: Asked, answers: Answers, i: int, text: str, tokens: Sequence[Token]) -> dict[str, Any]:
     """llama.cpp's whole answer, with which a stream ends, too."""
-    answer, model, values = answers.all[i], asked.service.model, asked.values
+    answer, model, values = answers.all[i], answers.model, asked.values
     length = len(answer.request.ids) + answer.generated
     cut_off = length == model.context and answer.generated < answer.request.params.max_tokens
     whole = {
@@ -202,7 +203,7 @@ def _last(asked: Asked, answers: Answers, i: int, text: str, tokens: Sequence[To
         "stopping_word": answer.stopping_word,
         "generation_settings": settings(model, answer.request.params),
         "timings": timings(answers, answer),
-        **_probabilities(asked, tokens),
+        **_probabilities(model.tokenizer, values, tokens),
     }
     return _only(whole, values["response_fields"]) if values["response_fields"] else whole
 
@@ -240,9 +241,8 @@ def _told(tokens: Sequence[Token], answer: Answer) -> list[Token]:
     return [t for t in tokens if t is not answer.end]
 
 
-def _probabilities(asked: Asked, tokens: Sequence[Token]) -> dict[str, Any]:
+def _probabilities(tokenizer: Tokenizer, values: dict[str, Any], tokens: Sequence[Token]) -> dict[str, Any]:
     """Of the model, as logarithms; or of what was drawn from, where tokens that could not be drawn are left out."""
-    values, tokenizer = asked.values, asked.service.model.tokenizer
     if not values["n_probs"]:
         return {}
     drawn = values["post_sampling_probs"]
@@ -305,7 +305,9 @@ def default_settings(service: Service) -> dict[str, Any]:
 
 def _bias(model: Model, given: Sequence[tuple[int | str, float]]) -> tuple[tuple[int, float], ...]:
     """By ids; a text means each of its tokens."""
-    listed = [([key] if isinstance(key, int) else encode(model, key, bos=False), value) for key, value in given]
+    listed = [
+        ([key] if isinstance(key, int) else model.tokenizer.encode(key, bos=False), value) for key, value in given
+    ]
     return tuple((token, value) for ids, value in listed for token in ids)
 
 

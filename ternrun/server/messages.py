@@ -18,9 +18,21 @@ _IDLE: dict[str, Any] = {"refusal": None, "function_call": None, "audio": None, 
 
 def read_messages(value: Any) -> list[Message]:
     """Checked messages: text, tool calls and their results. Raises ApiError."""
-    if not isinstance(value, list) or not 0 < len(value) <= MAX_MESSAGES:
-        raise ApiError(f"messages: must be a list of 1 to {MAX_MESSAGES} messages", param="messages")
+    if not counted(value):
+        raise _not_so_many("messages")
     return [_message(message, f"messages[{i}]") for i, message in enumerate(value)]
+
+
+def counted(value: Any, name: str = "messages") -> list[Any]:
+    """A list of no more than a conversation may have, whatever they are: asked before a route turns its own words for
+    messages into ours, one by one. Raises ApiError, naming the field `name`."""
+    if not isinstance(value, list) or len(value) > MAX_MESSAGES:
+        raise _not_so_many(name)
+    return value
+
+
+def _not_so_many(name: str) -> ApiError:
+    return ApiError(f"{name}: must be a list of 1 to {MAX_MESSAGES} messages", param=name)
 
 
 def _message(message: Any, where: str) -> Message:

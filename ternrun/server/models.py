@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Open = Callable[[], "Model"]
 
+SHOW = "/api/show"  # Ollama's older clients say `name` there
+
 
 class Services:
     """`openers`: names -> what loads that model. Names are separated by commas; answers use the first.
@@ -83,18 +85,24 @@ Route = Callable[[web.Request, Service], Awaitable[web.StreamResponse]]
 
 
 def serving(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A handler for aiohttp: the route, with the model that the body (or of a GET the query) names."""
+    """A handler for aiohttp: the route, with the model that the body or else the query names."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         services = request.app[SERVICES]
         service = services.default
-        if len(services.all) > 1 and request.method == "POST":
-            _ = service.model  # not loaded yet: said before the body is looked at
-            body = await read_json(request, services.config.stall)
-            service = services.pick(body.get("model") if isinstance(body, dict) else None)
-        elif len(services.all) > 1:
-            service = services.pick(request.query.get("model"))
+        if len(services.all) > 1:
+            if request.method == "POST":
+                _ = service.model  # not loaded yet: said before the body is looked at
+            service = services.pick(await _named(request, services.config.stall))
         return await route(request, service)
 
     handle.__doc__ = route.__doc__
     return handle
+
+
+async def _named(request: web.Request, stall: float) -> Any:
+    """The model that a request asks for; None where it does not say. Raises ApiError."""
+    body = await read_json(request, stall, optional=True) if request.method == "POST" else {}
+    fields = ("model", "name") if request.path == SHOW else ("model",)
+    given = [body.get(field) for field in fields] if isinstance(body, dict) else []
+    return next((name for name in (*given, request.query.get("model")) if name not in (None, "")), None)

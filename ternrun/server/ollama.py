@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -28,6 +28,8 @@ from ternrun.server.fields import (
     whole,
 )
 from ternrun.server.library import stamp
+from ternrun.server.messages import counted
+from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode, fill_in, render
 from ternrun.server.schema import MESSAGES, UNLIMITED, Fields, needed
 from ternrun.server.service import Service
@@ -37,7 +39,7 @@ from ternrun.server.talk import Talk, read_talk, talking
 if TYPE_CHECKING:
     from ternrun.api import Model
 
-Read = Callable[[Service, dict[str, Any], SamplingParams, structure.Start | None], Awaitable[Talk]]
+Read = Callable[[web.Request, Service, dict[str, Any], SamplingParams, structure.Start | None], Awaitable[Talk]]
 Wrap = Callable[[str, list[Call]], dict[str, Any]]  # text and calls, as the route has them
 
 SAMPLING: Fields = {  # Ollama's defaults
@@ -106,7 +108,7 @@ async def _answer(request: web.Request, service: Service, table: Table, read: Re
     limit = options["num_predict"]
     params = SamplingParams(max_tokens=UNLIMITED if limit < 0 else limit, **{name: options[name] for name in SAMPLING})
     start = await structure.constraint(service, values, structure.OLLAMA)
-    talk = await read(service, values, params, start)
+    talk = await read(request, service, values, params, start)
     if values["stream"]:
         return await stream(request, _pieces(service, talk, request, wrap), service.config.stall, LINES)
     with talking(service, talk, request) as (answers, (said,)):
@@ -133,29 +135,43 @@ def _message(text: str, calls: list[Call]) -> dict[str, Any]:
 
 
 async def _generate(
-    service: Service, values: dict[str, Any], params: SamplingParams, start: structure.Start | None
+    request: web.Request,
+    service: Service,
+    values: dict[str, Any],
+    params: SamplingParams,
+    start: structure.Start | None,
 ) -> Talk:
-    ids = await asyncio.to_thread(_ids, service.model, values)
+    ids = await service.read(request, partial(_ids, service.model, values))
     return Talk([Request(ids, params, constraint=start)])
 
 
 def _ids(model: Model, values: dict[str, Any]) -> list[int]:
     prompt = needed(values, "prompt")
-    if values["suffix"] is not None:
-        return fill_in(model, prompt, values["suffix"])
-    if values["raw"] or model.chat_template is None:
-        return encode(model, prompt)
-    system = [{"role": "system", "content": values["system"]}] if values["system"] else []
-    return encode(model, render(model, [*system, {"role": "user", "content": prompt}]))
+    if values["suffix"] is None and not values["raw"] and model.chat_template is not None:
+        system = [{"role": "system", "content": values["system"]}] if values["system"] else []
+        return encode(model, render(model, [*system, {"role": "user", "content": prompt}]))
+    if values["system"]:
+        raise ApiError(
+            "system: this text goes on without a template, which alone has a place for it",
+            param="system", code="unsupported",
+        )  # fmt: skip
+    return encode(model, prompt) if values["suffix"] is None else fill_in(model, prompt, values["suffix"])
 
 
 async def _chat(
-    service: Service, values: dict[str, Any], params: SamplingParams, start: structure.Start | None
+    request: web.Request,
+    service: Service,
+    values: dict[str, Any],
+    params: SamplingParams,
+    start: structure.Start | None,
 ) -> Talk:
     tools = {"tools": values["tools"], "tool_choice": "auto", "parallel_tool_calls": True}
-    messages = needed(values, "messages")
-    written = [_openai(message) for message in messages] if isinstance(messages, list) else messages
-    return await read_talk(service, written, tools, params, start)
+    return await read_talk(request, service, partial(_conversation, values), tools, params, start)
+
+
+def _conversation(values: dict[str, Any]) -> list[Any]:
+    """In OpenAI's words. Raises ApiError."""
+    return [_openai(message) for message in counted(needed(values, "messages"))]
 
 
 def _openai(message: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ternrun.errors import ContextError
+from ternrun.runtime.request import too_long
 from ternrun.server.calls import GENERIC, family_of, instructions
 from ternrun.server.functions import Tools
 from ternrun.server.messages import Message, in_plain_words, read_messages
@@ -26,6 +27,7 @@ class File(NamedTuple):
 
 _HERE = "\x01(it goes on here)\x01"  # marks the end of a message while a template writes it out, and may trim it
 _PLAUSIBLE = 16  # characters a token; more than that in all of a text deserves a look
+_SHORTENED = 64  # characters a token of a text of which only one end is wanted
 
 
 def openai_prompts(value: Any, most: int, name: str = "prompt") -> list[Prompt]:
@@ -46,17 +48,34 @@ def openai_prompts(value: Any, most: int, name: str = "prompt") -> list[Prompt]:
 def encode(model: Model, prompt: Prompt, *, special: bool = True, bos: bool = True) -> list[int]:
     """Ids of a prompt; those given as ids stay as they are.
 
-    Raises ContextError, before any work is done, for a text that is too long even if its tokens were the longest.
+    Raises ContextError for more than the context holds: at once, so that no more of a request is read, and before any
+    work is done for a text that is too long even if its tokens were the longest.
     """
-    if not isinstance(prompt, str):
-        return prompt
+    if isinstance(prompt, str):
+        _check_length(model, prompt)
+        prompt = model.tokenizer.encode(prompt, special=special, bos=bos)
+    if len(prompt) > model.context:
+        raise too_long(len(prompt), model.context)
+    return prompt
+
+
+def _check_length(model: Model, prompt: str) -> None:
     if len(prompt) > _PLAUSIBLE * model.context:
         tokenizer = model.tokenizer
         longest = max(len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size))
         if len(prompt) > longest * model.context:
             message = f"the prompt has {len(prompt)} characters, but the context holds {model.context} tokens"
             raise ContextError(message, tokens=-(-len(prompt) // longest), context=model.context)
-    return model.tokenizer.encode(prompt, special=special, bos=bos)
+
+
+def shortened(model: Model, prompt: Prompt) -> list[int]:
+    """As `encode`, but what the context has no room for is left out. A text keeps the token that ends one, by which
+    encoders tell a whole text from a part; ids that are given are taken as they are, up to there."""
+    if not isinstance(prompt, str):
+        return prompt[: model.context]
+    ids = model.tokenizer.encode(prompt[: _SHORTENED * model.context])
+    end = ids[-1:] if model.tokenizer.add_eos else []
+    return ids if len(ids) <= model.context else [*ids[: model.context - len(end)], *end]
 
 
 def fill_in(
@@ -79,23 +98,27 @@ def fill_in(
     tail = encode(model, suffix, special=False, bos=False)
     begin = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []
     hole = [before, *head, *encode(model, more, special=False, bos=False), after, *tail, middle]
-    others = _written(model, files) if files else []
     room = model.context - len(begin) - len(hole) - min(answer, model.context // 4)
-    return [*begin, *others[max(0, len(others) - max(0, room)) :], *hole]
+    return [*begin, *(_written(model, files, max(0, room)) if files else []), *hole]
 
 
-def _written(model: Model, files: Sequence[File]) -> list[int]:
-    """As llama.cpp writes them: behind the token for a file and its name, or a line that parts them."""
+def _written(model: Model, files: Sequence[File], room: int) -> list[int]:
+    """As llama.cpp writes them: behind the token for a file and its name, or a line that parts them. Only the last
+    `room` ids; what is before those is not even read."""
     project, separator = model.tokenizer.files
 
     def plain(text: str) -> list[int]:
-        return encode(model, text, special=False, bos=False)
+        return model.tokenizer.encode(text[-_SHORTENED * model.context :], special=False, bos=False)
 
-    ids = [] if project is None else [project, *plain("myproject\n")]
-    for file in files:
-        ids += plain("\n\n--- snippet ---\n\n") if separator is None else [separator, *plain(f"{file.name}\n")]
-        ids += plain(file.text)
-    return ids if separator is None else [*ids, separator, *plain("filename\n")]
+    ids = [] if separator is None else [separator, *plain("filename\n")]
+    for file in reversed(files):
+        if len(ids) >= room:
+            break
+        head = plain("\n\n--- snippet ---\n\n") if separator is None else [separator, *plain(f"{file.name}\n")]
+        ids = [*head, *plain(file.text), *ids]
+    if project is not None:
+        ids = [project, *plain("myproject\n"), *ids]
+    return ids[max(0, len(ids) - room) :]
 
 
 def render(
@@ -176,4 +199,7 @@ def _mixed(model: Model, prompt: Any) -> list[int]:
     ids: list[int] = []
     for i, part in enumerate(prompt):
         ids += [part] if isinstance(part, int) else encode(model, part, bos=i == 0)
+        if len(ids) > model.context:  # what follows could be a hundred times as much
+            message = f"the prompt begins with {len(ids)} tokens, but the context holds {model.context}"
+            raise ContextError(message, tokens=len(ids), context=model.context)
     return ids

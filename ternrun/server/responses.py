@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -13,7 +14,7 @@ from ternrun.runtime.config import SamplingParams
 from ternrun.server import shapes, structure
 from ternrun.server.answers import Answers
 from ternrun.server.fields import Table, anything, flag, number, read_fields, read_json, shaped, text, whole
-from ternrun.server.messages import plain_text
+from ternrun.server.messages import counted, plain_text
 from ternrun.server.problems import ApiError
 from ternrun.server.schema import NO_EFFECT, UNLIMITED, needed
 from ternrun.server.service import Service
@@ -60,7 +61,7 @@ RESPONSES = Table(
 async def responses(request: web.Request, service: Service) -> web.StreamResponse:
     """Answer a conversation, in OpenAI's newer form."""
     values = await read_fields(request, service, RESPONSES)
-    talk = await _read(service, values)
+    talk = await _read(request, service, values)
     begun = _begun(service, await read_json(request, service.config.stall), values)
     if values["stream"]:
         return await stream(request, _events(service, talk, begun, request), service.config.stall, NAMED)
@@ -73,16 +74,16 @@ async def responses(request: web.Request, service: Service) -> web.StreamRespons
 
 async def input_tokens(request: web.Request, service: Service) -> web.Response:
     """Tell how many tokens a conversation has."""
-    talk = await _read(service, await read_fields(request, service, RESPONSES))
+    talk = await _read(request, service, await read_fields(request, service, RESPONSES))
     return web.json_response(shapes.input_tokens(talk.requests[0]))
 
 
-async def _read(service: Service, values: dict[str, Any]) -> Talk:
+async def _read(request: web.Request, service: Service, values: dict[str, Any]) -> Talk:
     start = await structure.constraint(service, values, FORM)
     params = SamplingParams(
         max_tokens=values["max_output_tokens"], temperature=values["temperature"], top_p=values["top_p"]
     )
-    return await read_talk(service, _conversation(values), _tools(values), params, start)
+    return await read_talk(request, service, partial(_conversation, values), _tools(values), params, start)
 
 
 async def _events(service: Service, talk: Talk, begun: dict[str, Any], request: web.Request) -> Items:
@@ -208,10 +209,10 @@ def _conversation(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(items, list):
         raise ApiError("input: must be a string or a list of items", param="input")
     told = [{"role": "system", "content": values["instructions"]}] if values["instructions"] else []
-    for i, item in enumerate(items):
+    for i, item in enumerate(counted(items, "input")):
         one = _worded(item, f"input[{i}]")
         if "tool_calls" in one and told and told[-1]["role"] == "assistant":  # calls are items of their own here
-            told[-1] = told[-1] | {"tool_calls": [*told[-1].get("tool_calls", ()), *one["tool_calls"]]}
+            told[-1].setdefault("tool_calls", []).extend(one["tool_calls"])
         else:
             told.append(one)
     return told

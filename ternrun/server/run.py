@@ -71,6 +71,7 @@ async def listening(services: Services) -> AsyncIterator[tuple[Services, str]]:
         access_log=None,
         logger=_http_log(),
         handler_cancellation=True,
+        auto_decompress=False,  # it happens on the event loop, before anybody looks at who asks
         shutdown_timeout=1,
         lingering_time=min(config.stall, 10),  # for the rest of a body that was refused
         keepalive_timeout=config.stall,  # also of a connection that never sends a request

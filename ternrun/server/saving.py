@@ -38,7 +38,7 @@ async def slot_action(request: web.Request, service: Service) -> web.Response:
     given = request.match_info["id"]
     slot = int(given) if given.isdecimal() and len(given) <= len(str(MAX_SLOT)) else -1
     ids = slots[slot]
-    values = parsed(service, SLOT, await read_json(request, service.config.stall) if request.can_read_body else {})
+    values = parsed(service, SLOT, await read_json(request, service.config.stall, optional=True))
     action = request.query.get("action")
     if action == "erase":
         slots.note(slot, [])

@@ -85,7 +85,7 @@ SAMPLING: Fields = {  # named as in SamplingParams; beyond OpenAI's from top_k o
     "repeat_penalty": (number(0.01, 100), 1.0),
     "repeat_last_n": (whole(-1, UNLIMITED), -1),  # OpenAI's penalties look at the whole text
     "ignore_eos": (flag, False),
-    "stop_token_ids": (token_ids, ()),
+    "stop_token_ids": (token_ids(1024), ()),
 }
 SLOT = (whole(-1, MAX_SLOT), -1)
 VLLM_PENALTY = (number(0.01, 100), None)  # its name for `repeat_penalty`
@@ -173,8 +173,6 @@ def sampling(values: Mapping[str, Any], max_tokens: int, logprobs: int | None) -
     if values["repetition_penalty"] is not None:
         named["repeat_penalty"] = values["repetition_penalty"]
     stop_ids = tuple(values["stop_token_ids"])
-    if len(stop_ids) > 1024:
-        raise ApiError("stop_token_ids: at most 1024 of them", param="stop_token_ids")
     return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, stop_ids=stop_ids, **named)
 
 

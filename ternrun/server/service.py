@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aiohttp import web
+
 from ternrun.errors import MissingExtra, UsageError
 from ternrun.runtime.counts import Counts
+from ternrun.server.fields import SIZE
 from ternrun.server.metrics import Metrics
 from ternrun.server.problems import ApiError, shutting_down
 from ternrun.server.settings import ServerConfig
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from ternrun.runtime.constraint import Constraint
     from ternrun.server.answers import Answers
 
+LARGE = 1 << 16  # bytes of a request; to read as many takes half a second at the worst
 MAX_LONG = 64
 UNKNOWN = "qzxjkvw"  # no vocabulary has it whole: tables that are made when first needed are made before anyone waits
 RETRY_AFTER = 1  # seconds; places in the queue come free all the time
@@ -86,13 +90,18 @@ class Service:
         except UsageError as error:
             raise ApiError(f"{param}: {error}", param=param) from None
 
+    async def read(self, request: web.Request, work: Callable[[], Result]) -> Result:
+        """Work that grows with the texts of a request, beside the event loop. A large one's is done aside, so that the
+        threads that read requests are there for all others. Raises ApiError, and what the work raises."""
+        return await (self.aside(work) if request[SIZE] > LARGE else asyncio.to_thread(work))
+
     async def aside(self, work: Callable[[], Result]) -> Result:
         """Work that may take seconds, in threads of its own: no other request waits for it. Raises ApiError, and what
         the work raises."""
         if self._long >= MAX_LONG:
             self.metrics.refused.inc()
             raise ApiError(
-                "too many long texts and grammars are being read: try again",
+                "too many long requests and grammars are being read: try again",
                 status=429, code="queue_full", headers={"Retry-After": str(RETRY_AFTER)},
             )  # fmt: skip
         self._long += 1

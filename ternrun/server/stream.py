@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ternrun.server.patience import taken
 from ternrun.server.problems import ApiError, explain
 
 Item = dict[str, Any]
@@ -63,13 +64,7 @@ async def stream(request: web.Request, items: Items, stall: float, framing: Fram
     response.charset = "utf-8"
 
     async def send(data: bytes) -> None:
-        try:
-            async with asyncio.timeout(stall):
-                await response.write(data)
-        except TimeoutError:
-            if request.transport:
-                request.transport.abort()
-            raise ConnectionResetError("the client does not read") from None
+        await taken(request, response.write(data), stall)
 
     try:
         async with aclosing(items):
@@ -86,5 +81,5 @@ async def stream(request: web.Request, items: Items, stall: float, framing: Fram
     if not response.prepared:
         await response.prepare(request)
     await send(framing.done)
-    await response.write_eof()
+    await taken(request, response.write_eof(), stall)
     return response

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,8 +69,9 @@ class Said:
 
 
 async def read_talk(
+    request: web.Request,
     service: Service,
-    messages: Any,
+    messages: Callable[[], Any],
     tools: Mapping[str, Any],
     params: SamplingParams,
     start: Start | None = None,
@@ -82,8 +83,9 @@ async def read_talk(
     progress: bool = False,
     slot: int = -1,
 ) -> Talk:
-    """`messages` as in OpenAI's chat; `tools`: its tools, tool_choice and parallel_tool_calls; `begin`, `go_on`: see
-    `render`; `progress`: see `Request`; `slot`: see `asking`. Raises ApiError."""
+    """`messages` gives them as in OpenAI's chat, beside the event loop; `tools`: its tools, tool_choice and
+    parallel_tool_calls; `begin`, `go_on`: see `render`; `progress`: see `Request`; `slot`: see `asking`. Raises
+    ApiError."""
     model, offered = service.model, read_tools(tools)
     calling = await asyncio.to_thread(_calling, model, offered) if offered else None
     if calling:
@@ -91,10 +93,10 @@ async def read_talk(
 
     def read() -> list[int]:  # beside the event loop: templates and tokenizers take a while
         asked = calling.tools if calling else None
-        prompt = render(model, messages, begin=begin, go_on=go_on, variables=variables, tools=asked)
+        prompt = render(model, messages(), begin=begin, go_on=go_on, variables=variables, tools=asked)
         return encode(model, prompt)
 
-    ids = await asyncio.to_thread(read)
+    ids = await service.read(request, read)
     return Talk([Request(ids, seeded(params, i), constraint=start, progress=progress) for i in range(n)], calling, slot)
 
 

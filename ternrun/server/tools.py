@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from functools import partial
 from typing import Any
@@ -32,7 +31,7 @@ TOKENIZE = Table(
     },
     ignored=frozenset(("model",)),
 )
-DETOKENIZE = Table(read={"tokens": (token_ids, None)}, ignored=frozenset(("model",)))
+DETOKENIZE = Table(read={"tokens": (token_ids(MAX_LENGTH), None)}, ignored=frozenset(("model",)))
 APPLY = Table(
     read={
         "messages": (shaped(MESSAGES), None),
@@ -84,7 +83,9 @@ async def tokenize(request: web.Request, service: Service) -> web.Response:
     """Ids of a text; with their text where `with_pieces` is set, as bytes where that is not whole characters."""
     values, tokenizer = await read_fields(request, service, TOKENIZE), service.model.tokenizer
     name, bos = ("content", "add_special") if values["prompt"] is None else ("prompt", "add_special_tokens")
-    content = _bounded(needed(values, name), name, "characters")
+    content = needed(values, name)
+    if len(content) > MAX_LENGTH:
+        raise ApiError(f"{name}: at most {MAX_LENGTH} characters may be asked at once", param=name)
 
     def work() -> str:
         ids = tokenizer.encode(content, special=values["parse_special"], bos=values[bos])
@@ -95,17 +96,10 @@ async def tokenize(request: web.Request, service: Service) -> web.Response:
     return web.Response(text=await service.aside(work), content_type="application/json")
 
 
-def _bounded(value: Any, name: str, what: str) -> Any:
-    if len(value) > MAX_LENGTH:
-        raise ApiError(f"{name}: at most {MAX_LENGTH} {what} may be asked at once", param=name)
-    return value
-
-
 async def detokenize(request: web.Request, service: Service) -> web.Response:
     """Text of `tokens`, control tokens by their names; under llama.cpp's name and vLLM's."""
     values = await read_fields(request, service, DETOKENIZE)
-    tokens = _bounded(needed(values, "tokens"), "tokens", "tokens")
-    content = await service.aside(partial(service.model.tokenizer.decode, tokens, special=True))
+    content = await service.aside(partial(service.model.tokenizer.decode, needed(values, "tokens"), special=True))
     return web.json_response({"content": content, "prompt": content})
 
 
@@ -128,7 +122,7 @@ async def apply_template(request: web.Request, service: Service) -> web.Response
         variables=values["chat_template_kwargs"],
         tools=read_tools(values),
     )
-    prompt = await asyncio.to_thread(written)
+    prompt = await service.read(request, written)
     return web.json_response({"prompt": prompt})
 
 

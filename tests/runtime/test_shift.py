@@ -95,3 +95,26 @@ def test_the_result_depends_on_the_ids_alone(
         assert (result.ids, result.reason) == (wanted.ids, wanted.reason)
         assert len(result.prompt) == (0 if request.prompt_logprobs is None else len(request.ids) - 1)
     assert engine._cache.available == model.n_blocks
+
+
+@pytest.mark.parametrize("discard", [0, 1])
+def test_an_answer_without_an_end_lets_others_come_to_theirs(discard: int) -> None:
+    """There is room for one context only, of which the endless one takes all, again and again."""
+    engine = Engine(FakeModel(n_blocks=6, context=24, prefill_chunk=8, max_batch=2))
+    endless = SamplingParams(max_tokens=2**20, ignore_eos=True)
+    first = engine.add(Request([1] * 4, endless, shift=Shift(discard=discard)))
+    assert engine.step()
+    asked = SamplingParams(max_tokens=16, ignore_eos=True)
+    others = {engine.add(Request([i] * 4, asked)) for i in range(3)}
+    made = 0
+    for _ in range(1000):
+        for output in engine.step():
+            made += len(output.tokens) if output.id == first else 0
+            others -= {output.id} if output.finish_reason else set()
+        if not others:
+            break
+    assert not others
+    before = made
+    for _ in range(100):
+        made += sum(len(output.tokens) for output in engine.step())
+    assert made > before  # and then it goes on

@@ -44,6 +44,18 @@ def test_other_routes(server: Server, folder: Path) -> None:
     assert too_long.json["error"]["code"] == "context_length_exceeded"
 
 
+def test_a_text_that_is_cut_still_has_its_end(server: Server, folder: Path) -> None:
+    encoder, text = Encoder(folder), "a cat on the mat " * 20
+    expected, tokens = encoder.embed([text], truncate=True)
+    assert tokens == encoder.context
+    answer = server.ask("/api/embed", {"input": text}).json
+    assert answer["prompt_eval_count"] == tokens
+    np.testing.assert_allclose(answer["embeddings"], expected, atol=1e-5)
+    ids = encoder.tokens(text)
+    answer = server.ask("/api/embed", {"input": [ids]}).json
+    np.testing.assert_allclose(answer["embeddings"], encoder.embed_ids([ids[: encoder.context]])[0], atol=1e-5)
+
+
 def test_from_python(folder: Path, tmp_path: Path) -> None:
     with load(folder / "model.onnx") as model:
         assert model.tokenizer.decode(model.tokenizer.encode("ab cd")) == "ab cd"

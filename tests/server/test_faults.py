@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.http_parser import DeflateBuffer
 
 from ternrun.api import load
 from ternrun.server.settings import ServerConfig
@@ -61,7 +64,7 @@ def test_two_hundred_clients_vanish(server: Server, caplog: pytest.LogCaptureFix
         (head(PATH, len(BODY), f"Transfer-Encoding: chunked\r\n{JSON}") + BODY, 400),
         (CHUNKED + b"zz\r\n" + BODY, 400),
         (CHUNKED + b"ffffffffffffffff\r\n" + BODY, None),
-        (head(PATH, len(BODY), f"Content-Encoding: gzip\r\n{JSON}") + BODY, 400),
+        (head(PATH, len(BODY), f"Content-Encoding: gzip\r\n{JSON}") + BODY, 415),
         (post(PATH, b'{"prompt": "\xff\xfe"}'), 400),
         (post(PATH, b"\xed\xa0\x80"), 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(60), 400),  # a TLS client
@@ -78,6 +81,19 @@ def test_requests_that_lie(hasty: Server, data: bytes, status: int | None, caplo
     assert b"Traceback" not in answer
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     assert hasty.ask("/health").status == 200
+
+
+def test_compressed_bodies_are_not_unpacked_for_anybody(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked: list[bytes] = []
+    monkeypatch.setattr(DeflateBuffer, "feed_data", lambda _, data, *__: unpacked.append(data))
+    config, zipped = ServerConfig(port=0, api_keys=("first-key",)), gzip.compress(BODY)
+    with running(config, lambda: load(path, threads=1)) as server:
+        assert server.ask(PATH, zipped, Content_Encoding="gzip").status == 401
+        refused = server.ask(PATH, zipped, Content_Encoding="gzip", X_Api_Key="first-key")
+        assert (refused.status, refused.headers["Accept-Encoding"]) == (415, "identity")
+        assert "takes it plain only" in refused.json["error"]["message"]
+        assert server.ask(PATH, BODY, Content_Encoding="Identity", X_Api_Key="first-key").status == 200
+    assert not unpacked
 
 
 def test_connections_that_say_nothing_are_closed(hasty: Server) -> None:
@@ -105,6 +121,32 @@ def test_a_slow_reader_does_not_slow_others(server: Server) -> None:
 
     asyncio.run(both())
     wait_for(lambda: idle(server))
+
+
+def test_a_whole_answer_that_nobody_reads_is_given_up(hasty: Server, caplog: pytest.LogCaptureFixture) -> None:
+    body, given_up = (
+        post("/tokenize", {"content": "ab " * 80_000, "with_pieces": True}),
+        b'route="/tokenize",status="499"',
+    )
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", hasty.port))
+        slow.sendall(body)
+        wait_for(lambda: given_up in hasty.ask("/metrics").body)
+        slow.settimeout(20)
+        while slow.recv(1 << 20):  # what the system had taken, and then the end
+            pass
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    status, data = asyncio.run(send_whole(hasty, body))  # who does read has it all, though it takes many parts
+    assert (status, len(json.loads(data)["tokens"])) == (200, 240_000)
+
+
+async def send_whole(server: Server, request: bytes) -> tuple[int, bytes]:
+    async with connected(server.port) as (reader, writer):
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        (length,) = [line.split()[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        return int(head[9:12]), await reader.readexactly(int(length))
 
 
 def test_a_half_closed_connection_still_gets_its_answer(server: Server) -> None:

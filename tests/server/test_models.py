@@ -90,6 +90,32 @@ def test_the_official_client(both: Server) -> None:
             client.completions.create(model="three", prompt="a")
 
 
+def test_a_model_is_named_in_the_body_or_in_the_query(both: Server) -> None:
+    def shown(path: str, body: dict[str, Any]) -> str:
+        return str(both.ask(path, body).json["modelfile"]).split()[-1]
+
+    assert shown("/api/show", {"name": "second"}) == shown("/api/show", {"model": "two", "name": "one"}) == "two"
+    assert shown("/api/show?model=two", {}) == shown("/api/show?model=one", {"model": "second"}) == "two"
+    assert shown("/api/show", {"name": ""}) == "one"
+    asked = {"prompt": "a", "max_tokens": 1}
+    assert both.ask("/v1/completions?model=second", asked).json["model"] == "two"
+    assert both.ask("/v1/completions?model=three", asked).status == 404
+    assert both.ask("/v1/completions", asked | {"name": "two"}).json["error"]["code"] == "unknown_field"
+    assert both.ask("/v1/completions", method="POST").status == 400
+
+
+def test_slots_of_each_model(path: Path, other: Path, tmp_path: Path) -> None:
+    openers = {"one": lambda: load(path, threads=1), "two": lambda: load(other, threads=1)}
+    with running(ServerConfig(port=0, slot_save_path=str(tmp_path)), openers) as server:
+        asked = {"prompt": "a" * 40, "n_predict": 1, "id_slot": 0, "model": "two"}
+        assert server.ask("/completion", asked).status == 200
+        saved = server.ask("/slots/0?action=save", {"filename": "two.bin", "model": "two"})
+        assert (saved.status, saved.json["n_saved"]) == (200, 32)
+        assert server.ask("/slots/0?action=erase", method="POST").json["n_erased"] == 0
+        assert server.ask("/slots/0?action=erase&model=two", method="POST").json["n_erased"] == 32
+        assert server.ask("/slots/0?action=erase&model=three", {}).status == 404
+
+
 def test_loading_says_so(path: Path) -> None:
     openers = {"one": lambda: load(path, threads=1), "two": lambda: load(path, threads=1)}
     with running(ServerConfig(port=0), openers, load=False) as server:

@@ -114,6 +114,8 @@ def test_get_goes_without_its_body_too(server: Server) -> None:
         ({"options": {"temperture": 2}}, "did you mean 'temperature'?"),
         ({"options": 3}, "must be a JSON object"),
         ({"suffix": "x"}, "filling in the middle"),
+        ({"suffix": "x", "system": "Be brief."}, "system: this text goes on without a template"),
+        ({"raw": True, "system": "Be brief."}, "system: this text goes on without a template"),
     ],
 )
 def test_refusals_have_ollamas_shape(server: Server, fields: dict[str, Any], says: str) -> None:

@@ -7,6 +7,7 @@ import json
 import random
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -195,6 +196,23 @@ def test_what_other_servers_have_may_be_sent_where_it_is_off(server: Server) -> 
     assert server.ask("/v1/chat/completions", talk | off | {"add_special_tokens": False, "echo": False}).status == 200
     answer = server.ask("/v1/chat/completions", talk | {"echo": True})
     assert answer.json["error"]["param"] == "echo"
+
+
+def test_a_long_name_is_compared_with_no_more_than_names_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    monkeypatch.setattr(fields, "get_close_matches", lambda name, *_: compared.append(len(name)) or [])
+    with pytest.raises(ApiError, match="unknown field 'aaa"):
+        COMPLETION.parse({"a" * 1_000_000: 1})
+    assert compared == [100]
+
+
+def test_a_list_that_is_too_long_is_not_looked_through() -> None:
+    class Listed(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            raise AssertionError("looked through")
+
+    with pytest.raises(ApiError, match="stop_token_ids: must be a list of at most 1024 token ids"):
+        COMPLETION.parse({"stop_token_ids": Listed([1] * 1025)})
 
 
 def test_unknown_fields_may_be_let_pass_but_not_unsupported_ones() -> None:

@@ -23,6 +23,7 @@ import pytest
 
 from ternrun.api import load
 from ternrun.errors import ConfigError, UsageError
+from ternrun.server.answers import Answers
 from ternrun.server.models import Services
 from ternrun.server.run import listening
 from ternrun.server.settings import ServerConfig, read_keys
@@ -138,6 +139,36 @@ def test_what_outlasts_the_drain_is_told(path: Path) -> None:
     connection.close()
     assert events[-2:] == ["data: [DONE]", ""]
     assert json.loads(events[-3].removeprefix("data: "))["error"]["message"] == "the server is shutting down"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("route", "more"),
+    [
+        ("/v1/completions", {"prompt": "a", "logprobs": 1}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "verbose": True}),
+        ("/v1/responses", {"input": "a"}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "a"}]}),
+        ("/completion", {"prompt": "a", "n_probs": 1}),
+        ("/api/generate", {"prompt": "a"}),
+    ],
+)
+def test_what_runs_when_the_server_ends_comes_to_its_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch, route: str, more: dict[str, Any], stream: bool
+) -> None:
+    submit = Answers.submit
+
+    def last(answers: Answers) -> None:
+        submit(answers)
+        monkeypatch.setattr(server.service, "draining", True)
+
+    monkeypatch.setattr(Answers, "submit", last)
+    limit = {"/v1/responses": "max_output_tokens", "/v1/messages": "max_tokens"}.get(route, "n_predict")
+    limited = {"options": {"num_predict": 5}} if route.startswith("/api/") else {limit: 5}
+    answer = server.ask(route, more | limited | {"stream": stream})
+    assert answer.status == 200
+    assert b"shutting down" not in answer.body
+    assert server.ask("/v1/completions", {"prompt": "a"}).status == 503
 
 
 def test_it_listens_before_it_has_loaded(path: Path) -> None:
