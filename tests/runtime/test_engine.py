@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ternrun.errors import ConfigError, ContextError, LoadError, UsageError
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.engine import Engine
 from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
+from ternrun.runtime.pace import Pace
 from ternrun.runtime.request import Request, StepOutput
 from ternrun.runtime.sampler import bias_of, sample
 from tests.runtime.fake_model import FakeModel, mix
@@ -49,6 +51,12 @@ class Result:
 
     def __repr__(self) -> str:
         return repr(self.key())
+
+
+@pytest.fixture(autouse=True)
+def _still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps take no time here, so how many are joined does not depend on the machine."""
+    monkeypatch.setattr("ternrun.runtime.engine.Pace", partial(Pace, clock=lambda: 0.0))
 
 
 def run(engine: Engine, requests: list[Request], stagger: int = 0) -> list[Result]:
