@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 
 from ternrun.errors import ConfigError
 from ternrun.train.config import Run
@@ -56,11 +56,24 @@ class Place:
         else:
             yield
 
-    def mean(self, value: Tensor) -> float:
-        """The mean of a scalar over all ranks."""
-        if self.world > 1:
-            distributed.all_reduce(value)
-        return float(value.item()) / self.world
+    def mean(self, value: float) -> float:
+        """The mean of a number over all ranks, the same bits on each."""
+        return float(self._reduced([value], torch.float64, distributed.ReduceOp.SUM)[0]) / self.world
+
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether it is set on some rank.
+
+        Clocks and signals differ from rank to rank. One that leaves the loop alone leaves the others waiting for its
+        gradients, and one that saves alone waits for their shares of the tensors.
+        """
+        return [flag > 0 for flag in self._reduced(flags, torch.int32, distributed.ReduceOp.MAX)]
+
+    def _reduced(self, values: Sequence[float], dtype: torch.dtype, how: Any) -> Sequence[float]:
+        if self.world == 1:
+            return values
+        shared = torch.tensor(values, dtype=dtype, device=self.device)
+        distributed.all_reduce(shared, how)
+        return list(shared.tolist())
 
 
 @contextmanager

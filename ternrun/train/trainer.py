@@ -93,26 +93,31 @@ class Trainer:
         """Train until `steps` are done or a signal arrives; either way the last state is saved."""
         try:
             with self._signals():
-                self._loop()
+                stopped = self._loop()
             self.save("last")
-            step = self.state["step"]
-            stopped = f"stopped by {self._stop} after step {step}; --resume goes on"
-            self.log.say(stopped if self._stop else f"finished {step} steps")
+            step, by = self.state["step"], self._stop or "a signal to another process"
+            self.log.say(
+                f"stopped by {by} after step {step}; --resume goes on" if stopped else f"finished {step} steps"
+            )
         finally:
             self.log.close()
 
-    def _loop(self) -> None:
-        saved, run = time.monotonic(), self.config.run
-        while not self._stop and not self.finished:
+    def _loop(self) -> bool:
+        """Returns whether a signal, to whichever rank, ended it."""
+        saved, run, stopped = time.monotonic(), self.config.run, False
+        while not stopped and not self.finished:
             self.step()
             step = self.state["step"]
             if step % run.validate_every == 0 or self.finished:
                 self.validate()
             if run.sample_every and step % run.sample_every == 0:
                 self.show_sample()
-            if step % run.save_every == 0 or time.monotonic() - saved > 60 * run.save_minutes:
+            late = time.monotonic() - saved > 60 * run.save_minutes
+            stopped, late = self.place.any(bool(self._stop), late)
+            if step % run.save_every == 0 or late:
                 self.save("last")
                 saved = time.monotonic()
+        return stopped
 
     @property
     def finished(self) -> bool:
@@ -144,6 +149,7 @@ class Trainer:
         run, context = self.config.run, self.config.model.context
         batches = consecutive(self.val, context, windows_at_once(context), run.validate_windows)
         score: Score = validate(self.model, batches, self.dtype)
+        score = replace(score, loss=self.place.mean(score.loss))  # one number, so that all ranks save the best or none
         part = self.manifest.parts["val"]
         bits = score.bits_per_byte(part.text_bytes / part.tokens)
         self.log.write(self.state["step"], val_loss=score.loss, val_bits_per_byte=bits, val_accuracy=score.accuracy)
@@ -201,7 +207,7 @@ class Trainer:
                 objective, loss = self.wrapped(ids, targets, self.dtype, terms.dropout, terms.z_loss, terms.entropy)
                 (objective * (count / share)).backward()
             total += loss * (count / share)
-        return self.place.mean(total)
+        return self.place.mean(total.item())
 
     def _sane(self, loss: float, norm: float) -> bool:
         """Is this step safe to apply? Raises TernrunError where too many in a row were not."""
