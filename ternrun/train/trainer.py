@@ -23,7 +23,7 @@ from ternrun.train.bitlinear import BitLinear
 from ternrun.train.card import history
 from ternrun.train.config import TrainConfig
 from ternrun.train.data.tokenfile import open_tokens, read_manifest, tokenizer_of
-from ternrun.train.data.windows import Windows, consecutive
+from ternrun.train.data.windows import Windows, consecutive, scorable
 from ternrun.train.devices import Place, matmul_rate
 from ternrun.train.evaluate import Score, validate, windows_at_once
 from ternrun.train.logs import RunLog
@@ -63,7 +63,7 @@ class Trainer:
             fim=config.data.fim, fim_ids=tokenizers.fim_ids(self.tokenizer), stutter=config.data.stutter,
             seams=config.data.seams, tokenizer=self.tokenizer, line_ends=tokenizers.line_ends(self.tokenizer),
         )  # fmt: skip
-        self.val = open_tokens(data, "val", self.manifest)
+        self.val = scorable(open_tokens(data, "val", self.manifest))
         self.state: dict[str, Any] = {
             "step": 0,
             "sample": 0,

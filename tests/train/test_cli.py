@@ -121,3 +121,19 @@ def test_mistakes_are_one_sentence(
     with pytest.raises(error, match=message) as caught:
         ternrun_train(*words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["eval", "--windows", "-1"], "'-1' is not a whole number from 0"),
+        (["eval", "--positions", "0"], "'0' is not a whole number from 1"),
+        (["eval", "--lines", "few"], "'few' is not a whole number from 0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        ternrun_train(*words)
+    assert message in capsys.readouterr().err

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +32,15 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Trainer
     trainer = Trainer(config, folder, HERE, resume=resume)
     trainer.run()
     return trainer
+
+
+def keep_of_validation(data: Path, tokens: int) -> None:
+    """Cut the validation part to its first tokens."""
+    manifest = read_manifest(data)
+    manifest.parts["val"].tokens = tokens
+    manifest.save(data)
+    path = data / "val.bin"
+    path.write_bytes(path.read_bytes()[: tokens * np.dtype(manifest.dtype).itemsize])
 
 
 def test_other_config_is_refused(config: Make, tmp_path: Path) -> None:
@@ -122,6 +132,18 @@ def test_loss_falls(config: Make, tmp_path: Path) -> None:
     train(config(optim__steps=30), tmp_path)
     found = losses(tmp_path)
     assert found[-1][1] < found[0][1] - 1
+
+
+def test_a_validation_part_shorter_than_a_window_is_scored(config: Make, data_folder: Path, tmp_path: Path) -> None:
+    made = config(optim__steps=1, optim__decay_steps=0, data__path=str(tmp_path / "data"), run__validate_windows=2)
+    shutil.copytree(data_folder, tmp_path / "data")
+    keep_of_validation(tmp_path / "data", 7)
+    trainer = Trainer(made, tmp_path / "run", HERE, resume=False)
+    assert trainer.validate().tokens == 6
+    trainer.log.close()
+    keep_of_validation(tmp_path / "data", 1)
+    with pytest.raises(LoadError, match="a part of 1 token has none to predict"):
+        Trainer(made, tmp_path / "new", HERE, resume=False)
 
 
 def test_weights_are_ternary_after_the_first_full_steps(config: Make, tmp_path: Path) -> None:
