@@ -138,7 +138,7 @@ class Run(_Record):
     threads: int = 0  # 0: torch's choice
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["bf16", "f32"] = "bf16"
-    compile: bool = False  # needs a C++ compiler on CPU
+    compile: bool = False  # on a CPU where there is a C++ compiler only
     fsdp: bool = False
     log_every: int = 10
     validate_every: int = 500

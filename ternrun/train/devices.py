@@ -37,12 +37,24 @@ class Place:
         return self.rank == 0
 
     def wrap(self, model: Decoder, run: Run) -> nn.Module:
-        """The module to call in training: compiled blocks, gradients averaged over the ranks."""
-        if run.compile:
+        """The module to call in training: compiled blocks where that can be, gradients averaged over the ranks."""
+        if run.compile and self.can_compile():
             model.compile_parts()
         if self.world > 1:
             return shard(model) if run.fsdp else nn.parallel.DistributedDataParallel(model)
         return model
+
+    def can_compile(self) -> bool:
+        """Whether torch finds what it compiles with: on CPUs a C++ compiler, looked for as torch itself does."""
+        if self.device.type != "cpu":
+            return True
+        from torch._inductor.cpp_builder import get_cpp_compiler  # takes a second to import
+
+        try:
+            get_cpp_compiler()
+        except (RuntimeError, OSError):
+            return False
+        return True
 
     @contextmanager
     def accumulating(self, module: Any, *, last: bool) -> Iterator[None]:

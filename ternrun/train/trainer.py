@@ -85,6 +85,8 @@ class Trainer:
         self._linears = [m for m in self.model.modules() if isinstance(m, BitLinear) and m.ternary]
         self.rate = matmul_rate(place.device, self.dtype)
         self.log = RunLog(folder if place.first else folder / f"rank{place.rank}", self.state["step"])
+        if config.run.compile and place.first and not place.can_compile():
+            self.log.say("torch finds no C++ compiler: training goes on uncompiled, which is slower")
         self._stop = ""
         self._skips = 0
         self._full = False  # in the phase before weights become ternary

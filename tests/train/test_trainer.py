@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 
 from ternrun.errors import ConfigError, LoadError, TernrunError
 from ternrun.train import checkpoint
@@ -132,6 +133,18 @@ def test_loss_falls(config: Make, tmp_path: Path) -> None:
     train(config(optim__steps=30), tmp_path)
     found = losses(tmp_path)
     assert found[-1][1] < found[0][1] - 1
+
+
+def test_without_a_compiler_training_goes_on_uncompiled(
+    config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, str(tmp_path / "g++")))
+    monkeypatch.setattr(RunLog, "say", lambda _, text: said.append(text))
+    train(config(optim__steps=1, optim__decay_steps=0, run__compile=True), tmp_path)
+    assert [text for text in said if "compiler" in text] == [
+        "torch finds no C++ compiler: training goes on uncompiled, which is slower"
+    ]
 
 
 def test_a_validation_part_shorter_than_a_window_is_scored(config: Make, data_folder: Path, tmp_path: Path) -> None:
