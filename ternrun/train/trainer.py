@@ -23,7 +23,7 @@ from ternrun.train.bitlinear import BitLinear
 from ternrun.train.card import history
 from ternrun.train.config import TrainConfig
 from ternrun.train.data.tokenfile import open_tokens, read_manifest, tokenizer_of
-from ternrun.train.data.windows import Windows, consecutive, scorable
+from ternrun.train.data.windows import Batch, Windows, consecutive, scorable
 from ternrun.train.devices import Place, matmul_rate
 from ternrun.train.evaluate import Score, validate, windows_at_once
 from ternrun.train.logs import RunLog
@@ -197,19 +197,29 @@ class Trainer:
         return int(np.random.SeedSequence((self.config.run.seed, number)).generate_state(1, np.uint64)[0] >> 1)
 
     def _gradients(self) -> float:
-        """Accumulate the gradients of this rank's share of the batch; returns the mean loss over all ranks."""
+        """Accumulate the gradients of this rank's share of the batch; returns the mean loss over all ranks.
+
+        Each micro-batch counts by the targets that it learns from, so that however the batch is cut and shared out, its
+        gradient is that of the whole.
+        """
+        terms, batches = self.config.optim, self._micro_batches()
+        learned = [int((targets >= 0).sum()) for _, targets in batches]
+        everything = self.place.mean(sum(learned)) or 1.0  # gradients, too, are averaged over the ranks
+        total = torch.zeros((), device=self.place.device)
+        for number, (batch, weight) in enumerate(zip(batches, learned, strict=True), 1):
+            ids, targets = (torch.from_numpy(a).to(self.place.device) for a in batch)
+            with self.place.accumulating(self.wrapped, last=number == len(batches)):
+                objective, loss = self.wrapped(ids, targets, self.dtype, terms.dropout, terms.z_loss, terms.entropy)
+                (objective * (weight / everything)).backward()
+            total += loss * (weight / everything)
+        return self.place.mean(total.item())
+
+    def _micro_batches(self) -> list[Batch]:
+        """This rank's share of the step's windows, so many at a time as go through the model at once."""
         share = self.config.data.batch // self.place.world
         size = self.config.data.micro_batch or share
         first = self.state["sample"] + self.place.rank * share
-        total, terms = torch.zeros((), device=self.place.device), self.config.optim
-        for start in range(0, share, size):
-            count = min(size, share - start)
-            ids, targets = (torch.from_numpy(a).to(self.place.device) for a in self.windows.batch(first + start, count))
-            with self.place.accumulating(self.wrapped, last=start + size >= share):
-                objective, loss = self.wrapped(ids, targets, self.dtype, terms.dropout, terms.z_loss, terms.entropy)
-                (objective * (count / share)).backward()
-            total += loss * (count / share)
-        return self.place.mean(total.item())
+        return [self.windows.batch(first + start, min(size, share - start)) for start in range(0, share, size)]
 
     def _sane(self, loss: float, norm: float) -> bool:
         """Is this step safe to apply? Raises TernrunError where too many in a row were not."""

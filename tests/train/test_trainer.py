@@ -129,6 +129,21 @@ def test_signal_saves_and_stops(config: Make, tmp_path: Path) -> None:
     assert "stopped by SIGTERM after step 3; --resume goes on" in trainer.log.stream.getvalue()
 
 
+def test_micro_batches_add_up_to_the_batch_where_not_all_is_learned(config: Make, tmp_path: Path) -> None:
+    """In full precision: ternary weights round other sums of activations to other gradients."""
+    found = []
+    for size in (0, 1, 3):
+        made = config(data__stutter=1.0, data__micro_batch=size, model__ternary=False, run__precision="f32")
+        trainer = Trainer(made, tmp_path, HERE, resume=False)
+        loss = trainer._gradients()
+        found.append((loss, torch.cat([p.grad.flatten() for p in trainer.model.parameters()])))
+        trainer.log.close()
+    (loss, whole), *others = found
+    for other, gradient in others:
+        assert other == pytest.approx(loss, rel=1e-5)
+        assert (gradient - whole).norm() < 1e-4 * whole.norm()
+
+
 def test_loss_falls(config: Make, tmp_path: Path) -> None:
     train(config(optim__steps=30), tmp_path)
     found = losses(tmp_path)
