@@ -169,6 +169,7 @@ class Trainer:
     def show_sample(self) -> None:
         """Log what the model makes of the prompt."""
         ids = self.tokenizer.encode(self.config.run.sample_prompt or "\n").ids
+        ids = ids or tokenizers.beginning(self.tokenizer).encode("").ids  # no character of it is known
         text = self.tokenizer.decode(ids + generate(self.model, ids, _SAMPLE_TOKENS, self.dtype, temperature=0.4))
         self.log.write(self.state["step"], sample=text)
         self.log.say(text)
@@ -272,9 +273,13 @@ def with_vocabulary(config: TrainConfig, vocab_size: int) -> TrainConfig:
 
 
 def check_same_run(config: TrainConfig, saved: checkpoint.Checkpoint, tokenizer: str) -> None:
-    """Resuming may change rates, lengths and logging, not the model or the order of the data. Raises ConfigError."""
+    """Resuming may change rates, lengths and logging, not the model, the order of the data or what an optimizer keeps.
+
+    Raises ConfigError.
+    """
     now, then = config.as_dict(), saved.config.as_dict()
-    fixed = [("model", key) for key in now["model"]] + [("data", "batch"), ("data", "fim"), ("run", "seed")]
+    fixed = [("data", "batch"), ("data", "fim"), ("optim", "other"), ("run", "seed")]
+    fixed += [("model", key) for key in now["model"]]
     for table, key in fixed:
         if now[table][key] != then[table][key]:
             was, asked = then[table][key], now[table][key]

@@ -15,6 +15,8 @@ import torch._inductor.config
 from ternrun.errors import ConfigError, LoadError, TernrunError
 from ternrun.train import checkpoint
 from ternrun.train.config import TrainConfig
+from ternrun.train.data.document import Document
+from ternrun.train.data.prepare import Plan, prepare
 from ternrun.train.data.tokenfile import read_manifest
 from ternrun.train.devices import Place
 from ternrun.train.logs import RunLog
@@ -50,6 +52,8 @@ def test_other_config_is_refused(config: Make, tmp_path: Path) -> None:
         train(config(model__n_layers=2), tmp_path, resume=True)
     with pytest.raises(ConfigError, match="data.batch"):
         train(config(data__batch=2), tmp_path, resume=True)
+    with pytest.raises(ConfigError, match=r"optim.other = 'adamw', the config says 'lion'"):
+        train(config(optim__other="lion"), tmp_path, resume=True)
 
 
 def test_another_tokenizer_is_refused_and_the_checkpoint_survives(
@@ -148,6 +152,17 @@ def test_loss_falls(config: Make, tmp_path: Path) -> None:
     train(config(optim__steps=30), tmp_path)
     found = losses(tmp_path)
     assert found[-1][1] < found[0][1] - 1
+
+
+def test_a_prompt_without_known_characters_begins_a_text(config: Make, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    text = Document("a", "a", "MIT", "no line end, but every word is known " * 40)
+    prepare([text], data, Plan(tokenizer="char", split="tail", val_share=0.1), lambda _: None)
+    trainer = Trainer(config(data__path=str(data), run__sample_prompt="ΑΒΓ"), tmp_path / "run", HERE, resume=False)
+    trainer.show_sample()
+    trainer.log.close()
+    (entry,) = RunLog.entries(tmp_path / "run" / "log.jsonl")
+    assert len(entry["sample"]) > 10
 
 
 def test_without_a_compiler_training_goes_on_uncompiled(

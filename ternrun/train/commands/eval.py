@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     from ternrun.train.evalfile import table
 
     names = args.models or [None]
-    if any(str(name).endswith(".safetensors") and Path(name).is_file() for name in names) or args.against:
+    if args.against or any(_is_checkpoint(name) for name in names):
         if len(names) > 1:
             raise UsageError("a checkpoint is evaluated by itself; export it to set it beside other models")
         results = [_checkpoint(args, Path(names[0] or ""))]
@@ -63,6 +63,11 @@ def run(args: argparse.Namespace) -> None:
     for label, *values in rows:
         cells = [value.rjust(width) for value, width in zip(values, widths[1:], strict=True)]
         print(f"{label.ljust(widths[0])}  {'  '.join(cells)}")
+
+
+def _is_checkpoint(name: str | None) -> bool:
+    """By its name alone, so that one that does not exist is missed as what it was meant to be."""
+    return name is not None and name.endswith(".safetensors") and not Path(name).is_dir()
 
 
 def _files(args: argparse.Namespace, names: Sequence[str | None]) -> list[dict[str, Any]]:
