@@ -73,6 +73,8 @@ class Trainer:
             "skipped": 0,
             "begun": history(begin) if begin else None,
         }
+        if place.first:
+            checkpoint.sweep(folder)
         saved = checkpoint.load(folder / "last.safetensors") if resume else None
         if saved:
             check_same_run(config, saved, self.manifest.tokenizer_sha256)

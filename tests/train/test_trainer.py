@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +93,18 @@ def test_damaged_checkpoints_are_named(config: Make, tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(LoadError, match="not a whole checkpoint"):
         train(config(), tmp_path, resume=True)
+
+
+def test_what_a_kill_left_of_a_save_is_swept(config: Make, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    dead = [tmp_path / f".{name}.safetensors.{gone.pid}" for name in ("last", "best")]
+    others = [tmp_path / f".last.safetensors.{os.getppid()}", tmp_path / ".last.safetensors.old", tmp_path / "a.1"]
+    own = tmp_path / f".last.safetensors.{os.getpid()}"  # in a container, every run has the same number
+    for path in (*dead, *others, own):
+        path.write_bytes(b"half")
+    Trainer(config(), tmp_path, HERE, resume=False).log.close()
+    assert sorted(p for p in tmp_path.iterdir() if p.name != "log.jsonl") == sorted(others)
 
 
 def test_full_disk_keeps_the_last_checkpoint(config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
