@@ -41,7 +41,8 @@ class Place:
         if run.compile and self.can_compile():
             model.compile_parts()
         if self.world > 1:
-            return shard(model) if run.fsdp else nn.parallel.DistributedDataParallel(model)
+            own = [self.device] if self.device.type == "cuda" else None
+            return shard(model) if run.fsdp else nn.parallel.DistributedDataParallel(model, device_ids=own)
         return model
 
     def can_compile(self) -> bool:
@@ -99,11 +100,11 @@ def placed(run: Run, batch: int) -> Iterator[Place]:
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if batch % world:
         raise ConfigError(f"data.batch {batch} cannot be shared evenly by {world} processes")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    device = _own_gpu() if cuda else torch.device("cpu")
     if world == 1:
         yield Place(device)
         return
-    distributed.init_process_group("nccl" if cuda else "gloo")
+    distributed.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
     try:
         yield Place(device, rank, world)
         distributed.barrier()  # no rank hangs up on another
@@ -111,6 +112,20 @@ def placed(run: Run, batch: int) -> Iterator[Place]:
         gc.collect()
         distributed.destroy_process_group()
         time.sleep(_SETTLE)
+
+
+def _own_gpu() -> torch.device:
+    """The GPU of this process's number on this machine, made the current one.
+
+    NCCL, FSDP2 and everything else that asks for no device in particular use the current one: without this, all
+    processes would meet on the first.
+    """
+    local, found = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if local >= found:
+        raise ConfigError(f"torchrun started process {local + 1} of this machine, which has {found} GPUs: one for each")
+    device = torch.device("cuda", local)
+    torch.cuda.set_device(device)
+    return device
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 1024, products: int = 30) -> float:
