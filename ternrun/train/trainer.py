@@ -245,10 +245,11 @@ class Trainer:
         speed = config.data.batch * config.model.context / seconds
         bits = loss / math.log(2) * part.tokens / part.text_bytes
         use = speed * flops_per_token(config.model) / self.place.world / self.rate
-        left = f", {(config.optim.steps - step) * seconds / 60:.0f} min left" if config.optim.steps else ""
+        steps = config.optim.steps
+        left = f"{(steps - step) * seconds / 60:.0f} min left, " if steps else ""
         self.log.write(step, loss=loss, grad_norm=norm, lr=factor, tokens_per_second=round(speed), mfu=round(use, 3))
-        numbers = f"loss {loss:.4f}, {bits:.3f} bits a byte, {speed:,.0f} tokens/s, {use:.0%} of matmul rate"
-        self.log.progress(f"step {step}: {numbers}{left}")
+        numbers = f"loss {loss:.4f}, {left}{bits:.3f} bits a byte, {speed:,.0f} tokens/s, {use:.0%} of matmul rate"
+        self.log.progress(f"step {step}: {numbers}", step / steps if steps else None)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
