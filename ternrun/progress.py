@@ -8,6 +8,11 @@ from types import TracebackType
 from typing import Self
 
 
+def bar(share: float) -> str:
+    """A bar of 20 characters, filled by `share` (0 to 1)."""
+    return ("█" * round(20 * share)).ljust(20, "·")
+
+
 class Progress:
     """One line on stderr that shows how far long work has come; silent where stderr is no terminal."""
 
@@ -32,7 +37,6 @@ class Progress:
         self.shown = now
         share = done / max(total, 1)
         left = (now - self.start) * (1 / share - 1) if share else 0.0
-        bar = ("█" * round(20 * share)).ljust(20, "·")
-        text = f"{self.label} {bar} {done:,}/{total:,} {self.unit} {note}".rstrip()
+        text = f"{self.label} {bar(share)} {done:,}/{total:,} {self.unit} {note}".rstrip()
         sys.stderr.write(f"\r\x1b[K{text}, {left:.0f} s left")
         sys.stderr.flush()

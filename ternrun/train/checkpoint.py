@@ -63,6 +63,27 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         raise TernrunError(f"could not save {path}: {error}{kept}") from None
 
 
+def sweep(folder: Path) -> None:
+    """Remove what saves left in `folder` that a kill interrupted: half-written files of processes that are gone."""
+    for path in folder.glob(".*.safetensors.*"):
+        process = path.suffix.removeprefix(".")
+        if process.isdecimal() and (int(process) == os.getpid() or not _alive(int(process))):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":
+        return True  # there os.kill ends a process, whatever the signal
+    try:
+        os.kill(process, 0)
+    except PermissionError:  # another user's
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
 def load(path: Path) -> Checkpoint:
     """Raises LoadError for a file that is missing, truncated or no checkpoint of ours."""
     try:

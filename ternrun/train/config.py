@@ -41,24 +41,20 @@ class Shape(_Record):
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name, high in (
-            ("context", 2**20),
-            ("dim", 2**16),
-            ("n_layers", 1024),
-            ("n_heads", 1024),
-            ("ffn_dim", 2**18),
-        ):
-            self._range(name, 1, high)
-        self._range("n_kv_heads", 1, self.n_heads)
-        self._range("vocab_size", 0, 2**24)
+        for name, low, high in (
+            ("context", 1, 2**20), ("dim", 1, 2**16), ("n_layers", 1, 1024), ("n_heads", 1, 1024),
+            ("n_kv_heads", 1, self.n_heads), ("ffn_dim", 1, 2**18), ("vocab_size", 0, 2**24), ("head_dim", 0, 4096),
+            ("rope_base", 1.001, 1e12), ("norm_eps", 0, 1),
+        ):  # fmt: skip
+            self._range(name, low, high)
         self._choice("activation", ("silu", "relu2"))
         self._choice("granularity", ("tensor", "row", "group"))
         if self.n_heads % self.n_kv_heads:
             raise ConfigError(f"{self.n_heads} query heads cannot share {self.n_kv_heads} key/value heads evenly")
         if self.mhc_streams not in (1, 2, 4):
             raise ConfigError(f"mhc_streams must be 1, 2 or 4, not {self.mhc_streams}")
-        if self.width % 2:
-            raise ConfigError(f"head width {self.width} must be even for rotary embedding")
+        if self.width % 2 or not self.width:
+            raise ConfigError(f"head width {self.width} must be even, and not 0, for rotary embedding")
         if self.granularity == "group" and any(n % GROUP for n in (self.dim, self.ffn_dim, self.n_heads * self.width)):
             raise ConfigError(f"granularity 'group' needs dim, ffn_dim and heads x width divisible by {GROUP}")
 
@@ -138,7 +134,7 @@ class Run(_Record):
     threads: int = 0  # 0: torch's choice
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["bf16", "f32"] = "bf16"
-    compile: bool = False  # needs a C++ compiler on CPU
+    compile: bool = False  # on a CPU where there is a C++ compiler only
     fsdp: bool = False
     log_every: int = 10
     validate_every: int = 500

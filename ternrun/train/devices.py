@@ -5,13 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 
 from ternrun.errors import ConfigError
 from ternrun.train.config import Run
@@ -37,12 +37,25 @@ class Place:
         return self.rank == 0
 
     def wrap(self, model: Decoder, run: Run) -> nn.Module:
-        """The module to call in training: compiled blocks, gradients averaged over the ranks."""
-        if run.compile:
+        """The module to call in training: compiled blocks where that can be, gradients averaged over the ranks."""
+        if run.compile and self.can_compile():
             model.compile_parts()
         if self.world > 1:
-            return shard(model) if run.fsdp else nn.parallel.DistributedDataParallel(model)
+            own = [self.device] if self.device.type == "cuda" else None
+            return shard(model) if run.fsdp else nn.parallel.DistributedDataParallel(model, device_ids=own)
         return model
+
+    def can_compile(self) -> bool:
+        """Whether torch finds what it compiles with: on CPUs a C++ compiler, looked for as torch itself does."""
+        if self.device.type != "cpu":
+            return True
+        from torch._inductor.cpp_builder import get_cpp_compiler  # takes a second to import
+
+        try:
+            get_cpp_compiler()
+        except (RuntimeError, OSError):
+            return False
+        return True
 
     @contextmanager
     def accumulating(self, module: Any, *, last: bool) -> Iterator[None]:
@@ -56,11 +69,24 @@ class Place:
         else:
             yield
 
-    def mean(self, value: Tensor) -> float:
-        """The mean of a scalar over all ranks."""
-        if self.world > 1:
-            distributed.all_reduce(value)
-        return float(value.item()) / self.world
+    def mean(self, value: float) -> float:
+        """The mean of a number over all ranks, the same bits on each."""
+        return float(self._reduced([value], torch.float64, distributed.ReduceOp.SUM)[0]) / self.world
+
+    def any(self, *flags: bool) -> list[bool]:
+        """For each flag, whether it is set on some rank.
+
+        Clocks and signals differ from rank to rank. One that leaves the loop alone leaves the others waiting for its
+        gradients, and one that saves alone waits for their shares of the tensors.
+        """
+        return [flag > 0 for flag in self._reduced(flags, torch.int32, distributed.ReduceOp.MAX)]
+
+    def _reduced(self, values: Sequence[float], dtype: torch.dtype, how: Any) -> Sequence[float]:
+        if self.world == 1:
+            return values
+        shared = torch.tensor(values, dtype=dtype, device=self.device)
+        distributed.all_reduce(shared, how)
+        return list(shared.tolist())
 
 
 @contextmanager
@@ -74,11 +100,11 @@ def placed(run: Run, batch: int) -> Iterator[Place]:
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if batch % world:
         raise ConfigError(f"data.batch {batch} cannot be shared evenly by {world} processes")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    device = _own_gpu() if cuda else torch.device("cpu")
     if world == 1:
         yield Place(device)
         return
-    distributed.init_process_group("nccl" if cuda else "gloo")
+    distributed.init_process_group("nccl" if cuda else "gloo", device_id=device if cuda else None)
     try:
         yield Place(device, rank, world)
         distributed.barrier()  # no rank hangs up on another
@@ -86,6 +112,20 @@ def placed(run: Run, batch: int) -> Iterator[Place]:
         gc.collect()
         distributed.destroy_process_group()
         time.sleep(_SETTLE)
+
+
+def _own_gpu() -> torch.device:
+    """The GPU of this process's number on this machine, made the current one.
+
+    NCCL, FSDP2 and everything else that asks for no device in particular use the current one: without this, all
+    processes would meet on the first.
+    """
+    local, found = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if local >= found:
+        raise ConfigError(f"torchrun started process {local + 1} of this machine, which has {found} GPUs: one for each")
+    device = torch.device("cuda", local)
+    torch.cuda.set_device(device)
+    return device
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 1024, products: int = 30) -> float:

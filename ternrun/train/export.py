@@ -20,7 +20,7 @@ from ternrun.loader.gguf_write import write_gguf
 from ternrun.loader.model import open_model
 from ternrun.loader.quants import decode, encode, encode_trits
 from ternrun.loader.sampling import write_sampling
-from ternrun.runtime.config import ModelConfig, RopeConfig
+from ternrun.runtime.config import ModelConfig, RopeConfig, SamplingParams
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.train.bitlinear import GROUP, BitLinear, ternarize
 from ternrun.train.config import Shape
@@ -85,8 +85,9 @@ def export(
 ) -> None:
     """Write `model` to `path`; `repeat_penalty` is what the file recommends, 1 for nothing.
 
-    Raises UsageError where the type cannot hold it.
+    Raises UsageError where the type cannot hold it, ConfigError for a penalty that no reader takes.
     """
+    SamplingParams(repeat_penalty=repeat_penalty)  # the range that the runtime holds files to
     if tokenizer.get_vocab_size() != model.shape.vocab_size:
         raise UsageError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens, the model {model.shape.vocab_size}")
     if ternary not in TYPES or dense not in FLOAT_TYPES:

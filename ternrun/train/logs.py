@@ -6,7 +6,12 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any, TextIO
+
+from ternrun.progress import bar
+
+_CLEAR = "\r\x1b[K"  # back to the row's beginning, and nothing on it
 
 
 class RunLog:
@@ -19,6 +24,7 @@ class RunLog:
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
         self._board = _tensorboard(folder)
+        self._moving = False  # does the last row of the terminal show progress?
 
     @staticmethod
     def entries(path: Path) -> list[dict[str, Any]]:
@@ -40,19 +46,26 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        print(text, file=self.stream, flush=True)
+        print(f"{_CLEAR if self._moving else ''}{text}", file=self.stream, flush=True)
+        self._moving = False
 
-    def progress(self, text: str) -> None:
-        """A line that the next one replaces on a terminal, and stays elsewhere."""
-        print(
-            f"\r{text}\x1b[K" if self.stream.isatty() else text,
-            end="" if self.stream.isatty() else "\n",
-            file=self.stream,
-            flush=True,
-        )
+    def progress(self, text: str, share: float | None = None) -> None:
+        """A line that stays; on a terminal one that the next replaces, behind a bar filled by `share`.
+
+        It is cut to the terminal's width there, for only one row can be replaced.
+        """
+        if not self.stream.isatty():
+            self.say(text)
+            return
+        line = text if share is None else f"{bar(share)} {text}"
+        print(f"{_CLEAR}{line[: get_terminal_size().columns - 1]}", end="", file=self.stream, flush=True)
+        self._moving = True
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, and end the moving line: the next word, an error's perhaps, gets its own."""
+        if self._moving:
+            print(file=self.stream, flush=True)
+            self._moving = False
         self._file.close()
         if self._board:
             self._board.close()

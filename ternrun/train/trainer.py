@@ -23,7 +23,7 @@ from ternrun.train.bitlinear import BitLinear
 from ternrun.train.card import history
 from ternrun.train.config import TrainConfig
 from ternrun.train.data.tokenfile import open_tokens, read_manifest, tokenizer_of
-from ternrun.train.data.windows import Windows, consecutive
+from ternrun.train.data.windows import Batch, Windows, consecutive, scorable
 from ternrun.train.devices import Place, matmul_rate
 from ternrun.train.evaluate import Score, validate, windows_at_once
 from ternrun.train.logs import RunLog
@@ -63,7 +63,7 @@ class Trainer:
             fim=config.data.fim, fim_ids=tokenizers.fim_ids(self.tokenizer), stutter=config.data.stutter,
             seams=config.data.seams, tokenizer=self.tokenizer, line_ends=tokenizers.line_ends(self.tokenizer),
         )  # fmt: skip
-        self.val = open_tokens(data, "val", self.manifest)
+        self.val = scorable(open_tokens(data, "val", self.manifest))
         self.state: dict[str, Any] = {
             "step": 0,
             "sample": 0,
@@ -73,6 +73,8 @@ class Trainer:
             "skipped": 0,
             "begun": history(begin) if begin else None,
         }
+        if place.first:
+            checkpoint.sweep(folder)
         saved = checkpoint.load(folder / "last.safetensors") if resume else None
         if saved:
             check_same_run(config, saved, self.manifest.tokenizer_sha256)
@@ -85,6 +87,8 @@ class Trainer:
         self._linears = [m for m in self.model.modules() if isinstance(m, BitLinear) and m.ternary]
         self.rate = matmul_rate(place.device, self.dtype)
         self.log = RunLog(folder if place.first else folder / f"rank{place.rank}", self.state["step"])
+        if config.run.compile and place.first and not place.can_compile():
+            self.log.say("torch finds no C++ compiler: training goes on uncompiled, which is slower")
         self._stop = ""
         self._skips = 0
         self._full = False  # in the phase before weights become ternary
@@ -93,26 +97,31 @@ class Trainer:
         """Train until `steps` are done or a signal arrives; either way the last state is saved."""
         try:
             with self._signals():
-                self._loop()
+                stopped = self._loop()
             self.save("last")
-            step = self.state["step"]
-            stopped = f"stopped by {self._stop} after step {step}; --resume goes on"
-            self.log.say(stopped if self._stop else f"finished {step} steps")
+            step, by = self.state["step"], self._stop or "a signal to another process"
+            self.log.say(
+                f"stopped by {by} after step {step}; --resume goes on" if stopped else f"finished {step} steps"
+            )
         finally:
             self.log.close()
 
-    def _loop(self) -> None:
-        saved, run = time.monotonic(), self.config.run
-        while not self._stop and not self.finished:
+    def _loop(self) -> bool:
+        """Returns whether a signal, to whichever rank, ended it."""
+        saved, run, stopped = time.monotonic(), self.config.run, False
+        while not stopped and not self.finished:
             self.step()
             step = self.state["step"]
             if step % run.validate_every == 0 or self.finished:
                 self.validate()
             if run.sample_every and step % run.sample_every == 0:
                 self.show_sample()
-            if step % run.save_every == 0 or time.monotonic() - saved > 60 * run.save_minutes:
+            late = time.monotonic() - saved > 60 * run.save_minutes
+            stopped, late = self.place.any(bool(self._stop), late)
+            if step % run.save_every == 0 or late:
                 self.save("last")
                 saved = time.monotonic()
+        return stopped
 
     @property
     def finished(self) -> bool:
@@ -144,6 +153,7 @@ class Trainer:
         run, context = self.config.run, self.config.model.context
         batches = consecutive(self.val, context, windows_at_once(context), run.validate_windows)
         score: Score = validate(self.model, batches, self.dtype)
+        score = replace(score, loss=self.place.mean(score.loss))  # one number, so that all ranks save the best or none
         part = self.manifest.parts["val"]
         bits = score.bits_per_byte(part.text_bytes / part.tokens)
         self.log.write(self.state["step"], val_loss=score.loss, val_bits_per_byte=bits, val_accuracy=score.accuracy)
@@ -161,6 +171,7 @@ class Trainer:
     def show_sample(self) -> None:
         """Log what the model makes of the prompt."""
         ids = self.tokenizer.encode(self.config.run.sample_prompt or "\n").ids
+        ids = ids or tokenizers.beginning(self.tokenizer).encode("").ids  # no character of it is known
         text = self.tokenizer.decode(ids + generate(self.model, ids, _SAMPLE_TOKENS, self.dtype, temperature=0.4))
         self.log.write(self.state["step"], sample=text)
         self.log.say(text)
@@ -189,19 +200,29 @@ class Trainer:
         return int(np.random.SeedSequence((self.config.run.seed, number)).generate_state(1, np.uint64)[0] >> 1)
 
     def _gradients(self) -> float:
-        """Accumulate the gradients of this rank's share of the batch; returns the mean loss over all ranks."""
+        """Accumulate the gradients of this rank's share of the batch; returns the mean loss over all ranks.
+
+        Each micro-batch counts by the targets that it learns from, so that however the batch is cut and shared out, its
+        gradient is that of the whole.
+        """
+        terms, batches = self.config.optim, self._micro_batches()
+        learned = [int((targets >= 0).sum()) for _, targets in batches]
+        everything = self.place.mean(sum(learned)) or 1.0  # gradients, too, are averaged over the ranks
+        total = torch.zeros((), device=self.place.device)
+        for number, (batch, weight) in enumerate(zip(batches, learned, strict=True), 1):
+            ids, targets = (torch.from_numpy(a).to(self.place.device) for a in batch)
+            with self.place.accumulating(self.wrapped, last=number == len(batches)):
+                objective, loss = self.wrapped(ids, targets, self.dtype, terms.dropout, terms.z_loss, terms.entropy)
+                (objective * (weight / everything)).backward()
+            total += loss * (weight / everything)
+        return self.place.mean(total.item())
+
+    def _micro_batches(self) -> list[Batch]:
+        """This rank's share of the step's windows, so many at a time as go through the model at once."""
         share = self.config.data.batch // self.place.world
         size = self.config.data.micro_batch or share
         first = self.state["sample"] + self.place.rank * share
-        total, terms = torch.zeros((), device=self.place.device), self.config.optim
-        for start in range(0, share, size):
-            count = min(size, share - start)
-            ids, targets = (torch.from_numpy(a).to(self.place.device) for a in self.windows.batch(first + start, count))
-            with self.place.accumulating(self.wrapped, last=start + size >= share):
-                objective, loss = self.wrapped(ids, targets, self.dtype, terms.dropout, terms.z_loss, terms.entropy)
-                (objective * (count / share)).backward()
-            total += loss * (count / share)
-        return self.place.mean(total)
+        return [self.windows.batch(first + start, min(size, share - start)) for start in range(0, share, size)]
 
     def _sane(self, loss: float, norm: float) -> bool:
         """Is this step safe to apply? Raises TernrunError where too many in a row were not."""
@@ -224,10 +245,11 @@ class Trainer:
         speed = config.data.batch * config.model.context / seconds
         bits = loss / math.log(2) * part.tokens / part.text_bytes
         use = speed * flops_per_token(config.model) / self.place.world / self.rate
-        left = f", {(config.optim.steps - step) * seconds / 60:.0f} min left" if config.optim.steps else ""
+        steps = config.optim.steps
+        left = f"{(steps - step) * seconds / 60:.0f} min left, " if steps else ""
         self.log.write(step, loss=loss, grad_norm=norm, lr=factor, tokens_per_second=round(speed), mfu=round(use, 3))
-        numbers = f"loss {loss:.4f}, {bits:.3f} bits a byte, {speed:,.0f} tokens/s, {use:.0%} of matmul rate"
-        self.log.progress(f"step {step}: {numbers}{left}")
+        numbers = f"loss {loss:.4f}, {left}{bits:.3f} bits a byte, {speed:,.0f} tokens/s, {use:.0%} of matmul rate"
+        self.log.progress(f"step {step}: {numbers}", step / steps if steps else None)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -254,9 +276,13 @@ def with_vocabulary(config: TrainConfig, vocab_size: int) -> TrainConfig:
 
 
 def check_same_run(config: TrainConfig, saved: checkpoint.Checkpoint, tokenizer: str) -> None:
-    """Resuming may change rates, lengths and logging, not the model or the order of the data. Raises ConfigError."""
+    """Resuming may change rates, lengths and logging, not the model, the order of the data or what an optimizer keeps.
+
+    Raises ConfigError.
+    """
     now, then = config.as_dict(), saved.config.as_dict()
-    fixed = [("model", key) for key in now["model"]] + [("data", "batch"), ("data", "fim"), ("run", "seed")]
+    fixed = [("data", "batch"), ("data", "fim"), ("optim", "other"), ("run", "seed")]
+    fixed += [("model", key) for key in now["model"]]
     for table, key in fixed:
         if now[table][key] != then[table][key]:
             was, asked = then[table][key], now[table][key]

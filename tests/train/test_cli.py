@@ -104,6 +104,8 @@ def test_data_and_tokenizer_commands(tmp_path: Path) -> None:
         (["run", "code-6m", "--out", "x"], ConfigError, "neither a config file nor a preset"),
         (["run", "code-5m", "--out", "x", "--set", "data.path=/no/such"], LoadError, "not a folder made by"),
         (["export", "/no/such.safetensors", "x.gguf"], LoadError, "there is no checkpoint"),
+        (["tokenizer", "synthetic:random", "--out", "."], UsageError, "is a folder; --out names the tokenizer.json"),
+        (["eval", "/no/bst.safetensors"], LoadError, "there is no checkpoint /no/bst.safetensors"),
         (["eval", "/no/such.gguf"], UsageError, "needs --data"),
         (["eval", "a.gguf", "b.gguf", "--against", "c.gguf"], UsageError, "a checkpoint is evaluated by itself"),
         (
@@ -121,3 +123,20 @@ def test_mistakes_are_one_sentence(
     with pytest.raises(error, match=message) as caught:
         ternrun_train(*words)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["eval", "--windows", "-1"], "'-1' is not a whole number from 0"),
+        (["eval", "--positions", "0"], "'0' is not a whole number from 1"),
+        (["data", "python", "--out", "x", "--repeat", "rich=0"], "with TIMES from 1"),
+        (["eval", "--lines", "few"], "'few' is not a whole number from 0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        ternrun_train(*words)
+    assert message in capsys.readouterr().err

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ternrun.errors import UsageError
+from ternrun.errors import ConfigError, UsageError
 from ternrun.loader.model import open_model
 from ternrun.loader.onnx.write import FORMS
 from ternrun.loader.quants import decode
@@ -141,6 +141,8 @@ def test_what_cannot_be_written_is_refused(shape: Callable[..., Shape], data_fol
         export(Decoder(shape(vocab_size=size + 1)), tokenizer, tmp_path / "m.gguf")
     with pytest.raises(UsageError, match="I2_S holds one scale"):
         export(Decoder(shape(vocab_size=size, granularity="row")), tokenizer, tmp_path / "m.gguf", ternary="i2_s")
+    with pytest.raises(ConfigError, match=r"repeat_penalty must be a number from 0.01"):
+        export(Decoder(shape(vocab_size=size)), tokenizer, tmp_path / "m.gguf", repeat_penalty=-1)
     assert not (tmp_path / "m.gguf").exists()
 
 

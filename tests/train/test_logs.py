@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,31 @@ def test_a_resumed_log_forgets_what_is_done_again(tmp_path: Path) -> None:
         file.write('{"step": 4, "lo')  # a kill leaves half a line
     RunLog(tmp_path, 2).close()
     assert [e["step"] for e in RunLog.entries(tmp_path / "log.jsonl")] == [1, 2]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_a_bar_in_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    log = RunLog(tmp_path, 0, Terminal())
+    log.progress("step 5: loss 3.2000, and much that finds no room in it", 0.25)
+    log.progress("step 10: loss 3.1000", 0.5)
+    log.say("step 10: validation loss 3.0000")
+    log.progress("step 15: loss 3.0000")  # of a run without an end
+    log.close()
+    first, second, said, last = log.stream.getvalue().split("\r\x1b[K")[1:]  # type: ignore[attr-defined]
+    assert first == "█████··············· step 5: loss 3.2000, and much that finds no"[:59]
+    assert second == "██████████·········· step 10: loss 3.1000"
+    assert said == "step 10: validation loss 3.0000\n"
+    assert last == "step 15: loss 3.0000\n"
+
+
+def test_elsewhere_every_line_stays(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0, io.StringIO())
+    log.progress("step 5: loss 3.2000", 0.25)
+    log.say("done")
+    log.close()
+    assert log.stream.getvalue() == "step 5: loss 3.2000\ndone\n"  # type: ignore[attr-defined]

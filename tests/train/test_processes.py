@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ternrun.train import checkpoint
 from ternrun.train.config import TrainConfig
 from ternrun.train.devices import placed
 from ternrun.train.logs import RunLog
@@ -21,6 +23,7 @@ from ternrun.train.trainer import Trainer
 SCRIPT = """
 import json, sys
 from pathlib import Path
+from ternrun.train import checkpoint
 from ternrun.train.config import TrainConfig
 from ternrun.train.devices import placed
 from ternrun.train.trainer import Trainer
@@ -41,15 +44,16 @@ def losses(folder: Path) -> dict[int, float]:
 def start(config: TrainConfig, folder: Path, how: str, rank: int = 0, world: int = 1) -> subprocess.Popen[str]:
     """One process of a run, with the environment that torchrun gives it."""
     folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config.as_dict()))
+    written = folder / f"config{rank}.json"
+    written.write_text(json.dumps(config.as_dict()))
     place = {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT)}
-    command = [sys.executable, "-c", SCRIPT, str(folder / "config.json"), str(folder), how]
+    command = [sys.executable, "-c", SCRIPT, str(written), str(folder), how]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT | place)
 
 
 def finish(*processes: subprocess.Popen[str]) -> None:
     for process in processes:
-        _, said = process.communicate()
+        _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
 
 
@@ -91,12 +95,37 @@ def test_two_processes_train_as_one(fsdp: bool, config: Make, tmp_path: Path) ->
     """In full precision: ternary weights would flip on the last bits in which sums over ranks differ."""
     same: dict[str, Any] = {
         "model__ternary": False, "optim__matrix_lr": 0.002, "optim__decay_steps": 0, "run__precision": "f32",
-        "data__micro_batch": 1,
+        "data__stutter": 0.5,
     }  # fmt: skip
     here(config(optim__steps=4, **same), tmp_path / "one")
     for steps, how in ((2, "new"), (4, "resume")) if fsdp else ((4, "new"),):
-        made = config(optim__steps=steps, run__fsdp=fsdp, **same)
+        made = config(optim__steps=steps, run__fsdp=fsdp, data__micro_batch=1, **same)
         finish(*[start(made, tmp_path / "two", how, rank, 2) for rank in (0, 1)])
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert two == pytest.approx(one, rel=1e-4)
     assert len(two) == 4
+
+
+@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp"])
+def test_ranks_save_and_stop_together(fsdp: bool, config: Make, tmp_path: Path) -> None:
+    """Where only the first finds that it is time to save, and only the second gets a signal."""
+    same: dict[str, Any] = {
+        "optim__steps": 0, "optim__decay_steps": 0, "run__fsdp": fsdp, "run__save_every": 1000,
+        "run__validate_every": 1000,
+    }  # fmt: skip
+    ranks = [start(config(run__save_minutes=1e6 * rank, **same), tmp_path, "new", rank, 2) for rank in (0, 1)]
+    try:
+        while len(losses(tmp_path)) < 3:
+            time.sleep(0.05)
+            assert all(rank.poll() is None for rank in ranks)
+        assert (tmp_path / "last.safetensors").is_file()
+        ranks[1].send_signal(signal.SIGTERM)
+        said = [rank.communicate(timeout=60)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.communicate()
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    assert "stopped by a signal to another process after step" in said[0]
+    assert "stopped by SIGTERM after step" in said[1]
+    assert checkpoint.load(tmp_path / "last.safetensors").state["step"] == max(losses(tmp_path))

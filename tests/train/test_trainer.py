@@ -2,17 +2,24 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 
 from ternrun.errors import ConfigError, LoadError, TernrunError
 from ternrun.train import checkpoint
 from ternrun.train.config import TrainConfig
+from ternrun.train.data.document import Document
+from ternrun.train.data.prepare import Plan, prepare
 from ternrun.train.data.tokenfile import read_manifest
 from ternrun.train.devices import Place
 from ternrun.train.logs import RunLog
@@ -33,12 +40,23 @@ def train(config: TrainConfig, folder: Path, *, resume: bool = False) -> Trainer
     return trainer
 
 
+def keep_of_validation(data: Path, tokens: int) -> None:
+    """Cut the validation part to its first tokens."""
+    manifest = read_manifest(data)
+    manifest.parts["val"].tokens = tokens
+    manifest.save(data)
+    path = data / "val.bin"
+    path.write_bytes(path.read_bytes()[: tokens * np.dtype(manifest.dtype).itemsize])
+
+
 def test_other_config_is_refused(config: Make, tmp_path: Path) -> None:
     train(config(optim__steps=1, optim__decay_steps=0), tmp_path)
     with pytest.raises(ConfigError, match=r"model.n_layers = 1, the config says 2"):
         train(config(model__n_layers=2), tmp_path, resume=True)
     with pytest.raises(ConfigError, match="data.batch"):
         train(config(data__batch=2), tmp_path, resume=True)
+    with pytest.raises(ConfigError, match=r"optim.other = 'adamw', the config says 'lion'"):
+        train(config(optim__other="lion"), tmp_path, resume=True)
 
 
 def test_another_tokenizer_is_refused_and_the_checkpoint_survives(
@@ -75,6 +93,18 @@ def test_damaged_checkpoints_are_named(config: Make, tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(LoadError, match="not a whole checkpoint"):
         train(config(), tmp_path, resume=True)
+
+
+def test_what_a_kill_left_of_a_save_is_swept(config: Make, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    dead = [tmp_path / f".{name}.safetensors.{gone.pid}" for name in ("last", "best")]
+    others = [tmp_path / f".last.safetensors.{os.getppid()}", tmp_path / ".last.safetensors.old", tmp_path / "a.1"]
+    own = tmp_path / f".last.safetensors.{os.getpid()}"  # in a container, every run has the same number
+    for path in (*dead, *others, own):
+        path.write_bytes(b"half")
+    Trainer(config(), tmp_path, HERE, resume=False).log.close()
+    assert sorted(p for p in tmp_path.iterdir() if p.name != "log.jsonl") == sorted(others)
 
 
 def test_full_disk_keeps_the_last_checkpoint(config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,10 +148,60 @@ def test_signal_saves_and_stops(config: Make, tmp_path: Path) -> None:
     assert "stopped by SIGTERM after step 3; --resume goes on" in trainer.log.stream.getvalue()
 
 
+def test_micro_batches_add_up_to_the_batch_where_not_all_is_learned(config: Make, tmp_path: Path) -> None:
+    """In full precision: ternary weights round other sums of activations to other gradients."""
+    found = []
+    for size in (0, 1, 3):
+        made = config(data__stutter=1.0, data__micro_batch=size, model__ternary=False, run__precision="f32")
+        trainer = Trainer(made, tmp_path, HERE, resume=False)
+        loss = trainer._gradients()
+        found.append((loss, torch.cat([p.grad.flatten() for p in trainer.model.parameters()])))
+        trainer.log.close()
+    (loss, whole), *others = found
+    for other, gradient in others:
+        assert other == pytest.approx(loss, rel=1e-5)
+        assert (gradient - whole).norm() < 1e-4 * whole.norm()
+
+
 def test_loss_falls(config: Make, tmp_path: Path) -> None:
     train(config(optim__steps=30), tmp_path)
     found = losses(tmp_path)
     assert found[-1][1] < found[0][1] - 1
+
+
+def test_a_prompt_without_known_characters_begins_a_text(config: Make, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    text = Document("a", "a", "MIT", "no line end, but every word is known " * 40)
+    prepare([text], data, Plan(tokenizer="char", split="tail", val_share=0.1), lambda _: None)
+    trainer = Trainer(config(data__path=str(data), run__sample_prompt="ΑΒΓ"), tmp_path / "run", HERE, resume=False)
+    trainer.show_sample()
+    trainer.log.close()
+    (entry,) = RunLog.entries(tmp_path / "run" / "log.jsonl")
+    assert len(entry["sample"]) > 10
+
+
+def test_without_a_compiler_training_goes_on_uncompiled(
+    config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, str(tmp_path / "g++")))
+    monkeypatch.setattr(RunLog, "say", lambda _, text: said.append(text))
+    train(config(optim__steps=1, optim__decay_steps=0, run__compile=True), tmp_path)
+    assert [text for text in said if "compiler" in text] == [
+        "torch finds no C++ compiler: training goes on uncompiled, which is slower"
+    ]
+
+
+def test_a_validation_part_shorter_than_a_window_is_scored(config: Make, data_folder: Path, tmp_path: Path) -> None:
+    made = config(optim__steps=1, optim__decay_steps=0, data__path=str(tmp_path / "data"), run__validate_windows=2)
+    shutil.copytree(data_folder, tmp_path / "data")
+    keep_of_validation(tmp_path / "data", 7)
+    trainer = Trainer(made, tmp_path / "run", HERE, resume=False)
+    assert trainer.validate().tokens == 6
+    trainer.log.close()
+    keep_of_validation(tmp_path / "data", 1)
+    with pytest.raises(LoadError, match="a part of 1 token has none to predict"):
+        Trainer(made, tmp_path / "new", HERE, resume=False)
 
 
 def test_weights_are_ternary_after_the_first_full_steps(config: Make, tmp_path: Path) -> None:

@@ -91,6 +91,6 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _times(text: str) -> dict[str, int]:
     pairs = [pair.partition("=") for pair in _names(text)]
-    if any(not times.isdigit() for *_, times in pairs):
-        raise argparse.ArgumentTypeError(f"{text!r} should look like NAME=TIMES,NAME=TIMES")
+    if any(not times.isdecimal() or int(times) < 1 for *_, times in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} should look like NAME=TIMES,NAME=TIMES, with TIMES from 1")
     return {name: int(times) for name, _, times in pairs}

@@ -10,6 +10,7 @@ from typing import Any
 
 from ternrun.errors import UsageError
 from ternrun.loader.embedded import NAME, located
+from ternrun.train.commands.number import natural, positive
 
 EXAMPLES = """\
 examples:
@@ -30,13 +31,13 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--data", type=Path, help="data folder (default: the one a checkpoint was trained on)")
     p.add_argument("--part", help="train, val or holdout (default: val of a checkpoint, holdout of a model file)")
-    p.add_argument("--windows", type=int, default=0, help="checkpoint: score so many windows only (default: all)")
+    p.add_argument("--windows", type=natural, default=0, help="checkpoint: score so many windows only (default: all)")
     p.add_argument("--against", type=Path, help="checkpoint: the GGUF exported from it, to compare logits with")
-    p.add_argument("--positions", type=int, default=10_000, help="how many to compare (default %(default)s)")
-    p.add_argument("--text-bytes", type=int, default=200_000, help="file: text to score (default %(default)s)")
-    p.add_argument("--functions", type=int, default=200, help="file: headers to complete (default %(default)s)")
+    p.add_argument("--positions", type=positive, default=10_000, help="how many to compare (default %(default)s)")
+    p.add_argument("--text-bytes", type=positive, default=200_000, help="file: text to score (default %(default)s)")
+    p.add_argument("--functions", type=natural, default=200, help="file: headers to complete (default %(default)s)")
     p.add_argument("--repeat-penalty", type=float, default=1.0, help="file: of those completions (default %(default)s)")
-    p.add_argument("--lines", type=int, default=200, help="file: lines to complete (default %(default)s)")
+    p.add_argument("--lines", type=natural, default=200, help="file: lines to complete (default %(default)s)")
     p.add_argument("--humaneval", type=Path, metavar="FILE", help="file: HumanEval.jsonl; needs --run-generated-code")
     p.add_argument("--run-generated-code", action="store_true", help="allow code that the model wrote to run here")
     p.add_argument("--json", action="store_true", help="print a JSON list of results in place of the table")
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     from ternrun.train.evalfile import table
 
     names = args.models or [None]
-    if any(str(name).endswith(".safetensors") and Path(name).is_file() for name in names) or args.against:
+    if args.against or any(_is_checkpoint(name) for name in names):
         if len(names) > 1:
             raise UsageError("a checkpoint is evaluated by itself; export it to set it beside other models")
         results = [_checkpoint(args, Path(names[0] or ""))]
@@ -62,6 +63,11 @@ def run(args: argparse.Namespace) -> None:
     for label, *values in rows:
         cells = [value.rjust(width) for value, width in zip(values, widths[1:], strict=True)]
         print(f"{label.ljust(widths[0])}  {'  '.join(cells)}")
+
+
+def _is_checkpoint(name: str | None) -> bool:
+    """By its name alone, so that one that does not exist is missed as what it was meant to be."""
+    return name is not None and name.endswith(".safetensors") and not Path(name).is_dir()
 
 
 def _files(args: argparse.Namespace, names: Sequence[str | None]) -> list[dict[str, Any]]:

@@ -28,11 +28,13 @@ def run(args: argparse.Namespace) -> None:
     from ternrun.train.data.prepare import make_tokenizer
     from ternrun.train.data.sources import Options, documents
 
+    if args.out.is_dir():
+        raise UsageError(f"{args.out} is a folder; --out names the tokenizer.json to write")
     skipped: Counter[str] = Counter()
     texts = [d.text for source in args.sources for d in documents(source, Options(), say, skipped)]
     if not texts:
         raise UsageError("the corpus is empty: there is no text to learn a vocabulary from")
     made = make_tokenizer(f"bpe:{args.size}", texts)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    made.save(str(args.out))
+    args.out.write_text(made.to_str(pretty=True), encoding="utf-8")  # whose errors, unlike the library's, have kinds
     say(f"{args.out}: {made.get_vocab_size()} tokens")

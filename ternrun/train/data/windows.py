@@ -82,14 +82,24 @@ class Windows:
         return window[:-1], window[1:]
 
 
+def scorable(tokens: NDArray[Any]) -> NDArray[Any]:
+    """`tokens`. Raises LoadError where they are too few to predict one of them."""
+    if len(tokens) < 2:
+        raise LoadError(f"a part of {len(tokens)} token has none to predict; a larger --val-share keeps more")
+    return tokens
+
+
 def consecutive(tokens: NDArray[Any], context: int, size: int, limit: int = 0) -> Iterator[Batch]:
-    """A part once, in order, `size` windows at a time: the first `limit` windows, or (0) all and the shorter rest."""
-    full = (len(tokens) - 1) // context
+    """A part once, in order, `size` windows at a time: the first `limit` windows, or (0) all and the shorter rest.
+
+    A part shorter than one window is all rest. Raises LoadError for less than two tokens.
+    """
+    full = (len(scorable(tokens)) - 1) // context
     taken = min(full, limit) if limit else full
     for i in range(0, taken, size):
         rows = range(i, min(i + size, taken))
         windows = np.stack([np.asarray(tokens[r * context : (r + 1) * context + 1], np.int64) for r in rows])
         yield windows[:, :-1], windows[:, 1:]
     rest = np.asarray(tokens[full * context :], np.int64)[None]
-    if rest.shape[1] > 1 and not limit:
+    if rest.shape[1] > 1 and (not limit or not full):
         yield rest[:, :-1], rest[:, 1:]
