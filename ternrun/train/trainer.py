@@ -22,6 +22,7 @@ from ternrun.train.begin import begin_from
 from ternrun.train.bitlinear import BitLinear
 from ternrun.train.card import history
 from ternrun.train.config import TrainConfig
+from ternrun.train.data.folder import keep_tokenizer
 from ternrun.train.data.tokenfile import open_tokens, read_manifest, tokenizer_of
 from ternrun.train.data.windows import Windows, consecutive
 from ternrun.train.devices import Place, matmul_rate
@@ -85,6 +86,8 @@ class Trainer:
         self._linears = [m for m in self.model.modules() if isinstance(m, BitLinear) and m.ternary]
         self.rate = matmul_rate(place.device, self.dtype)
         self.log = RunLog(folder if place.first else folder / f"rank{place.rank}", self.state["step"])
+        if place.first:
+            keep_tokenizer(data, folder)
         self._stop = ""
         self._skips = 0
         self._full = False  # in the phase before weights become ternary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 from ternrun.errors import UsageError
@@ -25,7 +26,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="python, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND",
     )
-    p.add_argument("--out", type=Path, required=True, help="folder for tokens, tokenizer and manifest")
+    p.add_argument("--out", type=Path, required=True, help="new folder for tokens, tokenizer and manifest")
     p.add_argument(
         "--tokenizer",
         default="bpe:4096",
@@ -64,7 +65,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Raises UsageError, LoadError, MissingExtra."""
+    """Raises UsageError, LoadError, MissingExtra; TernrunError where the disk is full."""
     from ternrun.train.data.prepare import Plan, prepare
     from ternrun.train.data.sources import Options, documents
 
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("--documented and --bare go with --functions")
     options = Options(installed=args.installed, packages=args.packages, archives=args.archives, column=args.column)
     skipped: Counter[str] = Counter()
-    found = [document for source in args.sources for document in documents(source, options, say, skipped)]
+    found = chain.from_iterable(documents(source, options, say, skipped) for source in args.sources)
     plan = Plan(
         tokenizer=args.tokenizer, val_share=args.val_share, split=args.split, holdout=args.holdout,
         group_bytes=args.group_bytes, duplicates=args.keep_duplicates, repeat=args.repeat, functions=args.functions,

@@ -16,6 +16,7 @@ from ternrun.loader.embedded import located
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.data import dedup
 from ternrun.train.data.document import Document
+from ternrun.train.data.folder import check_free, made_whole
 from ternrun.train.data.functions import functions
 from ternrun.train.data.tokenfile import Manifest, write_tokens
 
@@ -45,7 +46,11 @@ def prepare(
     report: Callable[[str], None],
     skipped: Mapping[str, int] | None = None,
 ) -> Manifest:
-    """Write a data folder; `skipped` goes into its manifest. Raises UsageError where nothing is left to train on."""
+    """Write a data folder; `skipped` goes into its manifest.
+
+    Raises UsageError where one is there already or nothing is left to train on, TernrunError where the disk refuses.
+    """
+    check_free(folder)  # before hours of reading
     kept = _held_out_first(documents, plan)
     if not plan.duplicates:
         before = len(kept)
@@ -59,14 +64,13 @@ def prepare(
         report(f"{len(found)} functions added as documents of their own")
         parts["train"] += found
     parts["train"] = _shuffled([d for d in parts["train"] for _ in range(plan.repeat.get(d.group, 1))])
-    folder.mkdir(parents=True, exist_ok=True)
     learned = parts if plan.tokenizer == "char" else ("train",)  # a character never seen would have no token at all
     tokenizer = make_tokenizer(plan.tokenizer, [d.text for name in learned for d in parts[name]])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    vocabulary = tokenizer.to_str(pretty=True).encode()
     manifest = Manifest(
         dtype="<u2" if tokenizer.get_vocab_size() <= 2**16 else "<u4",
         vocab_size=tokenizer.get_vocab_size(),
-        tokenizer_sha256=hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest(),
+        tokenizer_sha256=hashlib.sha256(vocabulary).hexdigest(),
         groups={d.group: d.licence for d in kept},
         holdout=sorted(plan.holdout),
         skipped=dict(skipped or {}),
@@ -75,11 +79,14 @@ def prepare(
         documented=plan.documented,
         bare=plan.bare,
     )
-    for name, listed in parts.items():
-        part = write_tokens(folder / f"{name}.bin", [d.text for d in listed], tokenizer, manifest.dtype)
-        manifest.parts[name] = part
-        report(f"{name}: {part.documents} documents, {part.text_bytes / 1e6:.1f} MB, {part.tokens / 1e6:.2f}M tokens")
-    manifest.save(folder)
+    with made_whole(folder) as beside:
+        (beside / "tokenizer.json").write_bytes(vocabulary)
+        for name, listed in parts.items():
+            part = write_tokens(beside / f"{name}.bin", [d.text for d in listed], tokenizer, manifest.dtype)
+            manifest.parts[name] = part
+            size = f"{part.text_bytes / 1e6:.1f} MB, {part.tokens / 1e6:.2f}M tokens"
+            report(f"{name}: {part.documents} documents, {size}")
+        manifest.save(beside)
     return manifest
 
 
