@@ -50,6 +50,8 @@ def prepare(
 
     Raises UsageError where one is there already or nothing is left to train on, TernrunError where the disk refuses.
     """
+    if plan.split == "tail" and plan.holdout:
+        raise UsageError("--split tail learns from the beginning of every text and cannot hold any out (--holdout)")
     check_free(folder)  # before hours of reading
     kept = _held_out_first(documents, plan)
     if not plan.duplicates:

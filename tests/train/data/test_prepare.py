@@ -128,6 +128,7 @@ def test_char_level_tail_split(tmp_path: Path) -> None:
         (Plan(), [], "corpus is empty"),
         (Plan(holdout=("nothing",)), documents(4), "nothing to hold out of nothing"),
         (Plan(repeat={"nothing": 2}), documents(4), "nothing to repeat of nothing"),
+        (Plan(split="tail", holdout=("package3",)), documents(4), "--split tail .* cannot hold any out"),
         (Plan(tokenizer="bpe:many"), documents(4), "bpe:SIZE needs a number"),
         (Plan(tokenizer="bpe:3"), documents(4), "300 to"),
     ],
