@@ -61,6 +61,9 @@ def prepare(
     parts = _split(_capped(kept, plan), plan)
     if not any(d.text for d in parts["train"]):
         raise UsageError("the corpus is empty: no document is left to train on")
+    if not any(d.text for d in parts["val"]):
+        remedy = "take --split tail, which keeps the end of each text, or a larger --val-share"
+        raise UsageError(f"no document of {len(kept)} fell to the validation part; {remedy}")
     if plan.functions:
         found = functions(parts["train"], plan.documented, plan.bare)
         report(f"{len(found)} functions added as documents of their own")

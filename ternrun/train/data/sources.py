@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ternrun.errors import UsageError
 from ternrun.progress import Progress
-from ternrun.train.data import python_source, text_source
+from ternrun.train.data import hf_source, python_source, text_source
 from ternrun.train.data.document import Document
 from ternrun.train.data.filters import reason_to_skip
 from ternrun.train.data.synthetic import synthetic
@@ -49,7 +49,7 @@ def documents(
     if kind == "text":
         return text_source.text_files(Path(rest))
     if kind == "hf":
-        return text_source.hf_dataset(rest, options.column)
+        return hf_source.hf_dataset(rest, options.column)
     read = text_source.jsonl_files if kind == "jsonl" else text_source.parquet_files
     return read(Path(rest), options.column)
 

@@ -104,6 +104,16 @@ def test_damaged_and_missing_archives_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad-1.whl").write_bytes(b"PK\3\4 nonsense")
     with pytest.raises(LoadError, match="bad-1.whl is not a readable archive"):
         list(archives(tmp_path, print))
+    (tmp_path / "bad-1.whl").unlink()
+    with zipfile.ZipFile(tmp_path / "half-1.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("half/code.py", CODE)
+        wheel.writestr("half-1.dist-info/METADATA", "License: MIT\n")
+        at = wheel.getinfo("half/code.py").header_offset + 30 + len("half/code.py")
+    data = bytearray((tmp_path / "half-1.whl").read_bytes())
+    data[at] = 0xFF  # no block of deflate begins so
+    (tmp_path / "half-1.whl").write_bytes(data)
+    with pytest.raises(LoadError, match="half-1.whl is not a readable archive"):
+        list(archives(tmp_path, print))
     with pytest.raises(UsageError, match="'no-such-package' is not installed"):
         list(installed(["no-such-package"], print))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from textwrap import indent
 from types import SimpleNamespace
@@ -17,17 +17,19 @@ from pyarrow import parquet
 
 from ternrun.errors import LoadError, MissingExtra, UsageError
 from ternrun.train import tokenizer as tokenizers
+from ternrun.train.data.dedup import digest
 from ternrun.train.data.document import Document
 from ternrun.train.data.fim import fill_in_middle
+from ternrun.train.data.hf_source import hf_dataset
 from ternrun.train.data.prepare import Plan, prepare
 from ternrun.train.data.synthetic import synthetic
-from ternrun.train.data.text_source import hf_dataset, jsonl_files, parquet_files, shakespeare, text_files
+from ternrun.train.data.text_source import jsonl_files, parquet_files, shakespeare, text_files
 from ternrun.train.data.tokenfile import open_tokens, read_manifest
 from ternrun.train.data.windows import Windows, consecutive
 from ternrun.train.evalfile import texts_of
 
 
-def documents(count: int = 40) -> list[Document]:
+def documents(number: int = 40) -> list[Document]:
     return [
         Document(
             f"{i}",
@@ -35,21 +37,29 @@ def documents(count: int = 40) -> list[Document]:
             "MIT",
             f"def name_{i}(x):\n" + "".join(f"    y_{i}_{j} = x * {j}\n" for j in range(30)),
         )
-        for i in range(count)
+        for i in range(number)
     ]
 
 
+def validating(share: float) -> Document:
+    """A document that falls to the validation part of that share."""
+    texts = (f"# number {i}\n" for i in count())
+    return Document("v", "v", "MIT", next(t for t in texts if int.from_bytes(digest(t)[:8], "little") < share * 2**64))
+
+
 def build(folder: Path, plan: Plan, texts: list[Document] | None = None) -> None:
-    prepare(texts or documents(), folder, plan, lambda _: None)
+    texts = [*(texts or documents()), *([validating(plan.val_share)] if plan.split == "hash" else [])]
+    prepare(texts, folder, plan, lambda _: None)
 
 
 def test_documents_come_back_from_their_tokens(tmp_path: Path) -> None:
     build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.2, holdout=("package3",)))
     parts = {name: texts_of(tmp_path, name) for name in ("train", "val", "holdout")}
-    assert sorted(text for part in parts.values() for text in part) == sorted(d.text for d in documents())
+    given = [*documents(), validating(0.2)]
+    assert sorted(text for part in parts.values() for text in part) == sorted(d.text for d in given)
     assert set(parts["holdout"]) == {d.text for d in documents() if d.group == "package3"}
     manifest = read_manifest(tmp_path)
-    assert manifest.groups == {f"package{i}": "MIT" for i in range(4)}
+    assert manifest.groups == {"v": "MIT"} | {f"package{i}": "MIT" for i in range(4)}
     assert manifest.dtype == "<u2"
     flat = np.fromfile(tmp_path / "train.bin", "<u2")
     assert len(flat) == manifest.parts["train"].tokens
@@ -87,6 +97,15 @@ def test_functions_are_documents_of_their_own(tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path)
     assert manifest.functions
     assert manifest.repeated == {"box": 3}
+
+
+def test_functions_begin_where_the_parser_says(tmp_path: Path) -> None:
+    """A form feed, as old sources have between parts, ends no line for it."""
+    function = "def f(x):\n    y = x\n    return y\n"
+    build(
+        tmp_path, Plan(tokenizer="bpe:320", functions=True), [Document("a", "a", "x", f"x = 1\n\f\n{function}z = 2\n")]
+    )
+    assert function in texts_of(tmp_path, "train")
 
 
 def test_short_documented_functions_are_learned_from_more_often(tmp_path: Path) -> None:
@@ -129,8 +148,9 @@ def test_char_level_tail_split(tmp_path: Path) -> None:
         (Plan(holdout=("nothing",)), documents(4), "nothing to hold out of nothing"),
         (Plan(repeat={"nothing": 2}), documents(4), "nothing to repeat of nothing"),
         (Plan(split="tail", holdout=("package3",)), documents(4), "--split tail .* cannot hold any out"),
-        (Plan(tokenizer="bpe:many"), documents(4), "bpe:SIZE needs a number"),
-        (Plan(tokenizer="bpe:3"), documents(4), "300 to"),
+        (Plan(val_share=1e-9), documents(1), "no document of 1 fell to the validation part; take --split tail"),
+        (Plan(tokenizer="bpe:many", val_share=0.5), documents(40), "bpe:SIZE needs a number"),
+        (Plan(tokenizer="bpe:3", val_share=0.5), documents(40), "300 to"),
     ],
 )
 def test_bad_plans_are_refused(plan: Plan, texts: list[Document], message: str, tmp_path: Path) -> None:
@@ -200,6 +220,18 @@ def test_sources_read_text(tmp_path: Path) -> None:
         shakespeare(tmp_path / "a.jsonl")
 
 
+def test_rows_of_json_may_hold_every_character(tmp_path: Path) -> None:
+    texts = ["a\u2028b", "a\x85b", "page\fbreak", "half \ud800 a pair"]
+    lines = [json.dumps({"text": text}, ensure_ascii="\ud800" in text) for text in texts]
+    (tmp_path / "a.jsonl").write_text("\n" + "\r\n\n".join(lines) + "\n\n", newline="")
+    found = list(jsonl_files(tmp_path))
+    assert [d.text for d in found] == [*texts[:-1], "half \ufffd a pair"]
+    assert [d.name for d in found] == [f"a.jsonl:{i}" for i in (2, 4, 6, 8)]
+    (tmp_path / "a.jsonl").write_text('\n{"text": 1}\n')
+    with pytest.raises(LoadError, match=r"a.jsonl:2 holds no text"):
+        list(jsonl_files(tmp_path))
+
+
 @pytest.mark.parametrize(("kind", "floor"), [("repeated", 0.0), ("sequential", 0.0), ("random", 4.1589)])
 def test_made_up_corpora_say_their_lowest_loss(kind: str, floor: float) -> None:
     made, lowest = synthetic(kind, 3)
@@ -231,6 +263,10 @@ def test_parquet_rows_are_documents(tmp_path: Path) -> None:
         list(parquet_files(tmp_path, "content"))
 
 
+def missing(*_: Any, **__: Any) -> None:
+    raise FileNotFoundError("it is not on the hub\nand more of this")
+
+
 def test_rows_of_a_dataset_are_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
@@ -243,6 +279,9 @@ def test_rows_of_a_dataset_are_documents(monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked == [(("owner/name", "python"), {"split": "train", "streaming": True})]
     with pytest.raises(LoadError, match=r"has no column 'text'; it has content"):
         list(hf_dataset("owner/name"))
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=missing))
+    with pytest.raises(LoadError, match=r"the dataset no/such cannot be read: it is not on the hub$"):
+        list(hf_dataset("no/such"))
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match=r"ternrun\[data\]"):
         list(hf_dataset("owner/name"))
