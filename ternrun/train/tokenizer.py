@@ -145,10 +145,10 @@ def gguf_metadata(tokenizer: Tokenizer) -> dict[str, Any]:
     return {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
 
 
-def fim_ids(tokenizer: Tokenizer) -> tuple[int, int, int] | None:
-    """Ids of the prefix, suffix and middle tokens, or None where the tokenizer has none."""
-    prefix, suffix, middle = (tokenizer.token_to_id(token) for token in FIM)
-    return None if prefix is None or suffix is None or middle is None else (prefix, suffix, middle)
+def fim_ids(tokenizer: Tokenizer) -> tuple[int, int, int, int] | None:
+    """Ids of the prefix, suffix, middle and end tokens, or None where the tokenizer lacks one."""
+    prefix, suffix, middle, end = (tokenizer.token_to_id(token) for token in (*FIM, END))
+    return None if prefix is None or suffix is None or middle is None or end is None else (prefix, suffix, middle, end)
 
 
 def line_ends(tokenizer: Tokenizer) -> NDArray[np.int64]:

@@ -19,7 +19,6 @@ from ternrun.errors import LoadError, MissingExtra, UsageError
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.data.dedup import digest
 from ternrun.train.data.document import Document
-from ternrun.train.data.fim import fill_in_middle
 from ternrun.train.data.hf_source import hf_dataset
 from ternrun.train.data.prepare import Plan, prepare
 from ternrun.train.data.synthetic import synthetic
@@ -198,15 +197,6 @@ def test_too_few_tokens_are_refused() -> None:
         Windows(np.arange(5), 10, seed=0)
 
 
-def test_fill_in_middle_keeps_all_but_three_tokens() -> None:
-    window = np.arange(100, 150)
-    made = fill_in_middle(window, (1, 2, 3), np.random.default_rng(0))
-    assert len(made) == 50
-    suffix, middle = int(np.flatnonzero(made == 2)[0]), int(np.flatnonzero(made == 3)[0])
-    text = np.concatenate((made[1:suffix], made[middle + 1 :], made[suffix + 1 : middle]))
-    np.testing.assert_array_equal(text, window[:-3])
-
-
 def test_sources_read_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}) + "\n" + json.dumps({"text": "two"}) + "\n")
     assert [d.text for d in jsonl_files(tmp_path)] == ["one", "two"]
@@ -285,14 +275,3 @@ def test_rows_of_a_dataset_are_documents(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtra, match=r"ternrun\[data\]"):
         list(hf_dataset("owner/name"))
-
-
-def test_windows_are_turned_for_filling_in_as_often_as_asked() -> None:
-    tokens = np.arange(10, 10_010)
-    turned = [
-        w for w in (Windows(tokens, 50, 1, fim=0.5, fim_ids=(1, 2, 3)).window(i) for i in range(200)) if w[0] == 1
-    ]
-    assert 70 < len(turned) < 130
-    assert all(len(w) == 51 and (w == 2).sum() == (w == 3).sum() == 1 for w in turned)
-    with pytest.raises(LoadError, match="needs a tokenizer with fill-in-the-middle tokens"):
-        Windows(tokens, 50, 1, fim=0.5)
