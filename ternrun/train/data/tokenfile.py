@@ -78,6 +78,7 @@ def tokenizer_of(folder: Path, manifest: Manifest) -> Tokenizer:
 def write_tokens(path: Path, texts: Sequence[str], tokenizer: Tokenizer, dtype: str) -> Part:
     """Tokenize `texts` into `path`, each followed by the end token. Raises UsageError where one has no tokens."""
     part, digest, end = Part(), hashlib.sha256(), tokenizer.token_to_id(END)
+    tokenizer.encode_special_tokens = True  # a text that names the end token does not end there
     with path.open("wb") as file, Progress(f"tokenizing {path.stem}", "documents") as progress:
         for start in range(0, len(texts), _BATCH):
             batch = texts[start : start + _BATCH]

@@ -64,6 +64,17 @@ def test_documents_come_back_from_their_tokens(tmp_path: Path) -> None:
     assert len(flat) == manifest.parts["train"].tokens
 
 
+def test_a_text_that_names_special_tokens_stays_one(tmp_path: Path) -> None:
+    naming = "".join(f"x = {token!r}\n" for token in (tokenizers.END, *tokenizers.FIM))
+    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.2), [*documents(), Document("n", "n", "MIT", naming)])
+    train = read_manifest(tmp_path).parts["train"]
+    assert naming in texts_of(tmp_path, "train")
+    flat = open_tokens(tmp_path, "train", read_manifest(tmp_path))
+    tokenizer = tokenizers.load(tmp_path / "tokenizer.json")
+    marks = [int((flat == tokenizer.token_to_id(token)).sum()) for token in (tokenizers.END, *tokenizers.FIM)]
+    assert marks == [train.documents, 0, 0, 0]
+
+
 def test_split_depends_on_the_document_alone(tmp_path: Path) -> None:
     build(tmp_path / "a", Plan(tokenizer="bpe:320", val_share=0.2))
     build(tmp_path / "b", Plan(tokenizer="bpe:320", val_share=0.2), documents(80))
