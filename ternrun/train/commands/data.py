@@ -41,6 +41,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         default="hash",
         help="validate on documents chosen by hash, or on each text's end",
     )
+    p.add_argument("--dtype", choices=("u16", "u32"), default="", help="of token ids (default: the smaller that fits)")
     p.add_argument("--holdout", type=_names, default=(), help="packages kept out of training as a whole")
     p.add_argument("--group-bytes", type=int, default=0, help="most text taken of one package (default: all)")
     p.add_argument("--keep-duplicates", action="store_true", help="do not remove exact and near duplicates")
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     plan = Plan(
         tokenizer=args.tokenizer, val_share=args.val_share, split=args.split, holdout=args.holdout,
         group_bytes=args.group_bytes, duplicates=args.keep_duplicates, repeat=args.repeat, functions=args.functions,
-        documented=args.documented, bare=args.bare,
+        documented=args.documented, bare=args.bare, dtype=args.dtype,
     )  # fmt: skip
     prepare(found, args.out, plan, say, skipped)
 

@@ -37,6 +37,7 @@ class Plan:
     functions: bool = False  # learn from each function once more, as a document of its own
     documented: int = 1  # times, from short ones with a docstring
     bare: int = 0  # times, from those without it
+    dtype: str = ""  # of token ids, u16 or u32; empty: the smaller that fits
 
 
 def prepare(
@@ -73,7 +74,7 @@ def prepare(
     tokenizer = make_tokenizer(plan.tokenizer, [d.text for name in learned for d in parts[name]])
     vocabulary = tokenizer.to_str(pretty=True).encode()
     manifest = Manifest(
-        dtype="<u2" if tokenizer.get_vocab_size() <= 2**16 else "<u4",
+        dtype=_dtype(plan, tokenizer.get_vocab_size()),
         vocab_size=tokenizer.get_vocab_size(),
         tokenizer_sha256=hashlib.sha256(vocabulary).hexdigest(),
         groups={d.group: d.licence for d in kept},
@@ -93,6 +94,13 @@ def prepare(
             report(f"{name}: {part.documents} documents, {size}")
         manifest.save(beside)
     return manifest
+
+
+def _dtype(plan: Plan, vocab_size: int) -> str:
+    fits = "u16" if vocab_size <= 2**16 else "u32"
+    if plan.dtype == "u16" and fits == "u32":
+        raise UsageError(f"the tokenizer has {vocab_size} tokens, more than --dtype u16 has numbers for; take u32")
+    return {"u16": "<u2", "u32": "<u4"}[plan.dtype or fits]
 
 
 def make_tokenizer(spec: str, texts: Sequence[str]) -> Tokenizer:

@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
+from tokenizers import Tokenizer
 
 from ternrun.errors import LoadError, MissingExtra, UsageError
 from ternrun.train import tokenizer as tokenizers
+from ternrun.train.data import prepare as preparing
 from ternrun.train.data.dedup import digest
 from ternrun.train.data.document import Document
 from ternrun.train.data.hf_source import hf_dataset
@@ -141,6 +143,29 @@ def test_copies_of_a_document_are_not_neighbours(tmp_path: Path) -> None:
     assert sum(a == b for a, b in pairwise(train)) < 20  # 600 where they follow each other, 3 by chance
     build(tmp_path / "b", plan, documents(200))
     assert texts_of(tmp_path / "b", "train") == train
+
+
+def test_token_ids_are_as_wide_as_asked(tmp_path: Path) -> None:
+    for name, wanted in (("", "<u2"), ("u16", "<u2"), ("u32", "<u4")):
+        build(tmp_path / f"d{name}", Plan(tokenizer="bpe:320", val_share=0.2, dtype=name))
+        assert read_manifest(tmp_path / f"d{name}").dtype == wanted
+    wide, narrow = (np.fromfile(tmp_path / name / "train.bin", kind) for name, kind in (("du32", "<u4"), ("d", "<u2")))
+    np.testing.assert_array_equal(wide, narrow)
+    assert texts_of(tmp_path / "du32", "val") == texts_of(tmp_path / "d", "val")
+
+
+def test_ids_too_large_for_their_width_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "make_tokenizer", lambda *_: large())
+    with pytest.raises(UsageError, match="65537 tokens, more than --dtype u16"):
+        build(tmp_path / "d", Plan(dtype="u16", val_share=0.2))
+    build(tmp_path / "d", Plan(val_share=0.2))
+    assert read_manifest(tmp_path / "d").dtype == "<u4"
+
+
+def large() -> Tokenizer:
+    made = tokenizers.train_bpe(["text"], 300)
+    made.add_special_tokens([f"<{i}>" for i in range(2**16 + 1 - made.get_vocab_size())])
+    return made
 
 
 def test_char_level_tail_split(tmp_path: Path) -> None:
