@@ -1,0 +1,32 @@
+"""Flags that say where text comes from, the same for every command that reads some."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ternrun.train.data.sources import Options
+
+
+def add_source_flags(p: argparse.ArgumentParser) -> None:
+    """The sources and their settings."""
+    kinds = "python, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND"
+    p.add_argument("sources", nargs="+", metavar="SOURCE", help=kinds)
+    p.add_argument("--installed", type=names, default=(), help="python: installed packages to read")
+    p.add_argument("--packages", type=names, default=(), help="python: packages to download with pip into --archives")
+    p.add_argument("--archives", type=Path, help="python: folder of wheels and sdists")
+    p.add_argument("--column", default="text", help="jsonl, parquet, hf: the column that holds the text")
+
+
+def source_options(args: argparse.Namespace) -> Options:
+    """What the flags say."""
+    from ternrun.train.data.sources import Options
+
+    return Options(installed=args.installed, packages=args.packages, archives=args.archives, column=args.column)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas or spaces between them."""
+    return tuple(filter(None, text.replace(",", " ").split()))
