@@ -8,8 +8,9 @@ unknown licence beside a permissive one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from email.parser import HeaderParser
+from typing import Any
 
 from ternrun.train.data.spdx import is_expression, permitted
 
@@ -53,6 +54,20 @@ def permissive(words: str) -> str | None:
         return None
     found = [label for label, pattern in _PERMISSIVE if re.search(pattern, words, re.I)]
     return " / ".join(found) or None
+
+
+def all_permissive(value: Any) -> str | None:
+    """The label of one SPDX expression, or of a list of them that hold together; None where one is not permissive."""
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(v, str) for v in listed):
+        return None
+    labels = [permitted(v) for v in listed]
+    return joined(filter(None, labels)) or None if all(labels) else None
+
+
+def joined(labels: Iterable[str]) -> str:
+    """Each licence that the labels name, once: "MIT" and "MIT / BSD" make "MIT / BSD"."""
+    return " / ".join(dict.fromkeys(part for label in labels for part in label.split(" / ")))
 
 
 def summary(documents: Mapping[str, str]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from ternrun.train.data import dedup
 from ternrun.train.data.document import Document
 from ternrun.train.data.folder import check_free, made_whole
 from ternrun.train.data.functions import functions
+from ternrun.train.data.licences import joined
 from ternrun.train.data.tokenfile import Manifest, write_tokens
 
 _SAMPLE = 64_000_000  # characters a vocabulary is learned from
@@ -77,7 +78,7 @@ def prepare(
         dtype=_dtype(plan, tokenizer.get_vocab_size()),
         vocab_size=tokenizer.get_vocab_size(),
         tokenizer_sha256=hashlib.sha256(vocabulary).hexdigest(),
-        groups={d.group: d.licence for d in kept},
+        groups=_licences(kept),
         holdout=sorted(plan.holdout),
         skipped=dict(skipped or {}),
         repeated=dict(plan.repeat),
@@ -94,6 +95,14 @@ def prepare(
             report(f"{name}: {part.documents} documents, {size}")
         manifest.save(beside)
     return manifest
+
+
+def _licences(documents: Iterable[Document]) -> dict[str, str]:
+    """The licences of each group's documents."""
+    found: dict[str, dict[str, None]] = {}
+    for d in documents:
+        found.setdefault(d.group, {})[d.licence] = None
+    return {group: joined(labels) for group, labels in found.items()}
 
 
 def _dtype(plan: Plan, vocab_size: int) -> str:

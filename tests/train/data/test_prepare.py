@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from itertools import count, pairwise
 from pathlib import Path
 from textwrap import indent
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pyarrow
@@ -16,12 +13,11 @@ import pytest
 from pyarrow import parquet
 from tokenizers import Tokenizer
 
-from ternrun.errors import LoadError, MissingExtra, UsageError
+from ternrun.errors import LoadError, UsageError
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.data import prepare as preparing
 from ternrun.train.data.dedup import digest
 from ternrun.train.data.document import Document
-from ternrun.train.data.hf_source import hf_dataset
 from ternrun.train.data.prepare import Plan, prepare
 from ternrun.train.data.synthetic import synthetic
 from ternrun.train.data.text_source import jsonl_files, parquet_files, shakespeare, text_files
@@ -287,27 +283,3 @@ def test_parquet_rows_are_documents(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(LoadError, match="a.parquet is no Parquet file"):
         list(parquet_files(tmp_path, "content"))
-
-
-def missing(*_: Any, **__: Any) -> None:
-    raise FileNotFoundError("it is not on the hub\nand more of this")
-
-
-def test_rows_of_a_dataset_are_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def load_dataset(*names: str | None, **settings: Any) -> list[dict[str, Any]]:
-        asked.append((names, settings))
-        return [{"content": "one"}, {"content": "two"}]
-
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    assert [d.text for d in hf_dataset("owner/name:python", "content")] == ["one", "two"]
-    assert asked == [(("owner/name", "python"), {"split": "train", "streaming": True})]
-    with pytest.raises(LoadError, match=r"has no column 'text'; it has content"):
-        list(hf_dataset("owner/name"))
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=missing))
-    with pytest.raises(LoadError, match=r"the dataset no/such cannot be read: it is not on the hub$"):
-        list(hf_dataset("no/such"))
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtra, match=r"ternrun\[data\]"):
-        list(hf_dataset("owner/name"))
