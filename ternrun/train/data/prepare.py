@@ -50,7 +50,7 @@ def prepare(
 ) -> Manifest:
     """Write a data folder; `skipped` goes into its manifest.
 
-    Raises UsageError where one is there already or nothing is left to train on, TernrunError where the disk refuses.
+    Raises UsageError where one is there already or a part would be empty, TernrunError where the disk refuses.
     """
     if plan.split == "tail" and plan.holdout:
         raise UsageError("--split tail learns from the beginning of every text and cannot hold any out (--holdout)")
@@ -60,17 +60,7 @@ def prepare(
         before = len(kept)
         kept = list(dedup.distinct(kept))
         report(f"{before - len(kept)} duplicates removed, {len(kept)} documents left")
-    parts = _split(_capped(kept, plan), plan)
-    if not any(d.text for d in parts["train"]):
-        raise UsageError("the corpus is empty: no document is left to train on")
-    if not any(d.text for d in parts["val"]):
-        remedy = "take --split tail, which keeps the end of each text, or a larger --val-share"
-        raise UsageError(f"no document of {len(kept)} fell to the validation part; {remedy}")
-    if plan.functions:
-        found = functions(parts["train"], plan.documented, plan.bare)
-        report(f"{len(found)} functions added as documents of their own")
-        parts["train"] += found
-    parts["train"] = _shuffled([d for d in parts["train"] for _ in range(plan.repeat.get(d.group, 1))])
+    parts = _parts(kept, plan, report)
     learned = parts if plan.tokenizer == "char" else ("train",)  # a character never seen would have no token at all
     tokenizer = make_tokenizer(plan.tokenizer, [d.text for name in learned for d in parts[name]])
     vocabulary = tokenizer.to_str(pretty=True).encode()
@@ -95,6 +85,22 @@ def prepare(
             report(f"{name}: {part.documents} documents, {size}")
         manifest.save(beside)
     return manifest
+
+
+def _parts(kept: Sequence[Document], plan: Plan, report: Callable[[str], None]) -> dict[str, list[Document]]:
+    """What goes into each token file. Raises UsageError where nothing is left to train on, or to validate on."""
+    parts = _split(_capped(kept, plan), plan)
+    if not any(d.text for d in parts["train"]):
+        raise UsageError("the corpus is empty: no document is left to train on")
+    if not any(d.text for d in parts["val"]):
+        remedy = "take --split tail, which keeps the end of each text, or a larger --val-share"
+        raise UsageError(f"no document of {len(kept)} fell to the validation part; {remedy}")
+    if plan.functions:
+        found = functions(parts["train"], plan.documented, plan.bare)
+        report(f"{len(found)} functions added as documents of their own")
+        parts["train"] += found
+    parts["train"] = _shuffled([d for d in parts["train"] for _ in range(plan.repeat.get(d.group, 1))])
+    return parts
 
 
 def _licences(documents: Iterable[Document]) -> dict[str, str]:
