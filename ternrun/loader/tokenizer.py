@@ -63,7 +63,7 @@ class Tokenizer:
 
         `bos`: begin (and end) with the tokens that the model's file asks for; one that the text has is not doubled.
         """
-        ids = self.encode_text(_well_formed(text), special)
+        ids = self.encode_text(well_formed(text), special)
         if bos and self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             ids.insert(0, self.bos_id)
         if bos and self.add_eos and self.eos_id is not None and ids[-1:] != [self.eos_id]:
@@ -134,7 +134,7 @@ class Stream:
         return self._decoder.decode(b"", True)
 
 
-def _well_formed(text: str) -> str:
+def well_formed(text: str) -> str:
     """The text without half surrogates, which JSON can smuggle in and UTF-8 cannot hold."""
     try:
         text.encode()

@@ -21,6 +21,7 @@ from ternrun.api import Model
 from ternrun.completion import Completion
 from ternrun.errors import LoadError
 from ternrun.progress import Progress
+from ternrun.train.data.source_lines import source_lines
 from ternrun.train.sandbox import succeeds
 
 _STOP = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@", "\nassert ", "\nimport ", "\nfrom ")
@@ -51,7 +52,7 @@ def function_headers(texts: Sequence[str], count: int, seed: int = 0) -> list[st
 def _headers(text: str) -> Iterator[str]:
     if (tree := _tree(text)) is None:
         return
-    lines = text.splitlines()
+    lines = source_lines(text)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) and len(node.body) > 1:
             header = textwrap.dedent("\n".join(lines[node.lineno - 1 : node.body[0].end_lineno]))
@@ -140,7 +141,7 @@ def line_share(model: Model, texts: Sequence[str], count: int, seed: int = 0, co
 def read_problems(path: Path) -> list[Problem]:
     """HumanEval.jsonl. Raises LoadError."""
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         return [Problem(row["task_id"], row["prompt"], row["entry_point"], row["test"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LoadError(f"{path} is not HumanEval.jsonl: {error}") from None

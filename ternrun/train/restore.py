@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from ternrun.errors import ConfigError
+from ternrun.errors import ConfigError, LoadError
 from ternrun.train import checkpoint
 from ternrun.train.agree import agreement
+from ternrun.train.data.folder import KEPT
 from ternrun.train.data.tokenfile import Manifest, open_tokens, read_manifest, tokenizer_of
 from ternrun.train.data.windows import consecutive
 from ternrun.train.evaluate import validate, windows_at_once
@@ -34,22 +35,35 @@ class Restored:
 
 
 def restored(path: Path, data: Path | None = None) -> Restored:
-    """Raises LoadError for a damaged checkpoint, ConfigError where the folder's tokenizer is not the model's, or its
-    weights have not begun to be ternary."""
+    """The tokenizer is that of the folder `data`, or of the one trained on, or the run's own copy of that.
+
+    Raises LoadError for a damaged checkpoint, ConfigError where the folder's tokenizer is not the model's, or its
+    weights have not begun to be ternary.
+    """
     saved = checkpoint.load(path)
     step, full = int(saved.state["step"]), saved.config.optim.full_steps
     if saved.config.in_full(step):
         raise ConfigError(f"{path} is at step {step}; its weights learn to be ternary from step {full} on (full_steps)")
-    data = data or Path(saved.config.data.path)
-    manifest = read_manifest(data)
-    if manifest.tokenizer_sha256 != saved.tokenizer_sha256:
-        raise ConfigError(f"{path} was trained with another tokenizer than the one in {data}")
+    folder, kept = data or Path(saved.config.data.path), path.parent / KEPT
+    try:
+        manifest, tokenizer = _vocabulary(folder, path, saved.tokenizer_sha256)
+    except (ConfigError, LoadError):
+        if data or not kept.is_dir():
+            raise
+        folder = kept
+        manifest, tokenizer = _vocabulary(folder, path, saved.tokenizer_sha256)
     model = Decoder(saved.config.model)
     model.load_state_dict(saved.under("model."))
-    tokenizer = tokenizer_of(data, manifest)
     if manifest.parts["train"].documents > 1:
         tokenizer = beginning(tokenizer)
-    return Restored(model, tokenizer, manifest, data, step)
+    return Restored(model, tokenizer, manifest, folder, step)
+
+
+def _vocabulary(folder: Path, path: Path, sha256: str) -> tuple[Manifest, Tokenizer]:
+    manifest = read_manifest(folder)
+    if manifest.tokenizer_sha256 != sha256:
+        raise ConfigError(f"{path} was trained with another tokenizer than the one in {folder}")
+    return manifest, tokenizer_of(folder, manifest)
 
 
 def score(path: Path, data: Path | None, part: str, windows: int = 0) -> dict[str, float]:

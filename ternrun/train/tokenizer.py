@@ -17,11 +17,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from ternrun.errors import LoadError, UsageError
 from ternrun.loader.gguf import open_gguf
+from ternrun.loader.tokenizer_bytes import CONTROL, NORMAL, USER_DEFINED
 from ternrun.loader.tokenizer_vocab import read_vocabulary
+from ternrun.train.tokenizer_check import check_sayable, splitting
 
 END = "<|endoftext|>"
 FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
-_NORMAL, _CONTROL = 1, 3  # tokenizer.ggml.token_type
 
 
 def _byte_level() -> Any:
@@ -71,31 +72,35 @@ def gpt2(vocab: Path, merges: Path) -> Tokenizer:
 
 
 def load(path: Path) -> Tokenizer:
-    """A tokenizer that one of the functions above made, as `Tokenizer.save` wrote it or a GGUF file carries it.
+    """A tokenizer like those that the functions above make, as `Tokenizer.save` wrote it or a GGUF file carries it.
 
-    Raises LoadError.
+    Raises LoadError, also where a GGUF file could not say what it does.
     """
-    if path.suffix == ".gguf":
-        return _carried(path)
+    tokenizer = _carried(path) if path.suffix == ".gguf" else _saved(path)
+    if tokenizer.token_to_id(END) is None:
+        raise LoadError(f"{path} has no {END} token, which separates documents")
+    check_sayable(tokenizer, str(path))
+    return tokenizer
+
+
+def _saved(path: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
         raise LoadError(f"{path} is not a tokenizer file: {error}") from None
-    if tokenizer.token_to_id(END) is None:
-        raise LoadError(f"{path} has no {END} token, which separates documents")
+    tokenizer.no_truncation()  # of documents
+    tokenizer.no_padding()
     return tokenizer
 
 
 def _carried(path: Path) -> Tokenizer:
     metadata = open_gguf(path).metadata
     vocabulary, pre = read_vocabulary(metadata), metadata.get("tokenizer.ggml.pre")
-    if vocabulary.model != "gpt2" or pre not in ("starcoder", "gpt-2"):
+    if vocabulary.model != "gpt2" or pre not in ("starcoder", "gpt-2") or vocabulary.of_type(USER_DEFINED):
         raise LoadError(f"{path} carries a tokenizer that training does not know ({vocabulary.model}, {pre})")
-    if END not in vocabulary.ids:
-        raise LoadError(f"{path} has no {END} token, which separates documents")
     merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in vocabulary.merges)]
     tokenizer = _fresh(models.BPE(vocabulary.ids, merges), pre)
-    tokenizer.add_special_tokens([vocabulary.tokens[i] for i in vocabulary.of_type(_CONTROL)])
+    tokenizer.add_special_tokens([vocabulary.tokens[i] for i in vocabulary.of_type(CONTROL)])
     return tokenizer
 
 
@@ -126,9 +131,9 @@ def gguf_metadata(tokenizer: Tokenizer) -> dict[str, Any]:
     end = tokenizer.token_to_id(END)
     keys = {
         "model": "gpt2",
-        "pre": _pre_tokenizer(state["pre_tokenizer"]),
+        "pre": splitting(state),
         "tokens": tokens,
-        "token_type": [_CONTROL if token in special else _NORMAL for token in tokens],
+        "token_type": [CONTROL if token in special else NORMAL for token in tokens],
         "merges": merges,
         "bos_token_id": end,
         "eos_token_id": end,
@@ -140,22 +145,16 @@ def gguf_metadata(tokenizer: Tokenizer) -> dict[str, Any]:
     return {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
 
 
-def fim_ids(tokenizer: Tokenizer) -> tuple[int, int, int] | None:
-    """Ids of the prefix, suffix and middle tokens, or None where the tokenizer has none."""
-    prefix, suffix, middle = (tokenizer.token_to_id(token) for token in FIM)
-    return None if prefix is None or suffix is None or middle is None else (prefix, suffix, middle)
+def fim_ids(tokenizer: Tokenizer) -> tuple[int, int, int, int] | None:
+    """Ids of the prefix, suffix, middle and end tokens, or None where the tokenizer lacks one."""
+    prefix, suffix, middle, end = (tokenizer.token_to_id(token) for token in (*FIM, END))
+    return None if prefix is None or suffix is None or middle is None or end is None else (prefix, suffix, middle, end)
 
 
 def line_ends(tokenizer: Tokenizer) -> NDArray[np.int64]:
     """Ids of the tokens that begin with a line end, sorted."""
     newline = _byte_level().pre_tokenize_str("\n")[0][0]
     return np.array(sorted(i for token, i in tokenizer.get_vocab().items() if token.startswith(newline)), np.int64)
-
-
-def _pre_tokenizer(state: dict[str, Any]) -> str:
-    """GGUF's name of it, so that every reader splits text as training did."""
-    parts = [part["type"] for part in state.get("pretokenizers", [state])]
-    return "starcoder" if parts == ["Digits", "ByteLevel"] else "gpt-2"
 
 
 def _fresh(model: Any, pre: str) -> Tokenizer:

@@ -22,6 +22,7 @@ from ternrun.train.begin import begin_from
 from ternrun.train.bitlinear import BitLinear
 from ternrun.train.card import history
 from ternrun.train.config import TrainConfig
+from ternrun.train.data.folder import keep_tokenizer
 from ternrun.train.data.tokenfile import open_tokens, read_manifest, tokenizer_of
 from ternrun.train.data.windows import Batch, Windows, consecutive, scorable
 from ternrun.train.devices import Place, matmul_rate
@@ -89,6 +90,8 @@ class Trainer:
         self.log = RunLog(folder if place.first else folder / f"rank{place.rank}", self.state["step"])
         if config.run.compile and place.first and not place.can_compile():
             self.log.say("torch finds no C++ compiler: training goes on uncompiled, which is slower")
+        if place.first:
+            keep_tokenizer(data, folder)
         self._stop = ""
         self._skips = 0
         self._full = False  # in the phase before weights become ternary

@@ -78,6 +78,16 @@ def test_a_run_is_not_begun_over_another(run_folder: Path, data_folder: Path) ->
     assert ternrun_train("run", "code-5m", "--out", run_folder, *settings(data_folder), *more) == 0
 
 
+def test_a_tokenizer_is_learned_from_whatever_data_is_made_of(tmp_path: Path) -> None:
+    rows = [{"content": f"row {i} of a table"} for i in range(300)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = (f"jsonl:{tmp_path / 'a.jsonl'}", "--column", "content")
+    ternrun_train("tokenizer", *source, "--size", 300, "--out", tmp_path / "t.json")
+    ternrun_train("data", *source, "--tokenizer", tmp_path / "t.json", "--val-share", 0.2, "--out", tmp_path / "data")
+    with pytest.raises(UsageError, match="--packages needs --archives"):
+        ternrun_train("tokenizer", "python", "--packages", "rich", "--out", tmp_path / "u.json")
+
+
 def test_data_and_tokenizer_commands(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("".join(f"line {i} of a text\n" for i in range(300)))
     ternrun_train("tokenizer", f"text:{tmp_path / 'a.txt'}", "--size", 300, "--out", tmp_path / "t.json")

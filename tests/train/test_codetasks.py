@@ -59,6 +59,10 @@ def test_headers_are_those_with_docstring_and_body() -> None:
     assert function_headers([undedentable], 10) == []
 
 
+def test_a_form_feed_ends_no_line() -> None:
+    assert function_headers([f"x = 1\n\f\n{SOURCE}"], 10) == ['def f(self, x):\n    """Doc."""']
+
+
 def test_headers_are_drawn_from_all_texts() -> None:
     texts = [f'def f{i}(x):\n    """Doc."""\n    return x\n' for i in range(60)]
     drawn = function_headers(texts, 20)

@@ -118,7 +118,8 @@ def test_full_disk_keeps_the_last_checkpoint(config: Make, tmp_path: Path, monke
     with pytest.raises(TernrunError, match=r"No space left on device; the last good checkpoint .* is kept"):
         trainer.save("last")
     assert (tmp_path / "last.safetensors").read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.safetensors", "last.safetensors", "log.jsonl"]
+    kept = ["best.safetensors", "last.safetensors", "log.jsonl", "tokenizer"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == kept
 
 
 def test_spikes_are_skipped_and_divergence_ends_the_run(config: Make, tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ def run(args: argparse.Namespace) -> None:
     """Raises ConfigError, LoadError, UsageError."""
     from ternrun.train import checkpoint
     from ternrun.train.average import average
+    from ternrun.train.data.folder import KEPT, keep_tokenizer
 
     checkpoint.save(args.out, average(args.first, args.second, args.share))
+    if (kept := args.second.parent / KEPT).is_dir():
+        keep_tokenizer(kept, args.out.parent)
     say(f"{args.out} written")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 from ternrun.errors import UsageError
 from ternrun.train.commands.say import say
+from ternrun.train.commands.source_flags import add_source_flags, names, source_options
 
 EXAMPLES = """\
 examples:
@@ -19,13 +21,8 @@ examples:
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """The flags."""
-    p.add_argument(
-        "sources",
-        nargs="+",
-        metavar="SOURCE",
-        help="python, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND",
-    )
-    p.add_argument("--out", type=Path, required=True, help="folder for tokens, tokenizer and manifest")
+    add_source_flags(p)
+    p.add_argument("--out", type=Path, required=True, help="new folder for tokens, tokenizer and manifest")
     p.add_argument(
         "--tokenizer",
         default="bpe:4096",
@@ -40,7 +37,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         default="hash",
         help="validate on documents chosen by hash, or on each text's end",
     )
-    p.add_argument("--holdout", type=_names, default=(), help="packages kept out of training as a whole")
+    p.add_argument("--dtype", choices=("u16", "u32"), default="", help="of token ids (default: the smaller that fits)")
+    p.add_argument("--holdout", type=names, default=(), help="packages kept out of training as a whole")
     p.add_argument("--group-bytes", type=int, default=0, help="most text taken of one package (default: all)")
     p.add_argument("--keep-duplicates", action="store_true", help="do not remove exact and near duplicates")
     p.add_argument(
@@ -57,16 +55,12 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--bare", type=int, default=0, metavar="TIMES",
         help="with --functions: those so many times more without docstring and annotations (default %(default)s)",
     )  # fmt: skip
-    p.add_argument("--installed", type=_names, default=(), help="python: installed packages to read")
-    p.add_argument("--packages", type=_names, default=(), help="python: packages to download with pip into --archives")
-    p.add_argument("--archives", type=Path, help="python: folder of wheels and sdists")
-    p.add_argument("--column", default="text", help="jsonl, parquet, hf: the column that holds the text")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Raises UsageError, LoadError, MissingExtra."""
+    """Raises UsageError, LoadError, MissingExtra; TernrunError where the disk is full."""
     from ternrun.train.data.prepare import Plan, prepare
-    from ternrun.train.data.sources import Options, documents
+    from ternrun.train.data.sources import documents
 
     if not 0 < args.val_share < 1:
         raise UsageError(f"--val-share must lie between 0 and 1, not {args.val_share}")
@@ -74,23 +68,18 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError("--documented takes a number of times from 1, --bare one from 0")
     if (args.documented > 1 or args.bare) and not args.functions:
         raise UsageError("--documented and --bare go with --functions")
-    options = Options(installed=args.installed, packages=args.packages, archives=args.archives, column=args.column)
-    skipped: Counter[str] = Counter()
-    found = [document for source in args.sources for document in documents(source, options, say, skipped)]
+    skipped, options = Counter[str](), source_options(args)
+    found = chain.from_iterable(documents(source, options, say, skipped) for source in args.sources)
     plan = Plan(
         tokenizer=args.tokenizer, val_share=args.val_share, split=args.split, holdout=args.holdout,
         group_bytes=args.group_bytes, duplicates=args.keep_duplicates, repeat=args.repeat, functions=args.functions,
-        documented=args.documented, bare=args.bare,
+        documented=args.documented, bare=args.bare, dtype=args.dtype,
     )  # fmt: skip
     prepare(found, args.out, plan, say, skipped)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, text.replace(",", " ").split()))
-
-
 def _times(text: str) -> dict[str, int]:
-    pairs = [pair.partition("=") for pair in _names(text)]
+    pairs = [pair.partition("=") for pair in names(text)]
     if any(not times.isdecimal() or int(times) < 1 for *_, times in pairs):
         raise argparse.ArgumentTypeError(f"{text!r} should look like NAME=TIMES,NAME=TIMES, with TIMES from 1")
     return {name: int(times) for name, _, times in pairs}

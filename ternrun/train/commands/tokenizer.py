@@ -8,30 +8,32 @@ from pathlib import Path
 
 from ternrun.errors import UsageError
 from ternrun.train.commands.say import say
+from ternrun.train.commands.source_flags import add_source_flags, source_options
 
 EXAMPLES = """\
 examples:
   ternrun train tokenizer text:books --size 8192 --out tokenizer.json
   ternrun train data text:books --tokenizer tokenizer.json --out data/books
+  ternrun train tokenizer python --archives wheels --out tokenizer.json
 """
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """The flags."""
-    p.add_argument("sources", nargs="+", metavar="SOURCE", help="as for `ternrun train data`")
+    add_source_flags(p)
     p.add_argument("--size", type=int, default=4096, help="tokens, special ones included (default %(default)s)")
     p.add_argument("--out", type=Path, required=True, help="tokenizer.json to write")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Raises UsageError, LoadError."""
+    """Raises UsageError, LoadError, MissingExtra."""
     from ternrun.train.data.prepare import make_tokenizer
-    from ternrun.train.data.sources import Options, documents
+    from ternrun.train.data.sources import documents
 
     if args.out.is_dir():
         raise UsageError(f"{args.out} is a folder; --out names the tokenizer.json to write")
-    skipped: Counter[str] = Counter()
-    texts = [d.text for source in args.sources for d in documents(source, Options(), say, skipped)]
+    skipped, options = Counter[str](), source_options(args)
+    texts = [d.text for source in args.sources for d in documents(source, options, say, skipped)]
     if not texts:
         raise UsageError("the corpus is empty: there is no text to learn a vocabulary from")
     made = make_tokenizer(f"bpe:{args.size}", texts)

@@ -18,6 +18,7 @@ from ternrun.progress import Progress
 from ternrun.train.data.bare import bare
 from ternrun.train.data.dedup import digest
 from ternrun.train.data.document import Document
+from ternrun.train.data.source_lines import source_lines
 
 LINES = range(3, 61)  # shorter ones say nothing, longer ones fill no window
 SHORT = 30  # lines
@@ -49,7 +50,7 @@ def _of_file(text: str) -> list[tuple[str, bool]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return list(_in_tree(ast.parse(text), text.splitlines()))
+            return list(_in_tree(ast.parse(text), source_lines(text)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
 

@@ -16,7 +16,9 @@ from ternrun.loader.embedded import located
 from ternrun.train import tokenizer as tokenizers
 from ternrun.train.data import dedup
 from ternrun.train.data.document import Document
+from ternrun.train.data.folder import check_free, made_whole
 from ternrun.train.data.functions import functions
+from ternrun.train.data.licences import joined
 from ternrun.train.data.tokenfile import Manifest, write_tokens
 
 _SAMPLE = 64_000_000  # characters a vocabulary is learned from
@@ -36,6 +38,7 @@ class Plan:
     functions: bool = False  # learn from each function once more, as a document of its own
     documented: int = 1  # times, from short ones with a docstring
     bare: int = 0  # times, from those without it
+    dtype: str = ""  # of token ids, u16 or u32; empty: the smaller that fits
 
 
 def prepare(
@@ -45,29 +48,27 @@ def prepare(
     report: Callable[[str], None],
     skipped: Mapping[str, int] | None = None,
 ) -> Manifest:
-    """Write a data folder; `skipped` goes into its manifest. Raises UsageError where nothing is left to train on."""
+    """Write a data folder; `skipped` goes into its manifest.
+
+    Raises UsageError where one is there already or a part would be empty, TernrunError where the disk refuses.
+    """
+    if plan.split == "tail" and plan.holdout:
+        raise UsageError("--split tail learns from the beginning of every text and cannot hold any out (--holdout)")
+    check_free(folder)  # before hours of reading
     kept = _held_out_first(documents, plan)
     if not plan.duplicates:
         before = len(kept)
         kept = list(dedup.distinct(kept))
         report(f"{before - len(kept)} duplicates removed, {len(kept)} documents left")
-    parts = _split(_capped(kept, plan), plan)
-    if not any(d.text for d in parts["train"]):
-        raise UsageError("the corpus is empty: no document is left to train on")
-    if plan.functions:
-        found = functions(parts["train"], plan.documented, plan.bare)
-        report(f"{len(found)} functions added as documents of their own")
-        parts["train"] += found
-    parts["train"] = _shuffled([d for d in parts["train"] for _ in range(plan.repeat.get(d.group, 1))])
-    folder.mkdir(parents=True, exist_ok=True)
+    parts = _parts(kept, plan, report)
     learned = parts if plan.tokenizer == "char" else ("train",)  # a character never seen would have no token at all
     tokenizer = make_tokenizer(plan.tokenizer, [d.text for name in learned for d in parts[name]])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    vocabulary = tokenizer.to_str(pretty=True).encode()
     manifest = Manifest(
-        dtype="<u2" if tokenizer.get_vocab_size() <= 2**16 else "<u4",
+        dtype=_dtype(plan, tokenizer.get_vocab_size()),
         vocab_size=tokenizer.get_vocab_size(),
-        tokenizer_sha256=hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest(),
-        groups={d.group: d.licence for d in kept},
+        tokenizer_sha256=hashlib.sha256(vocabulary).hexdigest(),
+        groups=_licences(kept),
         holdout=sorted(plan.holdout),
         skipped=dict(skipped or {}),
         repeated=dict(plan.repeat),
@@ -75,12 +76,46 @@ def prepare(
         documented=plan.documented,
         bare=plan.bare,
     )
-    for name, listed in parts.items():
-        part = write_tokens(folder / f"{name}.bin", [d.text for d in listed], tokenizer, manifest.dtype)
-        manifest.parts[name] = part
-        report(f"{name}: {part.documents} documents, {part.text_bytes / 1e6:.1f} MB, {part.tokens / 1e6:.2f}M tokens")
-    manifest.save(folder)
+    with made_whole(folder) as beside:
+        (beside / "tokenizer.json").write_bytes(vocabulary)
+        for name, listed in parts.items():
+            part = write_tokens(beside / f"{name}.bin", [d.text for d in listed], tokenizer, manifest.dtype)
+            manifest.parts[name] = part
+            size = f"{part.text_bytes / 1e6:.1f} MB, {part.tokens / 1e6:.2f}M tokens"
+            report(f"{name}: {part.documents} documents, {size}")
+        manifest.save(beside)
     return manifest
+
+
+def _parts(kept: Sequence[Document], plan: Plan, report: Callable[[str], None]) -> dict[str, list[Document]]:
+    """What goes into each token file. Raises UsageError where nothing is left to train on, or to validate on."""
+    parts = _split(_capped(kept, plan), plan)
+    if not any(d.text for d in parts["train"]):
+        raise UsageError("the corpus is empty: no document is left to train on")
+    if not any(d.text for d in parts["val"]):
+        remedy = "take --split tail, which keeps the end of each text, or a larger --val-share"
+        raise UsageError(f"no document of {len(kept)} fell to the validation part; {remedy}")
+    if plan.functions:
+        found = functions(parts["train"], plan.documented, plan.bare)
+        report(f"{len(found)} functions added as documents of their own")
+        parts["train"] += found
+    parts["train"] = _shuffled([d for d in parts["train"] for _ in range(plan.repeat.get(d.group, 1))])
+    return parts
+
+
+def _licences(documents: Iterable[Document]) -> dict[str, str]:
+    """The licences of each group's documents."""
+    found: dict[str, dict[str, None]] = {}
+    for d in documents:
+        found.setdefault(d.group, {})[d.licence] = None
+    return {group: joined(labels) for group, labels in found.items()}
+
+
+def _dtype(plan: Plan, vocab_size: int) -> str:
+    fits = "u16" if vocab_size <= 2**16 else "u32"
+    if plan.dtype == "u16" and fits == "u32":
+        raise UsageError(f"the tokenizer has {vocab_size} tokens, more than --dtype u16 has numbers for; take u32")
+    return {"u16": "<u2", "u32": "<u4"}[plan.dtype or fits]
 
 
 def make_tokenizer(spec: str, texts: Sequence[str]) -> Tokenizer:

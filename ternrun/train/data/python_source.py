@@ -12,10 +12,12 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
+from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from ternrun.errors import LoadError, UsageError
@@ -30,6 +32,10 @@ _SKIPPED = re.compile(
 )
 Report = Callable[[str], None]
 _DOWNLOADS = 4  # at a time
+_DAMAGE = (  # what reading an archive may raise; RuntimeError: a member is encrypted, or packed in a way not known
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, OSError, EOFError, RuntimeError, ValueError
+)  # fmt: skip
+Members = list[tuple[str, bytes]]
 
 
 def stdlib() -> Iterator[Document]:
@@ -67,7 +73,7 @@ def archives(folder: Path, report: Report) -> Iterator[Document]:
         group = re.split(r"-\d", path.name)[0].lower().replace("_", "-")
         try:
             metadata, members = _wheel(path) if path.suffix == ".whl" else _sdist(path)
-        except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError) as error:
+        except _DAMAGE as error:
             raise LoadError(f"{path.name} is not a readable archive: {error}") from error
         licence = licence_of(metadata)
         if licence is None:
@@ -121,22 +127,16 @@ def decoded(data: bytes) -> str | None:
         return None
 
 
-def _wheel(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
-    archive = zipfile.ZipFile(path)
-    names = archive.namelist()
-    metadata = next((n for n in names if n.endswith(".dist-info/METADATA")), None)
-    text = archive.read(metadata).decode("utf-8", "replace") if metadata else ""
-
-    def members() -> Iterator[tuple[str, bytes]]:
-        with archive:
-            for name in sorted(names):
-                if wanted(name) and archive.getinfo(name).file_size <= MAX_BYTES:
-                    yield name, archive.read(name)
-
-    return text, members()
+def _wheel(path: Path) -> tuple[str, Members]:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        metadata = next((n for n in names if n.endswith(".dist-info/METADATA")), None)
+        text = archive.read(metadata).decode("utf-8", "replace") if metadata else ""
+        kept = (name for name in sorted(names) if wanted(name) and archive.getinfo(name).file_size <= MAX_BYTES)
+        return text, [(name, archive.read(name)) for name in kept]
 
 
-def _sdist(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
+def _sdist(path: Path) -> tuple[str, Members]:
     text, files = "", []
     with tarfile.open(path) as archive:
         for member in archive:
@@ -149,4 +149,4 @@ def _sdist(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
                 text = data.decode("utf-8", "replace")
             else:
                 files.append((name, data))
-    return text, iter(sorted(files))
+    return text, sorted(files)

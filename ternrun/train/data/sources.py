@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from ternrun.errors import UsageError
 from ternrun.progress import Progress
-from ternrun.train.data import python_source, text_source
+from ternrun.train.data import hf_source, python_source, text_source
 from ternrun.train.data.document import Document
 from ternrun.train.data.filters import reason_to_skip
 from ternrun.train.data.synthetic import synthetic
@@ -23,18 +23,21 @@ _SYNTHETIC_DOCUMENTS = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Settings of sources: which Python packages, which column of a table."""
+    """Settings of sources: which Python packages, which columns and how much of a table."""
 
     installed: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     archives: Path | None = None
     column: str = "text"
+    licence_column: str = ""  # hf: of each row's own licence
+    data_dir: str = ""  # hf: the dataset's folder to read
+    limit: int = 0  # tables: the first so many documents; 0: all
 
 
 def documents(
     source: str, options: Options, report: Callable[[str], None], skipped: Counter[str]
 ) -> Iterable[Document]:
-    """The documents of one source; `skipped` counts Python files left out, by reason. Raises UsageError, LoadError."""
+    """The documents of one source; `skipped` counts what is left out, by reason. Raises UsageError, LoadError."""
     kind, _, rest = source.partition(":")
     if kind == "python":
         return _filtered(_python(options, report), skipped)
@@ -48,10 +51,21 @@ def documents(
         raise UsageError(f"{source!r} is not a source; these are: {KINDS}")
     if kind == "text":
         return text_source.text_files(Path(rest))
-    if kind == "hf":
-        return text_source.hf_dataset(rest, options.column)
-    read = text_source.jsonl_files if kind == "jsonl" else text_source.parquet_files
-    return read(Path(rest), options.column)
+    return islice(_table(kind, rest, options, report, skipped), options.limit or None)
+
+
+def _table(
+    kind: str, rest: str, options: Options, report: Callable[[str], None], skipped: Counter[str]
+) -> Iterator[Document]:
+    if kind == "jsonl":
+        return text_source.jsonl_files(Path(rest), options.column)
+    if kind == "parquet":
+        return text_source.parquet_files(Path(rest), options.column)
+    if not options.limit:
+        report(f"hf:{rest} is read to its end, all of it into memory; --limit ROWS ends an endless stream")
+    return hf_source.hf_dataset(
+        rest, options.column, data_dir=options.data_dir, licence_column=options.licence_column, skipped=skipped
+    )
 
 
 def _python(options: Options, report: Callable[[str], None]) -> Iterator[Document]:

@@ -1,4 +1,4 @@
-"""Texts as documents: plain files and folders, JSON lines, Parquet, Hugging Face datasets, tiny Shakespeare."""
+"""Texts as documents: plain files and folders, JSON lines, Parquet, tiny Shakespeare."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ternrun.errors import LoadError, MissingExtra, UsageError
+from ternrun.loader.tokenizer import well_formed
 from ternrun.train.data.document import Document
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 _TIMEOUT = 60  # seconds
-_COLUMN = "text"
+COLUMN = "text"
 
 
 def text_files(path: Path) -> Iterator[Document]:
@@ -24,18 +25,20 @@ def text_files(path: Path) -> Iterator[Document]:
         yield Document(file.name, file.parent.name, "as given", _read(file))
 
 
-def jsonl_files(path: Path, column: str = _COLUMN) -> Iterator[Document]:
-    """One document a line, under the key `column`. Raises LoadError naming the line at fault."""
+def jsonl_files(path: Path, column: str = COLUMN) -> Iterator[Document]:
+    """One document a line that is not blank, under the key `column`. Raises LoadError naming the line at fault."""
     for file in _files(path, ".jsonl"):
-        for number, line in enumerate(_read(file).splitlines(), 1):
+        for number, line in enumerate(_read(file).split("\n"), 1):  # strings of JSON may hold what splitlines cuts at
+            if not line.strip():
+                continue
             try:
                 value = json.loads(line)[column]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise LoadError(f"{file} line {number} is not a JSON object with the key {column!r}") from None
-            yield _row(value, column, f"{file.name}:{number}", file.stem)
+            yield row_document(value, column, f"{file.name}:{number}", file.stem)
 
 
-def parquet_files(path: Path, column: str = _COLUMN) -> Iterator[Document]:
+def parquet_files(path: Path, column: str = COLUMN) -> Iterator[Document]:
     """One document a row, read batch by batch. Raises MissingExtra without pyarrow."""
     try:
         import pyarrow
@@ -48,22 +51,9 @@ def parquet_files(path: Path, column: str = _COLUMN) -> Iterator[Document]:
             for batch in parquet.ParquetFile(file).iter_batches(columns=[column]):
                 for value in batch.column(column).to_pylist():
                     number += 1
-                    yield _row(value, column, f"{file.name}:{number}", file.stem)
+                    yield row_document(value, column, f"{file.name}:{number}", file.stem)
         except (pyarrow.ArrowException, OSError, KeyError) as error:
             raise LoadError(f"{file} is no Parquet file with a column {column!r}: {error}") from None
-
-
-def hf_dataset(name: str, column: str = _COLUMN, split: str = "train") -> Iterator[Document]:
-    """Rows of a Hugging Face dataset, streamed; `name` may carry a configuration: "owner/name:part"."""
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise MissingExtra("reading Hugging Face datasets", "data") from None
-    path, _, part = name.partition(":")
-    for number, row in enumerate(load_dataset(path, part or None, split=split, streaming=True)):
-        if column not in row:
-            raise LoadError(f"{name} has no column {column!r}; it has {', '.join(row)}")
-        yield _row(row[column], column, f"{name}:{number}", name)
 
 
 def shakespeare(file: Path | None = None) -> Document:
@@ -83,10 +73,11 @@ def shakespeare(file: Path | None = None) -> Document:
     return Document("tinyshakespeare", "shakespeare", "public domain", data.decode())
 
 
-def _row(value: Any, column: str, name: str, group: str) -> Document:
+def row_document(value: Any, column: str, name: str, group: str) -> Document:
+    """A table's value as a document; half surrogates, which UTF-8 cannot hold, become U+FFFD. Raises LoadError."""
     if not isinstance(value, str):
         raise LoadError(f"{name} holds no text under {column!r}")
-    return Document(name, group, "as given", value)
+    return Document(name, group, "as given", well_formed(value))
 
 
 def _files(path: Path, suffix: str) -> list[Path]:

@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from ternrun.errors import LoadError
 from ternrun.progress import Progress
 from ternrun.train.tokenizer import END, load
+from ternrun.train.tokenizer_check import check_covers
 
 _BATCH = 256  # documents tokenized at a time, in parallel by the tokenizers library
 
@@ -75,11 +76,13 @@ def tokenizer_of(folder: Path, manifest: Manifest) -> Tokenizer:
 
 
 def write_tokens(path: Path, texts: Sequence[str], tokenizer: Tokenizer, dtype: str) -> Part:
-    """Tokenize `texts` into `path`, each followed by the end token."""
+    """Tokenize `texts` into `path`, each followed by the end token. Raises UsageError where one has no tokens."""
     part, digest, end = Part(), hashlib.sha256(), tokenizer.token_to_id(END)
+    tokenizer.encode_special_tokens = True  # a text that names the end token does not end there
     with path.open("wb") as file, Progress(f"tokenizing {path.stem}", "documents") as progress:
         for start in range(0, len(texts), _BATCH):
             batch = texts[start : start + _BATCH]
+            check_covers(tokenizer, batch)
             for text, encoding in zip(batch, tokenizer.encode_batch_fast(batch, add_special_tokens=False), strict=True):
                 data = np.asarray([*encoding.ids, end], dtype).tobytes()
                 file.write(data)

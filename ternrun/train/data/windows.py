@@ -31,7 +31,7 @@ class Windows:
         seed: int,
         *,
         fim: float = 0.0,
-        fim_ids: tuple[int, int, int] | None = None,
+        fim_ids: tuple[int, int, int, int] | None = None,
         stutter: float = 0.0,
         seams: float = 0.0,
         tokenizer: Tokenizer | None = None,
@@ -59,12 +59,7 @@ class Windows:
             spare = len(self.tokens) - 1 - self.per_epoch * self.context
             self._epoch, self._offset = epoch, int(rng.integers(0, min(spare, self.context) + 1))
         start = self._offset + int(self._order[place]) * self.context
-        window = np.asarray(self.tokens[start : start + self.context + 1], np.int64)
-        if self.fim_ids is not None and self.fim:
-            rng = np.random.default_rng((self.seed, sample, 1))
-            if rng.random() < self.fim:
-                return fill_in_middle(window, self.fim_ids, rng)
-        return window
+        return np.asarray(self.tokens[start : start + self.context + 1], np.int64)
 
     def batch(self, first: int, count: int) -> Batch:
         """Inputs and targets (count, context) of samples first .. first + count - 1; a target that is not to be learned
@@ -73,7 +68,12 @@ class Windows:
         return np.stack(ids), np.stack(targets)
 
     def _pair(self, sample: int) -> Batch:
-        window, rng = self.window(sample), np.random.default_rng((self.seed, sample, 2))
+        window = self.window(sample)
+        rng = np.random.default_rng((self.seed, sample, 1))
+        if self.fim_ids is not None and rng.random() < self.fim:
+            turned = fill_in_middle(window, self.fim_ids, rng)
+            return turned[:-1], turned[1:]  # whole: repeats or cuts in it would part its marks from what they mark
+        rng = np.random.default_rng((self.seed, sample, 2))
         chosen = rng.random()
         if chosen < self.stutter:
             return stutter(window, self.line_ends, rng)

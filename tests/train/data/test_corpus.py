@@ -27,6 +27,25 @@ CODE = "".join(f"def function_{i}(argument):\n    value = argument + {i}\n    re
         ("Classifier: License :: OSI Approved :: BSD License\n", "BSD"),
         ("License-Expression: Apache-2.0 OR BSD-3-Clause\n", "Apache-2.0 / BSD"),
         ("License-Expression: MIT AND GPL-3.0-only\n", None),
+        ("License-Expression: MIT OR GPL-3.0-only\n", "MIT"),
+        ("License-Expression: (GPL-2.0-or-later OR mit) and (BSD-3-Clause AND 0BSD)\n", "MIT / BSD"),
+        ("License-Expression: Apache-2.0 WITH LLVM-exception\n", "Apache-2.0"),
+        ("License-Expression: Apache-2.0 WITH Commons-Clause\n", None),
+        ("License-Expression: MIT AND LicenseRef-Acme-EULA\n", None),
+        ("License-Expression: MIT AND CC-BY-SA-4.0\n", None),
+        ("License-Expression: MIT AND SSPL-1.0\n", None),
+        ("License-Expression: BSD-3-Clause AND EUPL-1.2\n", None),
+        ("License-Expression: MIT AND (ISC\nClassifier: License :: OSI Approved :: MIT License\n", None),
+        ("License-Expression: MIT ISC\n", None),
+        ("License-Expression: WITH\n", None),
+        ("License-Expression: GPL-3.0-only\nLicense: MIT\n", None),
+        ("License: MIT AND LicenseRef-Acme-EULA\n", None),
+        ("License: Apache-2.0 AND Python-2.0\n", "Apache-2.0 / PSF-2.0"),
+        ("License: MIT License, except the parts under the EUPL\n", None),
+        ("License: BSD 3-Clause or Apache License, Version 2.0\n", "Apache-2.0 / BSD"),
+        ("License: see file\nClassifier: License :: OSI Approved :: MIT License\n", "MIT"),
+        ("Classifier: License :: OSI Approved\nClassifier: License :: OSI Approved :: MIT License\n", "MIT"),
+        ("License: MIT\nClassifier: License :: Free For Home Use\n", None),
         ("Classifier: License :: OSI Approved :: GNU Lesser General Public License v3 (LGPLv3)\n", None),
         ("License: MPL 2.0\n", None),
         ("License: see file\n", None),
@@ -103,6 +122,16 @@ def test_damaged_and_missing_archives_are_named(tmp_path: Path) -> None:
         list(archives(tmp_path, print))
     (tmp_path / "bad-1.whl").write_bytes(b"PK\3\4 nonsense")
     with pytest.raises(LoadError, match="bad-1.whl is not a readable archive"):
+        list(archives(tmp_path, print))
+    (tmp_path / "bad-1.whl").unlink()
+    with zipfile.ZipFile(tmp_path / "half-1.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("half/code.py", CODE)
+        wheel.writestr("half-1.dist-info/METADATA", "License: MIT\n")
+        at = wheel.getinfo("half/code.py").header_offset + 30 + len("half/code.py")
+    data = bytearray((tmp_path / "half-1.whl").read_bytes())
+    data[at] = 0xFF  # no block of deflate begins so
+    (tmp_path / "half-1.whl").write_bytes(data)
+    with pytest.raises(LoadError, match="half-1.whl is not a readable archive"):
         list(archives(tmp_path, print))
     with pytest.raises(UsageError, match="'no-such-package' is not installed"):
         list(installed(["no-such-package"], print))

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import json
-import sys
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from textwrap import indent
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
+from tokenizers import Tokenizer
 
-from ternrun.errors import LoadError, MissingExtra, UsageError
+from ternrun.errors import LoadError, UsageError
 from ternrun.train import tokenizer as tokenizers
+from ternrun.train.data import prepare as preparing
+from ternrun.train.data.dedup import digest
 from ternrun.train.data.document import Document
-from ternrun.train.data.fim import fill_in_middle
 from ternrun.train.data.prepare import Plan, prepare
 from ternrun.train.data.synthetic import synthetic
-from ternrun.train.data.text_source import hf_dataset, jsonl_files, parquet_files, shakespeare, text_files
+from ternrun.train.data.text_source import jsonl_files, parquet_files, shakespeare, text_files
 from ternrun.train.data.tokenfile import open_tokens, read_manifest
 from ternrun.train.data.windows import Windows, consecutive
 from ternrun.train.evalfile import texts_of
 
 
-def documents(count: int = 40) -> list[Document]:
+def documents(number: int = 40) -> list[Document]:
     return [
         Document(
             f"{i}",
@@ -35,24 +34,43 @@ def documents(count: int = 40) -> list[Document]:
             "MIT",
             f"def name_{i}(x):\n" + "".join(f"    y_{i}_{j} = x * {j}\n" for j in range(30)),
         )
-        for i in range(count)
+        for i in range(number)
     ]
 
 
+def validating(share: float) -> Document:
+    """A document that falls to the validation part of that share."""
+    texts = (f"# number {i}\n" for i in count())
+    return Document("v", "v", "MIT", next(t for t in texts if int.from_bytes(digest(t)[:8], "little") < share * 2**64))
+
+
 def build(folder: Path, plan: Plan, texts: list[Document] | None = None) -> None:
-    prepare(texts or documents(), folder, plan, lambda _: None)
+    texts = [*(texts or documents()), *([validating(plan.val_share)] if plan.split == "hash" else [])]
+    prepare(texts, folder, plan, lambda _: None)
 
 
 def test_documents_come_back_from_their_tokens(tmp_path: Path) -> None:
     build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.2, holdout=("package3",)))
     parts = {name: texts_of(tmp_path, name) for name in ("train", "val", "holdout")}
-    assert sorted(text for part in parts.values() for text in part) == sorted(d.text for d in documents())
+    given = [*documents(), validating(0.2)]
+    assert sorted(text for part in parts.values() for text in part) == sorted(d.text for d in given)
     assert set(parts["holdout"]) == {d.text for d in documents() if d.group == "package3"}
     manifest = read_manifest(tmp_path)
-    assert manifest.groups == {f"package{i}": "MIT" for i in range(4)}
+    assert manifest.groups == {"v": "MIT"} | {f"package{i}": "MIT" for i in range(4)}
     assert manifest.dtype == "<u2"
     flat = np.fromfile(tmp_path / "train.bin", "<u2")
     assert len(flat) == manifest.parts["train"].tokens
+
+
+def test_a_text_that_names_special_tokens_stays_one(tmp_path: Path) -> None:
+    naming = "".join(f"x = {token!r}\n" for token in (tokenizers.END, *tokenizers.FIM))
+    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.2), [*documents(), Document("n", "n", "MIT", naming)])
+    train = read_manifest(tmp_path).parts["train"]
+    assert naming in texts_of(tmp_path, "train")
+    flat = open_tokens(tmp_path, "train", read_manifest(tmp_path))
+    tokenizer = tokenizers.load(tmp_path / "tokenizer.json")
+    marks = [int((flat == tokenizer.token_to_id(token)).sum()) for token in (tokenizers.END, *tokenizers.FIM)]
+    assert marks == [train.documents, 0, 0, 0]
 
 
 def test_split_depends_on_the_document_alone(tmp_path: Path) -> None:
@@ -89,6 +107,15 @@ def test_functions_are_documents_of_their_own(tmp_path: Path) -> None:
     assert manifest.repeated == {"box": 3}
 
 
+def test_functions_begin_where_the_parser_says(tmp_path: Path) -> None:
+    """A form feed, as old sources have between parts, ends no line for it."""
+    function = "def f(x):\n    y = x\n    return y\n"
+    build(
+        tmp_path, Plan(tokenizer="bpe:320", functions=True), [Document("a", "a", "x", f"x = 1\n\f\n{function}z = 2\n")]
+    )
+    assert function in texts_of(tmp_path, "train")
+
+
 def test_short_documented_functions_are_learned_from_more_often(tmp_path: Path) -> None:
     said, silent = 'def said(x):\n    "What."\n    return x\n', "def silent(x):\n    y = x\n    return y\n"
     long = 'def long(x):\n    "What."\n' + "    x += 1\n" * 29
@@ -114,6 +141,29 @@ def test_copies_of_a_document_are_not_neighbours(tmp_path: Path) -> None:
     assert texts_of(tmp_path / "b", "train") == train
 
 
+def test_token_ids_are_as_wide_as_asked(tmp_path: Path) -> None:
+    for name, wanted in (("", "<u2"), ("u16", "<u2"), ("u32", "<u4")):
+        build(tmp_path / f"d{name}", Plan(tokenizer="bpe:320", val_share=0.2, dtype=name))
+        assert read_manifest(tmp_path / f"d{name}").dtype == wanted
+    wide, narrow = (np.fromfile(tmp_path / name / "train.bin", kind) for name, kind in (("du32", "<u4"), ("d", "<u2")))
+    np.testing.assert_array_equal(wide, narrow)
+    assert texts_of(tmp_path / "du32", "val") == texts_of(tmp_path / "d", "val")
+
+
+def test_ids_too_large_for_their_width_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "make_tokenizer", lambda *_: large())
+    with pytest.raises(UsageError, match="65537 tokens, more than --dtype u16"):
+        build(tmp_path / "d", Plan(dtype="u16", val_share=0.2))
+    build(tmp_path / "d", Plan(val_share=0.2))
+    assert read_manifest(tmp_path / "d").dtype == "<u4"
+
+
+def large() -> Tokenizer:
+    made = tokenizers.train_bpe(["text"], 300)
+    made.add_special_tokens([f"<{i}>" for i in range(2**16 + 1 - made.get_vocab_size())])
+    return made
+
+
 def test_char_level_tail_split(tmp_path: Path) -> None:
     text = "".join(chr(97 + i % 26) for i in range(1000)) + "\n"
     build(tmp_path, Plan(tokenizer="char", split="tail", val_share=0.1), [Document("t", "t", "x", text)])
@@ -128,8 +178,10 @@ def test_char_level_tail_split(tmp_path: Path) -> None:
         (Plan(), [], "corpus is empty"),
         (Plan(holdout=("nothing",)), documents(4), "nothing to hold out of nothing"),
         (Plan(repeat={"nothing": 2}), documents(4), "nothing to repeat of nothing"),
-        (Plan(tokenizer="bpe:many"), documents(4), "bpe:SIZE needs a number"),
-        (Plan(tokenizer="bpe:3"), documents(4), "300 to"),
+        (Plan(split="tail", holdout=("package3",)), documents(4), "--split tail .* cannot hold any out"),
+        (Plan(val_share=1e-9), documents(1), "no document of 1 fell to the validation part; take --split tail"),
+        (Plan(tokenizer="bpe:many", val_share=0.5), documents(40), "bpe:SIZE needs a number"),
+        (Plan(tokenizer="bpe:3", val_share=0.5), documents(40), "300 to"),
     ],
 )
 def test_bad_plans_are_refused(plan: Plan, texts: list[Document], message: str, tmp_path: Path) -> None:
@@ -177,15 +229,6 @@ def test_too_few_tokens_are_refused() -> None:
         Windows(np.arange(5), 10, seed=0)
 
 
-def test_fill_in_middle_keeps_all_but_three_tokens() -> None:
-    window = np.arange(100, 150)
-    made = fill_in_middle(window, (1, 2, 3), np.random.default_rng(0))
-    assert len(made) == 50
-    suffix, middle = int(np.flatnonzero(made == 2)[0]), int(np.flatnonzero(made == 3)[0])
-    text = np.concatenate((made[1:suffix], made[middle + 1 :], made[suffix + 1 : middle]))
-    np.testing.assert_array_equal(text, window[:-3])
-
-
 def test_sources_read_text(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": "one"}) + "\n" + json.dumps({"text": "two"}) + "\n")
     assert [d.text for d in jsonl_files(tmp_path)] == ["one", "two"]
@@ -197,6 +240,18 @@ def test_sources_read_text(tmp_path: Path) -> None:
         list(text_files(tmp_path / "b.txt"))
     with pytest.raises(LoadError, match="not tiny Shakespeare"):
         shakespeare(tmp_path / "a.jsonl")
+
+
+def test_rows_of_json_may_hold_every_character(tmp_path: Path) -> None:
+    texts = ["a\u2028b", "a\x85b", "page\fbreak", "half \ud800 a pair"]
+    lines = [json.dumps({"text": text}, ensure_ascii="\ud800" in text) for text in texts]
+    (tmp_path / "a.jsonl").write_text("\n" + "\r\n\n".join(lines) + "\n\n", newline="")
+    found = list(jsonl_files(tmp_path))
+    assert [d.text for d in found] == [*texts[:-1], "half \ufffd a pair"]
+    assert [d.name for d in found] == [f"a.jsonl:{i}" for i in (2, 4, 6, 8)]
+    (tmp_path / "a.jsonl").write_text('\n{"text": 1}\n')
+    with pytest.raises(LoadError, match=r"a.jsonl:2 holds no text"):
+        list(jsonl_files(tmp_path))
 
 
 @pytest.mark.parametrize(("kind", "floor"), [("repeated", 0.0), ("sequential", 0.0), ("random", 4.1589)])
@@ -228,31 +283,3 @@ def test_parquet_rows_are_documents(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(LoadError, match="a.parquet is no Parquet file"):
         list(parquet_files(tmp_path, "content"))
-
-
-def test_rows_of_a_dataset_are_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def load_dataset(*names: str | None, **settings: Any) -> list[dict[str, Any]]:
-        asked.append((names, settings))
-        return [{"content": "one"}, {"content": "two"}]
-
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    assert [d.text for d in hf_dataset("owner/name:python", "content")] == ["one", "two"]
-    assert asked == [(("owner/name", "python"), {"split": "train", "streaming": True})]
-    with pytest.raises(LoadError, match=r"has no column 'text'; it has content"):
-        list(hf_dataset("owner/name"))
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtra, match=r"ternrun\[data\]"):
-        list(hf_dataset("owner/name"))
-
-
-def test_windows_are_turned_for_filling_in_as_often_as_asked() -> None:
-    tokens = np.arange(10, 10_010)
-    turned = [
-        w for w in (Windows(tokens, 50, 1, fim=0.5, fim_ids=(1, 2, 3)).window(i) for i in range(200)) if w[0] == 1
-    ]
-    assert 70 < len(turned) < 130
-    assert all(len(w) == 51 and (w == 2).sum() == (w == 3).sum() == 1 for w in turned)
-    with pytest.raises(LoadError, match="needs a tokenizer with fill-in-the-middle tokens"):
-        Windows(tokens, 50, 1, fim=0.5)

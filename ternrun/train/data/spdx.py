@@ -1,0 +1,73 @@
+"""SPDX licence expressions (SPDX 2.3, annex D), as far as it takes to say whether one allows training.
+
+Every licence of an AND must be permissive, of an OR one is enough, and WITH must add an exception that only gives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+
+_LICENCES = {  # ids of each label, in lower case
+    "Apache-2.0": "apache-2.0",
+    "MIT": "mit mit-0 mit-cmu mit-modern-variant x11",
+    "BSD": "0bsd bsd-1-clause bsd-2-clause bsd-2-clause-patent bsd-3-clause bsd-3-clause-clear bsd-4-clause",
+    "PSF-2.0": "psf-2.0 python-2.0 python-2.0.1 cnri-python",
+    "ISC": "isc",
+    "Unlicense": "unlicense cc0-1.0",
+    "Zlib": "zlib",
+    "HPND": "hpnd",
+    "BSL-1.0": "bsl-1.0",
+}
+_LABELS = {name: label for label, names in _LICENCES.items() for name in names.split()}
+_EXCEPTIONS = ("llvm-exception", "swift-exception")
+_OPERATORS = ("and", "or", "with")
+_EXPRESSION = re.compile(r"\(*[\w.+:-]+\)*( (AND|OR|WITH) \(*[\w.+:-]+\)*)+")
+
+
+def is_expression(text: str) -> bool:
+    """Is this free text an expression of several licences, rather than prose?"""
+    return _EXPRESSION.fullmatch(text.strip()) is not None
+
+
+def permitted(expression: str) -> str | None:
+    """A label such as "MIT" or "Apache-2.0 / BSD" where the expression allows training, else None."""
+    words = deque(re.findall(r"[()]|[^\s()]+", expression.lower()))
+    try:
+        labels = _any(words)
+    except (IndexError, RecursionError):  # it ends too soon, or nobody wrote it
+        return None
+    if words or labels is None:
+        return None
+    return " / ".join(sorted(labels, key=list(_LICENCES).index))
+
+
+def _any(words: deque[str]) -> set[str] | None:
+    found = [_all(words)]
+    while words and words[0] == "or":
+        words.popleft()
+        found.append(_all(words))
+    allowed = [labels for labels in found if labels is not None]
+    return set[str]().union(*allowed) if allowed else None
+
+
+def _all(words: deque[str]) -> set[str] | None:
+    found = [_one(words)]
+    while words and words[0] == "and":
+        words.popleft()
+        found.append(_one(words))
+    every = [labels for labels in found if labels is not None]
+    return set[str]().union(*every) if len(every) == len(found) else None
+
+
+def _one(words: deque[str]) -> set[str] | None:
+    """A licence, with its exception, or an expression in brackets."""
+    word = words.popleft()
+    if word == "(":
+        inside = _any(words)
+        return inside if words.popleft() == ")" else None
+    label = None if word in _OPERATORS else _LABELS.get(word.removesuffix("+"))
+    if words and words[0] == "with":
+        words.popleft()
+        label = label if words.popleft() in _EXCEPTIONS else None
+    return None if label is None else {label}
