@@ -65,17 +65,7 @@ class Trainer:
             seams=config.data.seams, tokenizer=self.tokenizer, line_ends=tokenizers.line_ends(self.tokenizer),
         )  # fmt: skip
         self.val = scorable(open_tokens(data, "val", self.manifest))
-        self.state: dict[str, Any] = {
-            "step": 0,
-            "sample": 0,
-            "mean_loss": None,
-            "best": None,
-            "seconds": 0.0,
-            "skipped": 0,
-            "begun": history(begin) if begin else None,
-        }
-        if place.first:
-            checkpoint.sweep(folder)
+        self.state = _new_state(begin)
         saved = checkpoint.load(folder / "last.safetensors") if resume else None
         if saved:
             check_same_run(config, saved, self.manifest.tokenizer_sha256)
@@ -88,13 +78,18 @@ class Trainer:
         self._linears = [m for m in self.model.modules() if isinstance(m, BitLinear) and m.ternary]
         self.rate = matmul_rate(place.device, self.dtype)
         self.log = RunLog(folder if place.first else folder / f"rank{place.rank}", self.state["step"])
-        if config.run.compile and place.first and not place.can_compile():
-            self.log.say("torch finds no C++ compiler: training goes on uncompiled, which is slower")
         if place.first:
-            keep_tokenizer(data, folder)
+            self._ready_folder()
         self._stop = ""
         self._skips = 0
         self._full = False  # in the phase before weights become ternary
+
+    def _ready_folder(self) -> None:
+        """What one rank does for all: sweep up after a kill, keep the tokenizer, say what cannot be had."""
+        checkpoint.sweep(self.folder)
+        keep_tokenizer(Path(self.config.data.path), self.folder)
+        if self.config.run.compile and not self.place.can_compile():
+            self.log.say("torch finds no C++ compiler: training goes on uncompiled, which is slower")
 
     def run(self) -> None:
         """Train until `steps` are done or a signal arrives; either way the last state is saved."""
@@ -267,6 +262,19 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def _new_state(begin: Path | None) -> dict[str, Any]:
+    """Of a run that has made no step; it goes into checkpoints as JSON."""
+    return {
+        "step": 0,
+        "sample": 0,
+        "mean_loss": None,
+        "best": None,
+        "seconds": 0.0,
+        "skipped": 0,
+        "begun": history(begin) if begin else None,
+    }
 
 
 def with_vocabulary(config: TrainConfig, vocab_size: int) -> TrainConfig:

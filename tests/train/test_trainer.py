@@ -104,7 +104,7 @@ def test_what_a_kill_left_of_a_save_is_swept(config: Make, tmp_path: Path) -> No
     for path in (*dead, *others, own):
         path.write_bytes(b"half")
     Trainer(config(), tmp_path, HERE, resume=False).log.close()
-    assert sorted(p for p in tmp_path.iterdir() if p.name != "log.jsonl") == sorted(others)
+    assert sorted(p for p in tmp_path.iterdir() if p.is_file() and p.name != "log.jsonl") == sorted(others)
 
 
 def test_full_disk_keeps_the_last_checkpoint(config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
