@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,8 +50,20 @@ def test_the_carried_model_is_the_one_its_card_tells_of_and_writes_python() -> N
     assert record["file"]["bytes"] < 12_000_000
     with ternrun.load() as model:
         assert model.config.vocab_size == record["model"]["vocab_size"]
-        made = model.complete("def fibonacci(n):", max_tokens=24)
-    assert made.text.startswith("\n    ")
+        assert model.complete("def fibonacci(n):", max_tokens=24).text.startswith("\n    ")
+
+
+def test_the_readme_shows_what_the_carried_model_writes() -> None:
+    block = next(
+        b for b in re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "def fib(" in b
+    )
+    shown = block.split("\n", 1)[1]
+    with ternrun.load() as model:
+        made = "def fib(n):" + model.complete("def fib(n):", max_tokens=64).text
+    assert made.strip() == shown.strip()
+    scope: dict[str, Any] = {}
+    exec(made, scope)
+    assert [scope["fib"](n) for n in range(8)] == [0, 1, 1, 2, 3, 5, 8, 13]
 
 
 def test_the_wheel_holds_everything_beside_the_model(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ternrun.errors import UsageError
 
-NAME = "code-5m"
+NAME = "code-9m"
 FILE = Path(__file__).parent.parent / "embedded" / f"{NAME}.gguf"
 
 

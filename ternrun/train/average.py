@@ -29,5 +29,9 @@ def average(first: Path, second: Path, share: float) -> Checkpoint:
         raise ConfigError(f"{first} and {second} are not of the same model and tokenizer")
     weights = a.under("model.")
     mixed = {f"model.{name}": torch.lerp(weights[name], w, share) for name, w in b.under("model.").items()}
-    state = b.state | {"best": None, "averaged": {"steps": [a.state["step"], b.state["step"]], "share": share}}
+    state = b.state | {
+        "best": None,
+        "validation": None,
+        "averaged": {"steps": [a.state["step"], b.state["step"]], "share": share},
+    }
     return replace(b, tensors=b.tensors | mixed, state=state)

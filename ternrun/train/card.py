@@ -32,9 +32,10 @@ Record = Mapping[str, Any]
 
 
 def gather(
-    saved: checkpoint.Checkpoint, data: Path, file: Path, evaluation: Sequence[Mapping[str, Any]]
+    saved: checkpoint.Checkpoint, data: Path, file: Path, evaluation: Sequence[Mapping[str, Any]], note: str = ""
 ) -> dict[str, Any]:
-    """The card's figures; the first result of `evaluation` is the model's own. Raises LoadError."""
+    """The card's figures; the first result of `evaluation` is the model's own. `note` tells of the training what no
+    figure does. Raises LoadError."""
     manifest, state, config = read_manifest(data), saved.state, saved.config
     try:
         content = file.read_bytes()
@@ -52,7 +53,8 @@ def gather(
             "hours": round(state["seconds"] / 3600, 2),
             "begun": state.get("begun"),
             "averaged": state.get("averaged"),
-            "best_validation_loss": state["best"],
+            "validation_loss": state.get("validation"),
+            "note": note,
             "optimisation": config.as_dict()["optim"],
         },
         "data": {
@@ -99,7 +101,7 @@ def render(record: Record) -> str:
         for name, p in data["parts"].items()
     )
     code = bool(data["functions"] or data["holdout"])  # both are of Python packages alone
-    best = training["best_validation_loss"]
+    loss = training["validation_loss"]
     sections = [
         f"# {Path(file['name']).stem}",
         f"A language model of {model['n_layers']} layers of width {model['dim']} ({kind}, context {model['context']}, "
@@ -109,11 +111,12 @@ def render(record: Record) -> str:
         CODE_LIMITS if code else TEXT_LIMITS,
         "## Training",
         f"{training['steps']:,} steps, {training['tokens'] / 1e6:.1f}M tokens, {training['hours']:g} hours; "
-        f"{f'best validation loss {best:.4f} nats a token' if best is not None else 'validation loss not measured'}. "
+        f"{f'validation loss {loss:.4f} nats a token' if loss is not None else 'validation loss not measured'}. "
         f"{_begun(training['begun'])}"
         f"{_averaged(training)}That is "
         f"{_tokens(training) / record['evaluation'][0]['parameters']:.1f} tokens a parameter, where some 20 are usual "
         "(arXiv 2203.15556).",
+        *filter(None, [training["note"]]),
         "## Evaluation",
         f"On whole packages kept out of training, with every copy of their files: {', '.join(data['holdout'])}."
         if data["holdout"]

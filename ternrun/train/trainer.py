@@ -157,6 +157,7 @@ class Trainer:
         self.log.write(self.state["step"], val_loss=score.loss, val_bits_per_byte=bits, val_accuracy=score.accuracy)
         numbers = f"validation loss {score.loss:.4f}, {bits:.4f} bits a byte, accuracy {score.accuracy:.3f}"
         self.log.say(f"step {self.state['step']}: {numbers}")
+        self.state["validation"] = score.loss if math.isfinite(score.loss) else None
         if (
             math.isfinite(score.loss)
             and not self._full
@@ -271,6 +272,7 @@ def _new_state(begin: Path | None) -> dict[str, Any]:
         "sample": 0,
         "mean_loss": None,
         "best": None,
+        "validation": None,
         "seconds": 0.0,
         "skipped": 0,
         "begun": history(begin) if begin else None,

@@ -28,7 +28,13 @@ def test_weights_are_averaged_and_all_else_is_the_second_s(tmp_path: Path) -> No
     mixed = average(a, b, 0.75)
     assert torch.equal(mixed.tensors["model.w"], torch.full((4, 3), 1.75))
     assert torch.equal(mixed.tensors["matrix.0.momentum"], torch.full((4, 3), 20.0))
-    assert mixed.state == {"step": 9, "sample": 108, "best": None, "averaged": {"steps": [5, 9], "share": 0.75}}
+    assert mixed.state == {
+        "step": 9,
+        "sample": 108,
+        "best": None,
+        "validation": None,
+        "averaged": {"steps": [5, 9], "share": 0.75},
+    }
 
 
 def test_refuses_what_cannot_be_averaged(tmp_path: Path) -> None:

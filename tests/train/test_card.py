@@ -46,7 +46,7 @@ def test_the_card_says_what_the_run_began_with(tmp_path: Path) -> None:
     assert begun["tokens"] >= tokens
     assert begun["sha256"] == record["file"]["sha256"]
     text = render(record)
-    assert f"It began with the weights of `code-5m.gguf` (sha256 `{begun['sha256']}`), which had seen" in text
+    assert f"It began with the weights of `{embedded.FILE.name}` (sha256 `{begun['sha256']}`), which had seen" in text
     assert f"That is {(tokens + begun['tokens']) / parameters:.1f} tokens a parameter" in text
     (tmp_path / "other.gguf").write_bytes(b"no card beside it")
     record["training"]["begun"] = history(tmp_path / "other.gguf")
@@ -56,8 +56,9 @@ def test_the_card_says_what_the_run_began_with(tmp_path: Path) -> None:
 def test_a_card_of_text_does_not_speak_of_code() -> None:
     record = json.loads(embedded.FILE.with_suffix(".json").read_text())
     record["data"] |= {"functions": False, "holdout": [], "repeated": {}}
-    record["training"]["best_validation_loss"] = None
+    record["training"] |= {"validation_loss": None, "note": "Half of it at night."}
     text = render(record)
     assert "validation loss not measured" in text
+    assert "\n\nHalf of it at night.\n\n" in text
     assert "Python" not in text.split("## Data")[0].split("## Evaluation")[0]
     assert "On the part of the text kept out of training." in text

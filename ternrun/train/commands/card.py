@@ -30,6 +30,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         help="what `ternrun train eval MODEL ... --json` printed; the first result is the model's own",
     )
     p.add_argument("--data", type=Path, help="data folder (default: the one trained on)")
+    p.add_argument("--note", default="", help="what else is to be told of the training")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,7 +39,8 @@ def run(args: argparse.Namespace) -> None:
 
     evaluation = [result for path in args.evaluation for result in _results(path)]
     saved = checkpoint.load(args.checkpoint)
-    card.write(card.gather(saved, args.data or Path(saved.config.data.path), args.model, evaluation), args.model)
+    data = args.data or Path(saved.config.data.path)
+    card.write(card.gather(saved, data, args.model, evaluation, args.note), args.model)
     say(f"{args.model.parent / card.CARD} and {args.model.with_suffix('.json')} written")
 
 

@@ -43,7 +43,7 @@ def test_the_text_stays_and_only_what_it_says_is_learned(seed: int, tokenizer: T
 
 
 def test_no_cut_makes_a_window_shorter() -> None:
-    tokenizer = tokenizers.load(located("code-5m"))
+    tokenizer = tokenizers.load(located(None))
     tokens = np.array(tokenizer.encode(inspect.getsource(textwrap), add_special_tokens=False).ids)
     ends = tokenizers.line_ends(tokenizer)
     for seed in range(1000):
