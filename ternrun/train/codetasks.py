@@ -10,7 +10,6 @@ import ast
 import json
 import random
 import textwrap
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from ternrun.api import Model
 from ternrun.completion import Completion
 from ternrun.errors import LoadError
 from ternrun.progress import Progress
-from ternrun.train.data.source_lines import source_lines
+from ternrun.train.data.syntax import parsed, source_lines
 from ternrun.train.sandbox import succeeds
 
 _STOP = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@", "\nassert ", "\nimport ", "\nfrom ")
@@ -50,7 +49,7 @@ def function_headers(texts: Sequence[str], count: int, seed: int = 0) -> list[st
 
 
 def _headers(text: str) -> Iterator[str]:
-    if (tree := _tree(text)) is None:
+    if (tree := parsed(text)) is None:
         return
     lines = source_lines(text)
     for node in ast.walk(tree):
@@ -80,20 +79,11 @@ def body_of(completion: str, *, finished: bool) -> str:
 
 def has_body(program: str) -> bool:
     """Is this Python that begins with a function, which does more than its docstring says?"""
-    tree = _tree(program)
+    tree = parsed(program)
     if tree is None or not tree.body:
         return False
     first = tree.body[0]
     return isinstance(first, ast.FunctionDef | ast.AsyncFunctionDef) and len(first.body) > 1
-
-
-def _tree(program: str) -> ast.Module | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(program)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
 
 
 def bodies(model: Model, headers: Sequence[str], max_tokens: int = 128, *, repeat_penalty: float = 1.0) -> list[str]:

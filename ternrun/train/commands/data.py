@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from ternrun.errors import UsageError
+from ternrun.train.commands.number import natural, positive
 from ternrun.train.commands.say import say
 from ternrun.train.commands.source_flags import add_source_flags, names, source_options
 
@@ -48,11 +49,11 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "--functions", action="store_true", help="learn from each Python function once more, as a text of its own"
     )
     p.add_argument(
-        "--documented", type=int, default=1, metavar="TIMES",
+        "--documented", type=positive, default=1, metavar="TIMES",
         help="with --functions: those of at most 30 lines with a docstring so many times (default %(default)s)",
     )  # fmt: skip
     p.add_argument(
-        "--bare", type=int, default=0, metavar="TIMES",
+        "--bare", type=natural, default=0, metavar="TIMES",
         help="with --functions: those so many times more without docstring and annotations (default %(default)s)",
     )  # fmt: skip
 
@@ -64,8 +65,6 @@ def run(args: argparse.Namespace) -> None:
 
     if not 0 < args.val_share < 1:
         raise UsageError(f"--val-share must lie between 0 and 1, not {args.val_share}")
-    if args.documented < 1 or args.bare < 0:
-        raise UsageError("--documented takes a number of times from 1, --bare one from 0")
     if (args.documented > 1 or args.bare) and not args.functions:
         raise UsageError("--documented and --bare go with --functions")
     skipped, options = Counter[str](), source_options(args)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ternrun.errors import UsageError
+from ternrun.train.commands.number import natural
 
 if TYPE_CHECKING:
     from ternrun.train.data.sources import Options
@@ -20,7 +20,9 @@ def add_source_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--packages", type=names, default=(), help="python: packages to download with pip into --archives")
     p.add_argument("--archives", type=Path, help="python: folder of wheels and sdists")
     p.add_argument("--column", default="text", help="jsonl, parquet, hf: the column that holds the text")
-    p.add_argument("--limit", type=int, default=0, metavar="ROWS", help="of a table, the first so many (default: all)")
+    p.add_argument(
+        "--limit", type=natural, default=0, metavar="ROWS", help="of a table, the first so many (default: all)"
+    )
     p.add_argument("--data-dir", default="", metavar="FOLDER", help="hf: the folder in the dataset to read")
     p.add_argument(
         "--licence-column",
@@ -31,11 +33,9 @@ def add_source_flags(p: argparse.ArgumentParser) -> None:
 
 
 def source_options(args: argparse.Namespace) -> Options:
-    """What the flags say. Raises UsageError."""
+    """What the flags say."""
     from ternrun.train.data.sources import Options
 
-    if args.limit < 0:
-        raise UsageError(f"--limit is a number of rows, not {args.limit}")
     return Options(
         installed=args.installed, packages=args.packages, archives=args.archives, column=args.column,
         licence_column=args.licence_column, data_dir=args.data_dir, limit=args.limit,

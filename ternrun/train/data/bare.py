@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from itertools import accumulate
+
+from ternrun.train.data.syntax import parsed
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Edit = tuple[int, int, bytes]  # start, end, what stands there instead; offsets in UTF-8
@@ -21,13 +22,13 @@ def bare(text: str) -> str:
     Empty where nothing would be left, or where leaving out text cannot do it (a docstring before a semicolon).
     """
     source = text.encode()
-    node = _parsed(source)
+    node = _function(source)
     if node is None or len(node.body) == (ast.get_docstring(node) is not None):
         return ""
     starts = [0, *accumulate(map(len, source.splitlines(keepends=True)))]
     for start, end, instead in sorted(_annotations(node, source, starts) + _docstring(node, source, starts))[::-1]:
         source = source[:start] + instead + source[end:]
-    made = _parsed(source)
+    made = _function(source)
     return source.decode() if made is not None and ast.dump(made) == ast.dump(_stripped(node)) else ""
 
 
@@ -64,14 +65,10 @@ def _stripped(node: _Function) -> _Function:
     return node
 
 
-def _parsed(source: bytes) -> _Function | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            body = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    return body[0] if body and isinstance(body[0], _Function) else None
+def _function(source: bytes) -> _Function | None:
+    tree = parsed(source)
+    first = tree.body[0] if tree and tree.body else None
+    return first if isinstance(first, _Function) else None
 
 
 def _arguments(node: _Function) -> list[ast.arg]:

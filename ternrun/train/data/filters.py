@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
+
+from ternrun.train.data.syntax import parsed
 
 MIN_BYTES, MAX_BYTES = 300, 200_000
 _GENERATED = re.compile(
@@ -35,11 +36,8 @@ def reason_to_skip(text: str) -> str | None:
 
 
 def _parsed_reason(text: str) -> str | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = parsed(text)
+    if tree is None:
         return "does not parse"
     nodes = literals = 0
     for node in ast.walk(tree):

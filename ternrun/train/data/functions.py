@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import textwrap
-import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -18,7 +17,7 @@ from ternrun.progress import Progress
 from ternrun.train.data.bare import bare
 from ternrun.train.data.dedup import digest
 from ternrun.train.data.document import Document
-from ternrun.train.data.source_lines import source_lines
+from ternrun.train.data.syntax import parsed, source_lines
 
 LINES = range(3, 61)  # shorter ones say nothing, longer ones fill no window
 SHORT = 30  # lines
@@ -47,12 +46,8 @@ def _times(document: Document, short: bool, documented: int, bare_times: int) ->
 
 def _of_file(text: str) -> list[tuple[str, bool]]:
     """Each function, and whether it is short and has a docstring."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return list(_in_tree(ast.parse(text), source_lines(text)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
+    tree = parsed(text)
+    return [] if tree is None else list(_in_tree(tree, source_lines(text)))
 
 
 def _in_tree(tree: ast.Module, lines: Sequence[str]) -> Iterator[tuple[str, bool]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Callable
 
 _LICENCES = {  # ids of each label, in lower case
     "Apache-2.0": "apache-2.0",
@@ -22,6 +23,7 @@ _LICENCES = {  # ids of each label, in lower case
 _LABELS = {name: label for label, names in _LICENCES.items() for name in names.split()}
 _EXCEPTIONS = ("llvm-exception", "swift-exception")
 _OPERATORS = ("and", "or", "with")
+_Part = Callable[[deque[str]], "set[str] | None"]
 _EXPRESSION = re.compile(r"\(*[\w.+:-]+\)*( (AND|OR|WITH) \(*[\w.+:-]+\)*)+")
 
 
@@ -43,21 +45,23 @@ def permitted(expression: str) -> str | None:
 
 
 def _any(words: deque[str]) -> set[str] | None:
-    found = [_all(words)]
-    while words and words[0] == "or":
-        words.popleft()
-        found.append(_all(words))
-    allowed = [labels for labels in found if labels is not None]
+    allowed = [labels for labels in _joined_by("or", _all, words) if labels is not None]
     return set[str]().union(*allowed) if allowed else None
 
 
 def _all(words: deque[str]) -> set[str] | None:
-    found = [_one(words)]
-    while words and words[0] == "and":
-        words.popleft()
-        found.append(_one(words))
+    found = _joined_by("and", _one, words)
     every = [labels for labels in found if labels is not None]
     return set[str]().union(*every) if len(every) == len(found) else None
+
+
+def _joined_by(operator: str, part: _Part, words: deque[str]) -> list[set[str] | None]:
+    """What `part` makes of each operand."""
+    found = [part(words)]
+    while words and words[0] == operator:
+        words.popleft()
+        found.append(part(words))
+    return found
 
 
 def _one(words: deque[str]) -> set[str] | None:
