@@ -53,6 +53,7 @@ def gather(
             "hours": round(state["seconds"] / 3600, 2),
             "begun": state.get("begun"),
             "averaged": state.get("averaged"),
+            "mixed": state.get("mixed", []),
             "validation_loss": state.get("validation"),
             "note": note,
             "optimisation": config.as_dict()["optim"],
@@ -62,7 +63,7 @@ def gather(
                 name: {"documents": p.documents, "tokens": p.tokens, "bytes": p.text_bytes}
                 for name, p in manifest.parts.items()
             },
-            "sources": dict(sorted(manifest.groups.items())),
+            "sources": dict(sorted((manifest.groups | _mixed_sources(state.get("mixed", []))).items())),
             "holdout": manifest.holdout,
             "functions": manifest.functions,
             "documented": manifest.documented,
@@ -113,7 +114,7 @@ def render(record: Record) -> str:
         f"{training['steps']:,} steps, {training['tokens'] / 1e6:.1f}M tokens, {training['hours']:g} hours; "
         f"{f'validation loss {loss:.4f} nats a token' if loss is not None else 'validation loss not measured'}. "
         f"{_begun(training['begun'])}"
-        f"{_averaged(training)}That is "
+        f"{_averaged(training)}{_mixed(training.get('mixed', []))}That is "
         f"{_tokens(training) / record['evaluation'][0]['parameters']:.1f} tokens a parameter, where some 20 are usual "
         "(arXiv 2203.15556).",
         *filter(None, [training["note"]]),
@@ -152,6 +153,24 @@ def _averaged(training: Record) -> str:
         f"After step {second:,} its weights were averaged with those it had at step {first:,}, "
         f"{mix['share']:.0%} and {1 - mix['share']:.0%}. "
     )
+
+
+def _mixed(phases: Sequence[Record]) -> str:
+    """Which further data was read, and from which step on."""
+    sentences = []
+    for phase in phases:
+        parts = [
+            f"{f['share']:.0%} of the windows came from `{name}` "
+            f"({f['documents']:,} documents, {f['tokens'] / 1e6:.2f}M tokens)"
+            for name, f in phase["folders"].items()
+        ]
+        what = ", ".join(parts) or "none of the windows came from elsewhere"
+        sentences.append(f"After step {phase['step']:,}, {what}. ")
+    return "".join(sentences)
+
+
+def _mixed_sources(phases: Sequence[Record]) -> dict[str, str]:
+    return {name: licence for p in phases for f in p["folders"].values() for name, licence in f["sources"].items()}
 
 
 def _tokens(training: Record) -> int:

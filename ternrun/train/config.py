@@ -110,6 +110,7 @@ class Data(_Record):
     """What is read: a folder made by `ternrun train data`."""
 
     path: str = ""
+    mix: dict[str, float] = field(default_factory=dict)  # further folders, and the share of windows each gives
     batch: int = 16  # windows a step, over all ranks
     micro_batch: int = 0  # windows a forward pass; 0: all of the rank's
     fim: float = 0.0  # share of windows turned prefix / suffix / middle
@@ -117,6 +118,11 @@ class Data(_Record):
     seams: float = 0.0  # share of windows cut inside tokens, to go on from where prompts end
 
     def __post_init__(self) -> None:
+        for folder, share in self.mix.items():
+            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+                raise ConfigError(f"data.mix: the share of {folder!r} must be a number between 0 and 1, not {share!r}")
+        if sum(self.mix.values()) >= 1:
+            raise ConfigError(f"data.mix: the shares add up to {sum(self.mix.values()):g}, and leave data.path nothing")
         self._range("batch", 1, 2**20)
         self._range("micro_batch", 0, 2**20)
         self._range("fim", 0, 1)
@@ -224,7 +230,8 @@ def changed(tables: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
 
 
 def _check_kind(name: str, value: Any, annotation: Any) -> None:
-    wanted = {"int": int, "float": (int, float), "bool": bool, "str": str}.get(str(annotation), str)
-    if value is None or (isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))):  # type: ignore[arg-type]
+    kinds = {"int": int, "float": (int, float), "bool": bool, "str": str, "dict[str, float]": dict}
+    wanted: Any = kinds.get(str(annotation), str)
+    if value is None or (isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))):
         return
     raise ConfigError(f"{name} must be of type {annotation}, not {value!r}")

@@ -128,15 +128,14 @@ def _own_gpu() -> torch.device:
     return device
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 1024, products: int = 30) -> float:
-    """Floating-point operations a second of this device's plain matrix product, the best of some.
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
+    """Floating-point operations a second of this device's plain matrix product, the best of so many `seconds`.
 
-    That many, since the first prepares itself and others may be interrupted.
+    So long, since the first prepare themselves and others are interrupted, several in a row by whatever else runs.
     """
     a, b = torch.randn(size, size, device=device).to(dtype), torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(products):
-        start = time.perf_counter()
+    best, end = float("inf"), time.perf_counter() + seconds
+    while (start := time.perf_counter()) < end:
         (a @ b)[0, 0].item()
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best

@@ -22,9 +22,9 @@ from ternrun.train.begin import begin_from
 from ternrun.train.bitlinear import BitLinear
 from ternrun.train.card import history
 from ternrun.train.config import TrainConfig
+from ternrun.train.corpus import note_mixture, open_corpus
 from ternrun.train.data.folder import keep_tokenizer
-from ternrun.train.data.tokenfile import open_tokens, read_manifest, tokenizer_of
-from ternrun.train.data.windows import Batch, Windows, consecutive, scorable
+from ternrun.train.data.windows import Batch, consecutive
 from ternrun.train.devices import Place, matmul_rate
 from ternrun.train.evaluate import Score, validate, windows_at_once
 from ternrun.train.logs import RunLog
@@ -48,29 +48,22 @@ class Trainer:
         self, config: TrainConfig, folder: Path, place: Place, *, resume: bool, begin: Path | None = None
     ) -> None:
         self.folder, self.place = folder, place
-        data = Path(config.data.path)
-        self.manifest = read_manifest(data)
-        self.tokenizer = tokenizer_of(data, self.manifest)
-        config = with_vocabulary(config, self.manifest.vocab_size)
+        self.corpus = corpus = open_corpus(config)
+        config = with_vocabulary(config, corpus.manifest.vocab_size)
         self.config = config
         torch.manual_seed(config.run.seed)
         self.dtype = torch.bfloat16 if config.run.precision == "bf16" else torch.float32
         self.model = Decoder(config.model)
         if begin:
-            begin_from(begin, self.model, self.tokenizer, config.run.seed)
+            begin_from(begin, self.model, corpus.tokenizer, config.run.seed)
         self.model.to(place.device)
-        self.windows = Windows(
-            open_tokens(data, "train", self.manifest), config.model.context, config.run.seed,
-            fim=config.data.fim, fim_ids=tokenizers.fim_ids(self.tokenizer), stutter=config.data.stutter,
-            seams=config.data.seams, tokenizer=self.tokenizer, line_ends=tokenizers.line_ends(self.tokenizer),
-        )  # fmt: skip
-        self.val = scorable(open_tokens(data, "val", self.manifest))
         self.state = _new_state(begin)
         saved = checkpoint.load(folder / "last.safetensors") if resume else None
         if saved:
-            check_same_run(config, saved, self.manifest.tokenizer_sha256)
+            check_same_run(config, saved, corpus.manifest.tokenizer_sha256)
             self.model.load_state_dict(saved.under("model."))
             self.state = saved.state
+        note_mixture(self.state, corpus.mixed)
         self.wrapped = place.wrap(self.model, config.run)
         self.optimizers = optim.build(self.model, config.optim)
         for label, optimizer in self.optimizers.items() if saved else ():
@@ -149,10 +142,10 @@ class Trainer:
     def validate(self) -> Score:
         """Score the validation part; keep the model if it is the best so far."""
         run, context = self.config.run, self.config.model.context
-        batches = consecutive(self.val, context, windows_at_once(context), run.validate_windows)
+        batches = consecutive(self.corpus.val, context, windows_at_once(context), run.validate_windows)
         score: Score = validate(self.model, batches, self.dtype)
         score = replace(score, loss=self.place.mean(score.loss))  # one number, so that all ranks save the best or none
-        part = self.manifest.parts["val"]
+        part = self.corpus.manifest.parts["val"]
         bits = score.bits_per_byte(part.text_bytes / part.tokens)
         self.log.write(self.state["step"], val_loss=score.loss, val_bits_per_byte=bits, val_accuracy=score.accuracy)
         numbers = f"validation loss {score.loss:.4f}, {bits:.4f} bits a byte, accuracy {score.accuracy:.3f}"
@@ -169,9 +162,10 @@ class Trainer:
 
     def show_sample(self) -> None:
         """Log what the model makes of the prompt."""
-        ids = self.tokenizer.encode(self.config.run.sample_prompt or "\n").ids
-        ids = ids or tokenizers.beginning(self.tokenizer).encode("").ids  # no character of it is known
-        text = self.tokenizer.decode(ids + generate(self.model, ids, _SAMPLE_TOKENS, self.dtype, temperature=0.4))
+        tokenizer = self.corpus.tokenizer
+        ids = tokenizer.encode(self.config.run.sample_prompt or "\n").ids
+        ids = ids or tokenizers.beginning(tokenizer).encode("").ids  # no character of it is known
+        text = tokenizer.decode(ids + generate(self.model, ids, _SAMPLE_TOKENS, self.dtype, temperature=0.4))
         self.log.write(self.state["step"], sample=text)
         self.log.say(text)
 
@@ -182,7 +176,7 @@ class Trainer:
             tensors |= checkpoint.optimizer_tensors(label, optimizer)
         tensors = whole_state(tensors)
         if self.place.first:
-            saved = checkpoint.Checkpoint(self.config, self.manifest.tokenizer_sha256, self.state, tensors)
+            saved = checkpoint.Checkpoint(self.config, self.corpus.manifest.tokenizer_sha256, self.state, tensors)
             checkpoint.save(self.folder / f"{name}.safetensors", saved)
 
     def _begin_phase(self) -> None:
@@ -221,7 +215,7 @@ class Trainer:
         share = self.config.data.batch // self.place.world
         size = self.config.data.micro_batch or share
         first = self.state["sample"] + self.place.rank * share
-        return [self.windows.batch(first + start, min(size, share - start)) for start in range(0, share, size)]
+        return [self.corpus.train.batch(first + start, min(size, share - start)) for start in range(0, share, size)]
 
     def _sane(self, loss: float, norm: float) -> bool:
         """Is this step safe to apply? Raises TernrunError where too many in a row were not."""
@@ -240,9 +234,9 @@ class Trainer:
         return False
 
     def _report(self, loss: float, norm: float, factor: float, seconds: float) -> None:
-        step, config, part = self.state["step"], self.config, self.manifest.parts["train"]
+        step, config = self.state["step"], self.config
         speed = config.data.batch * config.model.context / seconds
-        bits = loss / math.log(2) * part.tokens / part.text_bytes
+        bits = loss / math.log(2) / self.corpus.bytes_per_token
         use = speed * flops_per_token(config.model) / self.place.world / self.rate
         steps = config.optim.steps
         left = f"{(steps - step) * seconds / 60:.0f} min left, " if steps else ""

@@ -53,6 +53,19 @@ def test_the_card_says_what_the_run_began_with(tmp_path: Path) -> None:
     assert "which had seen" not in render(record)
 
 
+def test_the_card_says_what_was_mixed_in() -> None:
+    record = json.loads(embedded.FILE.with_suffix(".json").read_text())
+    folder = {"share": 0.25, "documents": 1200, "tokens": 3_610_000, "sources": {"algorithms": "MIT"}}
+    record["training"]["mixed"] = [{"step": 4800, "folders": {"textbooks": folder}}, {"step": 5000, "folders": {}}]
+    wanted = (
+        "After step 4,800, 25% of the windows came from `textbooks` (1,200 documents, 3.61M tokens). "
+        "After step 5,000, none of the windows came from elsewhere. "
+    )
+    assert wanted in render(record)
+    record["training"]["mixed"] = []
+    assert "of the windows came from" not in render(record)
+
+
 def test_a_card_of_text_does_not_speak_of_code() -> None:
     record = json.loads(embedded.FILE.with_suffix(".json").read_text())
     record["data"] |= {"functions": False, "holdout": [], "repeated": {}}

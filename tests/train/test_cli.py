@@ -107,6 +107,7 @@ def test_data_and_tokenizer_commands(tmp_path: Path) -> None:
     ("words", "error", "message"),
     [
         (["data", "pytho", "--out", "x"], UsageError, "'pytho' is not a source; these are"),
+        (["data", "packages", "--out", "x"], UsageError, "packages needs --installed, --packages or --archives"),
         (["data", "text:/no/such", "--out", "x"], UsageError, "does not exist"),
         (["data", "synthetic:x", "--out", "x"], UsageError, "synthetic data is"),
         (["data", "synthetic:random", "--val-share", "2", "--out", "x"], UsageError, "between 0 and 1"),

@@ -20,6 +20,8 @@ def test_presets_load(name: str) -> None:
 
 
 def test_settings_change_a_preset() -> None:
+    mixed = load_config("code-5m", ['data.mix={"data/textbooks" = 0.25}'])
+    assert mixed.data.mix == {"data/textbooks": 0.25}
     config = load_config("code-5m", ["optim.steps=7", "data.path=some where", "model.tied=false", "optim.clip=2"])
     assert (config.optim.steps, config.data.path, config.model.tied, config.optim.clip) == (7, "some where", False, 2)
 
@@ -49,6 +51,10 @@ def test_settings_change_a_preset() -> None:
         (MODEL + '[optim]\nother = "sgd"\n', "other must be one of adamw, lion"),
         (MODEL + "[optim]\nmatrix_lr = nan\n", "matrix_lr must be"),
         (MODEL + "[data]\nbatch = 0\n", "batch must be"),
+        (MODEL + "[data]\nmix = 0.5\n", "data.mix must be of type dict"),
+        (MODEL + "[data.mix]\na = true\n", "data.mix: the share of 'a' must be a number between 0 and 1, not True"),
+        (MODEL + "[data.mix]\na = 1.5\n", "must be a number between 0 and 1, not 1.5"),
+        (MODEL + "[data.mix]\na = 0.5\nb = 0.5\n", "shares add up to 1, and leave data.path nothing"),
     ],
 )
 def test_bad_configs_are_one_sentence(text: str, message: str, tmp_path: Path) -> None:

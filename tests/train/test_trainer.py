@@ -226,6 +226,32 @@ def test_a_model_that_is_not_ternary_yet_is_not_handed_out(config: Make, tmp_pat
         restored(tmp_path / "last.safetensors")
 
 
+def test_folders_are_mixed_and_the_checkpoint_tells(config: Make, data_folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    documents = [Document(f"n{i}.py", "another", "Apache-2.0", f"x{i} = [{i}, 7]\n" * 50) for i in range(20)]
+    same = str(data_folder / "tokenizer.json")
+    prepare(documents, other, Plan(tokenizer=same, val_share=0.1, duplicates=True), print)
+    plain = train(config(optim__steps=3), tmp_path / "run")
+    assert plain.state["mixed"] == []
+    mixed = train(config(optim__steps=6, data__mix={str(other): 0.25}), tmp_path / "run", resume=True)
+    train(config(optim__steps=6), tmp_path / "unmixed")
+    assert losses(tmp_path / "run") != losses(tmp_path / "unmixed")
+    (phase,) = checkpoint.load(tmp_path / "run" / "last.safetensors").state["mixed"]
+    assert phase == mixed.state["mixed"][0]
+    assert (phase["step"], phase["folders"]["other"]["share"]) == (3, 0.25)
+    assert phase["folders"]["other"]["sources"] == {"another": "Apache-2.0"}
+    last = train(config(optim__steps=7), tmp_path / "run", resume=True)
+    assert last.state["mixed"] == [phase, {"step": 6, "folders": {}}]
+
+
+def test_a_folder_of_another_tokenizer_is_not_mixed_in(config: Make, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    documents = [Document(f"n{i}.py", "another", "MIT", f"y{i} = {i}\n" * 50) for i in range(20)]
+    prepare(documents, other, Plan(tokenizer="bpe:310", val_share=0.1, duplicates=True), print)
+    with pytest.raises(ConfigError, match=r"other has another tokenizer than .*: make one of them with `--tokenizer"):
+        train(config(data__mix={str(other): 0.5}), tmp_path / "run")
+
+
 @pytest.mark.parametrize("full", [0, 3, 4])
 def test_resumed_run_repeats_the_unbroken_one_bit_by_bit(config: Make, tmp_path: Path, full: int) -> None:
     made = config(optim__steps=6, optim__dropout=0.1, optim__other="lion", optim__full_steps=full)

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 def add_source_flags(p: argparse.ArgumentParser) -> None:
     """The sources and their settings."""
-    kinds = "python, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND"
+    kinds = "python, packages, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND"
     p.add_argument("sources", nargs="+", metavar="SOURCE", help=kinds)
-    p.add_argument("--installed", type=names, default=(), help="python: installed packages to read")
-    p.add_argument("--packages", type=names, default=(), help="python: packages to download with pip into --archives")
-    p.add_argument("--archives", type=Path, help="python: folder of wheels and sdists")
+    p.add_argument("--installed", type=names, default=(), help="python, packages: installed packages to read")
+    p.add_argument("--packages", type=names, default=(), help="the same: packages to download with pip into --archives")
+    p.add_argument("--archives", type=Path, help="the same: folder of wheels and sdists")
     p.add_argument("--column", default="text", help="jsonl, parquet, hf: the column that holds the text")
     p.add_argument(
         "--limit", type=natural, default=0, metavar="ROWS", help="of a table, the first so many (default: all)"

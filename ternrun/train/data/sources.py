@@ -17,7 +17,7 @@ from ternrun.train.data.document import Document
 from ternrun.train.data.filters import reason_to_skip
 from ternrun.train.data.synthetic import synthetic
 
-KINDS = "python, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND"
+KINDS = "python, packages, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND"
 _SYNTHETIC_DOCUMENTS = 300
 
 
@@ -40,7 +40,11 @@ def documents(
     """The documents of one source; `skipped` counts what is left out, by reason. Raises UsageError, LoadError."""
     kind, _, rest = source.partition(":")
     if kind == "python":
-        return _filtered(_python(options, report), skipped)
+        return _filtered(chain(python_source.stdlib(), _packages(options, report)), skipped)
+    if kind == "packages":
+        if not (options.installed or options.packages or options.archives):
+            raise UsageError("packages needs --installed, --packages or --archives to say which")
+        return _filtered(_packages(options, report), skipped)
     if kind == "shakespeare":
         return [text_source.shakespeare(Path(rest) if rest else None)]
     if kind == "synthetic":
@@ -68,14 +72,14 @@ def _table(
     )
 
 
-def _python(options: Options, report: Callable[[str], None]) -> Iterator[Document]:
+def _packages(options: Options, report: Callable[[str], None]) -> Iterator[Document]:
     folder = options.archives
     if options.packages:
         if folder is None:
             raise UsageError("--packages needs --archives FOLDER to download into")
         python_source.download(options.packages, folder, report)
     archives = python_source.archives(folder, report) if folder else ()
-    return chain(python_source.stdlib(), python_source.installed(options.installed, report), archives)
+    return chain(python_source.installed(options.installed, report), archives)
 
 
 def _filtered(found: Iterable[Document], skipped: Counter[str]) -> Iterator[Document]:

@@ -61,13 +61,8 @@ class Windows:
         start = self._offset + int(self._order[place]) * self.context
         return np.asarray(self.tokens[start : start + self.context + 1], np.int64)
 
-    def batch(self, first: int, count: int) -> Batch:
-        """Inputs and targets (count, context) of samples first .. first + count - 1; a target that is not to be learned
-        is `IGNORED`."""
-        ids, targets = zip(*(self._pair(sample) for sample in range(first, first + count)), strict=True)
-        return np.stack(ids), np.stack(targets)
-
-    def _pair(self, sample: int) -> Batch:
+    def pair(self, sample: int) -> Batch:
+        """Inputs and targets (context,) of a sample; a target that is not to be learned is `IGNORED`."""
         window = self.window(sample)
         rng = np.random.default_rng((self.seed, sample, 1))
         if self.fim_ids is not None and rng.random() < self.fim:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ternrun.train.data.document import Document
 from ternrun.train.data.filters import reason_to_skip
 from ternrun.train.data.licences import licence_of
 from ternrun.train.data.python_source import archives, download, installed, stdlib, wanted
+from ternrun.train.data.sources import Options, documents
 
 CODE = "".join(f"def function_{i}(argument):\n    value = argument + {i}\n    return value\n\n\n" for i in range(20))
 
@@ -142,6 +144,11 @@ def test_standard_library_and_installed_packages_are_found() -> None:
     assert {"stdlib/argparse.py", "stdlib/json/decoder.py"} <= names
     assert not any("/test/" in name for name in names)
     assert {d.licence for d in installed(["pytest"], print)} == {"MIT"}
+
+
+def test_packages_are_read_without_the_standard_library() -> None:
+    found = list(documents("packages", Options(installed=("pluggy",)), print, Counter()))
+    assert {d.group for d in found} == {"pluggy"}
 
 
 def test_packages_that_cannot_be_had_are_named_and_the_rest_goes_on(

@@ -61,13 +61,13 @@ def test_windows_are_turned_as_often_as_asked_and_nothing_else_is_done_to_them()
     without = Windows(tokens, 50, 1, stutter=1.0, line_ends=ends)
     turned = 0
     for i in range(200):
-        (ids,), (targets,) = made.batch(i, 1)
+        ids, targets = made.pair(i)
         if PREFIX in ids:
             turned += 1
             np.testing.assert_array_equal(ids[1:], targets[:-1])
             assert IGNORED not in targets
         else:
-            np.testing.assert_array_equal(ids, without.batch(i, 1)[0][0])
+            np.testing.assert_array_equal(ids, without.pair(i)[0])
     assert 70 < turned < 130
     with pytest.raises(LoadError, match="needs a tokenizer with fill-in-the-middle tokens"):
         Windows(tokens, 50, 1, fim=0.5)

@@ -18,6 +18,7 @@ from ternrun.train import tokenizer as tokenizers
 from ternrun.train.data import prepare as preparing
 from ternrun.train.data.dedup import digest
 from ternrun.train.data.document import Document
+from ternrun.train.data.mixture import Mixture
 from ternrun.train.data.prepare import Plan, prepare
 from ternrun.train.data.synthetic import synthetic
 from ternrun.train.data.text_source import jsonl_files, parquet_files, shakespeare, text_files
@@ -214,8 +215,8 @@ def test_windows_visit_everything_once_an_epoch() -> None:
         assert len(set(first)) == windows.per_epoch == 99
         assert first != sorted(first)
     again = Windows(np.arange(1001, dtype=np.uint16), 10, seed=3)
-    np.testing.assert_array_equal(again.batch(150, 4)[0], windows.batch(150, 4)[0])
-    x, y = windows.batch(0, 4)
+    np.testing.assert_array_equal(Mixture(again).batch(150, 4)[0], Mixture(windows).batch(150, 4)[0])
+    x, y = Mixture(windows).batch(0, 4)
     np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ternrun.train import tokenizer as tokenizers
+from ternrun.train.data.mixture import Mixture
 from ternrun.train.data.stutter import IGNORED, LINES, TIMES, stutter
 from ternrun.train.data.windows import Windows
 
@@ -57,13 +58,13 @@ def test_a_window_without_whole_lines_stays_as_it_is(window: np.ndarray[tuple[in
 def test_samples_hang_on_seed_and_number_alone() -> None:
     tokens = np.concatenate([lines(seed) for seed in range(20)])
     always, never, half = (Windows(tokens, 32, 1, stutter=share, line_ends=ENDS) for share in (1.0, 0.0, 0.5))
-    first = half.batch(0, 16)
+    first = Mixture(half).batch(0, 16)
     for i in (7, 3, 15):
-        np.testing.assert_array_equal(half.batch(i, 1)[0][0], first[0][i])
+        np.testing.assert_array_equal(half.pair(i)[0], first[0][i])
     changed = (first[1] == IGNORED).any(1)
     assert 2 < changed.sum() < 14
     for i in range(16):
-        np.testing.assert_array_equal(first[0][i], (always if changed[i] else never).batch(i, 1)[0][0])
+        np.testing.assert_array_equal(first[0][i], (always if changed[i] else never).pair(i)[0])
 
 
 def test_line_ends_are_the_tokens_that_begin_with_one() -> None:
