@@ -1,12 +1,13 @@
 """One decoder in plain numpy: the arithmetic that every kernel is held against.
 
 It covers all of `ModelConfig` and is written to be read, not to be fast: whole matrices, one token sequence, no cache
-but the rounding that a cache would do. Everything is float32 unless the line says otherwise.
+but the rounding that a cache would do. Everything is REAL, float32, unless the line says otherwise.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor, Weights
 
 F32 = NDArray[np.float32]
+REAL: Any = np.float32  # a test that wants no roundings but the model's own sets float64
 
 
 def forward(weights: Weights, ids: list[int] | NDArray[np.integer], *, kv: str = "f16") -> F32:
@@ -27,7 +29,7 @@ def forward(weights: Weights, ids: list[int] | NDArray[np.integer], *, kv: str =
     if "output.bias" in tensors:
         logits = logits + vector(tensors["output.bias"])
     if config.logit_softcap:
-        logits = np.float32(config.logit_softcap) * np.tanh(logits / np.float32(config.logit_softcap))
+        logits = REAL(config.logit_softcap) * np.tanh(logits / REAL(config.logit_softcap))
     return logits
 
 
@@ -42,16 +44,16 @@ class _Decoder:
     def __init__(self, weights: Weights, kv: str) -> None:
         self.config: ModelConfig = weights.config
         self.tensors = weights.tensors
-        self.kv_type = {"f16": np.float16, "f32": np.float32}[kv]
+        self.kv_type = {"f16": np.float16, "f32": REAL}[kv]
 
     def hidden(self, ids: NDArray[np.int64]) -> F32:
         config = self.config
-        x = dense(self.tensors["token_embd.weight"])[ids] * np.float32(config.embedding_scale)
+        x = dense(self.tensors["token_embd.weight"])[ids] * REAL(config.embedding_scale)
         streams = np.repeat(x[None], config.mhc_streams, axis=0)
         for layer in range(config.n_layers):
             streams = self.residual(streams, layer, "attn")
             streams = self.residual(streams, layer, "ffn")
-        return self.norm("output_norm", streams.mean(axis=0, dtype=np.float32))
+        return self.norm("output_norm", streams.mean(axis=0, dtype=REAL))
 
     def residual(self, streams: F32, layer: int, name: str) -> F32:
         """One sublayer around its residual: x + f(norm(x)), or mHC-lite's mix of streams (arXiv 2601.05732)."""
@@ -74,11 +76,11 @@ class _Decoder:
         cos, sin = rope_tables(config.rope, t, sliding)
         q = rotate(self.maybe_norm(blk + "attn_q_norm", q), cos, sin, config.rope)
         k = rotate(self.maybe_norm(blk + "attn_k_norm", k), cos, sin, config.rope)
-        k, v = (a.astype(self.kv_type).astype(np.float32) for a in (k, v))
+        k, v = (a.astype(self.kv_type).astype(REAL) for a in (k, v))
         share = config.n_heads // config.n_kv_heads
         k, v = np.repeat(k, share, axis=1), np.repeat(v, share, axis=1)
-        scores = np.einsum("qhd,khd->hqk", q, k) * np.float32(config.scale)
-        scores = np.where(visible(t, config.sliding_window if sliding else 0), scores, np.float32(-np.inf))
+        scores = np.einsum("qhd,khd->hqk", q, k) * REAL(config.scale)
+        scores = np.where(visible(t, config.sliding_window if sliding else 0), scores, REAL(-np.inf))
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         scores /= scores.sum(axis=-1, keepdims=True)
         mixed = np.einsum("hqk,khd->qhd", scores, v).reshape(t, -1)
@@ -100,7 +102,7 @@ class _Decoder:
     def norm(self, name: str, x: F32) -> F32:
         """RMSNorm over the last axis (arXiv 1910.07467)."""
         mean_square = np.mean(np.square(x), axis=-1, keepdims=True, dtype=np.float64)
-        return (x * (1 / np.sqrt(mean_square + self.config.norm_eps)).astype(np.float32)) * vector(
+        return (x * (1 / np.sqrt(mean_square + self.config.norm_eps)).astype(REAL)) * vector(
             self.tensors[f"{name}.weight"]
         )
 
@@ -110,7 +112,7 @@ class _Decoder:
 
 def dense(tensor: Tensor) -> F32:
     """All elements as float32."""
-    return decode(tensor.type, tensor.data, tensor.shape) * np.float32(tensor.scale)
+    return decode(tensor.type, tensor.data, tensor.shape) * REAL(tensor.scale)
 
 
 vector = dense
@@ -120,7 +122,7 @@ def linear(tensor: Tensor, x: F32) -> F32:
     """x (T, cols) times the transpose of a (rows, cols) matrix."""
     if ENCODINGS[tensor.type].kind == "ternary":
         return ternary_linear(tensor, x)
-    return (x.astype(np.float64) @ dense(tensor).T.astype(np.float64)).astype(np.float32)
+    return (x.astype(np.float64) @ dense(tensor).T.astype(np.float64)).astype(REAL)
 
 
 def ternary_linear(tensor: Tensor, x: F32) -> F32:
@@ -128,35 +130,35 @@ def ternary_linear(tensor: Tensor, x: F32) -> F32:
     w, scales = trits(tensor.type, tensor.data, tensor.shape)  # (rows, cols) int8, (rows, blocks)
     if (scales == scales[:, :1]).all():
         scales = scales[:, :1]  # one scale a row: one integer sum over the whole row
-    scales = scales * np.float32(tensor.scale)
+    scales = scales * REAL(tensor.scale)
     q, inverse = quantize(x)
     rows, cols = w.shape
     blocks = scales.shape[1]
-    y = np.zeros((len(x), rows), np.float32)
+    y = np.zeros((len(x), rows), REAL)
     for b in range(blocks):
         part = slice(b * cols // blocks, (b + 1) * cols // blocks)
         sums = q[:, part].astype(np.float64) @ w[:, part].T.astype(np.float64)  # exact: far below 2**53
-        y = y + sums.astype(np.float32) * scales[:, b]
+        y = y + sums.astype(REAL) * scales[:, b]
     return y * inverse
 
 
 def quantize(x: F32) -> tuple[NDArray[np.int8], F32]:
     """Per-token int8: (T, cols) codes and the (T, 1) factor that turns them back."""
-    s = np.float32(127) / np.maximum(np.abs(x).max(axis=-1, keepdims=True), np.float32(1e-5))
-    return np.clip(np.rint(x * s), -128, 127).astype(np.int8), np.float32(1) / s
+    s = REAL(127) / np.maximum(np.abs(x).max(axis=-1, keepdims=True), REAL(1e-5))
+    return np.clip(np.rint(x * s), -128, 127).astype(np.int8), REAL(1) / s
 
 
 def _silu(x: F32) -> F32:
-    return (x / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32)
+    return (x / (1 + np.exp(-x.astype(np.float64)))).astype(REAL)
 
 
 def _gelu(x: F32) -> F32:
     """The tanh form, as llama.cpp and gemma use it."""
-    return np.float32(0.5) * x * (1 + np.tanh(np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)))
+    return REAL(0.5) * x * (1 + np.tanh(REAL(math.sqrt(2 / math.pi)) * (x + REAL(0.044715) * x**3)))
 
 
 def _relu2(x: F32) -> F32:
-    return np.square(np.maximum(x, np.float32(0)))
+    return np.square(np.maximum(x, REAL(0)))
 
 
 ACTIVATIONS = {"silu": _silu, "gelu": _gelu, "relu2": _relu2}

@@ -5,8 +5,8 @@
 DATA is a folder made by `ternrun train data`. Each family is trained for some steps, exported as TQ2_0 and read again
 on the validation part, in windows that begin anew. Printed, a row a family: at how many positions torch and ternrun
 have the same likeliest token, how far their logits lie apart in ranges of the logits (median and largest), the same of
-torch and itself where its sums are taken in another order (share and largest), and the perplexities of ternrun and
-llama.cpp. Needs what `tests/oracle/llama.py` needs.
+torch and itself where its sums are taken in another order, the same of torch and the numpy reference on the file, both
+in double precision, and the perplexities of ternrun and llama.cpp. Needs what `tests/oracle/llama.py` needs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ternrun.loader.model import open_model
 from ternrun.train.agree import compared, consecutive, running, runtime_logits, torch_logits
 from ternrun.train.bitlinear import GROUP
 from ternrun.train.config import TrainConfig
@@ -29,6 +30,7 @@ from ternrun.train.model import Decoder
 from ternrun.train.trainer import Trainer
 from tests.oracle.llama import Oracle
 from tests.oracle.perplexity import logprobs
+from tests.train.double import reference_double, torch_double
 from tests.train.test_export import FAMILIES
 
 SHAPE = {"dim": 256, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "ffn_dim": 512, "context": 256}
@@ -68,22 +70,23 @@ def reordered(model: Decoder) -> Decoder:
 def row(family: str, trainer: Trainer, path: Path, positions: int) -> str:
     """One line of the table."""
     model = round_dense(trainer.model)
-    export(model, trainer.tokenizer, path)
-    windows = list(consecutive(np.asarray(trainer.val[:positions]), model.shape.context))
+    export(model, trainer.corpus.tokenizer, path)
+    windows = list(consecutive(np.asarray(trainer.corpus.val[:positions]), model.shape.context))
     theirs = [torch_logits(model, ids) for ids in windows]
     with running(path, model.shape.context) as runtime:
         ours = [runtime_logits(runtime, ids) for ids in windows]
     other = reordered(model)
     found = compared(zip(theirs, ours, strict=True))
     itself = compared((a, torch_logits(other, ids)) for a, ids in zip(theirs, windows, strict=True))
+    with open_model(path) as file:
+        double = compared((torch_double(model, ids), reference_double(file.weights, ids)) for ids in windows)
     perplexity = [np.exp(-np.concatenate([_scored(a, ids) for a, ids in zip(ours, windows, strict=True)]).mean())]
     if architecture(model.shape) in OPENED:
         oracle = Oracle(path, context=model.shape.context)
         perplexity.append(np.exp(-logprobs(oracle, [ids.tolist() for ids in windows]).mean()))
-    cells = [
-        family, architecture(model.shape), f"{found.same:.2%}", f"{found.median:.0e}", f"{found.largest:.0e}",
-        f"{itself.same:.2%}", f"{itself.largest:.0e}", *(f"{p:.3f}" for p in perplexity), *[""] * (2 - len(perplexity)),
-    ]  # fmt: skip
+    cells = [family, architecture(model.shape), f"{found.same:.2%}", f"{found.median:.0e}, {found.largest:.0e}"]
+    cells += [f"{pair.same:.2%}, {pair.largest:.0e}" for pair in (itself, double)]
+    cells += [f"{p:.3f}" for p in perplexity] + [""] * (2 - len(perplexity))
     return f"| {' | '.join(cells)} |"
 
 

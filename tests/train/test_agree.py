@@ -40,6 +40,6 @@ def test_a_checkpoint_is_compared_as_the_file_rounds_it(
 ) -> None:
     trainer = Trainer(config(), tmp_path / "run", Place(torch.device("cpu")), resume=False)
     trainer.run()
-    export(trainer.model, trainer.tokenizer, tmp_path / "m.gguf", dense=dense)
+    export(trainer.model, trainer.corpus.tokenizer, tmp_path / "m.gguf", dense=dense)
     found = compare(tmp_path / "run" / "last.safetensors", data_folder, tmp_path / "m.gguf", 128)
     assert found["apart_median"] < 1e-4  # 1e-3 and more where the checkpoint is rounded otherwise

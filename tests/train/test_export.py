@@ -21,6 +21,7 @@ from ternrun.train.export import architecture, export, round_dense
 from ternrun.train.export_onnx import export_onnx
 from ternrun.train.model import Decoder
 from tests.reference import forward
+from tests.train.double import reference_double, torch_double
 
 FAMILIES = {
     "bitnet": {},
@@ -67,6 +68,20 @@ def test_exported_file_gives_the_same_logits(
     assert np.median(apart) <= 1e-6
     assert apart.max() <= 1e-2  # where a sum's last bit tips an activation from one int8 value to the next
     assert (ours.argmax(-1) == theirs.argmax(-1)).all()
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "twin"])  # whose matrices the file rounds
+def test_exported_file_and_model_are_one_function(
+    family: str, shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
+) -> None:
+    tokenizer = tokenizers.load(data_folder / "tokenizer.json")
+    model = trained_enough(Decoder(shape(**FAMILIES[family], vocab_size=tokenizer.get_vocab_size())))
+    export(model, tokenizer, tmp_path / "m.gguf", dense="f32")
+    ids = np.random.default_rng(0).integers(tokenizer.get_vocab_size(), size=64)
+    ours = torch_double(model, ids)
+    with open_model(tmp_path / "m.gguf") as file:
+        theirs = reference_double(file.weights, ids)
+    assert np.abs(ours - theirs).max() <= 1e-9 * np.ptp(ours)
 
 
 @pytest.mark.parametrize(
