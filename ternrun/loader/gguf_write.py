@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
+from ternrun.files import replacing
 from ternrun.loader.gguf_files import parts_named
 from ternrun.loader.gguf_header import ARRAY, NUMBERS, STRING
 from ternrun.loader.gguf_types import TYPE_IDS
@@ -62,18 +62,13 @@ def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Sequence[
         line = struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, TYPE_IDS[tensor.type], offset)
         head.append(_text(tensor.name) + line)
         offset += size + -size % alignment
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as f:
-            _write_padded(f, b"".join(head), alignment)
-            for tensor, size in zip(tensors, sizes, strict=True):
-                data = np.ascontiguousarray(tensor.data)
-                if data.nbytes != size:
-                    raise UsageError(f"tensor {tensor.name!r} should have {size} bytes, but has {data.nbytes}")
-                _write_padded(f, data.data, alignment)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as beside, beside.open("wb") as f:
+        _write_padded(f, b"".join(head), alignment)
+        for tensor, size in zip(tensors, sizes, strict=True):
+            data = np.ascontiguousarray(tensor.data)
+            if data.nbytes != size:
+                raise UsageError(f"tensor {tensor.name!r} should have {size} bytes, but has {data.nbytes}")
+            _write_padded(f, data.data, alignment)
 
 
 def _write_padded(f: BinaryIO, data: bytes | memoryview, alignment: int) -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ternrun.errors import LoadError, TernrunError
+from ternrun.files import replacing
 from ternrun.train.config import TrainConfig
 from ternrun.train.sharding import shared_like
 
@@ -49,16 +50,11 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "tokenizer": checkpoint.tokenizer_sha256,
         "state": checkpoint.state,
     }
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({n: t.contiguous() for n, t in checkpoint.tensors.items()}, beside, {_KEY: json.dumps(header)})
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(path)
+        with replacing(path) as beside:
+            save_file({n: t.contiguous() for n, t in checkpoint.tensors.items()}, beside, {_KEY: json.dumps(header)})
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
         kept = f"; the last good checkpoint {path} is kept" if path.is_file() else ""
         raise TernrunError(f"could not save {path}: {error}{kept}") from None
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from ternrun.errors import UsageError
+from ternrun.files import replacing
 
 MAX_FILE = 64 << 20  # bytes
 ROLES = ("user", "assistant")
@@ -46,14 +46,10 @@ class Conversation:
         if file.exists() and not file.is_file():  # a pipe or a device takes the text, and stays
             file.write_bytes(data)
             return
-        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-        try:
-            partial.write_bytes(data)
+        with replacing(file) as beside:
+            beside.write_bytes(data)
             if file.exists():
-                shutil.copymode(file, partial)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+                shutil.copymode(file, beside)
 
     @classmethod
     def load(cls, path: str) -> Self:

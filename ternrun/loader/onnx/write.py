@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import MissingExtra, UsageError
+from ternrun.files import replacing
 from ternrun.loader.assemble import vector
 from ternrun.loader.quants import decode, trits
 from ternrun.runtime.config import ModelConfig, RopeConfig
@@ -47,9 +48,8 @@ def write_onnx(path: Path, weights: Weights, form: str) -> None:
     model = _Writer(onnx, weights, form).model()
     if model.ByteSize() >= _MAX_BYTES:
         raise UsageError("the model is larger than one ONNX file can be; write it as GGUF")
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(model.SerializeToString())
-    part.replace(path)
+    with replacing(path) as beside:
+        beside.write_bytes(model.SerializeToString())
 
 
 class _Writer:
