@@ -26,7 +26,7 @@ class Corpus:
     train: Mixture
     val: NDArray[Any]
     bytes_per_token: float  # of what `train` gives
-    mixed: dict[str, Any]  # by name: share, documents, tokens and sources of folders beside the first; plain JSON
+    mixed: dict[str, Any]  # by folder: share, documents, tokens and sources of folders beside the first; plain JSON
 
 
 def open_corpus(config: TrainConfig) -> Corpus:
@@ -34,8 +34,8 @@ def open_corpus(config: TrainConfig) -> Corpus:
     data, first = config.data, Path(config.data.path)
     manifest = read_manifest(first)
     tokenizer = tokenizer_of(first, manifest)
-    others = {Path(folder): read_manifest(Path(folder)) for folder in data.mix}
-    for folder, other in others.items():
+    others = [(Path(folder), read_manifest(Path(folder)), share) for folder, share in data.mix.items()]
+    for folder, other, _ in others:
         if other.tokenizer_sha256 != manifest.tokenizer_sha256:
             remedy = f"make one of them with `--tokenizer {first / 'tokenizer.json'}`"
             raise ConfigError(f"{folder} has another tokenizer than {first}: {remedy}")
@@ -47,17 +47,15 @@ def open_corpus(config: TrainConfig) -> Corpus:
             tokenizer=tokenizer, line_ends=tokenizers.line_ends(tokenizer),
         )  # fmt: skip
 
-    shares = list(data.mix.values())
-    mixed = [windows(folder, other) for folder, other in others.items()]
-    parts = [manifest.parts["train"], *(other.parts["train"] for other in others.values())]
-    weights = [1 - sum(shares), *shares]
+    shares = [(manifest.parts["train"], 1 - sum(data.mix.values()))]
+    shares += [(other.parts["train"], share) for _, other, share in others]
     return Corpus(
         manifest,
         tokenizer,
-        Mixture(windows(first, manifest), list(zip(mixed, shares, strict=True))),
+        Mixture(windows(first, manifest), [(windows(folder, other), share) for folder, other, share in others]),
         scorable(open_tokens(first, "val", manifest)),
-        sum(weight * part.text_bytes / part.tokens for weight, part in zip(weights, parts, strict=True)),
-        {folder.name: _told(other, share) for (folder, other), share in zip(others.items(), shares, strict=True)},
+        sum(share * part.text_bytes / part.tokens for part, share in shares),
+        {str(folder): _told(other, share) for folder, other, share in others},
     )
 
 

@@ -238,8 +238,8 @@ def test_folders_are_mixed_and_the_checkpoint_tells(config: Make, data_folder: P
     assert losses(tmp_path / "run") != losses(tmp_path / "unmixed")
     (phase,) = checkpoint.load(tmp_path / "run" / "last.safetensors").state["mixed"]
     assert phase == mixed.state["mixed"][0]
-    assert (phase["step"], phase["folders"]["other"]["share"]) == (3, 0.25)
-    assert phase["folders"]["other"]["sources"] == {"another": "Apache-2.0"}
+    assert (phase["step"], phase["folders"][str(other)]["share"]) == (3, 0.25)
+    assert phase["folders"][str(other)]["sources"] == {"another": "Apache-2.0"}
     last = train(config(optim__steps=7), tmp_path / "run", resume=True)
     assert last.state["mixed"] == [phase, {"step": 6, "folders": {}}]
 

@@ -26,7 +26,7 @@ class Mixture:
         return np.stack(ids), np.stack(targets)
 
     def _pair(self, sample: int) -> Batch:
-        """Each file takes every so manieth of the samples that those before it left."""
+        """The first of `others` takes its share of all samples at even distances, the next its share of those left."""
         left = 1.0
         for windows, share in self.others:
             part = share / left
