@@ -61,7 +61,9 @@ class Team:
         """Stop and join the workers."""
         if not self._cells[STOP]:
             self._cells[STOP] = 1
-            self._unpark(self._post(self._base, 0, self.threads))
+            self._post(self._base, 0, self.threads)
+            for wake in self._wake:  # all: a run that a Ctrl-C cut short may not have woken those it was to wake
+                wake.release()
             for worker in self._workers:
                 worker.join()
 
