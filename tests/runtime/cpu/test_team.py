@@ -89,6 +89,21 @@ def test_closing() -> None:
             run(batch_of(IDS))
 
 
+def test_threads_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sentence; those that were begun are ended."""
+    before, start = workers(), threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if workers() == before + 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(UsageError, match="does not let 5 threads run"):
+        CpuModel(WEIGHTS, EngineConfig(threads=5, context=64))
+    assert workers() == before
+
+
 def test_closing_wakes_workers_that_an_interrupted_run_has_not() -> None:
     before = workers()
     model = CpuModel(WEIGHTS, EngineConfig(threads=3, context=64))
