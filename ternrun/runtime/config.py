@@ -42,6 +42,11 @@ class _Record:
         if not ok or not low <= value <= high:
             raise ConfigError(f"{name} must be a {'whole ' * whole}number from {low:g} to {high:g}, not {value!r}")
 
+    def _flag(self, name: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} must be True or False, not {value!r}")
+
     def _choice(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)
         if value not in choices:
@@ -163,6 +168,7 @@ class EngineConfig(_Record):
         self._range("kv_tokens", 0, 2**31)
         self._choice("device", ("auto", "cpu", "cuda"))
         self._choice("kv_type", ("f16", "f32", "int8"))
+        self._flag("speculate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,3 +219,8 @@ class SamplingParams(_Record):
             raise ConfigError("a stop string must be text, and not empty")
         if len(self.stop) > 64 or any(len(s) > 1024 for s in self.stop):
             raise ConfigError("at most 64 stop strings of at most 1024 characters each")
+        for entry in self.logit_bias:
+            if not isinstance(entry, tuple | list) or len(entry) != 2 or not isinstance(entry[1], int | float):
+                raise ConfigError(f"logit_bias must hold pairs of a token id and a number, not {entry!r}")
+        self._flag("ignore_eos")
+        self._flag("sampled_logprobs")

@@ -125,6 +125,8 @@ class Driver:
         with self._lock:
             if not self._open:
                 raise UsageError("the model is closed")
+            if not self._thread.is_alive():  # a fork copies memory, but no threads: nobody would ever answer
+                raise UsageError("the model's thread is not in this process: a process that was forked loads its own")
             self._inbox.put(command)
 
     def _run(self) -> None:

@@ -50,7 +50,7 @@ def top_ids(values: NDArray[Any], k: int) -> NDArray[np.int64]:
     return found[np.argsort(-values[found], kind="stable")[:k]]
 
 
-def finite_max(logits: NDArray[np.float32]) -> float:
+def finite_max(logits: NDArray[np.floating[Any]]) -> float:
     """The largest logit; raises LoadError where it is not a finite number, so that damaged weights do not speak."""
     high = float(logits.max(initial=-math.inf))
     if not math.isfinite(high):
@@ -58,20 +58,20 @@ def finite_max(logits: NDArray[np.float32]) -> float:
     return high
 
 
-def log_sum_exp(logits: NDArray[np.float32]) -> float:
+def log_sum_exp(logits: NDArray[np.floating[Any]]) -> float:
     """log(sum(exp(logits))) in float64."""
     high = finite_max(logits)
     return high + math.log(exp_above(logits, high).sum())
 
 
-def exp_above(logits: NDArray[np.float32], shift: float) -> NDArray[np.float64]:
+def exp_above(logits: NDArray[np.floating[Any]], shift: float) -> NDArray[np.float64]:
     """exp(logits - shift) in float64, in place: a second megabyte of scratch would cost more than the exp."""
     x = logits.astype(np.float64)
     x -= shift
     return np.exp(x, out=x)
 
 
-def token_logprobs(logits: NDArray[np.float32], token: int, top: int) -> TokenLogprobs:
+def token_logprobs(logits: NDArray[np.floating[Any]], token: int, top: int) -> TokenLogprobs:
     """Log-softmax of logits (vocab_size,) at `token`, and at the `top` likeliest ids."""
     norm = log_sum_exp(logits)
     best = top_ids(logits, min(top, logits.size)) if top else ()

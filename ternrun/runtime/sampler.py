@@ -53,7 +53,10 @@ class Bias(NamedTuple):
 def bias_of(params: SamplingParams, eos_ids: frozenset[int]) -> Bias | None:
     """The request's logit bias; `ignore_eos` bans the end tokens, as in llama.cpp. None where nothing is biased."""
     table = dict(params.logit_bias) | (dict.fromkeys(eos_ids, -math.inf) if params.ignore_eos else {})
-    return Bias(np.array(list(table), np.int64), np.array(list(table.values()), np.float32)) if table else None
+    if not table:
+        return None
+    with np.errstate(over="ignore"):  # what is below all float32 is as good as a ban
+        return Bias(np.array(list(table), np.int64), np.array(list(table.values()), np.float32))
 
 
 def logits_needed(params: SamplingParams, bias: Bias | None, *, constrained: bool = False) -> int:
@@ -115,8 +118,7 @@ def sampled_logprobs(
     if params.temperature == 0:
         return TokenLogprobs(token, 0.0, (Logprob(token, 0.0),) if params.logprobs else ())
     c = filtered(adjusted(logits, params, history, bias, allowed), params)
-    with np.errstate(over="ignore"):
-        x = (c.logits - c.logits.max()) / np.float32(params.temperature)
+    x = tempered(c, params.temperature)
     at = int(np.flatnonzero(c.ids == token)[0])
     told = token_logprobs(x, at, params.logprobs or 0)
     return TokenLogprobs(token, told.logprob, tuple(Logprob(int(c.ids[best.id]), best.logprob) for best in told.top))
@@ -232,13 +234,19 @@ def nucleus(score: NDArray[Any], p: NDArray[np.float64], mass: float) -> NDArray
 
 def draw(c: Candidates, temperature: float, u: float) -> int:
     """The candidate at fraction `u` of the cumulative distribution at this temperature."""
+    x = tempered(c, temperature)
+    reached = np.exp(x, out=x).cumsum(out=x)
+    at = int(np.searchsorted(reached, u * reached[-1], side="right"))
+    return int(c.ids[min(at, c.ids.size - 1)])
+
+
+def tempered(c: Candidates, temperature: float) -> NDArray[np.float64]:
+    """Logits at this temperature, less the largest. In float64: as a float32 the temperature itself may be 0."""
     x = c.logits.astype(np.float64)
     x -= x.max()
     with np.errstate(over="ignore"):  # a tiny temperature sends all but the best to -inf, which is right
         x /= temperature
-    reached = np.exp(x, out=x).cumsum(out=x)
-    at = int(np.searchsorted(reached, u * reached[-1], side="right"))
-    return int(c.ids[min(at, c.ids.size - 1)])
+    return x
 
 
 def uniform(seed: int, position: int) -> float:

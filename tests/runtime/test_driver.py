@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -162,6 +164,23 @@ def test_a_receiver_that_fails_harms_nobody_else(driver: Driver) -> None:
     driver.submit(Request([3], LONG), gone)
     assert len(tokens(driver, Request([1], LONG))) == 100
     soon(lambda: not driver.engine.has_work)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_a_forked_process_is_told_that_nobody_would_answer(driver: Driver) -> None:
+    assert tokens(driver, Request([1]))
+    if not (child := os.fork()):
+        try:
+            signal.alarm(10)
+            tokens(driver, Request([1]))
+        except UsageError as error:
+            driver.close()
+            os._exit(0 if "forked" in str(error) else 2)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert tokens(driver, Request([1]))
 
 
 def test_an_idle_driver_uses_no_time(driver: Driver) -> None:

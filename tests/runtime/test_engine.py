@@ -338,6 +338,8 @@ def test_damaged_weights_end_the_request_that_meets_them_and_no_other() -> None:
         (Request([1], SamplingParams(logit_bias=((1, math.inf),))), UsageError, "inf"),
         (Request([1], prompt_logprobs=-1), UsageError, "prompt_logprobs"),
         (Request([1], prompt_logprobs=10**9), UsageError, "prompt_logprobs"),
+        (Request([1], prompt_logprobs=1.5), UsageError, "prompt_logprobs"),  # type: ignore[arg-type]
+        (Request([1], prompt_logprobs="2"), UsageError, "prompt_logprobs"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_run_is_refused_by_name(request_: Request, error: type[Exception], words: str) -> None:
@@ -348,8 +350,11 @@ def test_what_cannot_be_run_is_refused_by_name(request_: Request, error: type[Ex
 
 
 @pytest.mark.parametrize(
-    "values", [{"max_tokens": 1.5}, {"max_tokens": True}, {"stop": "text"}, {"seed": -1}, {"top_p": math.nan}]
-)
+    "values",
+    [{"max_tokens": 1.5}, {"max_tokens": True}, {"stop": "text"}, {"seed": -1}, {"top_p": math.nan},
+     {"logit_bias": ((1,),)}, {"logit_bias": (1, 2.0)}, {"logit_bias": ((1, "a"),)}, {"logit_bias": ((1, None),)},
+     {"ignore_eos": "no"}, {"sampled_logprobs": 1}],
+)  # fmt: skip
 def test_parameters_of_the_wrong_kind_are_refused_by_name(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         SamplingParams(**values)

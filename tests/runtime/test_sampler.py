@@ -297,10 +297,14 @@ def test_a_bias_adds_and_bans() -> None:
     assert bias_of(SamplingParams(), frozenset({1})) is None
 
 
-@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-5])
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-46, 1e-42, 1e-5])
 def test_tiny_temperatures_are_greedy(temperature: float) -> None:
     x = np.array([1, 4, 2], np.float32)
-    assert sample(x, SamplingParams(temperature=temperature), [1], 3) == 1
+    params = SamplingParams(temperature=temperature, logprobs=2, sampled_logprobs=True)
+    assert sample(x, params, [1], 3) == 1
+    told = sampled_logprobs(x, params, [1], 1)
+    assert (told.logprob, told.top[0].id, told.top[0].logprob) == (0.0, 1, 0.0)
+    assert told.top[1].logprob < -1000
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -314,6 +318,13 @@ def test_logits_that_are_not_numbers_are_an_error(bad: float, params: SamplingPa
             sample(x, params, [], 0, bias)
     with pytest.raises(LoadError, match="in place of logits"):
         token_logprobs(x, 0, 1)
+
+
+def test_a_bias_below_all_floats_is_a_ban() -> None:
+    bias = bias_of(SamplingParams(logit_bias=((1, -1e300),)), frozenset())
+    assert bias is not None
+    assert bias.values.tolist() == [-math.inf]
+    assert sample(np.array([1, 4, 2], np.float32), SamplingParams(), [1], 3, bias) == 2
 
 
 def test_a_bias_that_bans_everything_is_an_error() -> None:

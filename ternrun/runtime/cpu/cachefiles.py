@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +20,14 @@ MAGIC = b"ternrun-cache-2"
 
 
 def cache_root() -> Path:
-    """TERNRUN_CACHE, else the user's cache folder."""
+    """TERNRUN_CACHE, else the user's cache folder; where there is no such user, a path that cannot be made."""
+    try:
+        return _named_root().expanduser()
+    except RuntimeError:  # no home: the user of a container that its passwd does not list
+        return Path(os.devnull) / "ternrun"
+
+
+def _named_root() -> Path:
     if named := os.environ.get("TERNRUN_CACHE"):
         return Path(named)
     if sys.platform == "win32":
@@ -28,7 +36,7 @@ def cache_root() -> Path:
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "ternrun"
+    return Path(base) / "ternrun"
 
 
 def usable(folder: Path) -> bool:
@@ -43,14 +51,29 @@ def usable(folder: Path) -> bool:
     return info.st_uid == os.getuid() and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
+def writable(folder: Path) -> bool:
+    """Whether files can be added to a usable folder; one that came with a read-only image can be read, no more."""
+    return os.access(folder, os.W_OK)
+
+
 def write(path: Path, content: bytes) -> None:
     """Put a file in place whole, or not at all."""
     from tempfile import mkstemp  # most processes only read
 
     handle, temporary = mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "wb") as file:
-        file.write(MAGIC + b" " + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-    Path(temporary).replace(path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(MAGIC + b" " + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+        Path(temporary).replace(path)
+    except BaseException:  # a full disk must not fill with what did not fit
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def keep(path: Path, content: bytes) -> None:
+    """`write` what can be found out again, as it will be where there is no place for it."""
+    with suppress(OSError):
+        write(path, content)
 
 
 def read(path: Path) -> bytes | None:

@@ -13,8 +13,6 @@ from ternrun.runtime.cpu.simd import (
     fma,
     i32x16,
     load,
-    maximum,
-    minimum,
     reinterpret,
     round_even,
     splat,
@@ -33,8 +31,10 @@ LOWEST = -87.0  # below, exp is 0: keeps masked scores (-inf) and subnormals out
 
 @compiled
 def exp(x: Any) -> Any:
-    """e**x to about 2 units in the last place; 0 below -87, capped at e**88."""
-    bounded = maximum(minimum(x, splat(f32x16, 88.0)), splat(f32x16, LOWEST))
+    """e**x to about 2 units in the last place; 0 below -87, capped at e**88. NaN stays NaN."""
+    high, low = splat(f32x16, 88.0), splat(f32x16, LOWEST)
+    bounded = where_less(x, low, low, x)  # one instruction, as `maximum` is, which would make a number of NaN
+    bounded = where_less(high, bounded, high, bounded)
     n = round_even(bounded * splat(f32x16, LOG2E))
     r = fma(n, splat(f32x16, -LN2_LOW), fma(n, splat(f32x16, -LN2_HIGH), bounded))
     p = splat(f32x16, TAYLOR[7])
@@ -46,7 +46,7 @@ def exp(x: Any) -> Any:
     p = fma(p, r, splat(f32x16, 1.0))
     p = fma(p, r, splat(f32x16, 1.0))
     scaled = reinterpret(f32x16, reinterpret(i32x16, p) + (to_int(i32x16, n) << 23))
-    return where_less(x, splat(f32x16, LOWEST), zero(f32x16), scaled)
+    return where_less(x, low, zero(f32x16), scaled)
 
 
 @compiled
@@ -64,8 +64,8 @@ def gelu(x: Any) -> Any:
 
 @compiled
 def relu2(x: Any) -> Any:
-    """max(x, 0) squared; overflows fp16, so it stays float32."""
-    positive = maximum(x, zero(f32x16))
+    """max(x, 0) squared; overflows fp16, so it stays float32. NaN stays NaN."""
+    positive = where_less(x, zero(f32x16), zero(f32x16), x)
     return positive * positive
 
 

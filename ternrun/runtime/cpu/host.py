@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,11 @@ from ternrun.runtime.cpu import cachefiles
 
 CPUINFO = Path("/proc/cpuinfo")
 CHANGING = ("cpu MHz", "bogomips", "BogoMIPS")  # lines that say nothing of what the CPU can do
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on; a container may have few of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
@@ -27,7 +33,7 @@ def host() -> tuple[str, dict[str, bool]]:
         name, features = ask_llvm()
         lines = [name, *(f"{'+' if on else '-'}{feature}" for feature, on in features.items())]
         kept = "\n".join(lines).encode()
-        cachefiles.write(path, kept)
+        cachefiles.keep(path, kept)
     name, *listed = kept.decode().split("\n")
     return name, {feature[1:]: feature[0] == "+" for feature in listed}
 

@@ -15,6 +15,7 @@ from ternrun.runtime.cpu.half import f16_bits, load_f16
 from ternrun.runtime.cpu.jit import compiled
 from ternrun.runtime.cpu.simd import (
     f32x16,
+    fma,
     get,
     i8x16,
     i32x16,
@@ -30,6 +31,7 @@ from ternrun.runtime.cpu.simd import (
     store,
     to_float,
     to_int,
+    total,
     widen,
     zero,
 )  # fmt: skip
@@ -78,12 +80,14 @@ def _same(value: Any) -> Any:
 
 @compiled
 def _write_int8(x: int, n: int, at: int, stride: int, step: int) -> None:
-    """n floats (zeros up to whole vectors behind) to elements `stride` bytes apart, and their step."""
-    peak = zero(f32x16)
+    """n floats (zeros up to whole vectors behind) to elements `stride` bytes apart, and their step: NaN where one is
+    no number, which int8 cannot say."""
+    peak, check = zero(f32x16), zero(f32x16)
     for i in range(0, n, 16):
-        peak = maximum(peak, magnitude(load(f32x16, x + 4 * i)))
+        v = load(f32x16, x + 4 * i)
+        peak, check = maximum(peak, magnitude(v)), fma(v, zero(f32x16), check)  # 0 * inf and 0 * NaN are NaN
     unit = max(largest(peak), f32(1e-30)) / f32(127.0)
-    put(step, unit)
+    put(step, unit + total(check))
     inverse = splat(f32x16, f32(1.0) / unit)
     for i in range(0, n, 16):
         codes = narrow(i8x16, to_int(i32x16, round_even(load(f32x16, x + 4 * i) * inverse)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from pathlib import Path
@@ -17,6 +16,7 @@ from ternrun.runtime.cpu import isa as instruction_sets
 from ternrun.runtime.cpu import layout, tune
 from ternrun.runtime.cpu.decoder import Decoder, limits_for
 from ternrun.runtime.cpu.head import Screen, can_screen
+from ternrun.runtime.cpu.host import usable_cpus
 from ternrun.runtime.cpu.inputs import Inputs
 from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary, plain_scratch
 from ternrun.runtime.cpu.matrix import Plain, Ternary
@@ -34,7 +34,7 @@ SETTLED = 16  # answers after which a model is thought to be here to stay
 
 def default_threads() -> int:
     """Physical cores this process may run on."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = usable_cpus()
     try:
         smt = Path("/sys/devices/system/cpu/smt/active").read_text().strip() == "1"
     except OSError:

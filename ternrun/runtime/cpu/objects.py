@@ -21,6 +21,7 @@ from pathlib import Path
 from ternrun.errors import KernelError
 from ternrun.runtime.cpu import cachefiles
 from ternrun.runtime.cpu.executable import Executable
+from ternrun.runtime.cpu.host import usable_cpus
 from ternrun.runtime.cpu.isa import BUILD_ENV, Isa
 
 LONG = ("attention", "linear", "ternary", "ternary_bytes", "pack", "cache", "screen_copy", "screen")  # to compile
@@ -78,12 +79,8 @@ class Kernels:
         self._addresses: dict[str, int] = {}
         self._code = Executable()
         self._folder = folder_for(isa)
-        if not cachefiles.usable(self._folder):  # a read-only or foreign home: compile for this process alone
-            from tempfile import TemporaryDirectory
-
-            private = TemporaryDirectory(prefix="ternrun-kernels-")
-            weakref.finalize(self, private.cleanup)
-            self._folder = Path(private.name)
+        if not cachefiles.usable(self._folder):  # a read-only or foreign home
+            self._folder = self._private_folder()
 
     def require(self, names: Iterable[str]) -> None:
         """Load these kernels, compiling those that the cache lacks. Raises KernelError."""
@@ -91,6 +88,8 @@ class Kernels:
         found = {name: cachefiles.read(self._folder / name) for name in wanted}
         missing = [name for name, code in found.items() if code is None]
         if missing:
+            if not cachefiles.writable(self._folder):
+                self._folder = self._private_folder()
             self._compile(missing)
             found |= {name: cachefiles.read(self._folder / name) for name in missing}
         code = {symbol_of(name): code for name, code in found.items() if code is not None}
@@ -107,11 +106,19 @@ class Kernels:
         """A kernel as a Python callable; a call releases the GIL."""
         return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(self._addresses[name])
 
+    def _private_folder(self) -> Path:
+        """A folder for this process alone."""
+        from tempfile import TemporaryDirectory
+
+        private = TemporaryDirectory(prefix="ternrun-kernels-")
+        weakref.finalize(self, private.cleanup)
+        return Path(private.name)
+
     def _compile(self, names: list[str]) -> None:
-        """Compile in as many processes as there are CPUs, each taking every n-th kernel, those that take long first."""
+        """Compile in a process for each usable CPU, which takes every n-th kernel, those that take long first."""
         import subprocess  # not worth its time where all kernels are there
 
-        workers = min(len(names), os.cpu_count() or 1)
+        workers = min(len(names), usable_cpus())
         names = sorted(names, key=_brevity)
         command = [sys.executable, "-P", "-m", "ternrun.runtime.cpu.build", str(self._folder)]
         environment = _build_environment(self.isa)

@@ -39,9 +39,15 @@ class Team:
         self._cells = self._memory[: layout.TEAM_BYTES].view(np.int64).data
         self._cells[YIELD] = _yield_address()
         self._wake = [threading.Semaphore(0) for _ in range(threads)]
-        self._workers = [threading.Thread(target=self._worker, args=(i,), daemon=True) for i in range(1, threads)]
-        for worker in self._workers:
-            worker.start()
+        self._workers: list[threading.Thread] = []
+        try:
+            for i in range(1, threads):
+                worker = threading.Thread(target=self._worker, args=(i,), daemon=True)
+                worker.start()
+                self._workers.append(worker)
+        except RuntimeError:  # a container's limit of processes, which counts threads
+            self.close()
+            raise UsageError(f"this system does not let {threads} threads run: ask for fewer") from None
 
     def run(self, records: Records, state: int, profile: NDArray[np.int64] | None = None) -> None:
         """Run a program's records; returns when all are done. `profile` gathers the cycles of each.
@@ -61,7 +67,9 @@ class Team:
         """Stop and join the workers."""
         if not self._cells[STOP]:
             self._cells[STOP] = 1
-            self._unpark(self._post(self._base, 0, self.threads))
+            self._post(self._base, 0, self.threads)
+            for wake in self._wake:  # all: a run that a Ctrl-C cut short may not have woken those it was to wake
+                wake.release()
             for worker in self._workers:
                 worker.join()
 

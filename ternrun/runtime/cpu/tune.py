@@ -33,8 +33,10 @@ def pick(name: str = "", progress: Progress | None = None) -> Isa:
         return best
     rates = _read(cachefiles.read(path), names)
     if not rates:
+        if not cachefiles.writable(path.parent):
+            return best
         rates = {candidate: measure(isa.pick(candidate), progress) for candidate in names}
-        cachefiles.write(path, json.dumps(rates).encode())
+        cachefiles.keep(path, json.dumps(rates).encode())
     fastest = max(names, key=lambda candidate: prod(rates[candidate]))
     return replace(isa.pick(fastest), reason=_reason(rates, fastest))
 

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ternrun.errors import LoadError
 from ternrun.loader.quants import encode
+from ternrun.runtime.config import SamplingParams
+from ternrun.runtime.sampler import sample
 from ternrun.runtime.weights import Weights
 from tests.fakes import fake_weights
 from tests.runtime.cpu.harness import ISAS
@@ -55,6 +58,32 @@ def negative(rng: np.random.Generator) -> NDArray[np.float32]:
 ROWS = [random_rows, near_twins, outliers, hardly_any, negative]
 
 
+def weights_with(head: NDArray[np.uint8], kind: str, norm: NDArray[np.float32] | None = None) -> Weights:
+    """A small model with this output matrix, and these factors of the norm before it."""
+    weights = fake_weights(
+        "qwen3", "HF_PACKED", head=kind, tied=False, dim=DIM, ffn_dim=64, n_layers=1, n_heads=2, n_kv_heads=2,
+        head_dim=16, vocab_size=VOCABULARY,
+    )  # fmt: skip
+    tensors = dict(weights.tensors)
+    tensors["output.weight"] = replace(tensors["output.weight"], data=head, scale=-0.5)
+    if norm is not None:
+        tensors["output_norm.weight"] = replace(tensors["output_norm.weight"], type="F32", data=encode("F32", norm))
+    return Weights(weights.config, tensors)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("damaged", [17, 3000, VOCABULARY - 1])
+def test_a_row_that_is_no_number_is_not_passed_over(damaged: int, isa: str) -> None:
+    """Else damaged weights would speak, as they do not where all logits are computed."""
+    rows = random_rows(np.random.default_rng(1))
+    rows[damaged, 5] = np.nan
+    with loaded(weights_with(rows.reshape(-1).view(np.uint8), "F32"), isa, threads=2) as model:
+        for keep in (0, 1, 1):  # the copy is made for the second step that wants it
+            row = model.forward(batch_of(IDS[:1], keep=[keep]))[0]
+        with pytest.raises(LoadError, match="in place of logits"):
+            sample(row, SamplingParams(), [1], 0)
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kind", ["F16", "F32"])
 @pytest.mark.parametrize("rows", ROWS)
@@ -64,15 +93,8 @@ def test_kept_logits_are_those_of_the_full_head(
 ) -> None:
     """Many hidden states are screened by halves of them, unless an element towers over the rest; three never are."""
     ids, keeps = (IDS[:3], KEEP[3:6]) if states == "three" else (IDS, KEEP)
-    weights = fake_weights(
-        "qwen3", "HF_PACKED", head=kind, tied=False, dim=DIM, ffn_dim=64, n_layers=1, n_heads=2, n_kv_heads=2,
-        head_dim=16, vocab_size=VOCABULARY,
-    )  # fmt: skip
-    head = replace(weights.tensors["output.weight"], data=encode(kind, rows(np.random.default_rng(1))), scale=-0.5)
-    norm = weights.tensors["output_norm.weight"]
     factors = np.where(np.arange(DIM) == 7, 30 if states == "peaked" else 1, 1).astype(np.float32)
-    norm = replace(norm, type="F32", data=encode("F32", factors[None]))
-    weights = Weights(weights.config, {**weights.tensors, "output.weight": head, "output_norm.weight": norm})
+    weights = weights_with(encode(kind, rows(np.random.default_rng(1))), kind, factors[None])
     with loaded(weights, isa, threads=2) as model:
         full = forward(model, batch_of(ids))
         kept = forward(model, batch_of(ids, keep=keeps))

@@ -10,8 +10,8 @@ import pytest
 from ternrun.errors import ConfigError
 from ternrun.runtime import cpu
 from ternrun.runtime.config import EngineConfig
+from ternrun.runtime.cpu import cachefiles, isa
 from ternrun.runtime.cpu import host as cpu_host
-from ternrun.runtime.cpu import isa
 from tests.runtime.cpu.test_model import WEIGHTS
 
 AVX2 = dict.fromkeys(("sse2", "avx2", "f16c", "fma"), True)
@@ -60,6 +60,10 @@ def test_platforms_that_llvm_does_not_know(monkeypatch: pytest.MonkeyPatch) -> N
     assert cpu_host.ask_llvm()[1] == {}
 
 
+def full(path: Path, content: bytes) -> None:
+    raise OSError("No space left on device")
+
+
 def test_llvm_is_asked_once_for_each_kind_of_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = []
 
@@ -79,6 +83,9 @@ def test_llvm_is_asked_once_for_each_kind_of_cpu(monkeypatch: pytest.MonkeyPatch
     for kept in (tmp_path / "cpu").iterdir():
         kept.write_bytes(kept.read_bytes().replace(b"zen4", b"zen5"))
     assert uncached() == answer(), "a damaged answer is asked for again"
+    monkeypatch.setattr(cachefiles, "write", full)
+    (tmp_path / "cpuinfo").write_text("flags: b\n\n")
+    assert uncached() == answer(), "what cannot be kept is told all the same"
     (tmp_path / "cpuinfo").unlink()
     assert uncached() == answer(), "where Linux says nothing, LLVM is asked every time"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -67,6 +68,64 @@ def test_a_folder_that_others_may_write_to_is_not_used(compiled: list[list[str]]
     folder.chmod(0o777)
     assert load()._folder != folder
     assert compiled == [[NAME], [NAME]]
+
+
+def test_a_folder_for_reading_only_is_read(compiled: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it comes with a container's image: what it lacks is compiled for the process alone."""
+    folder = load()._folder
+    monkeypatch.setattr(cachefiles, "writable", lambda folder: False)
+    assert load()._folder == folder
+    (folder / NAME).unlink()
+    assert load()._folder != folder
+    assert compiled == [[NAME], [NAME]]
+    assert not [*folder.iterdir()]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs CPU sets")
+def test_no_more_processes_compile_than_there_are_cpus_to_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A container may have few of the machine's, and little memory."""
+    asked: list[list[str]] = []
+
+    class Compiler:
+        def __init__(self, command: list[str], **options: object) -> None:
+            asked.append(command[-2:])
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setenv("TERNRUN_CACHE", str(tmp_path))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {5})
+    monkeypatch.setattr(subprocess, "Popen", Compiler)
+    Kernels(isa.pick("portable"))._compile(["rows.bias", "rows.norm"])
+    assert asked == [["rows.bias", "rows.norm"]]
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TERNRUN_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert not cachefiles.usable(cachefiles.cache_root() / "kernels")
+
+
+def test_a_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERNRUN_CACHE", "~/kept")  # as it stands in a unit file, which no shell reads
+    assert cachefiles.cache_root() == Path.home() / "kept"
+
+
+def test_what_does_not_fit_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(path: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        cachefiles.write(tmp_path / "kernel", b"code")
+    cachefiles.keep(tmp_path / "kernel", b"code")
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("name", ISAS)

@@ -12,12 +12,14 @@ from ternrun.errors import LoadError, UsageError
 from ternrun.loader.quants import decode, encode, encode_trits
 from ternrun.runtime import cpu
 from ternrun.runtime.backend import Batch
-from ternrun.runtime.config import EngineConfig
+from ternrun.runtime.config import EngineConfig, KvType
 from ternrun.runtime.weights import Tensor, Weights
 from tests.fakes import fake_weights
+from tests.runtime.cpu.harness import Machine
 from tests.runtime.cpu.models import batch_of, forward, loaded, logits_of
 
-WEIGHTS = fake_weights("llama", "Q2_0", dim=64, ffn_dim=128, n_heads=4, n_kv_heads=2, head_dim=16, vocab_size=50)
+SIZES = {"dim": 64, "ffn_dim": 128, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "vocab_size": 50}
+WEIGHTS = fake_weights("llama", "Q2_0", **SIZES)
 IDS = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
@@ -123,6 +125,21 @@ def test_refuses_norms_that_are_no_numbers(bad: float, kind: str) -> None:
     data[: len(bits)] = bits
     with pytest.raises(LoadError, match=f"tensor {name} holds values that are not finite"):
         cpu.load(changed(name, Tensor(name, kind, (64,), data)), EngineConfig(threads=1))
+
+
+@pytest.mark.parametrize("kv", ["f32", "f16", "int8"])
+@pytest.mark.parametrize("layers", ["F16", "Q2_0"])
+def test_a_token_that_is_no_number_makes_none_of_those_behind_it(machine: Machine, layers: str, kv: KvType) -> None:
+    """Codes, as of activations and cached keys, cannot say so; their steps do."""
+    weights = fake_weights("bitnet-b1.58", layers, head="F32", tied=False, **SIZES)
+    embedding = weights.tensors["token_embd.weight"]
+    rows = embedding.data.copy().view(np.float32).reshape(embedding.shape)
+    rows[3, 5] = np.nan
+    tensors = {**weights.tensors, embedding.name: replace(embedding, data=rows.view(np.uint8).reshape(-1))}
+    with loaded(Weights(weights.config, tensors), machine.isa, kv_type=kv) as model:
+        logits = logits_of(model, [1, 3, 4, 2])
+    assert np.isfinite(logits[0]).all()
+    assert np.isnan(logits[1:]).all()
 
 
 def test_refuses_vectors_of_other_types() -> None:

@@ -89,6 +89,34 @@ def test_closing() -> None:
             run(batch_of(IDS))
 
 
+def test_threads_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sentence; those that were begun are ended."""
+    before, start = workers(), threading.Thread.start
+
+    def refused(thread: threading.Thread) -> None:
+        if workers() == before + 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(UsageError, match="does not let 5 threads run"):
+        CpuModel(WEIGHTS, EngineConfig(threads=5, context=64))
+    assert workers() == before
+
+
+def test_closing_wakes_workers_that_an_interrupted_run_has_not() -> None:
+    before = workers()
+    model = CpuModel(WEIGHTS, EngineConfig(threads=3, context=64))
+    team = model._team
+    model.forward(batch_of(IDS))
+    time.sleep(0.2)  # all are parked
+    assert team._lead(team._base, 0, 3)  # and here comes Ctrl-C
+    closing = threading.Thread(target=model.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert workers() == before
+
+
 def test_models_that_are_forgotten_stop_their_workers() -> None:
     """One that is dropped without being closed, and one that fails while it is loaded."""
     before = workers()

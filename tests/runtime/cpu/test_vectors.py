@@ -143,6 +143,11 @@ def test_functions_at_the_ends(machine: Machine) -> None:
     np.testing.assert_allclose(out[2, 2:7], [0, 0, 0, x[0, 5], 1000], rtol=0, atol=1e-34)
 
 
+def test_functions_of_nan_are_nan(machine: Machine) -> None:
+    x = np.full((1, 16), np.nan, np.float32)
+    assert np.isnan(apply(machine, "functions", x, 256).view(np.float32)).all()
+
+
 def test_products_of_bytes(machine: Machine) -> None:
     """Unsigned codes below 4 times signed bytes, summed by pairs; and pairs of any int16."""
     data = np.random.default_rng(5).integers(0, 256, (60, 64), np.uint8)

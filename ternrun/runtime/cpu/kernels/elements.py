@@ -73,8 +73,7 @@ def _softmax(args: int, tid: int, nt: int) -> int:
             peak = maximum(peak, load_some(x + 4 * i, n - i, lowest))
         top, acc = splat(f32x16, largest(peak)), zero(f32x16)
         for i in range(0, n, 16):
-            v = load_some(x + 4 * i, n - i, lowest) - top
-            e = where_less(v, splat(f32x16, INF), exp(v), v)  # NaN, as of a row of -inf, is less than nothing
+            e = exp(load_some(x + 4 * i, n - i, lowest) - top)  # NaN of a row of -inf
             acc = acc + e
             store_some(out + 4 * i, e, n - i)
         whole = splat(f32x16, total(acc))

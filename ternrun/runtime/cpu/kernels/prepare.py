@@ -22,6 +22,7 @@ from ternrun.runtime.cpu.functions import inverse_rms, normalized
 from ternrun.runtime.cpu.jit import compiled, number, share, word
 from ternrun.runtime.cpu.simd import (
     f32x16,
+    fma,
     get,
     i8x16,
     i8x64,
@@ -49,17 +50,21 @@ _quads = shuffler(i8x64, tuple(64 if i % 4 == 3 else i // 4 * 3 + i % 4 for i in
 
 @compiled
 def quantize_row(x: int, n: int, weight: int, eps: Any, q: int) -> Any:
-    """Quantize one row to int16 at `q` (n padded to 16), normed first unless eps < 0; returns the step 1 / s."""
+    """Quantize one row to int16 at `q` (n padded to 16), normed first unless eps < 0; returns the step 1 / s.
+
+    NaN where the row holds anything but numbers: codes cannot say so, and the products of such a row are none.
+    """
     inverse = f32(1.0) if eps < 0 else inverse_rms(x, n, eps)
     vectors = (n + 15) // 16
-    peak = zero(f32x16)
+    peak, check = zero(f32x16), zero(f32x16)
     for i in range(vectors):
-        peak = maximum(peak, magnitude(normalized(x, inverse, weight, i)))
+        value = normalized(x, inverse, weight, i)
+        peak, check = maximum(peak, magnitude(value)), fma(value, zero(f32x16), check)  # 0 * inf and 0 * NaN are NaN
     s = f32(127.0) / max(largest(peak), f32(1e-5))
     for i in range(vectors):
         code = to_int(i32x16, round_even(normalized(x, inverse, weight, i) * splat(f32x16, s)))
         store(q + 32 * i, narrow(i16x16, code))
-    return f32(1.0) / s
+    return f32(1.0) / s + total(check)
 
 
 @compiled

@@ -255,7 +255,8 @@ def _make_exact(decode: Any) -> Callable[..., Any]:
                 row = BLOCK * block
                 upper = load(f32x16, word(args, 9) + 4 * (start + row))
                 upper = upper + _bound(args, row, prepared) * splat(f32x16, abs(scale))
-                if largest(upper) < bar:
+                reached = where_less(upper, splat(f32x16, bar), zero(f32x16), splat(f32x16, 1.0))  # by a NaN, too
+                if largest(reached) == 0:
                     continue
                 for r in range(min(BLOCK, rows - row)):
                     if not lane(upper, r) < bar:
@@ -286,7 +287,7 @@ def _gather(args: int, tid: int, nt: int) -> int:
                 value, row = get(types.float32, word(args, 2) + at), get(types.int32, word(args, 4) + at)
                 put(word(args, 2) + to, value)
                 put(word(args, 4) + to, row)
-                if not value <= peak:  # nothing is above a NaN
+                if value > peak or value != value:  # nothing is above a NaN
                     best, peak = types.int64(row), value
                 found += 1
         put(counts, found)
