@@ -6,12 +6,12 @@ import io
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
 from ternrun.commands.inputs import typed
 from ternrun.commands.terminal import DIM, GREEN, coloured, paint, safe
 from ternrun.errors import UsageError
+from ternrun.loader.home import from_home
 
 try:
     import readline
@@ -26,7 +26,7 @@ class Console:
 
     def __init__(self, history: str | None = None) -> None:
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
-        self._history = Path(history).expanduser() if history else None
+        self._history = from_home(history) if history else None
         if isinstance(sys.stdin, io.TextIOWrapper):  # a line that cannot be decoded is ours to refuse, see `read`
             sys.stdin.reconfigure(errors="surrogateescape")
 

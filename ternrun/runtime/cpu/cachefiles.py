@@ -28,7 +28,10 @@ def cache_root() -> Path:
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "ternrun"
+    try:
+        return Path(base).expanduser() / "ternrun"
+    except RuntimeError:  # neither HOME nor a name, as in some containers: nothing is kept then
+        return Path(os.devnull) / "ternrun"
 
 
 def usable(folder: Path) -> bool:
