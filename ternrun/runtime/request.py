@@ -63,8 +63,8 @@ class Request:
         generated = 0 if self.pooling else params.max_tokens
         if n + min(generated, 1) > context:
             raise too_long(n, context)
-        if not 0 <= (self.prompt_logprobs or 0) <= 1000:
-            raise UsageError(f"prompt_logprobs must be from 0 to 1000, not {self.prompt_logprobs}")
+        if not isinstance(self.prompt_logprobs, int | None) or not 0 <= (self.prompt_logprobs or 0) <= 1000:
+            raise UsageError(f"prompt_logprobs must be from 0 to 1000, not {self.prompt_logprobs!r}")
         for what, ids in (
             ("prompt", self.ids),
             ("stop_ids", params.stop_ids),
