@@ -32,13 +32,19 @@ class Console:
 
     def __enter__(self) -> Self:
         if self.interactive and readline and self._history and self._history.exists():
-            readline.read_history_file(self._history)
+            try:
+                readline.read_history_file(self._history)
+            except OSError as error:  # it does not say of which file
+                raise UsageError(f"the history in {self._history} cannot be read: {error.strerror}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.interactive and readline and self._history:
             readline.set_history_length(HISTORY)
-            readline.write_history_file(self._history)
+            try:
+                readline.write_history_file(self._history)
+            except OSError as error:
+                raise UsageError(f"the history cannot be written to {self._history}: {error.strerror}") from error
             with suppress(OSError):
                 self._history.chmod(0o600)  # conversations are private
 
