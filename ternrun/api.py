@@ -117,7 +117,13 @@ class Model:
         `kind`: json_schema, regex, lark or gbnf (llama.cpp's). Raises UsageError for one that is wrong or too costly,
         MissingExtra where llguidance is not installed.
         """
-        return self.grammars.compile(kind, source if isinstance(source, str) else json.dumps(source))
+        if not self._close.alive:  # nobody would end the processes that compile it
+            raise UsageError("the model is closed")
+        try:
+            text = source if isinstance(source, str) else json.dumps(source)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"the grammar cannot be written as JSON: {error}") from error
+        return self.grammars.compile(kind, text)
 
     def complete(
         self, prompt: str | Iterable[int], *, grammar: Grammar | None = None, **sampling: Unpack[SamplingOptions]
@@ -222,12 +228,16 @@ class Model:
 
     def _stream(self, prompt: str | Iterable[int], sampling: SamplingOptions, grammar: Grammar | None) -> Stream:
         called, params = time.perf_counter(), sampling_params(sampling, self.sampling)
+        if grammar is not None and not hasattr(grammar, "start"):
+            raise UsageError(f"a grammar is what `grammar` gives, not {grammar!r}")
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
         return Stream(self, Request(ids, params, constraint=grammar.start if grammar else None), called)
 
 
 def _token_ids(ids: Iterable[int]) -> list[int]:
     """A list of Python's own integers, whatever kind the caller's are."""
+    if isinstance(ids, (bytes, bytearray)):
+        raise UsageError("a prompt is text, or a sequence of token ids: bytes would be taken for ids, decode them")
     try:
         return [operator.index(i) for i in ids]
     except TypeError:

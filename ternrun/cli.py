@@ -40,6 +40,9 @@ examples:
 """
 
 
+WORD = "\0"  # before what stands behind `--`; no argument can hold it
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaint is one sentence, and whose positionals may stand among the flags."""
 
@@ -52,11 +55,22 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse a command's arguments."""
-        return self.parse_args(arguments) if self.nested else self.parse_intermixed_args(arguments)
+        if self.nested:
+            return self.parse_args(arguments)
+        given = list(arguments)
+        if "--" in given:  # argparse forgets it between its pass for flags and that for words
+            end = given.index("--")
+            given[end:] = [WORD + word for word in given[end + 1 :]]
+        return self.parse_intermixed_args(given)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if action.option_strings and arg_string.startswith(WORD):
+            raise argparse.ArgumentError(action, "expected one argument")
+        return super()._get_value(action, arg_string.removeprefix(WORD))
 
     def error(self, message: str) -> NoReturn:
         """Print the complaint and exit with code 2."""
-        complain(f"{message} (try `{self.prog} --help`)")
+        complain(f"{message.replace(WORD, '')} (try `{self.prog} --help`)")
         raise SystemExit(2)
 
 
@@ -103,10 +117,40 @@ def paragraphs(text: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit code."""
+    """Run one command line; returns the exit code. Whatever goes wrong becomes one sentence on stderr."""
+    prepare_streams()
+    try:
+        code = obey(argv)
+        sys.stdout.flush()  # a reader that went away shows here, not in the interpreter's last words
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("TERNRUN_DEBUG"):
+            raise
+        code, sentence = explain(error)
+        complain(sentence)
+    return code
+
+
+def prepare_streams() -> None:
+    """Let text be written to any of them, whatever the surroundings are."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by who started us; the next file would get its number
+            from pathlib import Path
+
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 (until the end)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 shows what it can
             stream.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty() and "PYTHONIOENCODING" not in os.environ:
+        sys.stdout.reconfigure(encoding="utf-8")  # pipes and files get what they are read as
+
+
+def obey(argv: Sequence[str] | None) -> int:
+    """Run the command that is named; returns the exit code."""
     parser = top_parser()
     args = parser.parse_args(argv)
     if args.version:
@@ -122,25 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         near = get_close_matches(args.command, COMMANDS, 1)
         parser.error(f"there is no command {args.command!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    return guarded(args.command, args.arguments)
-
-
-def guarded(name: str, arguments: Sequence[str]) -> int:
-    """Run one command; whatever goes wrong becomes one sentence on stderr and an exit code."""
-    try:
-        args = command_parser(name).parse(arguments)
-        code: int = args.run(args)
-        sys.stdout.flush()  # a reader that went away shows here, not in the interpreter's last words
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        if os.environ.get("TERNRUN_DEBUG"):
-            raise
-        code, sentence = explain(error)
-        complain(sentence)
+    parsed = command_parser(args.command).parse(args.arguments)
+    code: int = parsed.run(parsed)
     return code
 
 

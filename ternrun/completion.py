@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ class Completion:
 class Stream:
     """Iterates over the pieces of a text while it is made. Closing it, or leaving its `with` block, ends the request.
 
+    Threads that iterate together get each piece once.
+
     `completion` is what was made so far; its finish_reason is "abort" until the end.
     """
 
@@ -75,16 +78,18 @@ class Stream:
         self._first = self._last = 0.0  # when the first and the last token came
         self._first_tokens = 0  # that came with the first output
         self._cached = 0
+        self._taking = threading.Lock()  # two that wait for outputs would both wait for the last one
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        while self._reason is None:
-            piece = self._take(next(self._outputs))
-            if piece:
-                self._pieces.append(piece)
-                return piece
+        with self._taking:
+            while self._reason is None:
+                piece = self._take(next(self._outputs))
+                if piece:
+                    self._pieces.append(piece)
+                    return piece
         raise StopIteration
 
     def __enter__(self) -> Self:

@@ -48,6 +48,8 @@ def perplexity(model: Model, text: str, window: int, progress: Progress | None =
 
     Raises UsageError where there is nothing to score.
     """
+    if not isinstance(text, str) or not isinstance(window, int):
+        raise UsageError(f"perplexity takes a text and a number of tokens, not {type(text).__name__}, {window!r}")
     tokenizer = model.tokenizer
     ids = tokenizer.encode(text, special=False, bos=False)
     head = [tokenizer.bos_id] if tokenizer.add_bos and tokenizer.bos_id is not None else []

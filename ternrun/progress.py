@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -11,6 +12,15 @@ from typing import Self
 def bar(share: float) -> str:
     """A bar of 20 characters, filled by `share` (0 to 1)."""
     return ("█" * round(20 * share)).ljust(20, "·")
+
+
+def room() -> int:
+    """Characters that a line on stderr may have."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):  # not one that the system knows of
+        columns = 0
+    return (columns or 80) - 1
 
 
 class Progress:
@@ -37,6 +47,9 @@ class Progress:
         self.shown = now
         share = done / max(total, 1)
         left = (now - self.start) * (1 / share - 1) if share else 0.0
-        text = f"{self.label} {bar(share)} {done:,}/{total:,} {self.unit} {note}".rstrip()
-        sys.stderr.write(f"\r\x1b[K{text}, {left:.0f} s left")
+        count = f"{done:,}/{total:,} {self.unit} {note}".rstrip() + f", {left:.0f} s left"
+        lines = (f"{self.label} {bar(share)} {count}", f"{self.label} {count}", count)
+        columns = room()  # a line that wraps could not be wiped
+        fitting = next((line for line in lines if len(line) <= columns), count[:columns])
+        sys.stderr.write(f"\r\x1b[K{fitting}")
         sys.stderr.flush()

@@ -322,6 +322,11 @@ def test_many_threads_at_once(model: Model) -> None:
         ("x", {"stop": 3}, "ConfigError", "stop"),
         ("x", {"stop_ids": [320]}, "UsageError", "stop_ids: 320"),
         ("x", {"logit_bias": {-1: 0.0}}, "UsageError", "logit_bias: -1"),
+        ("x", {"logit_bias": {5: "x"}}, "ConfigError", "pairs of a token id and a number, not .5, 'x'"),
+        ("x", {"logit_bias": [5]}, "ConfigError", "pairs of a token id and a number, not 5"),
+        ("x", {"logit_bias": [(5, 1, 2)]}, "ConfigError", "pairs of a token id"),
+        ("x", {"grammar": "[0-9]+"}, "UsageError", "a grammar is what `grammar` gives"),
+        (b"ab", {}, "UsageError", "bytes would be taken for ids"),
         ([], {}, "UsageError", "prompt is empty"),
         ([320], {}, "UsageError", "320 is not a token id"),
         (["a"], {}, "UsageError", "text, or a sequence of token ids"),
@@ -334,11 +339,37 @@ def test_mistakes_are_told_at_once(model: Model, prompt: Any, sampling: Any, err
             call(prompt, **sampling)
 
 
+def test_what_is_scored_is_checked(model: Model) -> None:
+    for call in (
+        lambda: model.score(b"ab"),
+        lambda: model.score([1, 2], top=1.5),  # type: ignore[arg-type]
+        lambda: model.score([1, 2], top="x"),  # type: ignore[arg-type]
+        lambda: model.perplexity(None),  # type: ignore[arg-type]
+        lambda: model.perplexity("some text", window="x"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ternrun.UsageError):
+            call()
+
+
+def test_threads_that_share_a_stream_all_come_to_its_end(model: Model) -> None:
+    stream = model.stream("x", max_tokens=200, ignore_eos=True)
+    taken: list[str] = []
+    threads = [threading.Thread(target=lambda: taken.extend(stream), daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert sorted(taken) == sorted(model.stream("x", max_tokens=200, ignore_eos=True))
+
+
 def test_options_of_load_are_checked(path: Path, backend: list[FakeModel]) -> None:
     with pytest.raises(ternrun.ConfigError, match="did you mean 'threads'"):
         load(path, thread=2)  # type: ignore[call-arg]
     with pytest.raises(ternrun.ConfigError, match="more than this model was made for"):
         load(path, context=513)
+    with pytest.raises(ternrun.TemplateError, match="a chat template is text, not 5"):
+        load(path, chat_template=5)  # type: ignore[arg-type]
     with load(path, context=100) as model:
         assert model.context == 100
 
@@ -359,6 +390,8 @@ def test_closing_lets_go_of_everything(path: Path, backend: list[FakeModel]) -> 
     assert stream.completion.finish_reason == "abort"
     with pytest.raises(ternrun.UsageError, match="closed"):
         model.complete("x")
+    with pytest.raises(ternrun.UsageError, match="the model is closed"):
+        model.grammar("regex", "a")
     load(path)  # and forgotten
     gc.collect()
     assert backend[1].closed
@@ -398,3 +431,5 @@ def test_a_grammar_is_kept_to(model: ternrun.Model) -> None:
         assert model.complete("x", grammar=grammar, temperature=2, seed=seed).text in ('"red"', '"blue"')
     with pytest.raises(ternrun.UsageError, match="the grammar cannot be used"):
         model.grammar("regex", "(")
+    with pytest.raises(ternrun.UsageError, match="the grammar cannot be written as JSON"):
+        model.grammar("json_schema", {"type": object})

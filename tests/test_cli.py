@@ -144,3 +144,57 @@ def test_a_terminal_without_utf8_shows_what_it_can() -> None:
     done = run_python(code, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("?\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="descriptors are closed by a POSIX shell")
+@pytest.mark.parametrize(
+    ("call", "code", "told"),
+    [
+        ("tokenize code-9m x >&-", 0, ""),
+        ("tokenize code-9m <&-", 0, "endoftext"),
+        ("tokenize code-9m --nonsense 2>&-", 2, ""),
+        ("tokenize code-9m x <&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_closed_streams_are_no_fault(call: str, code: int, told: str) -> None:
+    shell = ["sh", "-c", f"'{sys.executable}' -m ternrun {call}"]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert told in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_a_full_disk_is_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "ternrun", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "ternrun: error: input or output: No space left on device\n")
+
+
+def test_a_pipe_gets_utf8_whatever_the_locale() -> None:
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    assert run_python("from ternrun import cli; cli.main([]); print('\\u00e9')", **env).stdout.endswith("\u00e9\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["a", "--json"], ["a", None]),
+        (["a", "--json", "--", "-x"], ["a", "-x"]),
+        (["--json", "--", "--json", "--"], ["--json", "--"]),
+        (["a", "--"], ["a", None]),
+    ],
+)
+def test_words_behind_two_dashes_are_no_flags(argv: list[str], words: list[str | None]) -> None:
+    parsed = cli.command_parser("tokenize").parse(argv)
+    assert [parsed.model, parsed.text] == words
+    assert parsed.json == ("--json" in argv[:2])
+
+
+def test_no_flag_takes_a_word_from_behind_two_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["tokenize", "a", "--pre", "--", "-x"])
+    assert "argument --pre: expected one argument" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.main(["tokenize", "a", "--", "-x", "-y"])
+    assert "unrecognized arguments: -y (" in capsys.readouterr().err

@@ -44,6 +44,11 @@ def test_an_installation_without_one_says_so(tmp_path: Path, monkeypatch: pytest
         ternrun.load()
 
 
+def test_an_empty_name_is_no_model() -> None:
+    with pytest.raises(UsageError, match="the name of the model is empty"):
+        ternrun.load("")
+
+
 def test_the_carried_model_is_the_one_its_card_tells_of_and_writes_python() -> None:
     record = json.loads(embedded.FILE.with_suffix(".json").read_text())
     assert hashlib.sha256(embedded.FILE.read_bytes()).hexdigest() == record["file"]["sha256"]

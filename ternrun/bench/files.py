@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ternrun.bench.synthetic import SHAPES, write_synthetic
 from ternrun.errors import UsageError
+from ternrun.loader.embedded import located
+from ternrun.loader.home import from_home
 
 PEER_ARCHITECTURES = {"bitnet-b1.58": "bitnet"}  # names that other runtimes know a shape by
 
@@ -51,9 +53,10 @@ def wanted(model: str, type_name: str | None, head: str | None, folder: str, usu
 def provided(wanted: Wanted) -> Iterator[Path]:
     """The file's path. Raises UsageError where it is neither a file nor a shape."""
     if not wanted.is_shape:
-        if not Path(wanted.model).exists():
+        path = from_home(located(wanted.model))
+        if not path.exists():
             raise UsageError(f"{wanted.model} is neither a file nor one of the shapes {', '.join(SHAPES)}")
-        yield Path(wanted.model)
+        yield path
         return
     parts = (wanted.model, wanted.architecture, wanted.type.lower(), wanted.head.lower())
     name = "-".join(filter(None, parts)) + ".gguf"

@@ -14,6 +14,7 @@ from ternrun.bench.subject import Subject, tokens
 from ternrun.bench.timing import Rate
 from ternrun.bench.works import Work
 from ternrun.errors import UsageError
+from ternrun.loader.home import from_home
 
 
 class Peer(Protocol):
@@ -69,7 +70,7 @@ def find(name: str, program: str, threads: int) -> Peer:
     if name not in MAKES:
         raise UsageError(f"{name!r} is not a runtime to compare with; these are: {', '.join(MAKES)}")
     if program:
-        return LlamaBench(name, str(Path(program).expanduser()), threads)
+        return LlamaBench(name, str(from_home(program)), threads)
     if name != "llama.cpp":
         raise UsageError(f"--against {name} needs --llama-bench PATH")
     return LlamaPython(threads)

@@ -93,8 +93,8 @@ def run(options: Options, tell: Tell) -> Report:
     """Measure. Raises UsageError for what cannot be measured, LoadError for a file that cannot be run."""
     wanted, noise = options.wanted, Noise()
     compiling = _compiling(tell)
+    works = parse(options.works, context_of(wanted))  # a wrong name should not cost the compiling of kernels
     isa, threads = tune.pick(progress=compiling), options.threads or default_threads()
-    works = parse(options.works, context_of(wanted))
     total = len(works) + 1
     tell(0, total, "machine")
     probe = Probe(isa, threads, compiling)

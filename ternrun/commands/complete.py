@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ternrun.commands.inputs import read_text
+from ternrun.commands.inputs import read_text, typed
 from ternrun.commands.models import add_model, load_model, model_path
 from ternrun.commands.options import ENGINE, SAMPLING, add_flags, given
 from ternrun.commands.terminal import DIM, paint, safe, shown, size
@@ -51,10 +51,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--logprobs is part of the JSON object: add --json")
     if args.system is not None and not args.chat:
         raise UsageError("--system needs --chat")
+    system = [] if args.system is None else [{"role": "system", "content": typed(args.system, "--system")}]
     prompt = read_text(args.prompt)
     with load_model(args, engine) as model:
         if args.chat:
-            system = [{"role": "system", "content": args.system}] if args.system is not None else []
             messages = [*system, {"role": "user", "content": prompt}]
             stream = model.chat_stream(messages, **sampling)
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ternrun.errors import UsageError
 from ternrun.loader.embedded import NAME, located
+from ternrun.loader.home import from_home
 from ternrun.progress import Progress
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _template(args: argparse.Namespace) -> str | None:
 
 def model_path(args: argparse.Namespace) -> str:
     """The model named, or the one carried. Raises UsageError where there is none, or the name is a repository's."""
-    path = located(args.model or None).expanduser()
+    path = from_home(located(args.model))
     if not path.exists() and not path.suffix and len(path.parts) == 2:
         raise UsageError(f"{path} does not exist; a repository is downloaded first: ternrun pull {path}")
     if getattr(args, "variant", None):

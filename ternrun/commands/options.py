@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from ternrun.commands.inputs import typed
+from ternrun.errors import UsageError
 from ternrun.runtime.config import EngineConfig, SamplingParams
 
 
@@ -36,6 +38,14 @@ def bias(text: str) -> tuple[int, float]:
     return pair
 
 
+def text(word: str) -> str:
+    """What is not UTF-8 would come as lone surrogates, which no text of a model holds."""
+    try:
+        return typed(word, "it")
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 APPEND = {"action": "append"}
 SWITCH = {"action": "store_true"}
 OFF = {"action": "store_false"}
@@ -53,7 +63,7 @@ SAMPLING = {
     "repeat_last_n": Flag(("--repeat-last-n",), int, "N", "tokens the penalties look back on; -1: all"),
     "logit_bias": Flag(("--logit-bias",), bias, "ID=X", "add X to a logit, -inf bans the token; repeatable", APPEND),
     "seed": Flag(("--seed",), int, "N", "the same seed gives the same text"),
-    "stop": Flag(("--stop",), str, "TEXT", "end before this text; repeatable", APPEND),
+    "stop": Flag(("--stop",), text, "TEXT", "end before this text; repeatable", APPEND),
     "ignore_eos": Flag(("--ignore-eos",), bool, "", "go on past the model's own end token", SWITCH),
     "logprobs": Flag(("--logprobs",), int, "N", "report log-probabilities, with the N likeliest tokens (needs --json)"),
 }

@@ -34,10 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Download, and print the path to load."""
+    from ternrun.loader.home import from_home
     from ternrun.loader.hub import pull
 
     logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)  # what is final, it raises
-    path, choice = pull(args.repo, args.file, to=args.to, revision=args.revision)
+    path, choice = pull(args.repo, args.file, to=from_home(args.to), revision=args.revision)
     total = size(sum(f.size for f in choice.files))
     names = choice.files[0].name + (f" and {len(choice.files) - 1} more" if len(choice.files) > 1 else "")
     print(safe(f"{names}, {total} ({choice.reason})"), file=sys.stderr)

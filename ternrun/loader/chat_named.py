@@ -47,6 +47,8 @@ NAMED: Mapping[str, str] = {
 
 def named_or_given(text: str) -> str:
     """The template of that name, or the text itself where it is one. Raises TemplateError for what is neither."""
+    if not isinstance(text, str):
+        raise TemplateError(f"a chat template is text, not {text!r}")
     if text in NAMED:
         return NAMED[text]
     if "{" not in text:

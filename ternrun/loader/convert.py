@@ -21,6 +21,7 @@ from ternrun.loader.gguf_files import part_paths
 from ternrun.loader.gguf_types import TYPE_IDS
 from ternrun.loader.gguf_write import write_gguf
 from ternrun.loader.hf_text import vocabulary_metadata
+from ternrun.loader.home import from_home
 from ternrun.loader.model import ModelFile, open_model
 from ternrun.loader.quants import decode, encode, encode_trits, trits
 from ternrun.loader.quants_ternary import HALF_SCALES
@@ -49,10 +50,12 @@ def convert(
     Raises UsageError for a type that cannot hold the weights or a target that cannot be written, LoadError for a source
     that cannot be read.
     """
-    target = Path(target).expanduser()
+    target = from_home(target)
     kind, head_kind = _encoding(type_name, TYPES), _encoding(head, HEAD_TYPES) if head else None
     if target.is_dir() or not target.parent.is_dir():
         raise UsageError(f"{target} is a folder or lies in none that exists; name the file to write")
+    if target.exists() and not target.is_file():  # a device or pipe would be put out of the way by the file
+        raise UsageError(f"{target} is no regular file; name another to write")
     if target.suffix in (".onnx", ".safetensors"):
         raise UsageError(f"{target} would be a GGUF file under another format's name; call it .gguf")
     with open_model(source, pre=pre) as model:
@@ -60,6 +63,8 @@ def convert(
             raise UsageError(f"{target} is the model itself, or a part of it; name another file to write")
         if model.runner:
             raise UsageError(f"{model.path} is run as it is: its structure is none that a GGUF file can state")
+        if pre is not None:
+            _ = model.tokenizer  # one that nobody knows shows now, and not in every later use of the file
         config = _file_config(model.weights.config)
         metadata = write_config(config) | _carried(model, pre)
         if kind == KERNEL:

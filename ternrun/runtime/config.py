@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, Literal, Self
 
 from ternrun.errors import ConfigError
@@ -215,12 +216,12 @@ class SamplingParams(_Record):
         for name in ("stop", "stop_ids", "logit_bias"):
             if not isinstance(getattr(self, name), tuple):
                 raise ConfigError(f"{name} must be a tuple, not {getattr(self, name)!r}")
+        for pair in self.logit_bias:
+            if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[1], Real):
+                raise ConfigError(f"logit_bias holds pairs of a token id and a number, not {pair!r}")
         if any(not isinstance(s, str) or not s for s in self.stop):
             raise ConfigError("a stop string must be text, and not empty")
         if len(self.stop) > 64 or any(len(s) > 1024 for s in self.stop):
             raise ConfigError("at most 64 stop strings of at most 1024 characters each")
-        for entry in self.logit_bias:
-            if not isinstance(entry, tuple | list) or len(entry) != 2 or not isinstance(entry[1], int | float):
-                raise ConfigError(f"logit_bias must hold pairs of a token id and a number, not {entry!r}")
         self._flag("ignore_eos")
         self._flag("sampled_logprobs")

@@ -99,3 +99,9 @@ def test_plot_without_matplotlib(ternrun: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(roofline, "find_spec", lambda name: None)
     done = ternrun("bench", "--plot", "roofline.png")
     assert (done.code, "pip install 'ternrun[plot]'" in done.err) == (2, True)
+
+
+def test_the_carried_model_is_measured_by_its_name(ternrun: Run) -> None:
+    done = ternrun("bench", "-m", "code-9m", "--work", "pp4", "--threads", "1", "--runs", "1", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["results"][0]["model"] == "code-9m"

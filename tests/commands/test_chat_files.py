@@ -6,12 +6,15 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ternrun.commands.chat.console import Console
 from ternrun.commands.chat.conversation import Conversation
+from ternrun.commands.chat.session import Session
+from ternrun.errors import UsageError
 
 Run = Callable[..., Any]
 
@@ -42,6 +45,31 @@ def test_on_a_terminal_the_message_is_asked_for_again(
     assert console.read() == "café"
     assert console.read() is None
     assert "the line is not UTF-8" in capsys.readouterr().err
+
+
+def test_a_history_that_is_no_file_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("readline")
+    console = Console(str(tmp_path))
+    console.interactive = True
+    with pytest.raises(UsageError, match=f"the history in {tmp_path} cannot be read: "), console:
+        pass
+
+
+def test_who_wants_no_plain_text_is_not_told_that_it_begins(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", stdin(b"n\n"))
+    console = Console()
+    console.interactive = True
+    partner = SimpleNamespace(name="tiny", can_chat=False)
+    assert Session(partner, console, Conversation(), {}, plain=False).run() == 0  # type: ignore[arg-type]
+    assert "your text is continued" not in capsys.readouterr().err
+
+
+def test_a_key_of_several_lines_is_refused_and_not_shown(ternrun: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERNRUN_API_KEY", "secret\nkey")
+    done = ternrun("chat", "--url", "http://localhost:1", "-m", "any")
+    assert (done.code, done.err) == (2, "ternrun: error: the API key must be one line of printable characters\n")
 
 
 def test_a_system_message_that_is_not_utf8(ternrun: Run, tiny: str) -> None:

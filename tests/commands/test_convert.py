@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from ternrun.loader.convert import HEAD_TYPES, TYPES
+from ternrun.loader.embedded import NAME
 
 Run = Callable[..., Any]
 
@@ -40,4 +42,19 @@ def test_wrong_types_are_one_sentence(ternrun: Run, tiny: str, tmp_path: Path, a
     assert done.code == 2
     assert message in done.err
     assert done.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_regular_file_stays(ternrun: Run, tiny: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = ternrun("convert", tiny, pipe, "--type", "tq2_0")
+    assert (done.code, done.err) == (2, f"ternrun: error: {pipe} is no regular file; name another to write\n")
+    assert pipe.is_fifo()
+
+
+def test_a_pre_tokenizer_that_nobody_knows_is_not_written(ternrun: Run, tmp_path: Path) -> None:
+    done = ternrun("convert", NAME, tmp_path / "out.gguf", "--type", "tq2_0", "--pre", "nobodys")
+    assert done.code == 2
+    assert "pre-tokenizer 'nobodys' is not known" in done.err
     assert not list(tmp_path.iterdir())

@@ -83,3 +83,9 @@ def test_a_folder_that_cannot_be_written(ternrun: Run, tmp_path: Path, monkeypat
     assert done.code == 2
     assert done.err.count("\n") == 1
     assert str(tmp_path / "file") in done.err
+
+
+def test_a_folder_in_a_home_that_nobody_has() -> None:
+    done = pull("http://localhost:1", "me/model", "--to", "~nobody.of.that.name/x")
+    assert done.returncode == 2
+    assert "begins with a home folder that is not known" in done.stderr

@@ -53,3 +53,23 @@ def test_progress_is_silent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     with Progress("reading") as progress:
         progress.update(1, 2)
     assert screen.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (200, "reading all of it ██████████·········· 50/100 tokens, "),
+        (50, "reading all of it 50/100 tokens, "),
+        (30, "50/100 tokens, "),
+        (10, "50/100 to"),
+    ],
+)
+def test_progress_keeps_to_one_line(columns: int, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr("ternrun.progress.room", lambda: columns - 1)
+    with Progress("reading all of it", "tokens") as progress:
+        progress.update(50, 100)
+        drawn = screen.getvalue().removeprefix("\r\x1b[K")
+    assert drawn.startswith(line)
+    assert len(drawn) < columns

@@ -6,12 +6,12 @@ import io
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
 from ternrun.commands.inputs import typed
 from ternrun.commands.terminal import DIM, GREEN, coloured, paint, safe
 from ternrun.errors import UsageError
+from ternrun.loader.home import from_home
 
 try:
     import readline
@@ -26,19 +26,25 @@ class Console:
 
     def __init__(self, history: str | None = None) -> None:
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
-        self._history = Path(history).expanduser() if history else None
+        self._history = from_home(history) if history else None
         if isinstance(sys.stdin, io.TextIOWrapper):  # a line that cannot be decoded is ours to refuse, see `read`
             sys.stdin.reconfigure(errors="surrogateescape")
 
     def __enter__(self) -> Self:
         if self.interactive and readline and self._history and self._history.exists():
-            readline.read_history_file(self._history)
+            try:
+                readline.read_history_file(self._history)
+            except OSError as error:  # it does not say of which file
+                raise UsageError(f"the history in {self._history} cannot be read: {error.strerror}") from error
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.interactive and readline and self._history:
             readline.set_history_length(HISTORY)
-            readline.write_history_file(self._history)
+            try:
+                readline.write_history_file(self._history)
+            except OSError as error:
+                raise UsageError(f"the history cannot be written to {self._history}: {error.strerror}") from error
             with suppress(OSError):
                 self._history.chmod(0o600)  # conversations are private
 

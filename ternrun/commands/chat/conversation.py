@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 from ternrun.errors import UsageError
 from ternrun.files import replacing
+from ternrun.loader.home import from_home
 
 MAX_FILE = 64 << 20  # bytes
 ROLES = ("user", "assistant")
@@ -41,8 +41,8 @@ class Conversation:
         return None
 
     def save(self, path: str) -> None:
-        """Write it to a file, which holds what it held before until all of it is written. Raises OSError."""
-        file, data = Path(path).expanduser().resolve(), _json({"messages": self.all()})
+        """Write it to a file, which holds what it held before until all of it is. Raises OSError, UsageError."""
+        file, data = from_home(path).resolve(), _json({"messages": self.all()})
         if file.exists() and not file.is_file():  # a pipe or a device takes the text, and stays
             file.write_bytes(data)
             return
@@ -54,7 +54,7 @@ class Conversation:
     @classmethod
     def load(cls, path: str) -> Self:
         """What `save` wrote, or a bare list of messages. Raises UsageError, OSError."""
-        file = Path(path).expanduser()
+        file = from_home(path)
         if file.stat().st_size > MAX_FILE:
             raise UsageError(f"{path} is too large for a conversation")
         try:

@@ -34,6 +34,8 @@ class Remote(AbstractContextManager[Partner]):
     def __init__(self, url: str, model: str, key: str) -> None:
         self.url = _base(url)
         self._headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        if not key.isprintable():  # http.client would quote it in its complaint
+            raise UsageError("the API key must be one line of printable characters")
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         self._opener = build_opener(_NoRedirect)

@@ -41,7 +41,7 @@ class Session:
 
         self._offer_plain()
         self.console.complete([f"/{name}" for name in COMMANDS])
-        if self.console.interactive:
+        if self.console.interactive and not self.over:
             kind = "your text is continued" if self.plain else "a chat"
             self.console.note(f"{self.partner.name}: {kind}; /help lists the commands, {LEAVING}")
         while not self.over:

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from ternrun.errors import ContextError, LoadError, UsageError
+from ternrun.loader.home import from_home
 from ternrun.loader.onnx.halves import in_float32
 from ternrun.loader.onnx.pooling import POOLING, Floats, read_limit, read_pooling
 from ternrun.loader.onnx.reader import open_onnx
@@ -31,7 +32,7 @@ class Encoder:
 
         Raises LoadError for files that are damaged, missing or of a kind that is not supported.
         """
-        file = graph_file(Path(path).expanduser())
+        file = graph_file(from_home(path))
         self.folder = file.parent.parent if file.parent.name == "onnx" else file.parent
         self.name = self.folder.resolve().name
         self.path = file
