@@ -167,13 +167,3 @@ def test_all_kernels_are_images(name: str) -> None:
 def test_what_is_no_object_has_no_image() -> None:
     assert link.image(b"\x7fELF\x01\x01" + bytes(100), "x") is None
     assert link.image(b"MZ" + bytes(100), "x") is None
-
-
-def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless(path: Path) -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    for name in ("TERNRUN_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "expanduser", homeless)
-    assert not cachefiles.usable(cachefiles.cache_root())
