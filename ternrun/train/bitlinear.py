@@ -12,6 +12,7 @@ of steps; where no norm follows it often falls just between two int8 values, and
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import Any, Literal
 
 import torch
@@ -55,21 +56,27 @@ def quantize_activations(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _TernaryProduct(torch.autograd.Function):
-    """y = x W^T through the roundings; the backward pass treats both roundings as the identity."""
+    """y = x W^T through the roundings; the backward pass treats both roundings as the identity.
+
+    scale (rows or 1, blocks): each of so many equal blocks of columns has its own, and is summed by itself.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, integers: Tensor, undo: Tensor, trits: Tensor, scale: Tensor, weight: Tensor
     ) -> Tensor:
         del x, weight  # only their gradients matter
-        product = integers @ trits.t()
         ctx.save_for_backward(integers, undo, trits, scale)
-        return (product.float() * scale * undo).to(integers.dtype)
+        width = trits.shape[1] // scale.shape[1]
+        blocks = zip(integers.split(width, -1), trits.split(width, 1), scale.unbind(1), strict=True)
+        total = reduce(torch.add, [(q @ t.t()).float() * s for q, t, s in blocks])
+        return (total * undo).to(integers.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         integers, undo, trits, scale = ctx.saved_tensors
-        grad_x = (grad.float() * scale).to(grad.dtype) @ trits
+        blocks = zip(trits.split(trits.shape[1] // scale.shape[1], 1), scale.unbind(1), strict=True)
+        grad_x = torch.cat([(grad.float() * s).to(grad.dtype) @ t for t, s in blocks], -1)
         rescaled = (grad.float() * undo).to(grad.dtype).reshape(-1, grad.shape[-1])
         grad_w = (rescaled.t() @ integers.reshape(-1, integers.shape[-1])).float()
         return grad_x, None, None, None, None, grad_w
@@ -92,19 +99,5 @@ class BitLinear(nn.Module):
             return nn.functional.linear(x, self.weight.to(x.dtype))
         integers, undo = quantized or quantize_activations(x)
         trits, scale = ternarize(self.weight, self.granularity)
-        if self.granularity == "group":
-            return self._grouped(x, integers, undo, trits, scale)
-        product: Tensor = _TernaryProduct.apply(x, integers, undo, trits.to(x.dtype), scale.view(-1), self.weight)
+        product: Tensor = _TernaryProduct.apply(x, integers, undo, trits.to(x.dtype), scale.squeeze(2), self.weight)
         return product
-
-    def _grouped(self, x: Tensor, integers: Tensor, undo: Tensor, trits: Tensor, scale: Tensor) -> Tensor:
-        """Scales differ along the sum, so each group of columns is a product of its own."""
-        groups = range(0, x.shape[-1], GROUP)
-        parts = [
-            _TernaryProduct.apply(
-                x[..., i : i + GROUP], integers[..., i : i + GROUP], undo, trits[:, i : i + GROUP].to(x.dtype),
-                scale[:, i // GROUP, 0], self.weight[:, i : i + GROUP],
-            ).float()
-            for i in groups
-        ]  # fmt: skip
-        return torch.stack(parts).sum(0).to(x.dtype)
