@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ternrun.train import tokenizer as tokenizers
-from ternrun.train.agree import agreement
+from ternrun.train.agree import compared, running, runtime_logits, torch_logits
 from ternrun.train.config import Shape, TrainConfig
 from ternrun.train.devices import Place
 from ternrun.train.export import export, round_dense
@@ -27,10 +27,11 @@ def test_runtime_gives_the_logits_of_training(
     size = tokenizer.get_vocab_size()
     model = trained_enough(Decoder(shape(**FAMILIES[family], vocab_size=size)))
     export(round_dense(model), tokenizer, tmp_path / "m.gguf")
-    found = agreement(model, tmp_path / "m.gguf", torch.randint(size, (128,)).numpy(), 128)
-    assert found.positions == 128
+    texts = [torch.randint(size, (8,)).numpy() for _ in range(32)]  # short: a tie parts the readers to a text's end
+    with running(tmp_path / "m.gguf", 8) as runtime:
+        found = compared((torch_logits(model, ids), runtime_logits(runtime, ids)) for ids in texts)
     assert found.same >= 0.99
-    assert found.median <= (1e-3 if family == "twin" else 1e-4)
+    assert found.median <= (1e-3 if family == "twin" else 1e-6)
     assert found.largest <= 1e-2
 
 

@@ -117,7 +117,7 @@ def test_a_run_goes_on_from_the_file(config: Callable[..., TrainConfig], tmp_pat
     here = Place(torch.device("cpu"))
     first = Trainer(config(), tmp_path / "first", here, resume=False)
     first.run()
-    export(round_dense(first.model), first.tokenizer, tmp_path / "m.gguf")
+    export(round_dense(first.model), first.corpus.tokenizer, tmp_path / "m.gguf")
     second = Trainer(config(), tmp_path / "second", here, resume=False, begin=tmp_path / "m.gguf")
     assert second.validate().loss == pytest.approx(first.state["best"], abs=1e-3)  # the file's embedding is in fp16
     second.log.close()
