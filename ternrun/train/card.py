@@ -37,6 +37,7 @@ def gather(
     """The card's figures; the first result of `evaluation` is the model's own. `note` tells of the training what no
     figure does. Raises LoadError."""
     manifest, state, config = read_manifest(data), saved.state, saved.config
+    mixed = state.get("mixed", [])
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -53,7 +54,7 @@ def gather(
             "hours": round(state["seconds"] / 3600, 2),
             "begun": state.get("begun"),
             "averaged": state.get("averaged"),
-            "mixed": state.get("mixed", []),
+            "mixed": mixed,
             "validation_loss": state.get("validation"),
             "note": note,
             "optimisation": config.as_dict()["optim"],
@@ -63,7 +64,7 @@ def gather(
                 name: {"documents": p.documents, "tokens": p.tokens, "bytes": p.text_bytes}
                 for name, p in manifest.parts.items()
             },
-            "sources": dict(sorted((manifest.groups | _mixed_sources(state.get("mixed", []))).items())),
+            "sources": dict(sorted((manifest.groups | _mixed_sources(mixed)).items())),
             "holdout": manifest.holdout,
             "functions": manifest.functions,
             "documented": manifest.documented,
@@ -114,7 +115,7 @@ def render(record: Record) -> str:
         f"{training['steps']:,} steps, {training['tokens'] / 1e6:.1f}M tokens, {training['hours']:g} hours; "
         f"{f'validation loss {loss:.4f} nats a token' if loss is not None else 'validation loss not measured'}. "
         f"{_begun(training['begun'])}"
-        f"{_averaged(training)}{_mixed(training.get('mixed', []))}That is "
+        f"{_averaged(training)}{_mixed(training['mixed'])}That is "
         f"{_tokens(training) / record['evaluation'][0]['parameters']:.1f} tokens a parameter, where some 20 are usual "
         "(arXiv 2203.15556).",
         *filter(None, [training["note"]]),

@@ -36,12 +36,18 @@ def test_a_line_that_is_not_utf8_is_one_sentence(
     assert kept.read_text() == before
 
 
+def at_a_terminal(history: str = "") -> Console:
+    """A console that takes its input for a person's."""
+    console = Console(history)
+    console.interactive = True
+    return console
+
+
 def test_on_a_terminal_the_message_is_asked_for_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", stdin(b"one\\\ncaf\xe9\ncaf\xc3\xa9\n"))
-    console = Console()
-    console.interactive = True
+    console = at_a_terminal()
     assert console.read() == "café"
     assert console.read() is None
     assert "the line is not UTF-8" in capsys.readouterr().err
@@ -49,8 +55,7 @@ def test_on_a_terminal_the_message_is_asked_for_again(
 
 def test_a_history_that_is_no_file_is_named(tmp_path: Path) -> None:
     pytest.importorskip("readline")
-    console = Console(str(tmp_path))
-    console.interactive = True
+    console = at_a_terminal(str(tmp_path))
     with pytest.raises(UsageError, match=f"the history in {tmp_path} cannot be read: "), console:
         pass
 
@@ -59,8 +64,7 @@ def test_who_wants_no_plain_text_is_not_told_that_it_begins(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", stdin(b"n\n"))
-    console = Console()
-    console.interactive = True
+    console = at_a_terminal()
     partner = SimpleNamespace(name="tiny", can_chat=False)
     assert Session(partner, console, Conversation(), {}, plain=False).run() == 0  # type: ignore[arg-type]
     assert "your text is continued" not in capsys.readouterr().err

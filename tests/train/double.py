@@ -21,10 +21,9 @@ from tests import reference
 @torch.no_grad()
 def torch_double(model: Decoder, ids: NDArray[Any]) -> NDArray[np.float64]:
     """(T, V) of one sequence of ids (T,); parameters, and what files hold of them, stay float32."""
+    batch = torch.from_numpy(ids.astype(np.int64))[None]
     with mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
-        logits: NDArray[np.float64] = model.logits(torch.from_numpy(ids.astype(np.int64))[None], torch.float64)[
-            0
-        ].numpy()
+        logits: NDArray[np.float64] = model.logits(batch, torch.float64)[0].numpy()
     return logits
 
 
