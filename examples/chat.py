@@ -4,6 +4,8 @@ import sys
 
 import ternrun
 
+if len(sys.argv) < 2:
+    sys.exit(__doc__)
 with ternrun.load(sys.argv[1]) as model:
     messages = [{"role": "system", "content": "You are a helpful assistant. Answer in one sentence."}]
     while question := input("you: ").strip():

@@ -1,10 +1,11 @@
-"""Continue a prompt and say how fast: python complete.py model.gguf ["def fibonacci(n):"]"""
+"""Continue a prompt and say how fast: python complete.py [model.gguf ["def fibonacci(n):"]]"""
 
 import sys
 
 import ternrun
 
-path, prompt = (*sys.argv[1:], "def fibonacci(n):")[:2]
+path = sys.argv[1] if len(sys.argv) > 1 else None  # none: the model that ternrun carries
+prompt = sys.argv[2] if len(sys.argv) > 2 else "def fibonacci(n):"
 
 with ternrun.load(path) as model:
     done = model.complete(prompt, max_tokens=64, stop=["\ndef ", "\nclass "])

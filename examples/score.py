@@ -1,4 +1,4 @@
-"""Which ending does the model find likeliest? python score.py model.gguf"""
+"""Which ending does the model find likeliest? python score.py [model.gguf]"""
 
 import sys
 
@@ -7,7 +7,7 @@ import ternrun
 QUESTION = "The capital of France is"
 ENDINGS = [" Paris", " Berlin", " a banana"]
 
-with ternrun.load(sys.argv[1]) as model:
+with ternrun.load(*sys.argv[1:2]) as model:
     start = len(model.tokenizer.encode(QUESTION))
     for ending in ENDINGS:
         ids = model.tokenizer.encode(QUESTION + ending)

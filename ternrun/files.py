@@ -7,13 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ternrun.errors import UsageError
+
+
+def check_target(path: Path) -> None:
+    """Raises UsageError where no file can take the name `path`, or would put a pipe or device out of the way."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"{path} is a folder or lies in none that exists; name the file to write")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no regular file; name another to write")
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A hidden path beside `path` to write to, which takes its place when the block ends, or goes where that fails.
 
-    Whatever was at `path` stands until then. Raises OSError where the disk refuses.
+    Whatever was at `path` stands until then. Raises UsageError as `check_target`, OSError where the disk refuses.
     """
+    check_target(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield beside

@@ -43,3 +43,16 @@ def test_example_runs(name: str, model: Path) -> None:
     assert done.stderr == ""
     for text in SAID[name]:
         assert text in done.stdout
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_an_example_without_a_model_runs_the_carried_one_or_says_how(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "utf8", str(ROOT / "examples" / name)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, encoding="utf-8", timeout=120, check=False,
+    )  # fmt: skip
+    if name == "chat.py":  # the carried model is none to talk to
+        assert done.returncode == 1
+        assert done.stderr == "Talk to a model in the terminal; an empty line ends it: python chat.py model.gguf\n"
+    else:
+        assert (done.returncode, done.stderr) == (0, "")

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from ternrun.errors import UsageError
 from ternrun.files import replacing
 
 
@@ -30,3 +32,18 @@ def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
         half_write(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_not_put_out_of_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match="is no regular file"), replacing(path):
+        pass
+    assert path.is_fifo()
+
+
+@pytest.mark.parametrize("name", [".", "none/a"])
+def test_a_folder_is_no_file(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is a folder or lies in none that exists"), replacing(tmp_path / name):
+        pass

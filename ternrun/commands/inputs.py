@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ternrun.errors import UsageError
 
+MAX_TEXT = 2**30  # bytes: what comes from a device or a pipe may have no end
+_CHUNK = 2**20
+
 
 def read_text(argument: str | None, what: str = "prompt") -> str:
-    """The argument itself; standard input where it is `-` or missing. Raises UsageError where it is not UTF-8."""
+    """The argument itself; standard input where it is `-` or missing.
+
+    Raises UsageError where it is not UTF-8 or too large.
+    """
     if argument is not None and argument != "-":
         return typed(argument, f"the {what}")
     if sys.stdin.isatty():
         sys.stderr.write(f"type the {what}, then Ctrl-D\n")
-    return utf8(sys.stdin.buffer.read(), f"the {what}")
+    return _read(sys.stdin.buffer, f"the {what}")
 
 
 def typed(text: str, what: str) -> str:
@@ -25,8 +33,19 @@ def typed(text: str, what: str) -> str:
 
 
 def read_file(path: str) -> str:
-    """A text file, or standard input where the path is `-`. Raises UsageError where it is not UTF-8."""
-    return read_text(None, "text") if path == "-" else utf8(Path(path).read_bytes(), path)
+    """A text file, or standard input where the path is `-`. Raises UsageError where it is not UTF-8 or too large."""
+    if path == "-":
+        return read_text(None, "text")
+    with Path(path).open("rb") as file:
+        return _read(file, path)
+
+
+def _read(file: BinaryIO, what: str) -> str:
+    chunks = iter(partial(file.read, _CHUNK), b"")  # one read of so much would ask for all the memory at once
+    data = b"".join(islice(chunks, MAX_TEXT // _CHUNK + 1))
+    if len(data) > MAX_TEXT:
+        raise UsageError(f"{what} is larger than {MAX_TEXT >> 20:,} MiB")
+    return utf8(data, what)
 
 
 def utf8(data: bytes, what: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
+from ternrun.files import check_target
 from ternrun.loader.architectures import ARCHITECTURES, write_config
 from ternrun.loader.assemble import is_linear, vector
 from ternrun.loader.gguf_files import part_paths
@@ -52,10 +53,7 @@ def convert(
     """
     target = from_home(target)
     kind, head_kind = _encoding(type_name, TYPES), _encoding(head, HEAD_TYPES) if head else None
-    if target.is_dir() or not target.parent.is_dir():
-        raise UsageError(f"{target} is a folder or lies in none that exists; name the file to write")
-    if target.exists() and not target.is_file():  # a device or pipe would be put out of the way by the file
-        raise UsageError(f"{target} is no regular file; name another to write")
+    check_target(target)
     if target.suffix in (".onnx", ".safetensors"):
         raise UsageError(f"{target} would be a GGUF file under another format's name; call it .gguf")
     with open_model(source, pre=pre) as model:

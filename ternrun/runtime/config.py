@@ -41,7 +41,7 @@ class _Record:
         whole = type(self).__annotations__[name].startswith("int")
         ok = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         if not ok or not low <= value <= high:
-            raise ConfigError(f"{name} must be a {'whole ' * whole}number from {low:g} to {high:g}, not {value!r}")
+            raise ConfigError(f"{name} must be a {'whole ' * whole}number from {low} to {high}, not {value!r}")
 
     def _flag(self, name: str) -> None:
         value = getattr(self, name)
@@ -77,8 +77,8 @@ class RopeConfig(_Record):
     def __post_init__(self) -> None:
         yarn = self.scaling == "yarn"
         for name, low, high in (
-            ("dim", 0, 65536), ("base", 1.001, 1e12), ("local_base", 0, 1e12), ("factor", 1e-6, 1e6),
-            ("original_context", int(yarn), 2**31), ("beta_fast", 1e-3, 1e6), ("beta_slow", 1e-3, 1e6),
+            ("dim", 0, 65536), ("base", 1.001, 10**12), ("local_base", 0, 10**12), ("factor", 1e-6, 10**6),
+            ("original_context", int(yarn), 2**31), ("beta_fast", 1e-3, 10**6), ("beta_slow", 1e-3, 10**6),
             ("attention_factor", 1e-3, 1e3),
         ):  # fmt: skip
             self._range(name, low, high)
@@ -130,7 +130,7 @@ class ModelConfig(_Record):
         self._range("norm_eps", 0, 1)
         self._range("sliding_window", 0, 2**31)
         for name in ("embedding_scale", "attention_scale", "logit_softcap"):
-            self._range(name, 0, 1e6)
+            self._range(name, 0, 10**6)
         self._choice("activation", ("silu", "gelu", "relu2"))
         self._choice("pooling", ("none", "mean", "cls", "last"))
         if self.n_heads % self.n_kv_heads:

@@ -13,7 +13,7 @@ from ternrun.runtime.config import Pooling
 MAX_KEY_FILE = 1 << 20  # bytes
 
 _RANGES = {
-    "port": (0, 65535), "queue": (0, 100_000), "timeout": (0, 1e6), "stall": (1, 1e6), "drain": (0, 1e6),
+    "port": (0, 65535), "queue": (0, 100_000), "timeout": (0, 10**6), "stall": (1, 10**6), "drain": (0, 10**6),
     "max_body": (1024, 2**30), "max_prompts": (1, 4096), "max_tokens": (0, 2**24),
 }  # fmt: skip
 
@@ -49,7 +49,7 @@ class ServerConfig:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                raise ConfigError(f"{name} must be from {low} to {high:g}, not {value}")
+                raise ConfigError(f"{name} must be from {low} to {high}, not {value}")
         if self.pooling not in ("", *get_args(Pooling)):
             raise ConfigError(f"pooling must be one of {', '.join(get_args(Pooling))}, not {self.pooling!r}")
         if any(len(key) < 8 or not key.isascii() or not key.isprintable() or " " in key for key in self.api_keys):

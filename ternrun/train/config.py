@@ -87,7 +87,7 @@ class Optimisation(_Record):
         for name, high in (
             ("matrix_lr", 10),
             ("other_lr", 10),
-            ("clip", 1e6),
+            ("clip", 10**6),
             ("z_loss", 1),
             ("entropy", 1),
             ("weight_decay", 10),
@@ -157,7 +157,7 @@ class Run(_Record):
             self._range(name, 1, 2**40)
         for name in ("validate_windows", "sample_every"):
             self._range(name, 0, 2**40)
-        self._range("save_minutes", 0, 1e6)
+        self._range("save_minutes", 0, 10**6)
         self._choice("device", ("auto", "cpu", "cuda"))
         self._choice("precision", ("bf16", "f32"))
 

@@ -38,6 +38,19 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
         read_file(str(path))
 
 
+def test_what_has_no_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ternrun.commands.inputs.MAX_TEXT", 2**20)
+    path = tmp_path / "long.txt"
+    path.write_bytes(b"a" * 2**20)
+    assert len(read_file(str(path))) == 2**20
+    path.write_bytes(b"a" * (2**20 + 1))
+    with pytest.raises(UsageError, match="long.txt is larger than 1 MiB"):
+        read_file(str(path))
+    if Path("/dev/zero").exists():
+        with pytest.raises(UsageError, match="/dev/zero is larger than 1 MiB"):
+            read_file("/dev/zero")
+
+
 def test_ids_are_one_list_or_several() -> None:
     assert read_ids("[1, 2]") == [[1, 2]]
     assert read_ids("[[1], []]") == [[1], []]

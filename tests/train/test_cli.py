@@ -125,6 +125,7 @@ def test_data_and_tokenizer_commands(tmp_path: Path) -> None:
             "is not what `ternrun train eval",
         ),
         (["eval", "m.gguf", "--data", "d", "--humaneval", "h"], UsageError, "say --run-generated-code"),
+        (["export", "c.safetensors", "m.onnx", "--repeat-penalty", "1.1"], UsageError, "recommends no sampling"),
     ],
 )
 def test_mistakes_are_one_sentence(

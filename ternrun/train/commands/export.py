@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ternrun.errors import UsageError
 from ternrun.train.commands.say import say
 
 EXAMPLES = """\
@@ -44,8 +45,11 @@ def run(args: argparse.Namespace) -> None:
     from ternrun.train.export import export
     from ternrun.train.restore import restored
 
+    onnx = args.out.suffix == ".onnx"
+    if onnx and args.repeat_penalty != 1.0:
+        raise UsageError("an ONNX file recommends no sampling: leave out --repeat-penalty, or write a .gguf")
     found = restored(args.checkpoint, args.data)
-    if args.out.suffix == ".onnx":
+    if onnx:
         from ternrun.train.export_onnx import export_onnx
 
         export_onnx(found.model, found.tokenizer, args.out, form=args.onnx, dense=args.dense)
