@@ -35,11 +35,11 @@ class Agreement:
 def agreement(model: Decoder, path: Path, tokens: NDArray[Any], positions: int, kv_type: Any = "f32") -> Agreement:
     """Run both over `tokens` in windows of the model's context; `model` holds the values the file does, in f32."""
     with running(path, model.shape.context, kv_type) as runtime:
-        windows = consecutive(tokens[:positions], model.shape.context)
+        windows = in_windows(tokens[:positions], model.shape.context)
         return compared((torch_logits(model, ids), runtime_logits(runtime, ids)) for ids in windows)
 
 
-def consecutive(tokens: NDArray[Any], size: int) -> Iterator[NDArray[np.int32]]:
+def in_windows(tokens: NDArray[Any], size: int) -> Iterator[NDArray[np.int32]]:
     """All of `tokens` (n,) in windows of `size`, the last as short as it is."""
     for start in range(0, len(tokens), size):
         yield np.asarray(tokens[start : start + size], np.int32)

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from ternrun.loader.model import open_model
-from ternrun.train.agree import compared, consecutive, running, runtime_logits, torch_logits
+from ternrun.train.agree import compared, in_windows, running, runtime_logits, torch_logits
 from ternrun.train.bitlinear import GROUP
 from ternrun.train.config import TrainConfig
 from ternrun.train.devices import Place
@@ -71,7 +71,7 @@ def row(family: str, trainer: Trainer, path: Path, positions: int) -> str:
     """One line of the table."""
     model = round_dense(trainer.model)
     export(model, trainer.corpus.tokenizer, path)
-    windows = list(consecutive(np.asarray(trainer.corpus.val[:positions]), model.shape.context))
+    windows = list(in_windows(np.asarray(trainer.corpus.val[:positions]), model.shape.context))
     theirs = [torch_logits(model, ids) for ids in windows]
     with running(path, model.shape.context) as runtime:
         ours = [runtime_logits(runtime, ids) for ids in windows]

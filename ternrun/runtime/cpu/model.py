@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -61,44 +62,30 @@ class CpuModel:
         widest = max(max(t.shape[-1] for t in weights.tensors.values()), limits.positions, self.config.head_dim)
         self._scratch = Scratch(threads, max(32 * (widest + 1024) + 8192, plain_scratch(widest)))
         packing = Packing()
-        matrices: dict[str, Matrix] = {}
-        vectors: dict[str, NDArray[np.float32]] = {}
-        for name, tensor in weights.tensors.items():
-            if len(tensor.shape) == 1 or "mhc_" in name:
-                vectors[name] = padded_vector(_floats(tensor))
-            elif name == "token_embd.weight" and "output.weight" in weights.tensors:
-                continue  # looked up, never multiplied
-            elif is_ternary(tensor):
-                matrices[name] = Ternary.of(tensor, chosen.layout, packing, self._scratch)
-            else:
-                matrices[name] = Plain.of(tensor)
-        linears = Linears(chosen.layout, threads, limits.tokens, self._scratch, matrices)
-        embedding = self._embedding(weights.tensors["token_embd.weight"], matrices)
-        self._decoder = Decoder(self.config, limits, linears, matrices, vectors, embedding, self._scratch)
+        self.matrices, self._vectors = _laid_out(weights.tensors, chosen.layout, packing, self._scratch)
+        self._linears = Linears(chosen.layout, threads, limits.tokens, self._scratch, self.matrices)
+        embedding = self._embedding(weights.tensors["token_embd.weight"])
+        self._decoder = Decoder(
+            self.config, limits, self._linears, self.matrices, self._vectors, embedding, self._scratch
+        )
+        self.head_name = self._decoder.head_name
         self.memory = Memory(f"{engine.kv_type} {chosen.name}", self._decoder.blocks)
-        self._linears, self._vectors = linears, vectors  # keep the memory that kernels were told of
-        self.matrices, self.head_name = matrices, self._decoder.head_name
-        body, head = self._decoder.body, self._decoder.head
-        matrix = matrices[self.head_name]
-        self.screen: Screen | None = None  # what the head is screened with, if it is
-        self._copying: Packing | None = None  # what remains to be done for that
-        self._answers = 0  # steps that gave logits
-        if isinstance(matrix, Plain) and can_screen(chosen, matrix, biased="output.bias" in vectors):
-            self.screen = Screen(matrix, limits.tokens, self._scratch)
-            self._copying = Packing()
+        self.screen = self._screened_with(chosen, limits.tokens)
+        self._copying = Packing() if self.screen else None  # what remains to be done for the screen
+        if self.screen and self._copying:
             self.screen.emit_copy(self._copying)
-        greedy = self._decoder.greedy_head(self.screen)
-        self.programs = {"embed": body, "full": body + head, "largest": body + greedy}
+        self._answers = 0  # steps that gave logits
+        body, head = self._decoder.body, self._decoder.head
+        self.programs = {"embed": body, "full": body + head, "largest": body + self._decoder.greedy_head(self.screen)}
         copies = self._copying.kernels if self._copying else set()
-        needed = packing.kernels.union(KERNELS, copies, head.kernels, *(p.kernels for p in self.programs.values()))
-        self._kernels.require(needed)
+        self._kernels.require(packing.kernels.union(KERNELS, copies, *(p.kernels for p in self.programs.values())))
         self._team = Team(self._kernels, threads)
         weakref.finalize(self, self._team.close)  # a model that is forgotten, or fails below, leaves no threads behind
         self._assembled = {name: program.assemble(self._kernels) for name, program in self.programs.items()}
         if idle:
             idle()
         packing.run(self._run)
-        for matrix in matrices.values():
+        for matrix in self.matrices.values():
             if isinstance(matrix, Ternary):
                 matrix.check()
         self._state = address(self._decoder.state)
@@ -109,7 +96,14 @@ class CpuModel:
     def _run(self, program: Program) -> None:
         self._team.run(program.assemble(self._kernels), address(self._decoder.state))
 
-    def _embedding(self, tensor: Tensor, matrices: dict[str, Matrix]) -> tuple[str, tuple[int | float, ...]]:
+    def _screened_with(self, isa: instruction_sets.Isa, outputs: int) -> Screen | None:
+        """What tells which logits can be among the largest, where the output matrix allows it."""
+        matrix = self.matrices[self.head_name]
+        if isinstance(matrix, Plain) and can_screen(isa, matrix, biased="output.bias" in self._vectors):
+            return Screen(matrix, outputs, self._scratch)
+        return None
+
+    def _embedding(self, tensor: Tensor) -> tuple[str, tuple[int | float, ...]]:
         """Kernel and arguments that look rows up (all but the output)."""
         scale = self.config.embedding_scale
         if is_ternary(tensor):
@@ -119,7 +113,7 @@ class CpuModel:
             group = cols // scales.shape[1]
             tail = (address(scales), group, self._scratch.base, self._scratch.stride)
             return f"embed.{tensor.type}-trits", (address(tensor.data), rows, cols, scale, *tail)
-        plain = matrices.get("token_embd.weight")
+        plain = self.matrices.get("token_embd.weight")
         if not isinstance(plain, Plain):
             plain = Plain.of(tensor)
         self._embedding_table = plain
@@ -182,6 +176,24 @@ class CpuModel:
 
     def _run_taken(self, program: str) -> None:
         self._team.run(self._assembled[program], self._state, self.cycles.get(program))
+
+
+def _laid_out(
+    tensors: Mapping[str, Tensor], layout_name: str, packing: Packing, scratch: Scratch
+) -> tuple[dict[str, Matrix], dict[str, NDArray[np.float32]]]:
+    """Tensors as kernels take them: matrices, ternary ones still to be filled by `packing`, and padded vectors."""
+    matrices: dict[str, Matrix] = {}
+    vectors: dict[str, NDArray[np.float32]] = {}
+    for name, tensor in tensors.items():
+        if len(tensor.shape) == 1 or "mhc_" in name:
+            vectors[name] = padded_vector(_floats(tensor))
+        elif name == "token_embd.weight" and "output.weight" in tensors:
+            continue  # looked up, never multiplied
+        elif is_ternary(tensor):
+            matrices[name] = Ternary.of(tensor, layout_name, packing, scratch)
+        else:
+            matrices[name] = Plain.of(tensor)
+    return matrices, vectors
 
 
 def _told(weights: Weights, layout_name: str) -> str:

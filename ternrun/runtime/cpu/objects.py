@@ -70,6 +70,12 @@ def _brevity(name: str) -> tuple[int, str]:
     return LONG.index(module) if module in LONG else len(LONG), name
 
 
+def _reason(said: list[str], names: list[str]) -> str:
+    """The last that compiling processes said but for the names of kernels that they were done with."""
+    reasons = [line.strip() for line in said if line.strip() and line.strip() not in names]
+    return reasons[-1] if reasons else "the process ended without a word"
+
+
 class Kernels:
     """Kernels of one instruction set, by name: `kernels["norm.rms"]` is the address of its code."""
 
@@ -138,4 +144,6 @@ class Kernels:
                     if self._progress:
                         self._progress(line.strip(), done, len(names))
         if sum(process.wait() != 0 for process in running):
-            raise KernelError("kernels could not be compiled:\n" + "".join(said[-20:]))
+            error = KernelError(f"kernels could not be compiled: {_reason(said, names)}")
+            error.add_note("".join(said[-20:]))  # all of it, for whoever looks at a traceback
+            raise error

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ternrun.errors import KernelError
 from ternrun.runtime.cpu import cachefiles, isa, link, objects, tune
 from ternrun.runtime.cpu.executable import Executable
 from ternrun.runtime.cpu.memory import address
@@ -167,3 +168,10 @@ def test_all_kernels_are_images(name: str) -> None:
 def test_what_is_no_object_has_no_image() -> None:
     assert link.image(b"\x7fELF\x01\x01" + bytes(100), "x") is None
     assert link.image(b"MZ" + bytes(100), "x") is None
+
+
+def test_what_cannot_be_compiled_is_told_in_one_line() -> None:
+    with pytest.raises(KernelError, match="kernels could not be compiled: .*no_such") as caught:
+        Kernels(isa.pick("portable")).require(["no_such.kernel"])
+    assert "\n" not in str(caught.value)
+    assert "Traceback" in caught.value.__notes__[0]
