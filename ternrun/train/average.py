@@ -32,6 +32,6 @@ def average(first: Path, second: Path, share: float) -> Checkpoint:
     state = b.state | {
         "best": None,
         "validation": None,
-        "averaged": {"steps": [a.state["step"], b.state["step"]], "share": share},
+        "averaged": [*b.state.get("averaged", []), {"steps": [a.state["step"], b.state["step"]], "share": share}],
     }
     return replace(b, tensors=b.tensors | mixed, state=state)

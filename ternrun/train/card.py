@@ -53,7 +53,7 @@ def gather(
             "tokens": state["sample"] * config.model.context,
             "hours": round(state["seconds"] / 3600, 2),
             "begun": state.get("begun"),
-            "averaged": state.get("averaged"),
+            "averaged": state.get("averaged", []),
             "mixed": mixed,
             "validation_loss": state.get("validation"),
             "note": note,
@@ -115,7 +115,7 @@ def render(record: Record) -> str:
         f"{training['steps']:,} steps, {training['tokens'] / 1e6:.1f}M tokens, {training['hours']:g} hours; "
         f"{f'validation loss {loss:.4f} nats a token' if loss is not None else 'validation loss not measured'}. "
         f"{_begun(training['begun'])}"
-        f"{_averaged(training)}{_mixed(training['mixed'])}That is "
+        f"{_averaged(training['averaged'])}{_mixed(training['mixed'])}That is "
         f"{_tokens(training) / record['evaluation'][0]['parameters']:.1f} tokens a parameter, where some 20 are usual "
         "(arXiv 2203.15556).",
         *filter(None, [training["note"]]),
@@ -145,15 +145,16 @@ def _begun(begun: Record | None) -> str:
     return f"It began with the weights of `{begun['name']}` (sha256 `{begun['sha256']}`){seen}. "
 
 
-def _averaged(training: Record) -> str:
+def _averaged(mixes: Sequence[Record]) -> str:
     """Which checkpoints' weights were averaged on the way."""
-    if not (mix := training.get("averaged")):
-        return ""
-    first, second = mix["steps"]
-    return (
-        f"After step {second:,} its weights were averaged with those it had at step {first:,}, "
-        f"{mix['share']:.0%} and {1 - mix['share']:.0%}. "
-    )
+    sentences = []
+    for mix in mixes:
+        first, second = mix["steps"]
+        sentences.append(
+            f"After step {second:,} its weights were averaged with those it had at step {first:,}, "
+            f"{mix['share']:.0%} and {1 - mix['share']:.0%}. "
+        )
+    return "".join(sentences)
 
 
 def _mixed(phases: Sequence[Record]) -> str:

@@ -33,8 +33,14 @@ def test_weights_are_averaged_and_all_else_is_the_second_s(tmp_path: Path) -> No
         "sample": 108,
         "best": None,
         "validation": None,
-        "averaged": {"steps": [5, 9], "share": 0.75},
+        "averaged": [{"steps": [5, 9], "share": 0.75}],
     }
+
+
+def test_every_averaging_on_the_way_is_remembered(tmp_path: Path) -> None:
+    a, b = saved(tmp_path / "a.safetensors", 5, 1.0), saved(tmp_path / "b.safetensors", 9, 2.0)
+    checkpoint.save(b, average(a, b, 0.75))
+    assert average(a, b, 0.5).state["averaged"] == [{"steps": [5, 9], "share": 0.75}, {"steps": [5, 9], "share": 0.5}]
 
 
 def test_refuses_what_cannot_be_averaged(tmp_path: Path) -> None:

@@ -32,10 +32,13 @@ def test_the_card_says_what_was_learned_more_than_once() -> None:
 
 def test_the_card_says_what_was_averaged() -> None:
     record = json.loads(embedded.FILE.with_suffix(".json").read_text())
-    record["training"]["averaged"] = {"steps": [1200, 2400], "share": 0.75}
-    wanted = "After step 2,400 its weights were averaged with those it had at step 1,200, 75% and 25%."
+    record["training"]["averaged"] = [{"steps": [1200, 2400], "share": 0.75}, {"steps": [2400, 3000], "share": 0.5}]
+    wanted = (
+        "After step 2,400 its weights were averaged with those it had at step 1,200, 75% and 25%. "
+        "After step 3,000 its weights were averaged with those it had at step 2,400, 50% and 50%. "
+    )
     assert wanted in render(record)
-    record["training"]["averaged"] = None
+    record["training"]["averaged"] = []
     assert "averaged" not in render(record)
 
 
