@@ -33,6 +33,7 @@ MAKES = {
 }
 _RATE = re.compile(r'"avg_ts": ([0-9.]+)')  # warnings may stand among the lines of JSON
 _SPEED = 8  # of llama-batched-bench's columns: tokens a second of all sequences together, the prompt not counted
+_TRIES = 5  # of llama-batched-bench: one run of ten, where runs are short, ends before its last line is written
 
 
 class LlamaBench:
@@ -74,12 +75,15 @@ class LlamaBench:
 
     def _together(self, path: Path, work: Work) -> float:
         sizes = ["-c", work.number * (DECODED + 2), "-npp", 1, "-ntg", DECODED, "-npl", work.number]
-        done = self._run(self._batched, path, [*map(str, sizes), *self._make.batched])
-        rows = [line.split("|") for line in (done.stdout + done.stderr).splitlines() if line.startswith("|")]
-        try:
-            return tokens(work) / float(rows[-1][_SPEED])
-        except (ValueError, LookupError, ZeroDivisionError):
-            raise self._failure(done, path) from None
+        for _ in range(_TRIES):
+            done = self._run(self._batched, path, [*map(str, sizes), *self._make.batched])
+            rows = [line.split("|") for line in (done.stdout + done.stderr).splitlines() if line.startswith("|")]
+            try:
+                return tokens(work) / float(rows[-1][_SPEED])
+            except (ValueError, LookupError, ZeroDivisionError):
+                if done.returncode:
+                    break
+        raise self._failure(done, path)
 
     def _run(self, program: Path, path: Path, flags: list[str]) -> subprocess.CompletedProcess[str]:
         command = [str(program), "-m", str(path), *flags, "-t", str(self._threads)]

@@ -76,6 +76,19 @@ def test_each_program_of_the_family_is_asked_in_its_own_words(
         peer.seconds(PATH, Work("batch", 8))
 
 
+def test_a_line_that_the_program_lost_is_asked_for_again(tmp_path: Path) -> None:
+    peer = peers.find("llama.cpp", script(tmp_path, "pass"), 2)
+    log = tmp_path / "log"
+    row = "| 1 | 32 | 8 | 264 | 0.1 | 80.0 | 0.5 | 512.5 | 0.6 | 440.0 |"
+    body = f"open({str(log)!r}, 'a').write('x'); n = len(open({str(log)!r}).read()); print('| PP | TG |')\n"
+    Path(script(tmp_path, body + f"n < 3 or print({row!r})")).rename(tmp_path / "llama-batched-bench")
+    assert peer.seconds(PATH, Work("batch", 8)) == pytest.approx(8 * DECODED / 512.5)
+    assert log.read_text() == "xxx"
+    Path(script(tmp_path, body)).rename(tmp_path / "llama-batched-bench")
+    with pytest.raises(UsageError, match="could not run model.gguf"):
+        peer.seconds(PATH, Work("batch", 8))
+
+
 def test_what_a_program_cannot_time_alone_is_not_compared(tmp_path: Path) -> None:
     peer = peers.find("bitnet.cpp", script(tmp_path, "pass"), 2)
     assert [peer.can(work) for work in (Work("pp", 128), Work("tg", 64), Work("load"), Work("ctx", 512))] == [
