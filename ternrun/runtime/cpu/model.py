@@ -71,8 +71,9 @@ class CpuModel:
         self.head_name = self._decoder.head_name
         self.memory = Memory(f"{engine.kv_type} {chosen.name}", self._decoder.blocks)
         self.screen = self._screened_with(chosen, limits.tokens)
-        self._copying = Packing() if self.screen else None  # what remains to be done for the screen
-        if self.screen and self._copying:
+        self._copying: Packing | None = None  # what remains to be done for the screen
+        if self.screen:
+            self._copying = Packing()
             self.screen.emit_copy(self._copying)
         self._answers = 0  # steps that gave logits
         body, head = self._decoder.body, self._decoder.head

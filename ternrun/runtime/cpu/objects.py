@@ -72,7 +72,7 @@ def _brevity(name: str) -> tuple[int, str]:
 
 def _reason(said: list[str], names: list[str]) -> str:
     """The last that compiling processes said but for the names of kernels that they were done with."""
-    reasons = [line.strip() for line in said if line.strip() and line.strip() not in names]
+    reasons = [line for line in map(str.strip, said) if line and line not in names]
     return reasons[-1] if reasons else "the process ended without a word"
 
 
