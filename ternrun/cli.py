@@ -13,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -120,19 +121,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code. Whatever goes wrong becomes one sentence on stderr."""
     prepare_streams()
     try:
-        code = obey(argv)
-        sys.stdout.flush()  # a reader that went away shows here, not in the interpreter's last words
+        try:
+            return obey(argv)
+        finally:
+            sys.stdout.flush()  # a full disk, or a reader that went away, shows here and not in the interpreter
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if os.environ.get("TERNRUN_DEBUG"):
             raise
         code, sentence = explain(error)
         complain(sentence)
-    return code
+        return code
+    finally:
+        release_streams()
 
 
 def prepare_streams() -> None:
@@ -147,6 +151,15 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="replace")
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty() and "PYTHONIOENCODING" not in os.environ:
         sys.stdout.reconfigure(encoding="utf-8")  # pipes and files get what they are read as
+
+
+def release_streams() -> None:
+    """Send what cannot be written to nowhere: the interpreter flushes once more at its end, and fails loudly."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def obey(argv: Sequence[str] | None) -> int:
@@ -175,7 +188,8 @@ def complain(sentence: str) -> None:
     """One sentence on stderr. It may quote a file or a server, which must not drive the user's terminal by that."""
     from ternrun.commands.terminal import safe
 
-    sys.stderr.write(f"ternrun: error: {safe(sentence)}\n")
+    with suppress(OSError):  # the exit code remains where nobody can read the sentence
+        sys.stderr.write(f"ternrun: error: {safe(sentence)}\n")
 
 
 def explain(error: Exception) -> tuple[int, str]:

@@ -164,11 +164,22 @@ def test_closed_streams_are_no_fault(call: str, code: int, told: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
-def test_a_full_disk_is_one_sentence() -> None:
+@pytest.mark.parametrize("call", ["--version", "--help", "complete --help", "tokenize code-9m x"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_sentence(call: str, unbuffered: str) -> None:
+    command = [sys.executable, "-m", "ternrun", *call.split()]
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "ternrun", "--version"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env, check=False)
     assert (done.returncode, done.stderr) == (2, "ternrun: error: input or output: No space left on device\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize(("call", "code"), [("--version", 0), ("nosuch", 2), ("inspect nosuch.gguf", 2)])
+def test_an_error_that_cannot_be_written_keeps_its_code(call: str, code: int) -> None:
+    command = [sys.executable, "-m", "ternrun", *call.split()]
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(command, stderr=full, stdout=subprocess.DEVNULL, check=False).returncode == code
 
 
 def test_a_pipe_gets_utf8_whatever_the_locale() -> None:
