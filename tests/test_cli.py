@@ -85,7 +85,7 @@ ternrun.cli.main({argv})
     [
         (["pul"], "there is no command 'pul'; did you mean 'pull'?"),
         (["frobnicate"], "there is no command 'frobnicate'"),
-        (["pull"], "required: OWNER/NAME"),
+        (["pull", "--to"], "argument --to: expected one argument"),
         (["pull", "a/b", "--frob"], "unrecognized arguments: --frob"),
         (["complete", "-m", "x", "-n", "many", "hi"], "invalid int value: 'many'"),
         (["complete", "-m", "x", "--logit-bias", "7", "hi"], "'7' is not ID=VALUE"),
@@ -190,16 +190,16 @@ def test_a_pipe_gets_utf8_whatever_the_locale() -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["a", "--json"], ["a", None]),
-        (["a", "--json", "--", "-x"], ["a", "-x"]),
-        (["--json", "--", "--json", "--"], ["--json", "--"]),
-        (["a", "--"], ["a", None]),
+        (["a.gguf", "--json"], ["a.gguf", None]),
+        (["a.gguf", "--json", "--", "-x"], ["a.gguf", "-x"]),
+        (["-m", "a.gguf", "--json", "--", "--json"], ["a.gguf", "--json"]),
+        (["a.gguf", "--"], ["a.gguf", None]),
     ],
 )
 def test_words_behind_two_dashes_are_no_flags(argv: list[str], words: list[str | None]) -> None:
     parsed = cli.command_parser("tokenize").parse(argv)
     assert [parsed.model, parsed.text] == words
-    assert parsed.json == ("--json" in argv[:2])
+    assert parsed.json == ("--json" in argv[: argv.index("--")] if "--" in argv else True)
 
 
 def test_no_flag_takes_a_word_from_behind_two_dashes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -27,15 +28,45 @@ class Flag(NamedTuple):
 
 
 def bias(text: str) -> tuple[int, float]:
-    """`ID=VALUE`; `ID=-inf` bans a token."""
-    token, _, value = text.partition("=")
+    """`ID=VALUE`, `ID+VALUE` or `ID-VALUE`; `ID=-inf` bans a token."""
+    parts = re.fullmatch(r"(\d+)(?:=|(?=[+-]))(.+)", text)
     try:
-        pair = int(token), float(value)
+        pair = (int(parts[1]), float(parts[2])) if parts else (0, math.nan)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not ID=VALUE") from None
     if math.isnan(pair[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is not ID=VALUE")
     return pair
+
+
+def whole(word: str) -> int:
+    """A whole number."""
+    try:
+        return int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid int value: {word!r}") from None
+
+
+def length(word: str) -> int:
+    """A number of tokens; -1 and -2, as in llama.cpp: as many as the context holds."""
+    return LONGEST if whole(word) in (-1, -2) else whole(word)
+
+
+def some(word: str) -> int:
+    """A number; -1, as in vLLM: off."""
+    return 0 if whole(word) == -1 else whole(word)
+
+
+def seed(word: str) -> int | None:
+    """A seed; -1, as in llama.cpp: another one each time."""
+    return None if whole(word) == -1 else whole(word)
+
+
+def threads(word: str) -> int:
+    """A number of threads; -1, as in llama.cpp: as many as are best. A fraction was meant for a temperature."""
+    if re.fullmatch(r"\d*\.\d+", word):
+        raise argparse.ArgumentTypeError(f"{word} is no number of threads; --temp {word} sets the temperature")
+    return some(word)
 
 
 def text(word: str) -> str:
@@ -46,14 +77,18 @@ def text(word: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+LONGEST = 2**24  # tokens: the most that SamplingParams takes; a context ends before
+
 APPEND = {"action": "append"}
 SWITCH = {"action": "store_true"}
 OFF = {"action": "store_false"}
 
 SAMPLING = {
-    "max_tokens": Flag(("-n", "--max-tokens"), int, "N", "tokens to generate at most"),
-    "temperature": Flag(("-t", "--temperature"), float, "X", "0 always takes the likeliest token; more is more random"),
-    "top_k": Flag(("--top-k",), int, "N", "choose among the N likeliest tokens; 0: off"),
+    "max_tokens": Flag(("-n", "--max-tokens"), length, "N", "tokens to generate at most; -1: to the context's end"),
+    "temperature": Flag(
+        ("--temp", "--temperature"), float, "X", "0 always takes the likeliest token; more is more random"
+    ),
+    "top_k": Flag(("--top-k",), some, "N", "choose among the N likeliest tokens; 0: off"),
     "top_p": Flag(("--top-p",), float, "X", "choose among the likeliest tokens that make up this probability; 1: off"),
     "min_p": Flag(("--min-p",), float, "X", "drop tokens less likely than X times the likeliest; 0: off"),
     "typical_p": Flag(("--typical-p",), float, "X", "locally typical sampling; 1: off"),
@@ -62,15 +97,15 @@ SAMPLING = {
     "frequency_penalty": Flag(("--frequency-penalty",), float, "X", "subtract per time a token occurred"),
     "repeat_last_n": Flag(("--repeat-last-n",), int, "N", "tokens the penalties look back on; -1: all"),
     "logit_bias": Flag(("--logit-bias",), bias, "ID=X", "add X to a logit, -inf bans the token; repeatable", APPEND),
-    "seed": Flag(("--seed",), int, "N", "the same seed gives the same text"),
+    "seed": Flag(("-s", "--seed"), seed, "N", "the same seed gives the same text; -1: any"),
     "stop": Flag(("--stop",), text, "TEXT", "end before this text; repeatable", APPEND),
     "ignore_eos": Flag(("--ignore-eos",), bool, "", "go on past the model's own end token", SWITCH),
     "logprobs": Flag(("--logprobs",), int, "N", "report log-probabilities, with the N likeliest tokens (needs --json)"),
 }
 
 ENGINE = {
-    "threads": Flag(("--threads",), int, "N", "threads; 0: one per physical core"),
-    "device": Flag(("--device",), str, "NAME", "auto, cpu or cuda"),
+    "threads": Flag(("-t", "--threads"), threads, "N", "threads; 0: one per physical core"),
+    "device": Flag(("--device",), str, "NAME", "auto or cpu, which are the same"),
     "context": Flag(("-c", "--context"), int, "N", "tokens a text may reach; 0: the model's own, at most 8192"),
     "kv_type": Flag(("--kv-type",), str, "TYPE", "keys and values kept as f16, f32 or int8"),
     "speculate": Flag(("--no-speculate",), bool, "", "do not guess tokens ahead (changes the speed only)", OFF),
