@@ -40,6 +40,7 @@ def top_parser() -> Parser:
         epilog=f"commands:\n{table}\n\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.translates = False
     parser.add_argument("-v", "-V", "--version", action="store_true", help="print the version and exit")
     return parser
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ternrun.commands.line import words
 from ternrun.commands.line.parser import Parser
-from ternrun.commands.terminal import safe
 from ternrun.errors import LoadError, UsageError
 from ternrun.loader import reference
 from ternrun.loader.embedded import DEFAULT, NAME, located
@@ -112,26 +110,9 @@ def reached(name: str | None) -> Path:
         raise UsageError(
             f"{name} does not exist here: `ternrun pull {name}` downloads it from the hub, -hf {name} also runs it"
         )
-    sys.stderr.write(safe(f"ternrun: downloading {wanted}\n"))
-    path, size = downloaded(wanted, models_folder() / wanted.repo)
-    sys.stderr.write(safe(f"ternrun: {size}\n"))
-    return path
+    from ternrun.commands.download import downloaded
 
-
-def downloaded(wanted: reference.Reference, to: Path, revision: str | None = None) -> tuple[Path, str]:
-    """Download a model into a folder; returns the path to load, and what was chosen, in words. Raises as `hub.pull`."""
-    import logging
-
-    from ternrun.commands.terminal import size
-    from ternrun.loader.hub import pull
-
-    logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)  # what is final, it raises
-    path, choice = pull(
-        wanted.repo, wanted.file, to=to, revision=revision or wanted.revision, quant=wanted.quant, folder=wanted.folder
-    )
-    total = size(sum(f.size for f in choice.files))
-    names = choice.files[0].name + (f" and {len(choice.files) - 1} more" if len(choice.files) > 1 else "")
-    return path, f"{names}, {total} ({choice.reason})"
+    return downloaded(wanted, models_folder() / wanted.repo)
 
 
 def _beside(path: Path) -> str:

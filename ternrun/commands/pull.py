@@ -9,14 +9,11 @@ only line on standard output.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from ternrun.commands.line.parser import Parser
 from ternrun.commands.line.words import one_model
-from ternrun.commands.models import downloaded
-from ternrun.commands.terminal import safe
 from ternrun.errors import UsageError
 
 EXAMPLES = """\
@@ -42,6 +39,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Download, and print the path to load."""
+    from ternrun.commands.download import downloaded
     from ternrun.loader.home import from_home
     from ternrun.loader.reference import repository
 
@@ -52,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         if wanted.file or wanted.quant:
             raise UsageError(f"the file is named twice, by {args.model} and by {args.file}")
         wanted = replace(wanted, file=args.file)
-    path, chosen = downloaded(wanted, from_home(args.to), revision=args.revision)
-    print(safe(chosen), file=sys.stderr)
-    print(path)
+    if args.revision is not None:
+        wanted = replace(wanted, revision=args.revision)
+    print(downloaded(wanted, from_home(args.to)))
     return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -57,11 +57,13 @@ def pull(
     endpoint: str | None = None,
     quant: str | None = None,
     folder: str | None = None,
+    tell: Callable[[Choice, bool], None] = lambda choice, missing: None,
 ) -> tuple[Path, Choice]:
     """Download a model into the folder `to`; returns the path to load and what was chosen, with the reason.
 
-    `quant` and `folder` narrow the choice as `choose` has it. The model is added to the list of downloads. A file that
-    is already there with the right content is not downloaded again, and one with other content is not written over.
+    `quant` and `folder` narrow the choice as `choose` has it. `tell` is called with the choice, and whether any of
+    it has to be downloaded, before that begins. The model is added to the list of downloads. A file that is already
+    there with the right content is not downloaded again, and one with other content is not written over.
     `endpoint` defaults to the environment's HF_ENDPOINT, else https://huggingface.co. Raises UsageError (no such
     repository or file, no network, another file in the way), LoadError (content that differs from what was announced),
     MissingExtra, OSError (the disk).
@@ -69,7 +71,7 @@ def pull(
     try:
         from huggingface_hub import HfApi, constants
     except ImportError as error:
-        raise MissingExtra("ternrun pull", "hub") from error
+        raise MissingExtra("a download from the hub", "hub") from error
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
     with explained(repo, endpoint, "check the network, or set HF_ENDPOINT to another hub"):
         info = HfApi(endpoint=endpoint).model_info(repo, revision=revision, files_metadata=True)
@@ -77,6 +79,7 @@ def pull(
     base = to / PurePosixPath(repo).name if choice.folder else to
     places = [base / local_name(f.name, whole=choice.folder) for f in choice.files]
     missing = [pair for pair in zip(choice.files, places, strict=True) if not is_there(repo, *pair)]
+    tell(choice, bool(missing))
     for remote, place in missing:
         with explained(repo, endpoint, "what has arrived is kept; run the same command again to resume"):
             fetch(repo, info.sha, remote, place, endpoint)

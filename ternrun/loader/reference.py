@@ -54,7 +54,7 @@ def parse(text: str) -> Reference | None:
 
 def repository(text: str) -> Reference:
     """The reference that a text is. Raises UsageError where it is none."""
-    found = parse(text)
+    found = parse(text) or (parse(f"hf:{text}") if text.count("/") > 1 and text[0] not in "./~" else None)
     if found is None:
         raise UsageError(f"a repository of the hub is named OWNER/NAME, not {text!r}")
     return found

@@ -50,17 +50,21 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse has it, after other programs' flags were put in our words."""
+        args = sys.argv[1:] if args is None else args
+        if self.translates and not self.nested:
+            args = self._translated(args)
+        return super().parse_known_args(args, namespace)
+
+    def _translated(self, args: Sequence[str]) -> list[str]:
         from ternrun.commands.line.rewrite import rewrite
 
-        if args is None:
-            args = sys.argv[1:]
         try:
-            written, notes = rewrite(args, self.flags()) if self.translates and not self.nested else (args, [])
+            written, notes = rewrite(args, self.flags())
         except UsageError as error:
             self.error(str(error))
         for note in notes:
             sys.stderr.write(f"ternrun: {note}\n")
-        return super().parse_known_args(written, namespace)
+        return written
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         if action.option_strings and arg_string.startswith(WORD):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from shlex import quote
+
 
 from ternrun.errors import UsageError
 from ternrun.loader.embedded import NAME
@@ -28,10 +28,15 @@ def is_model(word: str) -> bool:
         if path.is_dir():
             return "/" in word or any(any(path.glob(pattern)) for pattern in INSIDE)
         if path.is_file():
-            return word.lower().endswith(MODELS) or path.open("rb").read(4) == b"GGUF"
+            return word.lower().endswith(MODELS) or _magic(path) == b"GGUF"
     except (OSError, ValueError):
         return False
     return not any(map(str.isspace, word)) and (word.lower().endswith(MODELS) or parse(word) is not None)
+
+
+def _magic(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
 
 
 def one_model(args: argparse.Namespace) -> None:
@@ -49,13 +54,13 @@ def model_and_text(args: argparse.Namespace) -> None:
     if first is not None and second is not None and args.model is None and not is_model(first):
         if not Path(first).exists():
             raise UsageError(
-                f"{first!r} names no model; text of several words goes in quotes: {quote(f'{first} {second}')}"
+                f"{first!r} names no model; text of several words goes in quotes: {_quoted(first, second)}"
             )
         _name(args, first)
     elif first is not None and is_model(first):
         _name(args, first)
     elif second is not None:
-        raise UsageError(f"text of several words goes in quotes: {quote(f'{first} {second}')}")
+        raise UsageError(f"text of several words goes in quotes: {_quoted(first, second)}")
     else:
         second = first
         _check_text(first)
@@ -91,7 +96,8 @@ def model_and_file(args: argparse.Namespace) -> None:
 
 def _name(args: argparse.Namespace, word: str) -> None:
     if args.model is not None:
-        raise UsageError(f"two models are named, {args.model} and {word}; -p gives text that looks like a model")
+        hint = "; -p gives text that looks like a model" if hasattr(args, "prompt") else ""
+        raise UsageError(f"two models are named, {args.model} and {word}{hint}")
     args.model = word
 
 
@@ -99,5 +105,12 @@ def _check_text(word: str | None) -> None:
     """Raises UsageError for a lone word that is a file's name: it may be meant, or its content."""
     if word and word != "-" and len(word) < 256 and not any(map(str.isspace, word)) and Path(word).is_file():
         raise UsageError(
-            f"{word} is a file: -f {quote(word)} takes the text in it, -p {quote(word)} takes the name as text"
+            f"{word} is a file: -f {_quoted(word)} takes the text in it, -p {_quoted(word)} takes the name as text"
         )
+
+
+def _quoted(*words: str) -> str:
+    """The words as one for a shell."""
+    from shlex import quote
+
+    return quote(" ".join(words))
