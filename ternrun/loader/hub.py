@@ -79,6 +79,8 @@ def pull(
     base = to / PurePosixPath(repo).name if choice.folder else to
     places = [base / local_name(f.name, whole=choice.folder) for f in choice.files]
     missing = [pair for pair in zip(choice.files, places, strict=True) if not is_there(repo, *pair)]
+    for _, place in missing:
+        place.parent.mkdir(parents=True, exist_ok=True)
     tell(choice, bool(missing))
     for remote, place in missing:
         with explained(repo, endpoint, "what has arrived is kept; run the same command again to resume"):
@@ -119,7 +121,6 @@ def fetch(repo: str, revision: str | None, remote: RemoteFile, place: Path, endp
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(f"{place.name}.{remote.identity[:12]}.part")
     done = part.stat().st_size if part.exists() else 0
     if done > remote.size:

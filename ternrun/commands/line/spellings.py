@@ -44,6 +44,7 @@ ALWAYS = "this is always on"
 LOGGING = "ternrun logs little, and to standard error"
 PARALLEL = "one process runs the whole model"
 TEMPLATES = "chat templates and tool calls need no flag"
+WORKS = "--work pp512,tg128 names what is measured"
 FILE = "the model's file decides this"
 
 
@@ -51,9 +52,9 @@ def _each(names: str, *rules: Rule) -> dict[str, tuple[Rule, ...]]:
     return dict.fromkeys(names.split(), rules)
 
 
-def _default(name: str, flag: str = "") -> tuple[Rule, ...]:
-    """A flag of sampling: ours where the command samples, a default of requests where it serves."""
-    return (Same(flag or f"--{name.replace('_', '-')}"), Same("--default", f"{name}="))
+def _default(name: str) -> Same:
+    """A flag of sampling, where the command serves: what requests get that do not say."""
+    return Same("--default", f"{name}=")
 
 
 SPELLINGS: dict[str, tuple[Rule, ...]] = {
@@ -81,7 +82,7 @@ SPELLINGS: dict[str, tuple[Rule, ...]] = {
     **_each("--outtype --quantize", Same("--type")),
     # text
     **_each("-f --file", Same("--text"), Refused("use `ternrun complete --chat -f FILE`", where="--plain")),
-    **_each("-p --prompt", Refused("--work pp512,tg128 names what is measured", where="--work"),
+    **_each("-p --prompt", Refused(WORKS, where="--work"),
             Refused("type it, or use `ternrun complete --chat -p`", where="--plain")),
     **_each("-sys --system-prompt --system-message", Same("--system")),
     **_each("-sysf --system-prompt-file", Refused('write --system "$(cat FILE)"')),
@@ -104,25 +105,28 @@ SPELLINGS: dict[str, tuple[Rule, ...]] = {
     **_each("--reasoning-format", Idle("reasoning stays in the text", 1, ("none", "auto"))),
     **_each("--chat-template-kwargs", Same("--default", "chat_template_kwargs=")),
     # sampling
-    **_each("-n --n-predict --predict --max-new-tokens --num-predict", *_default("max_tokens", "-n"),
-            Refused("--work pp512,tg128 names what is measured", where="--work")),
-    **_each("--n-gen --n-prompt", Refused("--work pp512,tg128 names what is measured", where="--work")),
-    **_each("--temp --temperature", *_default("temperature")),
-    **_each("-s --seed", *_default("seed")),
-    **_each("--top-k", *_default("top_k")),
-    **_each("--top-p", *_default("top_p")),
-    **_each("--min-p", *_default("min_p")),
-    **_each("--typical --typical-p", *_default("typical_p")),
-    **_each("--repeat-penalty --repetition-penalty", *_default("repeat_penalty")),
-    **_each("--repeat-last-n", *_default("repeat_last_n")),
-    **_each("--presence-penalty", *_default("presence_penalty")),
-    **_each("--frequency-penalty", *_default("frequency_penalty")),
+    **_each("-n", _default("max_tokens"), Refused(WORKS, where="--work")),
+    **_each("--n-predict --predict --max-new-tokens --num-predict", Same("-n"),
+            _default("max_tokens")),
+    **_each("--n-gen --n-prompt", Refused(WORKS, where="--work")),
+    **_each("--temp --temperature", _default("temperature")),
+    **_each("-s --seed", _default("seed")),
+    **_each("--top-k", _default("top_k")),
+    **_each("--top-p", _default("top_p")),
+    **_each("--min-p", _default("min_p")),
+    **_each("--typical-p", _default("typical_p")),
+    **_each("--typical", Same("--typical-p"), _default("typical_p")),
+    **_each("--repeat-penalty", _default("repeat_penalty")),
+    **_each("--repetition-penalty", Same("--repeat-penalty"), _default("repeat_penalty")),
+    **_each("--repeat-last-n", _default("repeat_last_n")),
+    **_each("--presence-penalty", _default("presence_penalty")),
+    **_each("--frequency-penalty", _default("frequency_penalty")),
     **_each("-r --reverse-prompt --stop-sequence", Same("--stop"), Same("--runs")),
     **_each("--repetitions", Same("--runs")),
     **_each("-l", Same("--logit-bias")),
     **_each("--logprobs-count", Same("--logprobs")),
     # how it runs
-    **_each("-c --ctx-size --max-model-len --max-seq-len --num-ctx --n-ctx --context-length", Same("--context")),
+    **_each("--ctx-size --max-model-len --max-seq-len --num-ctx --n-ctx --context-length", Same("--context")),
     **_each("--n-threads --num-threads", Same("--threads")),
     **_each("-tb --threads-batch -td --threads-http --prio --prio-batch --poll --poll-batch", Idle(SPEED, 1)),
     **_each("-C --cpu-mask -Cr --cpu-range --cpu-strict --numa", Idle(SPEED, 1)),
