@@ -22,25 +22,28 @@ def page() -> str:
     refused = [(name, rule.advice, WHERE[rule.where]) for name, rule in rules if isinstance(rule, Refused)]
     commands = [(name, f"`{ours}`", "") for name, ours in SAME.items()]
     commands += [(name, advice, "") for name, advice in ADVICE.items()]
-    return "\n".join(
-        [
-            "# Flags and commands of other programs",
-            "",
-            "What llama.cpp, Ollama, vLLM and Hugging Face's tools call their flags, and what ternrun takes each for. A flag means",
-            "the first of these that the command has. Underscores count as dashes, so `--top_p` is `--top-p`.",
-            "",
-            *_table(("flag", "the same as", ""), same),
-            "These change nothing. They are accepted, and standard error says why:",
-            "",
-            *_table(("flag", "why", "of"), idle),
-            "These are refused, with what to do instead:",
-            "",
-            *_table(("flag", "instead", "of"), refused),
-            "Commands:",
-            "",
-            *_table(("command", "the same as, or instead", ""), commands),
-        ]
-    ).rstrip() + "\n"
+    return (
+        "\n".join(
+            [
+                "# Flags and commands of other programs",
+                "",
+                "What llama.cpp, Ollama, vLLM and Hugging Face's tools call their flags, and what ternrun takes each for. A flag means",
+                "the first of these that the command has. Underscores count as dashes, so `--top_p` is `--top-p`.",
+                "",
+                *_table(("flag", "the same as", ""), same),
+                "These change nothing. They are accepted, and standard error says why:",
+                "",
+                *_table(("flag", "why", "of"), idle),
+                "These are refused, with what to do instead:",
+                "",
+                *_table(("flag", "instead", "of"), refused),
+                "Commands:",
+                "",
+                *_table(("command", "the same as, or instead", ""), commands),
+            ]
+        ).rstrip()
+        + "\n"
+    )
 
 
 def _ours(rule: Same) -> tuple[str, str]:

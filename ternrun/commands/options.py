@@ -69,6 +69,13 @@ def threads(word: str) -> int:
     return some(word)
 
 
+def device(word: str) -> str:
+    """What runs the model; none, as in llama.cpp: the CPU."""
+    if word not in ("auto", "cpu", "none"):
+        raise argparse.ArgumentTypeError(f"this version of ternrun runs on the CPU only: auto or cpu, not {word!r}")
+    return "cpu" if word == "none" else word
+
+
 def text(word: str) -> str:
     """What is not UTF-8 would come as lone surrogates, which no text of a model holds."""
     try:
@@ -105,7 +112,7 @@ SAMPLING = {
 
 ENGINE = {
     "threads": Flag(("-t", "--threads"), threads, "N", "threads; 0: one per physical core"),
-    "device": Flag(("--device",), str, "NAME", "auto or cpu, which are the same"),
+    "device": Flag(("--device",), device, "NAME", "auto or cpu, which are the same"),
     "context": Flag(("-c", "--context"), int, "N", "tokens a text may reach; 0: the model's own, at most 8192"),
     "kv_type": Flag(("--kv-type",), str, "TYPE", "keys and values kept as f16, f32 or int8"),
     "speculate": Flag(("--no-speculate",), bool, "", "do not guess tokens ahead (changes the speed only)", OFF),

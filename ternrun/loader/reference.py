@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from ternrun.errors import UsageError
 
@@ -69,7 +70,10 @@ def _address(text: str) -> Reference:
     """The page of a repository or file. Raises UsageError."""
     from urllib.parse import unquote, urlsplit  # few models are named so: the others need not wait for it
 
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise UsageError(f"{text} is no address: {error}") from error
     own = urlsplit(endpoint())
     if parts.hostname not in HOSTS and parts.netloc != own.netloc:
         raise UsageError(
@@ -97,7 +101,7 @@ def _inside(path: str, text: str) -> Reference:
         revision, _, below = at.partition("/")
     elif "/" not in below and not below.lower().endswith(MODELS):
         below = ""  # `discussions`, `commits`: another page of the same repository
-    is_file = below.lower().endswith((*MODELS, ".json"))
-    file = below if is_file and not below.endswith(".json") else None
-    folder = below if below and not is_file else None
+    suffix = PurePosixPath(below).suffix.lower()
+    file = below if suffix in MODELS else None
+    folder = below if below and suffix not in (*MODELS, ".json", ".md", ".jinja") else None
     return Reference(repo, quant or None, file, folder, revision or None)

@@ -153,7 +153,6 @@ def test_a_real_ctrl_c_ends_at_once(tmp_path: Path) -> None:
         (["--logprobs", "2", "x"], "add --json"),
         (["--system", "S", "x"], "--system needs --chat"),
         (["--temp", "-1", "x"], "temperature must be"),
-        (["--device", "tpu", "x"], "device must be one of auto, cpu, cuda"),
         (["--logit-bias", "9999=1", "x"], "9999 is not a token id"),
         (["-c", "16", "x" * 50], "the context holds 16"),
         (["--pre", "nonsense", "x"], "nonsense"),
