@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ternrun.commands.line.spellings import SPELLINGS, Idle, Refused, Rule, Same
+from ternrun.commands.line.spellings import SPELLINGS, Idle, Refused, Same
 from ternrun.commands.names import ADVICE, SAME
 
 PAGE = Path(__file__).parent.parent / "docs/spellings.md"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-
 from ternrun.errors import UsageError
 from ternrun.loader.embedded import NAME
 from ternrun.loader.reference import MODELS, parse
