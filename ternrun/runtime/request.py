@@ -68,6 +68,7 @@ class Request:
         for what, ids in (
             ("prompt", self.ids),
             ("stop_ids", params.stop_ids),
+            ("allowed_token_ids", params.allowed_token_ids),
             ("logit_bias", [i for i, _ in params.logit_bias]),
         ):
             for i in ids:
