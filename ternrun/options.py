@@ -23,7 +23,7 @@ class EngineOptions(TypedDict, total=False):
 
 
 class SamplingOptions(TypedDict, total=False):
-    """Fields of `ternrun.runtime.config.SamplingParams`; lists do for its tuples, one string does for a tuple of one."""
+    """Fields of `ternrun.runtime.config.SamplingParams`; lists do for its tuples, a string for a tuple of one."""
 
     max_tokens: int
     temperature: float

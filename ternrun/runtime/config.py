@@ -172,11 +172,12 @@ class EngineConfig(_Record):
         self._flag("speculate")
 
 
-SAMPLERS = {  # names that llama.cpp knows them by, and ours
-    "penalties": "penalties", "dry": "dry", "top_n_sigma": "top_n_sigma", "top-n-sigma": "top_n_sigma", "top_k": "top_k",
-    "top-k": "top_k", "typ_p": "typical_p", "typical_p": "typical_p", "typical": "typical_p", "typical-p": "typical_p",
-    "typ-p": "typical_p", "typ": "typical_p", "top_p": "top_p", "top-p": "top_p", "nucleus": "top_p", "min_p": "min_p",
-    "min-p": "min_p", "xtc": "xtc", "temperature": "temperature", "temp": "temperature",
+SAMPLERS = {  # names that llama.cpp knows them by -> ours
+    "penalties": "penalties", "dry": "dry", "top_n_sigma": "top_n_sigma", "top-n-sigma": "top_n_sigma",
+    "top_k": "top_k", "top-k": "top_k", "typ_p": "typical_p", "typical_p": "typical_p", "typical": "typical_p",
+    "typical-p": "typical_p", "typ-p": "typical_p", "typ": "typical_p", "top_p": "top_p", "top-p": "top_p",
+    "nucleus": "top_p", "min_p": "min_p", "min-p": "min_p", "xtc": "xtc", "temperature": "temperature",
+    "temp": "temperature",
 }  # fmt: skip
 MAX_SAMPLERS = 32
 MAX_TEXTS = 64  # stop strings or sequence breakers of one request

@@ -15,6 +15,8 @@ from ternrun.runtime.config import Pooling, SamplingParams
 from ternrun.runtime.constraint import Constraint
 from ternrun.runtime.kvcache import Table
 from ternrun.runtime.logprobs import TokenLogprobs
+from ternrun.runtime.mirostat import Mirostat
+from ternrun.runtime.penalties import NO_BREAKERS, Breakers
 from ternrun.runtime.sampler import Bias
 from ternrun.runtime.shift import NEXT_SEED, Shift, shortened
 
@@ -116,6 +118,10 @@ class Sequence:
     stops: frozenset[int]
     bias: Bias | None
     ids: list[int]
+    early: Bias | None = None  # in place of `bias` where it has fewer than `min_tokens`
+    allowed: NDArray[np.bool_] | None = None  # (vocab_size,): of `allowed_token_ids`
+    breakers: Breakers = NO_BREAKERS
+    mirostat: Mirostat | None = None
     keep: int = 0  # of the largest logits that decide its next token (`sampler.logits_needed`)
     greedy: bool = False  # its next token is that of the largest logit unless `banned`, and nothing else is asked
     banned: frozenset[int] = frozenset()
@@ -140,6 +146,19 @@ class Sequence:
             return 0
         last = len(self.ids) - 1
         return last if self.request.prompt_logprobs is None else min(self.scored, last)
+
+    @property
+    def young(self) -> bool:
+        """Whether it is too short to end."""
+        if self.early is None:
+            return False
+        return len(self.ids) + self.dropped - len(self.request.ids) < self.request.params.min_tokens
+
+    def admitted(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """(vocab_size,) what may come where a grammar allows `allowed`."""
+        if self.allowed is None or allowed is None:
+            return self.allowed if allowed is None else allowed
+        return self.allowed & allowed
 
     def accept(self, token: int) -> FinishReason | None:
         """Append a sampled token; says why the sequence ends, if it does. An end token is not appended."""

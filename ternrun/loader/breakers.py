@@ -1,0 +1,79 @@
+"""The tokens that DRY's sequence breakers stand in, whole or in part (as llama.cpp finds them)."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.loader.tokenizer import Tokenizer
+from ternrun.runtime.penalties import END, MAX_TAIL, Breakers
+
+MAX_BYTES = 40  # of a text that count, as in llama.cpp
+KEPT = 16  # sets of texts whose tokens are remembered
+
+
+class _Spelling(NamedTuple):
+    """All tokens of a vocabulary, one behind the other."""
+
+    data: NDArray[np.uint8]  # (bytes,)
+    owner: NDArray[np.int32]  # (bytes,) the token of each byte
+    ends: NDArray[np.int64]  # (vocab_size,) where each token ends
+
+
+class SequenceBreakers:
+    """Of one tokenizer. Calls may come from any thread."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._known = lru_cache(KEPT)(self._find)
+
+    def __call__(self, texts: tuple[str, ...]) -> Breakers:
+        """The tokens that hold one of the texts, and those that begin one, with what may follow them."""
+        return self._known(texts)
+
+    def _find(self, texts: tuple[str, ...]) -> Breakers:
+        single = np.zeros(self._tokenizer.vocab_size, np.bool_)
+        tails: dict[int, Any] = {}
+        for text in texts:
+            data = text.encode("utf-8", "replace")[:MAX_BYTES]
+            whole, begun = self._occurrences(data)
+            single[whole] = True
+            for length, tokens in begun.items():
+                rest = data[length:].decode("utf-8", "ignore")
+                for token in np.setdiff1d(tokens, whole).tolist():
+                    _add(tails, [token, *self._tail(rest)])
+        return Breakers(single, tails)
+
+    def _tail(self, rest: str) -> list[int]:
+        return self._tokenizer.encode(rest, special=False, bos=False)[:MAX_TAIL]
+
+    def _occurrences(self, data: bytes) -> tuple[NDArray[np.int32], dict[int, NDArray[np.int32]]]:
+        """Tokens that hold `data`; and by the length of what they end with of its beginning, those that begin it."""
+        spelling = self._spelling
+        at = np.flatnonzero(spelling.data == data[0])  # where `data` may begin
+        begun = {}
+        for length in range(1, len(data)):
+            cut = at + length == spelling.ends[spelling.owner[at]]
+            if cut.any():
+                begun[length] = np.unique(spelling.owner[at[cut]])
+            at = at[~cut]
+            at = at[spelling.data[at + length] == data[length]]
+        return np.unique(spelling.owner[at]), begun
+
+    @cached_property
+    def _spelling(self) -> _Spelling:
+        size = self._tokenizer.vocab_size
+        words = [self._tokenizer.token_bytes(i) for i in range(size)]
+        lengths = np.array([len(word) for word in words], np.int64)
+        data = np.frombuffer(b"".join(words), np.uint8)
+        return _Spelling(data, np.repeat(np.arange(size, dtype=np.int32), lengths), np.cumsum(lengths))
+
+
+def _add(tails: dict[int, Any], tokens: list[int]) -> None:
+    """Add a text to the tree of those that begin with the same tokens."""
+    for token in tokens:
+        tails = tails.setdefault(token, {})
+    tails[END] = True
