@@ -57,6 +57,7 @@ OFF = {"action": "store_false"}
 
 SAMPLING = {
     "max_tokens": Flag(("-n", "--max-tokens"), int, "N", "tokens to generate at most"),
+    "min_tokens": Flag(("--min-tokens",), int, "N", "tokens to generate at least"),
     "temperature": Flag(("-t", "--temperature"), float, "X", "0 always takes the likeliest token; more is more random"),
     "top_k": Flag(("--top-k",), int, "N", "choose among the N likeliest tokens; 0: off"),
     "top_p": Flag(("--top-p",), float, "X", "choose among the likeliest tokens that make up this probability; 1: off"),
@@ -68,7 +69,6 @@ SAMPLING = {
     "repeat_last_n": Flag(("--repeat-last-n",), int, "N", "tokens the penalties look back on; -1: all"),
     "logit_bias": Flag(("--logit-bias",), bias, "ID=X", "add X to a logit, -inf bans the token; repeatable", APPEND),
     "seed": Flag(("--seed",), int, "N", "the same seed gives the same text"),
-    "min_tokens": Flag(("--min-tokens",), int, "N", "tokens to generate at least"),
     "stop": Flag(("--stop",), text, "TEXT", "end before this text; repeatable", APPEND),
     "include_stop": Flag(("--include-stop",), bool, "", "end behind the text of --stop", SWITCH),
     "ignore_eos": Flag(("--ignore-eos",), bool, "", "go on past the model's own end token", SWITCH),
@@ -76,7 +76,7 @@ SAMPLING = {
         ("--samplers",),
         names,
         "NAMES",
-        "the steps of sampling in their order, separated by ; such as top_k;temperature (default: all, as in llama.cpp)",
+        "the steps of sampling in their order, separated by ; as in top_k;temperature (default: all)",
     ),
     "top_n_sigma": Flag(("--top-n-sigma",), float, "X", "keep logits within X deviations of the largest; 0: off"),
     "xtc_probability": Flag(("--xtc-probability",), float, "X", "how often XTC drops the likeliest tokens; 0: never"),
