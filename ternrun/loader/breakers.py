@@ -38,17 +38,27 @@ class SequenceBreakers:
         single = np.zeros(self._tokenizer.vocab_size, np.bool_)
         tails: dict[int, Any] = {}
         for text in texts:
-            data = text.encode("utf-8", "replace")[:MAX_BYTES]
+            data = text.encode("utf-8", "replace")[:MAX_BYTES].decode("utf-8", "ignore").encode()
             whole, begun = self._occurrences(data)
             single[whole] = True
             for length, tokens in begun.items():
-                rest = data[length:].decode("utf-8", "ignore")
-                for token in np.setdiff1d(tokens, whole).tolist():
-                    _add(tails, [token, *self._tail(rest)])
+                tail = self._tail(data, length)
+                for token in np.setdiff1d(tokens, whole).tolist() if tail else ():
+                    _add(tails, [token, *tail])
         return Breakers(single, tails)
 
-    def _tail(self, rest: str) -> list[int]:
-        return self._tokenizer.encode(rest, special=False, bos=False)[:MAX_TAIL]
+    def _tail(self, data: bytes, length: int) -> list[int]:
+        """The tokens of what follows the first `length` bytes; where these end inside a character, as they stand in the
+        tokens of the whole, or none."""
+        try:
+            return self._encode(data[length:])[:MAX_TAIL]
+        except UnicodeDecodeError:
+            ids = self._encode(data)
+        ends = np.cumsum([len(self._tokenizer.token_bytes(i)) for i in ids])
+        return ids[1 + int(np.searchsorted(ends, length)) :][:MAX_TAIL] if length in ends else []
+
+    def _encode(self, data: bytes) -> list[int]:
+        return self._tokenizer.encode(data.decode(), special=False, bos=False)
 
     def _occurrences(self, data: bytes) -> tuple[NDArray[np.int32], dict[int, NDArray[np.int32]]]:
         """Tokens that hold `data`; and by the length of what they end with of its beginning, those that begin it."""
