@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.errors import ContextError, UsageError
+from ternrun.errors import ConfigError, ContextError, UsageError
 from ternrun.runtime.config import Pooling, SamplingParams
 from ternrun.runtime.constraint import Constraint
 from ternrun.runtime.kvcache import Table
@@ -75,7 +75,8 @@ class Request:
         ):
             for i in ids:
                 if type(i) is not int or not 0 <= i < vocab_size:
-                    raise UsageError(f"{what}: {i!r} is not a token id of this model (0 to {vocab_size - 1})")
+                    kind = UsageError if ids is self.ids else ConfigError
+                    raise kind(f"{what}: {i!r} is not a token id of this model (0 to {vocab_size - 1})")
         for i, value in params.logit_bias:
             if not -float("inf") <= value <= 1e6:  # false for NaN too
                 raise UsageError(f"logit_bias of token {i} must be at most 1e6, not {value}")
