@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -36,16 +37,15 @@ class SequenceBreakers:
 
     def _find(self, texts: tuple[str, ...]) -> Breakers:
         single = np.zeros(self._tokenizer.vocab_size, np.bool_)
-        tails: dict[int, Any] = {}
+        begun: dict[tuple[int, ...], list[NDArray[np.int32]]] = {}  # what may follow -> what it may follow
         for text in texts:
             data = text.encode("utf-8", "replace")[:MAX_BYTES].decode("utf-8", "ignore").encode()
-            whole, begun = self._occurrences(data)
+            whole, parts = self._occurrences(data)
             single[whole] = True
-            for length, tokens in begun.items():
-                tail = self._tail(data, length)
-                for token in np.setdiff1d(tokens, whole).tolist() if tail else ():
-                    _add(tails, [token, *tail])
-        return Breakers(single, tails)
+            for length, tokens in parts.items():
+                if tail := self._tail(data, length):
+                    begun.setdefault(tuple(tail), []).append(tokens)
+        return Breakers(single, *_tree(begun))
 
     def _tail(self, data: bytes, length: int) -> list[int]:
         """The tokens of what follows the first `length` bytes; where these end inside a character, as they stand in the
@@ -82,8 +82,14 @@ class SequenceBreakers:
         return _Spelling(data, np.repeat(np.arange(size, dtype=np.int32), lengths), np.cumsum(lengths))
 
 
-def _add(tails: dict[int, Any], tokens: list[int]) -> None:
-    """Add a text to the tree of those that begin with the same tokens."""
-    for token in tokens:
-        tails = tails.setdefault(token, {})
-    tails[END] = True
+def _tree(begun: Mapping[tuple[int, ...], Sequence[NDArray[np.int32]]]) -> tuple[dict[int, int], dict[int, Any]]:
+    """`heads` and `tails` of `Breakers`."""
+    heads, tails = dict[int, int](), dict[int, Any]()
+    for index, (tail, groups) in enumerate(begun.items()):
+        bit, node = 1 << index, tails
+        for token in tail:
+            node = node.setdefault(token, {})
+        node[END] = bit
+        for token in np.unique(np.concatenate(groups)).tolist():
+            heads[token] = heads.get(token, 0) | bit
+    return heads, tails

@@ -16,7 +16,7 @@ from ternrun.runtime.filters import Candidates
 LOG_FLOAT_MAX = 88.7228391  # natural logarithm of the largest float32, as llama.cpp writes it
 MOST = 1e30  # a larger penalty would make a logit infinite
 
-Tails = Mapping[int, Any]  # token -> Tails; END is a key where a text ends
+Tails = Mapping[int, Any]  # token -> Tails; under END the bits of the texts that end there
 END = -1
 MAX_TAIL = 20  # tokens after the first of a text
 
@@ -24,10 +24,12 @@ MAX_TAIL = 20  # tokens after the first of a text
 class Breakers(NamedTuple):
     """Texts that no repetition reaches across, as tokens: those that hold such a text whole, and those that begin it.
 
-    `tails`: a token that begins a text -> the tokens that may follow it, one below the other, up to its end.
+    `heads`: a token that ends with the beginning of a text -> the bits of what may follow it. `tails`: the tokens of
+    all that may follow, one below the other.
     """
 
     single: NDArray[np.bool_] = np.zeros(0, np.bool_)  # (vocab_size,)
+    heads: Mapping[int, int] = MappingProxyType({})
     tails: Tails = MappingProxyType({})
 
     def holds(self, token: int) -> bool:
@@ -38,11 +40,12 @@ class Breakers(NamedTuple):
         """How many of the tokens, latest first, come after the last of these texts; all where there is no text."""
         for i, token in enumerate(latest):
             longest = 0 if self.holds(token) else -1
-            node, depth = self.tails.get(token), 0
+            bits = self.heads.get(token, 0)
+            node, depth = self.tails if bits else None, 0
             while node and depth < i:
                 depth += 1
                 node = node.get(latest[i - depth])
-                if node and END in node:
+                if node and node.get(END, 0) & bits:
                     longest = depth
             if longest >= 0:
                 return i - longest
