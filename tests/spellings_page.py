@@ -27,8 +27,8 @@ def page() -> str:
             [
                 "# Flags and commands of other programs",
                 "",
-                "What llama.cpp, Ollama, vLLM and Hugging Face's tools call their flags, and what ternrun takes each for. A flag means",
-                "the first of these that the command has. Underscores count as dashes, so `--top_p` is `--top-p`.",
+                "What llama.cpp, Ollama, vLLM and Hugging Face's tools call their flags, and what ternrun takes each for.",
+                "A flag means the first of these that the command has. Underscores count as dashes: `--top_p` is `--top-p`.",
                 "",
                 *_table(("flag", "the same as", ""), same),
                 "These change nothing. They are accepted, and standard error says why:",

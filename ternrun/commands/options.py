@@ -6,14 +6,11 @@ Only flags that were given end up in `args`, so a record sees exactly what the u
 from __future__ import annotations
 
 import argparse
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from ternrun.commands.inputs import typed
-from ternrun.errors import UsageError
+from ternrun.commands.values import bias, device, length, names, seed, some, text, threads
 from ternrun.runtime.config import EngineConfig, SamplingParams
 
 
@@ -27,71 +24,13 @@ class Flag(NamedTuple):
     more: Mapping[str, Any] = {}
 
 
-def bias(text: str) -> tuple[int, float]:
-    """`ID=VALUE`, `ID+VALUE` or `ID-VALUE`; `ID=-inf` bans a token."""
-    parts = re.fullmatch(r"(\d+)(?:=|(?=[+-]))(.+)", text)
-    try:
-        pair = (int(parts[1]), float(parts[2])) if parts else (0, math.nan)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not ID=VALUE") from None
-    if math.isnan(pair[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not ID=VALUE")
-    return pair
-
-
-def whole(word: str) -> int:
-    """A whole number."""
-    try:
-        return int(word)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"invalid int value: {word!r}") from None
-
-
-def length(word: str) -> int:
-    """A number of tokens; -1 and -2, as in llama.cpp: as many as the context holds."""
-    return LONGEST if whole(word) in (-1, -2) else whole(word)
-
-
-def some(word: str) -> int:
-    """A number; -1, as in vLLM: off."""
-    return 0 if whole(word) == -1 else whole(word)
-
-
-def seed(word: str) -> int | None:
-    """A seed; -1, as in llama.cpp: another one each time."""
-    return None if whole(word) == -1 else whole(word)
-
-
-def threads(word: str) -> int:
-    """A number of threads; -1, as in llama.cpp: as many as are best. A fraction was meant for a temperature."""
-    if re.fullmatch(r"\d*\.\d+", word):
-        raise argparse.ArgumentTypeError(f"{word} is no number of threads; --temp {word} sets the temperature")
-    return some(word)
-
-
-def device(word: str) -> str:
-    """What runs the model; none, as in llama.cpp: the CPU."""
-    if word not in ("auto", "cpu", "none"):
-        raise argparse.ArgumentTypeError(f"this version of ternrun runs on the CPU only: auto or cpu, not {word!r}")
-    return "cpu" if word == "none" else word
-
-
-def text(word: str) -> str:
-    """What is not UTF-8 would come as lone surrogates, which no text of a model holds."""
-    try:
-        return typed(word, "it")
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-LONGEST = 2**24  # tokens: the most that SamplingParams takes; a context ends before
-
 APPEND = {"action": "append"}
 SWITCH = {"action": "store_true"}
 OFF = {"action": "store_false"}
 
 SAMPLING = {
     "max_tokens": Flag(("-n", "--max-tokens"), length, "N", "tokens to generate at most; -1: to the context's end"),
+    "min_tokens": Flag(("--min-tokens",), int, "N", "tokens to generate at least"),
     "temperature": Flag(
         ("--temp", "--temperature"), float, "X", "0 always takes the likeliest token; more is more random"
     ),
@@ -106,7 +45,34 @@ SAMPLING = {
     "logit_bias": Flag(("--logit-bias",), bias, "ID=X", "add X to a logit, -inf bans the token; repeatable", APPEND),
     "seed": Flag(("-s", "--seed"), seed, "N", "the same seed gives the same text; -1: any"),
     "stop": Flag(("--stop",), text, "TEXT", "end before this text; repeatable", APPEND),
+    "include_stop": Flag(("--include-stop",), bool, "", "end behind the text of --stop", SWITCH),
     "ignore_eos": Flag(("--ignore-eos",), bool, "", "go on past the model's own end token", SWITCH),
+    "samplers": Flag(
+        ("--samplers",),
+        names,
+        "NAMES",
+        "the steps of sampling in their order, separated by ; as in top_k;temperature (default: all)",
+    ),
+    "top_n_sigma": Flag(("--top-n-sigma",), float, "X", "keep logits within X deviations of the largest; 0: off"),
+    "xtc_probability": Flag(("--xtc-probability",), float, "X", "how often XTC drops the likeliest tokens; 0: never"),
+    "xtc_threshold": Flag(("--xtc-threshold",), float, "X", "XTC drops tokens this probable, but one; above 0.5: off"),
+    "dry_multiplier": Flag(("--dry-multiplier",), float, "X", "DRY's penalty for going on with a repetition; 0: off"),
+    "dry_base": Flag(("--dry-base",), float, "X", "its growth with every token that is repeated"),
+    "dry_allowed_length": Flag(("--dry-allowed-length",), int, "N", "tokens that may be repeated without it"),
+    "dry_penalty_last_n": Flag(("--dry-penalty-last-n",), int, "N", "tokens it looks back on; -1: all"),
+    "dry_sequence_breakers": Flag(
+        ("--dry-sequence-breaker",),
+        text,
+        "TEXT",
+        "no repetition reaches across it; repeatable, in place of the defaults",
+        APPEND,
+    ),
+    "dynatemp_range": Flag(("--dynatemp-range",), float, "X", "vary the temperature by X with the entropy; 0: off"),
+    "dynatemp_exponent": Flag(("--dynatemp-exp",), float, "X", "how the entropy is mapped to the temperature"),
+    "mirostat": Flag(("--mirostat",), int, "N", "version 1 or 2, in place of all samplers but temperature; 0: off"),
+    "mirostat_tau": Flag(("--mirostat-ent",), float, "X", "the surprise it aims at, in bits"),
+    "mirostat_eta": Flag(("--mirostat-lr",), float, "X", "its learning rate"),
+    "min_keep": Flag(("--min-keep",), int, "N", "tokens that top-p, min-p, typical-p and XTC leave at least"),
     "logprobs": Flag(("--logprobs",), int, "N", "report log-probabilities, with the N likeliest tokens (needs --json)"),
 }
 
