@@ -9,6 +9,9 @@ from ternrun.commands.line.spellings import SPELLINGS, Idle, Refused, Same
 from ternrun.commands.names import ADVICE, SAME
 
 PAGE = Path(__file__).parent.parent / "docs/spellings.md"
+INTRODUCTION = """\
+What llama.cpp, Ollama, vLLM and Hugging Face's tools call their flags, and what ternrun takes each for.
+A flag means the first of these that the command has. Underscores count as dashes: `--top_p` is `--top-p`."""
 WHERE = {
     "--model": "", "--chat": "`complete`", "--plain": "`chat`", "--port": "`serve`", "--work": "`bench`",
 }  # fmt: skip
@@ -27,8 +30,7 @@ def page() -> str:
             [
                 "# Flags and commands of other programs",
                 "",
-                "What llama.cpp, Ollama, vLLM and Hugging Face's tools call their flags, and what ternrun takes each for.",
-                "A flag means the first of these that the command has. Underscores count as dashes: `--top_p` is `--top-p`.",
+                INTRODUCTION,
                 "",
                 *_table(("flag", "the same as", ""), same),
                 "These change nothing. They are accepted, and standard error says why:",
