@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ternrun.commands.models import add_model, model_path
 from ternrun.commands.terminal import size
+from ternrun.files import add_force
 from ternrun.progress import Progress
 
 EXAMPLES = """\
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--type", metavar="TYPE", required=True, help=types)
     parser.add_argument("--head", metavar="TYPE", help="q8_0, f16, bf16 or f32 (default: as in the model)")
     parser.add_argument("--absmean", action="store_true", help="round weights that are not ternary: a lossy step")
+    add_force(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,7 +43,14 @@ def run(args: argparse.Namespace) -> int:
 
     with Progress("writing", "bytes") as progress:
         path = convert(
-            source, args.out, args.type, head=args.head, absmean=args.absmean, pre=args.pre, progress=progress.update
+            source,
+            args.out,
+            args.type,
+            head=args.head,
+            absmean=args.absmean,
+            pre=args.pre,
+            force=args.force,
+            progress=progress.update,
         )
     print(f"{path}: {size(path.stat().st_size)}")
     return 0

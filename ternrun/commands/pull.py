@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from ternrun.commands.terminal import safe, size
+from ternrun.files import add_force
 
 EXAMPLES = """\
 examples:
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", nargs="?", help="the file (default: the best one, with the reason)")
     parser.add_argument("--to", metavar="FOLDER", default=".", type=Path, help="where to put it (default: here)")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit (default: main)")
+    add_force(parser, "a file that is there already with other content")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from ternrun.loader.hub import pull
 
     logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)  # what is final, it raises
-    path, choice = pull(args.repo, args.file, to=from_home(args.to), revision=args.revision)
+    path, choice = pull(args.repo, args.file, to=from_home(args.to), revision=args.revision, force=args.force)
     total = size(sum(f.size for f in choice.files))
     names = choice.files[0].name + (f" and {len(choice.files) - 1} more" if len(choice.files) > 1 else "")
     print(safe(f"{names}, {total} ({choice.reason})"), file=sys.stderr)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
-from ternrun.files import check_target
+from ternrun.files import check_new, check_target
 from ternrun.loader.architectures import ARCHITECTURES, write_config
 from ternrun.loader.assemble import is_linear, vector
 from ternrun.loader.gguf_files import part_paths
@@ -43,13 +43,13 @@ Progress = Callable[[int, int], None]  # bytes written, bytes in all
 
 def convert(
     source: str | Path, target: str | Path, type_name: str, *, head: str | None = None, absmean: bool = False,
-    pre: str | None = None, progress: Progress | None = None,
+    pre: str | None = None, force: bool = False, progress: Progress | None = None,
 ) -> Path:  # fmt: skip
     """Write `target`, a GGUF file whose projections are of `type_name` (one of TYPES) and embedding and head of `head`.
 
-    The file appears under its name only when it is complete. `pre` names the pre-tokenizer where the source does not.
-    Raises UsageError for a type that cannot hold the weights or a target that cannot be written, LoadError for a source
-    that cannot be read.
+    The file appears under its name only when it is complete, and writes over another only by `force`. `pre` names the
+    pre-tokenizer where the source does not. Raises UsageError for a type that cannot hold the weights or a target that
+    cannot be written, LoadError for a source that cannot be read.
     """
     target = from_home(target)
     kind, head_kind = _encoding(type_name, TYPES), _encoding(head, HEAD_TYPES) if head else None
@@ -59,6 +59,7 @@ def convert(
     with open_model(source, pre=pre) as model:
         if target.exists() and any(target.samefile(path) for path in part_paths(model.path) if path.exists()):
             raise UsageError(f"{target} is the model itself, or a part of it; name another file to write")
+        check_new(target, force=force)
         if model.runner:
             raise UsageError(f"{model.path} is run as it is: its structure is none that a GGUF file can state")
         if pre is not None:
