@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's flags."""
     add_model(parser, needed=True)
     parser.add_argument("out", metavar="OUT", type=Path, help="the GGUF file to write")
-    types = "ternary: tq2_0, tq1_0, i2_s, q2_0, iq2_bn, iq1_bn, kernel; others: q8_0, f16, bf16, f32"
+    ternary, others = "tq2_0, tq1_0, i2_s, q2_0, iq2_bn, iq1_bn, kernel", "q4_0, q4_1, q5_0, q5_1, q8_0, f16, bf16, f32"
+    types = f"ternary: {ternary}; others: {others}"
     parser.add_argument("--type", metavar="TYPE", required=True, help=types)
     parser.add_argument("--head", metavar="TYPE", help="q8_0, f16, bf16 or f32 (default: as in the model)")
     parser.add_argument("--absmean", action="store_true", help="round weights that are not ternary: a lossy step")

@@ -6,8 +6,10 @@ A ternary encoding takes only weights that are ternary already, unless `absmean`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,17 @@ from ternrun.runtime.cpu.scales import row_scales
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.runtime.weights import Tensor
 
-TYPES = ("tq2_0", "tq1_0", "i2_s", "q2_0", "iq2_bn", "iq1_bn", "kernel", "q8_0", "f16", "bf16", "f32")
+TYPES = (
+    "tq2_0", "tq1_0", "i2_s", "q2_0", "iq2_bn", "iq1_bn", "kernel", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16",
+    "bf16", "f32",
+)  # fmt: skip
 HEAD_TYPES = ("q8_0", "f16", "bf16", "f32")
 KERNEL = "KERNEL"  # the layout that the kernels read: one of the T9 types, as the scales of each tensor allow
+_SPELLINGS = {
+    "fp16": "f16", "float16": "f16", "half": "f16", "bfloat16": "bf16", "fp32": "f32", "float32": "f32",
+    "float": "f32", "q8": "q8_0", "int8": "q8_0",
+}  # fmt: skip
+_LLAMA_TYPES = re.compile(r"i?q[1-8]_(k|xxs|xs|s|m|nl|l)\w*|q[1-8]_[01k]|mxfp4\w*|nvfp4")
 _HEADS = ("token_embd.weight", "output.weight")
 _NOT_CARRIED = ("general.architecture", "general.alignment", "general.file_type", "general.quantization_version")
 
@@ -78,9 +88,18 @@ def convert(
 
 
 def _encoding(name: str, choices: tuple[str, ...]) -> str:
-    if name.lower() not in choices:
-        raise UsageError(f"{name!r} is not a type to convert to; these are: {', '.join(choices)}")
-    return name.upper()
+    """Our name for a type, however it is spelt. Raises UsageError, for a type of llama.cpp's with what makes it."""
+    plain = name.strip().lower().replace("-", "_")
+    plain = _SPELLINGS.get(plain, plain)
+    if plain in choices:
+        return plain.upper()
+    known = f"ternrun writes {', '.join(choices)}"
+    if _LLAMA_TYPES.fullmatch(plain) and plain not in TYPES:
+        made = f"first --type f16, then llama-quantize F16.gguf OUT.gguf {plain.upper()}"
+        raise UsageError(f"{name!r} is a type that llama.cpp's llama-quantize makes ({made}); {known}")
+    near = get_close_matches(plain, choices, 1)
+    told = f"; did you mean {near[0]}? " if near else "; "
+    raise UsageError(f"{name!r} is not a type to convert to{told}{known}")
 
 
 @dataclass(slots=True)
