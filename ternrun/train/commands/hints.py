@@ -64,7 +64,8 @@ def hint(unknown: Sequence[str], flags: Collection[str], *, settings: bool) -> s
     known = _ELSEWHERE.get(name)
     if known and (known.split()[0] in flags or not known.startswith("-")):
         return f"; it is {known} here"
-    near = get_close_matches(f"--{name}", flags, 1)
-    if not near and settings:
-        near = [f"--set {SETTINGS[key]}=VALUE" for key in get_close_matches(name, SETTINGS, 1, 0.75)]
-    return f"; did you mean {near[0]}?" if near else ""
+    meant = {flag: flag for flag in flags} | {
+        f"--{key}": f"--set {SETTINGS[key]}=VALUE" for key in SETTINGS if settings
+    }
+    near = get_close_matches(f"--{name}", meant, 1, 0.75)
+    return f"; did you mean {meant[near[0]]}?" if near else ""

@@ -70,13 +70,22 @@ def spelt_out(source: str) -> str:
     if kind in _WORDS and (rest or (kind in _WORDS[:3] and not colon)):
         return f"{kind}:{Path(rest).expanduser()}" if rest.startswith("~") else source
     if not path.exists():
-        near = get_close_matches(kind, _WORDS, 1)
-        told = f"did you mean {near[0]}{colon}{rest}? " if near else f"there is no file or folder {source}, and "
-        raise UsageError(f"{source!r} is not a source; {told}these are: {KINDS}")
+        raise UsageError(f"{source!r} is not a source; {_meant(source, path)}sources are: {KINDS}")
     if path.is_file():
         return f"{_TABLES.get(path.suffix.lower(), 'text')}:{path}"
     suffixes = Counter(_TABLES.get(p.suffix.lower(), "text") for p in islice(path.rglob("*"), _LOOK) if p.is_file())
     return f"{suffixes.most_common(1)[0][0] if suffixes else 'text'}:{path}"
+
+
+def _meant(source: str, path: Path) -> str:
+    """What a source that is none may have meant: one of the words, or a file beside the path."""
+    kind, colon, rest = source.partition(":")
+    if near := get_close_matches(kind, _WORDS, 1, 0.7):
+        return f"did you mean {near[0]}{colon}{rest}? "
+    beside = [p.name for p in islice(path.parent.iterdir(), _LOOK)] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, beside, 1, 0.7)
+    told = f"did you mean {path.with_name(near[0])}? " if near else ""
+    return f"there is no file or folder {source}; {told}"
 
 
 def _table(
