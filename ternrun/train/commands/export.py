@@ -26,12 +26,17 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--data", type=Path, help="data folder with the tokenizer (default: the one trained on)")
     p.add_argument(
         "--type",
+        type=str.lower,
         choices=("tq2_0", "tq1_0", "i2_s", "kernel"),
         default="tq2_0",
         help="ternary encoding (default %(default)s)",
     )
     p.add_argument(
-        "--dense", choices=("f16", "f32", "q8_0"), default="f16", help="embedding and head (default %(default)s)"
+        "--dense",
+        type=str.lower,
+        choices=("f16", "f32", "q8_0"),
+        default="f16",
+        help="embedding and head (default %(default)s)",
     )
     forms = ("matmulnbits", "int2", "dense")
     p.add_argument(
