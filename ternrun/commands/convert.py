@@ -9,8 +9,9 @@ repacking; other CPUs repack it as any other file.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.line.words import model_and_file
 from ternrun.commands.models import add_model, model_path
 from ternrun.commands.terminal import size
 from ternrun.files import add_force
@@ -24,10 +25,12 @@ examples:
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    add_model(parser, needed=True)
-    parser.add_argument("out", metavar="OUT", type=Path, help="the GGUF file to write")
+    add_model(parser)
+    parser.add_argument("out_word", metavar="OUT", nargs="?", help="the GGUF file to write")
+    parser.add_argument("--out", metavar="OUT", help="the same")
+    parser.settle(model_and_file)
     ternary, others = "tq2_0, tq1_0, i2_s, q2_0, iq2_bn, iq1_bn, kernel", "q4_0, q4_1, q5_0, q5_1, q8_0, f16, bf16, f32"
     types = f"ternary: {ternary}; others: {others}"
     parser.add_argument("--type", metavar="TYPE", required=True, help=types)
