@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from pathlib import Path
 
 from ternrun.commands.line.parser import Parser
 from ternrun.commands.line.words import one_model
@@ -16,6 +17,7 @@ from ternrun.commands.models import add_model, model_path
 from ternrun.commands.options import ENGINE, add_flags, given
 from ternrun.commands.terminal import safe
 from ternrun.errors import UsageError
+from ternrun.files import add_force, check_new
 from ternrun.loader.embedded import DEFAULT
 from ternrun.loader.reference import parse
 from ternrun.progress import Progress
@@ -46,6 +48,7 @@ def add_arguments(parser: Parser) -> None:
     add("--runs", metavar="N", type=int, default=5, help="times that each work is measured (default %(default)s)")
     add("--profile", action="store_true", help="show where the time of a step goes")
     add("--plot", metavar="FILE", help="write a roofline plot (needs matplotlib)")
+    add_force(parser, "a plot that is there already")
     add("--against", metavar="NAME", help="run llama.cpp, ik_llama.cpp or bitnet.cpp on the same file, turn by turn")
     add("--llama-bench", metavar="PATH", default="", help="llama.cpp's program, in place of llama-cpp-python")
     add("--json", action="store_true", help="print one JSON object")
@@ -67,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--llama-bench needs --against NAME")
     if args.plot:
         roofline.check(args.plot)
+        check_new(Path(args.plot), force=args.force)
     peer = peers.find(args.against, args.llama_bench, threads) if args.against else None
     options = suite.Options(
         wanted(_model(args), args.type, args.head, args.folder, usual=peer.encoding if peer else ""),

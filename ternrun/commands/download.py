@@ -12,7 +12,7 @@ from ternrun.loader.hub_choice import Choice
 from ternrun.loader.reference import Reference
 
 
-def downloaded(wanted: Reference, to: Path) -> Path:
+def downloaded(wanted: Reference, to: Path, *, force: bool = False) -> Path:
     """Download a model into a folder, and say first what was chosen; returns the path to load. Raises as `hub.pull`."""
     logging.getLogger("huggingface_hub.file_download").setLevel(logging.ERROR)  # what is final, it raises
     path, _ = pull(
@@ -23,6 +23,7 @@ def downloaded(wanted: Reference, to: Path) -> Path:
         quant=wanted.quant,
         folder=wanted.folder,
         tell=_tell,
+        force=force,
     )
     return path
 

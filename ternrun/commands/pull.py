@@ -15,6 +15,7 @@ from pathlib import Path
 from ternrun.commands.line.parser import Parser
 from ternrun.commands.line.words import one_model
 from ternrun.errors import UsageError
+from ternrun.files import add_force
 
 EXAMPLES = """\
 examples:
@@ -34,6 +35,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("-m", "--model", metavar="OWNER/NAME", help="the repository, too")
     parser.add_argument("--to", metavar="FOLDER", default=".", type=Path, help="where to put it (default: here)")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit (default: main)")
+    add_force(parser, "a file that is there already with other content")
     parser.settle(one_model)
 
 
@@ -52,5 +54,5 @@ def run(args: argparse.Namespace) -> int:
         wanted = replace(wanted, file=args.file)
     if args.revision is not None:
         wanted = replace(wanted, revision=args.revision)
-    print(downloaded(wanted, from_home(args.to)))
+    print(downloaded(wanted, from_home(args.to), force=args.force))
     return 0

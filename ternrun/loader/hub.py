@@ -55,6 +55,7 @@ def pull(
     to: Path,
     revision: str | None = None,
     endpoint: str | None = None,
+    force: bool = False,
     quant: str | None = None,
     folder: str | None = None,
     tell: Callable[[Choice, bool], None] = lambda choice, missing: None,
@@ -63,7 +64,8 @@ def pull(
 
     `quant` and `folder` narrow the choice as `choose` has it. `tell` is called with the choice, and whether any of
     it has to be downloaded, before that begins. The model is added to the list of downloads. A file that is already
-    there with the right content is not downloaded again, and one with other content is not written over.
+    there with the right content is not downloaded again, and one with other content is not written
+    over unless `force` is set.
     `endpoint` defaults to the environment's HF_ENDPOINT, else https://huggingface.co. Raises UsageError (no such
     repository or file, no network, another file in the way), LoadError (content that differs from what was announced),
     MissingExtra, OSError (the disk).
@@ -78,7 +80,7 @@ def pull(
     choice = choose([remote_file(s) for s in info.siblings or ()], file, quant=quant, folder=folder)
     base = to / PurePosixPath(repo).name if choice.folder else to
     places = [base / local_name(f.name, whole=choice.folder) for f in choice.files]
-    missing = [pair for pair in zip(choice.files, places, strict=True) if not is_there(repo, *pair)]
+    missing = [pair for pair in zip(choice.files, places, strict=True) if not is_there(repo, *pair, force=force)]
     for _, place in missing:
         place.parent.mkdir(parents=True, exist_ok=True)
     tell(choice, bool(missing))
@@ -104,15 +106,16 @@ def local_name(name: str, *, whole: bool) -> PurePosixPath:
     return path
 
 
-def is_there(repo: str, remote: RemoteFile, place: Path) -> bool:
+def is_there(repo: str, remote: RemoteFile, place: Path, *, force: bool = False) -> bool:
     """Whether the file need not be downloaded. Raises UsageError where something else has its place."""
     if not place.exists():
         return False
-    if not place.is_file() or place.stat().st_size != remote.size or not intact(place, remote):
-        raise UsageError(
-            f"{place} is there already, but is not what {repo} has: move it, or name another folder (--to)"
-        )
-    return True
+    if place.is_file() and place.stat().st_size == remote.size and intact(place, remote):
+        return True
+    if not force or not place.is_file():
+        remedy = "--force writes over it, --to names another folder"
+        raise UsageError(f"{place} is there already, but is not what {repo} has; {remedy}")
+    return False
 
 
 def fetch(repo: str, revision: str | None, remote: RemoteFile, place: Path, endpoint: str) -> None:
