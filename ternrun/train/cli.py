@@ -35,6 +35,7 @@ _COMMANDS = {
 class _Command(argparse.ArgumentParser):
     """One command's parser: its words may stand among its flags, and it complains itself, so that its name is told."""
 
+    translates = False  # flags of programs that run models mean other things to a trainer: `hint` knows them
     _inner = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
