@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit, types
+from numba import types
 
 from ternrun.runtime.cpu.simd import get
+from ternrun.runtime.cpu.source import Compiled
 
 #: Compile without bounds, without Python errors (a division by zero yields inf or nan) and without fast-math.
-compiled = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+compiled = Compiled
 
 
 @compiled

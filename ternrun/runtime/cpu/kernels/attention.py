@@ -319,4 +319,4 @@ def build(entry: str) -> Callable[..., Any]:
             t = end
         return 0
 
-    return attend  # type: ignore[no-any-return]
+    return attend
