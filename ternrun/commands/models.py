@@ -104,5 +104,5 @@ def load_model(args: argparse.Namespace, engine: dict[str, Any]) -> Model:
     from ternrun.api import load
 
     path, template = model_path(args), _template(args)
-    with Progress("compiling kernels for this CPU, this once", "kernels") as progress:
+    with Progress("compiling kernels for this CPU, this once", "kernels", told=True) as progress:
         return load(path, pre=args.pre, chat_template=template, progress=progress.update, **engine)
