@@ -6,6 +6,7 @@ of the calling thread and how many threads call it at once; each does its share.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from numba import types
@@ -15,6 +16,9 @@ from ternrun.runtime.cpu.source import Compiled
 
 #: Compile without bounds, without Python errors (a division by zero yields inf or nan) and without fast-math.
 compiled = Compiled
+#: The same for a function that is large and called from several places: it stays one, and the others become part of
+#: those that call them.
+apart = partial(Compiled, apart=True)
 
 
 @compiled

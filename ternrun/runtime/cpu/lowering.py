@@ -66,6 +66,7 @@ class Walk(Expressions):
         name = unit.module.get_unique_name(compiled.name)
         self.llvm = ir.Function(unit.module, ir.FunctionType(ir.VoidType(), [BYTES, *kinds]), name)
         self.llvm.linkage = "internal"
+        self.llvm.attributes.add("noinline" if compiled.apart else "alwaysinline")
         self.llvm.args[0].add_attribute("noalias")
         super().__init__(unit, compiled, ir.IRBuilder(self.llvm.append_basic_block()))
         self.loops: list[Loop] = []
@@ -188,8 +189,8 @@ class Walk(Expressions):
     def on_for(self, node: ast.For) -> None:
         """`for ... in range(...)`."""
         assert isinstance(node.iter, ast.Call)
-        first, step, length = self.operations.count(self.builder, [self.value(bound) for bound in node.iter.args])
-        number, left = (cgutils.alloca_once_value(self.builder, start) for start in (first, length))
+        first, step, left = self.operations.count(self.builder, [self.value(bound) for bound in node.iter.args])
+        number = cgutils.alloca_once_value(self.builder, first)
         head, body, after = (self.llvm.append_basic_block() for _ in range(3))
         self.builder.branch(head)
         self.builder.position_at_end(head)

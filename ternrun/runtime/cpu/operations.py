@@ -13,7 +13,9 @@ from contextlib import ExitStack
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
+from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.callconv import create_error_model
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
@@ -109,7 +111,7 @@ class Operations:
         return self.target.get_value_type(kind)
 
     def count(self, builder: Any, bounds: Sequence[Item]) -> tuple[Any, Any, Any]:
-        """First number, step and length of `range` of these bounds, as LLVM's i64. The step must not be 0."""
+        """First number, step and length of `range` of these bounds, as LLVM's i64; a step of 0 makes none."""
         values = [self.cast(builder, self.value(builder, bound), types.int64).code for bound in bounds]
         word = self.llvm(types.int64)
         zero, one = word(0), word(1)
@@ -117,10 +119,16 @@ class Operations:
         step = values[2] if len(values) > 2 else one
         way = builder.sub(end, first)
         ahead, up = builder.icmp_signed(">", way, zero), builder.icmp_signed(">", step, zero)
-        stays = builder.icmp_signed("==", step, zero)
-        divisor = builder.select(stays, one, step)  # numba raises an error here, which no kernel could tell
-        left = builder.srem(way, divisor)
-        left = builder.select(ahead, left, builder.neg(left))
-        more = builder.select(builder.icmp_signed(">", left, zero), one, zero)
-        length = builder.add(builder.sdiv(way, divisor), more)
-        return first, step, builder.select(builder.or_(stays, builder.xor(ahead, up)), zero, length)
+        none = builder.xor(ahead, up)
+        if not isinstance(step, ir.Constant):
+            none = builder.or_(none, builder.icmp_signed("==", step, zero))
+        length = cgutils.alloca_once(builder, word)
+        with builder.if_else(none) as (empty, some):
+            with empty:
+                builder.store(zero, length)
+            with some:
+                left = builder.srem(way, step)
+                left = builder.select(ahead, left, builder.neg(left))
+                more = builder.select(builder.icmp_signed(">", left, zero), one, zero)
+                builder.store(builder.add(builder.sdiv(way, step), more), length)
+        return first, step, length

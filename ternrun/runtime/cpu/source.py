@@ -15,8 +15,8 @@ Tree = ast.FunctionDef | ast.Lambda
 class Compiled:
     """A Python function that kernels call; `lowering.py` turns it into machine code for the types it is called with."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Any], *, apart: bool = False) -> None:
+        self.function, self.apart = function, apart
         self.name = function.__qualname__
         code = function.__code__
         self.arguments = code.co_varnames[: code.co_argcount]

@@ -22,7 +22,7 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.dequantize import ROWS
-from ternrun.runtime.cpu.jit import compiled, number, share, word
+from ternrun.runtime.cpu.jit import apart, compiled, number, share, word
 from ternrun.runtime.cpu.kernels.screen_products import high4, planes, planes4
 from ternrun.runtime.cpu.simd import (
     f32x16,
@@ -153,7 +153,7 @@ def _note(args: int, t: int, block: int, x: int, high: Any, low: Any) -> None:
     put(word(args, 11) + 4 * (word(args, 12) * t + block), largest(lower))
 
 
-@compiled
+@apart
 def _note4(args: int, t: int, block: int, x: int, stride: int, high: Any, low: Any) -> None:
     """The same for four tokens."""
     _note(args, t, block, x, high[0], low[0])
