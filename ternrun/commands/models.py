@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ternrun.api import Model
     from ternrun.loader.tokenizer import Tokenizer
 
+COMPILING = "compiling kernels for this CPU, this once"
+
 
 def add_model(
     parser: argparse.ArgumentParser, *, positional: bool = False, needed: bool = False, several: bool = False
@@ -104,5 +106,5 @@ def load_model(args: argparse.Namespace, engine: dict[str, Any]) -> Model:
     from ternrun.api import load
 
     path, template = model_path(args), _template(args)
-    with Progress("compiling kernels for this CPU, this once", "kernels", told=True) as progress:
+    with Progress(COMPILING, "kernels", told=True) as progress:
         return load(path, pre=args.pre, chat_template=template, progress=progress.update, **engine)
