@@ -73,6 +73,7 @@ class Progress:
         count = count.rstrip()
         if share >= ENOUGH[0] and spent >= ENOUGH[1]:
             count += f", {spent * (1 / share - 1):.0f} s left"
-        lines = (f"{self.label} {bar(share)} {count}", f"{self.label} {count}", count)
+        drawn = f"{bar(share)} {count}" if total else count
+        lines = (f"{self.label} {drawn}", f"{self.label} {count}", count)
         columns = room()  # a line that wraps could not be wiped
         return next((line for line in lines if len(line) <= columns), count[:columns])
