@@ -107,6 +107,8 @@ def test_a_terminals_ctrl_c_gets_no_word_from_compilers(cold: dict[str, str]) ->
 
 
 def test_what_is_warm_compiles_no_more(cold: dict[str, str]) -> None:
+    del cold["TERNRUN_ISA"]  # as users have it, and less to compile than for any CPU
+
     def done(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*TERNRUN, *arguments], env=cold, capture_output=True, text=True, check=True)
 
@@ -120,7 +122,6 @@ def test_what_is_warm_compiles_no_more(cold: dict[str, str]) -> None:
     assert done("warm").stdout.startswith("all kernels are there already: ")
     assert done("complete", "def f(", "-n", "4", "-t", "0.7", "--seed", "1").stderr == ""
     assert done("complete", "def f(", "-n", "4").stderr == ""
-    assert done("eval", "code-9m", "--text", __file__, "-c", "128", "--window", "64").stderr == ""
     process = subprocess.Popen([*TERNRUN, "serve", "--port", "0"], env=cold, stderr=subprocess.PIPE, text=True)
     assert process.stderr
     assert process.stderr.readline().startswith("ternrun: listening")

@@ -20,6 +20,8 @@ from numba.core.callconv import create_error_model
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from ternrun.runtime.cpu import vectors  # noqa: F401 (tells numba what operators do to vectors)
+
 
 class Value(NamedTuple):
     """A value that machine code computes: its numba type and its LLVM value."""

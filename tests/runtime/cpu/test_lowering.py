@@ -90,7 +90,6 @@ def test_a_range_of_no_step_is_empty(tmp_path: Path) -> None:
         + "".join(f"    {line}\n" for line in body.splitlines())
         + TAIL
     )
-    on = Kernels(isa.pick(ISAS[0]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path.parent))
         patch.setenv("TERNRUN_CACHE", str(tmp_path / "cache"))
