@@ -18,10 +18,6 @@ from ternrun.commands.terminal import safe
 from ternrun.errors import UsageError
 from ternrun.progress import Progress
 from ternrun.runtime.config import EngineConfig
-from ternrun.runtime.cpu import cachefiles, tune
-from ternrun.runtime.cpu.catalogue import all_kernels
-from ternrun.runtime.cpu.isa import ENV, REQUIRED, pick
-from ternrun.runtime.cpu.objects import Kernels, Tally, folder_for
 
 EXAMPLES = """\
 examples:
@@ -36,13 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's flags."""
     add_model(parser, positional=True)
     parser.add_argument("--all", action="store_true", help="all kernels that any model may need here, not one model's")
-    parser.add_argument("--isa", choices=[*REQUIRED], help="for this instruction set, as with TERNRUN_ISA")
+    parser.add_argument("--isa", metavar="NAME", help="for avx512, avxvnni, avx2 or portable, as with TERNRUN_ISA")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_flags(parser, "how it will run", EngineConfig, {name: ENGINE[name] for name in ("context", "kv_type")})
 
 
 def run(args: argparse.Namespace) -> int:
     """Compile what is missing, and say what that was."""
+    from ternrun.runtime.cpu import cachefiles
+    from ternrun.runtime.cpu.isa import ENV, pick
+    from ternrun.runtime.cpu.objects import folder_for
+
     if args.all and args.model is not None:
         raise UsageError("--all is for any model: name one, or give --all")
     if args.isa:
@@ -52,24 +52,37 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"kernels cannot be kept in {folder}: it is not a folder of yours that can be written to")
     before, start = _kept(), time.perf_counter()
     if args.all:
-        with Progress(COMPILING, "kernels", told=True) as progress:
-            tally = Tally(progress.update)
-            chosen = tune.pick(tally=tally)
-            Kernels(chosen, tally).require(all_kernels(chosen))
+        _compile_all()
     else:
         load_model(args, given(args, EngineConfig)).close()
     _tell(sorted(_kept() - before), time.perf_counter() - start, as_json=args.json)
     return 0
 
 
+def _compile_all() -> None:
+    from ternrun.runtime.cpu import tune
+    from ternrun.runtime.cpu.catalogue import all_kernels
+    from ternrun.runtime.cpu.objects import Kernels, Tally
+
+    with Progress(COMPILING, "kernels", told=True) as progress:
+        tally = Tally(progress.update)
+        chosen = tune.pick(tally=tally)
+        Kernels(chosen, tally).require(all_kernels(chosen))
+
+
 def _kept() -> set[Path]:
     """The files of all kernels that are there."""
+    from ternrun.runtime.cpu import cachefiles
+
     return {
         path for path in cachefiles.cache_root().glob("kernels-*/*.*") if not path.name.startswith(".")
     }  # what has no dot is no kernel: tune.FILE
 
 
 def _tell(compiled: list[Path], seconds: float, *, as_json: bool) -> None:
+    from ternrun.runtime.cpu import tune
+    from ternrun.runtime.cpu.objects import folder_for
+
     folders = sorted({str(path.parent) for path in compiled}) or [str(folder_for(tune.pick()))]
     if as_json:
         names = [path.name for path in compiled]
