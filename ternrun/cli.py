@@ -3,7 +3,7 @@
 This file imports argparse and nothing heavier; a command's own body, with its flags, is imported when it runs, so
 `ternrun --help` answers at once and `ternrun complete` never pays for what only another command needs.
 
-Exit codes: 0 done, 1 a fault of ours, 2 the user's mistake, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 a fault of ours, 2 the user's mistake, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ternrun.commands.line.parser import Parser, complain, near
 from ternrun.commands.names import ADVICE, COMMANDS, SAME, command_parser
@@ -48,6 +50,7 @@ def top_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code. Whatever goes wrong becomes one sentence on stderr."""
     prepare_streams()
+    ours = ends_by_sigterm()
     try:
         try:
             return obey(argv)
@@ -65,6 +68,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     finally:
         release_streams()
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def ends_by_sigterm() -> bool:
+    """Let SIGTERM end the command as Ctrl-C does, with what is open closed; False where somebody else handles it."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    try:
+        ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if ours:
+            signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not in the main thread
+        return False
+    return ours
 
 
 def prepare_streams() -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KINDS = "a GGUF or ONNX file, a folder with one or with safetensors, or OWNER/NAME of the Hugging Face hub"
 USUAL = f"default: ${DEFAULT}, else {NAME}, which ternrun carries"
+COMPILING = "compiling kernels for this CPU, this once"
 
 
 def add_model(parser: Parser, *, usual: str = USUAL, variant: bool = True) -> None:
@@ -177,5 +178,5 @@ def load_model(args: argparse.Namespace, engine: dict[str, Any]) -> Model:
     from ternrun.api import load
 
     path, template = model_path(args), _template(args)
-    with Progress("compiling kernels for this CPU, this once", "kernels") as progress:
+    with Progress(COMPILING, "kernels", told=True) as progress:
         return load(path, pre=args.pre, chat_template=template, progress=progress.update, **engine)

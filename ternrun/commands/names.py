@@ -23,6 +23,7 @@ COMMANDS = {  # name: (module, summary)
     "detokenize": ("ternrun.commands.detokenize", "turn token ids back into text"),
     "convert": ("ternrun.commands.convert", "write a GGUF file from another model file"),
     "pull": ("ternrun.commands.pull", "download a model from the Hugging Face hub"),
+    "warm": ("ternrun.commands.warm", "compile kernels ahead, so that the first run starts at once"),
     "bench": ("ternrun.commands.bench", "measure speed: this machine, the kernels, a model"),
     "train": ("ternrun.train.cli", "train a ternary model from text and export it"),
     "completion": ("ternrun.commands.completion", "write a script that completes commands in bash, zsh or fish"),
