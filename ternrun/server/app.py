@@ -13,6 +13,7 @@ from ternrun.server import (
     embeddings,
     library,
     llama,
+    log,
     ollama,
     openapi,
     page,
@@ -71,13 +72,14 @@ def make_app(services: Services) -> web.Application:
     """The application; the outermost middleware comes first."""
     config = services.config
     checks = [access.origins(config), access.keys(config)]
-    around = [access.access_log, _counting(services.metrics), problems.errors, patience(config.stall)]
+    around = [log.access_log(config), _counting(services.metrics), problems.errors, patience(config.stall)]
     app = web.Application(
         middlewares=[*around, *checks],
         client_max_size=config.max_body,
     )
     app[SERVICES] = services
     app.on_response_prepare.append(access.add_headers)
+    app.on_response_prepare.append(log.add_headers)
     for method, path, route in ROUTES:
         if path == "/" and not config.page:
             continue

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from ternrun.server.fields import Table, anything, flag, read_fields, shaped, text, token_ids
 from ternrun.server.functions import read_tools
+from ternrun.server.kinds import MODEL
 from ternrun.server.llama import default_settings
 from ternrun.server.metrics import CONTENT_TYPE
 from ternrun.server.models import SERVICES
@@ -29,9 +30,9 @@ TOKENIZE = Table(
         "parse_special": (flag, True),
         "with_pieces": (flag, False),
     },
-    ignored=frozenset(("model",)),
+    hints=MODEL,
 )
-DETOKENIZE = Table(read={"tokens": (token_ids(MAX_LENGTH), None)}, ignored=frozenset(("model",)))
+DETOKENIZE = Table(read={"tokens": (token_ids(MAX_LENGTH), None)}, hints=MODEL)
 APPLY = Table(
     read={
         "messages": (shaped(MESSAGES), None),
@@ -41,7 +42,7 @@ APPLY = Table(
         "tool_choice": (anything, "auto"),
         "parallel_tool_calls": (flag, True),
     },
-    ignored=frozenset(("model", "user")),
+    hints=MODEL,
 )
 
 
