@@ -18,7 +18,7 @@ from ternrun.server.problems import ApiError, Handler
 from ternrun.server.settings import ServerConfig, hosts
 
 HEALTH = ("/health", "/v1/health", "/ping")
-PUBLIC = ("/", *HEALTH)  # they tell nothing that a key protects
+PUBLIC = ("/", *HEALTH)  # what GET finds there tells nothing that a key protects
 ALLOWED: web.RequestKey[str] = web.RequestKey("origin", str)
 
 
@@ -28,7 +28,8 @@ def keys(config: ServerConfig) -> Middleware:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if known and request.path not in PUBLIC and request.method != "OPTIONS":
+        public = request.path in PUBLIC and request.method in ("GET", "HEAD")
+        if known and not public and request.method != "OPTIONS":
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
             given = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-Api-Key", "")
             digest = sha256(given.encode("utf-8", "surrogateescape")).digest()

@@ -58,6 +58,8 @@ OPENAI_HINTS: Kind = {**ACCOUNTS, **LLAMA_HINTS, **VLLM_HINTS}
 OPENAI_HINTS.pop("model")
 OPENAI_CONSTRAINTS: Kind = {**LLAMA_CONSTRAINTS, **VLLM_CONSTRAINTS}
 
+TEMPLATE_CONSTRAINTS: Kind = {"documents": ([],), "chat_template": ("",)}
+
 CHAT_HINTS: Kind = {
     **OPENAI_HINTS, "reasoning_effort": ("none",), "reasoning": ({},), "verbosity": ("medium",), "thinking": (),
     "thinking_budget": (), "enable_thinking": (False,), "web_search_options": ({},), "include": ([],),
@@ -66,7 +68,7 @@ CHAT_HINTS: Kind = {
 CHAT_CONSTRAINTS: Kind = {
     **OPENAI_CONSTRAINTS, "add_special_tokens": (False,), "echo": (False,), "best_of": (1,), "suffix": ("",),
     "functions": ([],), "function_call": ("none", "auto"), "modalities": (["text"],), "audio": (),
-    "documents": ([],), "chat_template": ("",), "prompt": (),
+    **TEMPLATE_CONSTRAINTS, "prompt": (),
 }  # fmt: skip
 
 RESPONSES_HINTS: Kind = {
@@ -99,4 +101,5 @@ OLLAMA_RUNNER: Kind = {  # what the server was started with decides
 OLLAMA_EMBED_HINTS = _harmless(("keep_alive", "options"))
 OLLAMA_SHOW_HINTS: Kind = {**_harmless(("options",)), "system": ("",), "template": ("",)}
 
-TGI_HINTS: Kind = {"watermark": (False,), "adapter_id": (), "return_tensors": ()}
+TGI_HINTS: Kind = {"watermark": (False,), "return_tensors": ()}
+TGI_CONSTRAINTS: Kind = {"best_of": (1,), "adapter_id": ()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ternrun.server import anthropic, embeddings, library, llama, ollama, responses, saving, schema, shapes, tools
+from ternrun.server import anthropic, embeddings, library, llama, ollama, responses, saving, schema, shapes, tgi, tokens
 from ternrun.server.fields import NO_DEFAULTS, Schema, Table, schema_of
 from ternrun.server.kinds import HARMLESS
 from ternrun.server.service import Service
@@ -70,10 +70,13 @@ BODIES = {
     "/completions": Body(llama.COMPLETION, ("prompt",), EVENTS),
     "/chat/completions": Body(schema.CHAT, ("messages",), EVENTS),
     "/infill": Body(llama.INFILL, ("input_prefix", "input_suffix"), EVENTS),
-    "/tokenize": Body(tools.TOKENIZE),
-    "/detokenize": Body(tools.DETOKENIZE, ("tokens",)),
-    "/apply-template": Body(tools.APPLY, ("messages",)),
+    "/tokenize": Body(tokens.TOKENIZE),
+    "/detokenize": Body(tokens.DETOKENIZE, ("tokens",)),
+    "/apply-template": Body(tokens.APPLY, ("messages",)),
     "/slots/{id}": Body(saving.SLOT),
+    "/generate": Body(tgi.GENERATE, ("inputs",)),
+    "/generate_stream": Body(tgi.GENERATE, ("inputs",), EVENTS),
+    "/": Body(tgi.GENERATE, ("inputs",), EVENTS),
     "/api/embeddings": Body(embeddings.OLLAMA_ONE, ("prompt",)),
     "/api/show": Body(library.SHOW),
     "/api/generate": Body(ollama.GENERATE, (), LINES, {"options": ollama.OPTIONS}),
@@ -86,7 +89,7 @@ REFUSALS = {
     "504": "it took too long",
 }  # fmt: skip
 QUERIES: dict[str, dict[str, Schema]] = {"/slots/{id}": {"action": {"enum": ["save", "restore", "erase"]}}}
-TYPES = {"/": "text/html", "/metrics": "text/plain"}
+TYPES = {"/metrics": "text/plain"}
 ERROR: Schema = {
     "type": "object",
     "properties": {"error": {"type": ["object", "string"], "properties": {"message": {"type": "string"}}}},
@@ -102,7 +105,9 @@ def document(
     for route in routes:
         path = route.resource.canonical if route.resource else ""
         if route.method != "HEAD":
-            paths.setdefault(path, {})[route.method.lower()] = _operation(path, route.handler, defaults, strict)
+            paths.setdefault(path, {})[route.method.lower()] = _operation(
+                route.method, path, route.handler, defaults, strict
+            )
     keys = {"bearer": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
@@ -118,10 +123,13 @@ async def openapi(request: web.Request, service: Service) -> web.Response:
     return web.json_response(document(request.app.router.routes(), service.defaults, strict=service.config.strict))
 
 
-def _operation(path: str, handler: Any, defaults: Mapping[str, Any], strict: bool) -> dict[str, Any]:
-    body = BODIES.get(path)
+def _operation(method: str, path: str, handler: Any, defaults: Mapping[str, Any], strict: bool) -> dict[str, Any]:
+    body = BODIES.get(path) if method == "POST" else None
     refusals = {s: _answer(why, {"$ref": "#/components/schemas/Error"}) for s, why in REFUSALS.items()}
-    kinds = [TYPES.get(path, "application/json"), *([body.stream] if body and body.stream else [])]
+    kinds = [
+        "text/html" if (method, path) == ("GET", "/") else TYPES.get(path, "application/json"),
+        *([body.stream] if body and body.stream else []),
+    ]
     told: dict[str, Any] = {
         "summary": " ".join((handler.__doc__ or "").split("\n\n")[0].split()),
         "responses": {"200": {"description": "done", "content": {kind: {} for kind in kinds}}, **refusals},

@@ -13,6 +13,7 @@ from ternrun.errors import ConfigError, ContextError, LoadError, TemplateError, 
 
 log = logging.getLogger("ternrun.server")
 REASON: web.RequestKey[str] = web.RequestKey("reason", str)  # why a request was refused, for the log
+TGI = ("/", "/generate", "/generate_stream", "/info")  # text-generation-inference has another shape of errors
 MAX_REASON = 300  # characters
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -111,7 +112,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         problem = explain(error)
         body = problem.body
         request[REASON] = problem.message[:MAX_REASON]
-        if request.path.startswith("/api/"):
+        if request.path in TGI:
+            body = {"error": problem.message, "error_type": "validation" if problem.status < 500 else "generation"}
+        elif request.path.startswith("/api/"):
             body = {"error": problem.message}  # Ollama's shape
         elif request.path.startswith("/v1/messages"):
             body = {"type": "error", **body}  # Anthropic's

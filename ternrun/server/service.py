@@ -80,7 +80,7 @@ class Service:
     @property
     def name(self) -> str:
         """The model's, in answers; those that are being given while the server shuts down, too."""
-        return self._alias or (self._model.name if self._model else "")
+        return self._alias or (self._model.id if self._model else "")
 
     async def compile(self, kind: Kind, text: str, param: str) -> Callable[[], Constraint]:
         """What begins a sequence that keeps to this grammar. Raises ApiError, which names the field `param`."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ternrun.grammar.compiler import Kind
 from ternrun.runtime.constraint import Constraint
+from ternrun.server.closed import closed
 from ternrun.server.fields import FieldError, Read
 from ternrun.server.ignored import pass_over
 from ternrun.server.problems import ApiError
@@ -40,7 +41,7 @@ def schema(value: Any, at: str = "") -> Source:
     if not isinstance(value, (dict, bool)):
         raise FieldError(at, "must be a JSON schema, an object")
     try:
-        return Source("json_schema", json.dumps(value), at)
+        return Source("json_schema", json.dumps(closed(value)), at)
     except RecursionError:
         raise FieldError(at, "it is nested too deeply") from None
 
