@@ -150,7 +150,9 @@ def _tools(values: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(kind, str) or kind not in CHOICES:
         raise wrong("tool_choice.type", f"must be one of {', '.join(CHOICES)}")
     for i, tool in given:
-        if tool.get("type", "custom") == "custom":
+        if tool.get("type") in (None, "custom"):
+            if not isinstance(tool.get("input_schema") or {}, dict):
+                raise wrong(f"tools[{i}].input_schema", "must be a JSON schema, an object")
             pass_over(tool, _TOOL, f"tools[{i}]")
     named_one = {"type": "function", "function": {"name": choice.get("name")}}
     return {

@@ -200,6 +200,14 @@ def text(value: Any) -> str:
     return value
 
 
+@told({"type": "object"})
+def an_object(value: Any) -> dict[str, Any]:
+    """An object, with anything in it."""
+    if not isinstance(value, dict):
+        raise ValueError("must be an object")  # noqa: TRY004
+    return value
+
+
 def anything(value: Any) -> Any:
     """Checked by who uses it."""
     return value

@@ -203,6 +203,8 @@ def _conversation(values: Mapping[str, Any]) -> list[dict[str, Any]]:
             told[-1].setdefault("tool_calls", []).extend(one["tool_calls"])
         elif one:
             told.append(one)
+    if not told:
+        raise wrong("input", "must be a string or a list of items, not empty")
     return told
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ternrun.server.fields import Table, anything, flag, read_fields, shaped, text, token_ids
+from ternrun.server.fields import Table, an_object, anything, flag, read_fields, shaped, text, token_ids
 from ternrun.server.functions import read_tools
 from ternrun.server.kinds import MODEL, TEMPLATE_CONSTRAINTS
 from ternrun.server.problems import wrong
@@ -21,7 +21,7 @@ MAX_LENGTH = 1 << 18  # of what is tokenized, some seconds' work at the worst
 _CONVERSATION: Fields = {
     "messages": (shaped(MESSAGES), None),
     **TURN,
-    "chat_template_kwargs": (shaped({"type": "object"}), None),
+    "chat_template_kwargs": (an_object, None),
     "tools": (anything, None),
     "tool_choice": (anything, "auto"),
     "parallel_tool_calls": (flag, True),

@@ -74,5 +74,5 @@ def test_every_field_is_there(title: str, table: Table) -> None:
     )
     text += sections["/completion"] if table is INFILL else ""
     families = re.findall(r"`(\w+)\*`", text)
-    for name in [*table.read, *table.ignored, *table.refused]:
+    for name in [*table.read, *table.hints, *table.constraints]:
         assert f"`{name}`" in text or any(name.startswith(family) for family in families), name
