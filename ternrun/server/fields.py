@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiohttp import web
 
 from ternrun.server.ignored import current
-from ternrun.server.kinds import HARMLESS, Kind
+from ternrun.server.kinds import ELSEWHERE, HARMLESS, Kind
 from ternrun.server.problems import ApiError
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ class Table:
                 )  # fmt: skip
         elif name not in self.hints:
             current().unknown(prefix + name, [*self.read, *self.hints])
+        elif self.hints[name] is ELSEWHERE:
+            return
         elif self.hints[name] is HARMLESS:
             current().harmless(prefix + name)
         elif not _among(value, self.hints[name]):

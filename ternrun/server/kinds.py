@@ -14,6 +14,7 @@ from typing import Any
 Kind = dict[str, tuple[Any, ...]]
 
 HARMLESS: tuple[Any, ...] = (object(),)
+ELSEWHERE: tuple[Any, ...] = (object(),)  # it has its effect before the table is read: it is no hint
 
 
 def _harmless(names: Iterable[str]) -> Kind:
@@ -21,7 +22,7 @@ def _harmless(names: Iterable[str]) -> Kind:
 
 
 INNER_HINTS = frozenset((  # keys of messages, parts and tools that change no answer on any server
-    "cache_control", "annotations", "citations", "refusal", "status", "index", "title", "eager_input_streaming",
+    "cache_control", "reasoning", "reasoning_details", "annotations", "citations", "refusal", "status", "index", "title", "eager_input_streaming",
     "defer_loading", "input_examples",
 ))  # fmt: skip
 
@@ -30,11 +31,11 @@ ACCOUNTS = _harmless((  # whose request it is, where it is kept, what it costs
     "prompt_cache_retention", "prediction", "cache_prompt", "request_id", "cache_salt", "priority", "timeout",
 ))  # fmt: skip
 
-MODEL = _harmless(("model", "user"))
+MODEL: Kind = {"model": ELSEWHERE, "user": HARMLESS}
 LLAMA_IDLE = _harmless(("timings_per_token", "backend_sampling"))  # where llama.cpp runs, and what it tells of that
 
 LLAMA_HINTS: Kind = {
-    **LLAMA_IDLE, **_harmless(("cache_prompt", "model", "user")),
+    **LLAMA_IDLE, **MODEL, **_harmless(("cache_prompt",)),
     "reasoning_format": ("none", "auto"), "reasoning_budget": (), "reasoning_in_content": (False,),
     "thinking_forced_open": (False,), "speculative.n_max": (), "speculative.n_min": (), "speculative.p_min": (),
     "chat_format": (), "parse_tool_calls": (), "n_cache_reuse": (0,), "n_probs_top": (),

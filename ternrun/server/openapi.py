@@ -11,7 +11,7 @@ from aiohttp import web
 
 from ternrun.server import anthropic, embeddings, library, llama, ollama, responses, saving, schema, shapes, tgi, tokens
 from ternrun.server.fields import NO_DEFAULTS, Schema, Table, schema_of
-from ternrun.server.kinds import HARMLESS
+from ternrun.server.kinds import ELSEWHERE, HARMLESS
 from ternrun.server.service import Service
 
 EVENTS, LINES = "text/event-stream", "application/x-ndjson"
@@ -156,9 +156,9 @@ def _field(read: Any, default: Any) -> Schema:
 
 def _hint(nothing: Sequence[Any], strict: bool) -> Schema:
     """Accepted without effect; a strict server accepts values that ask for nothing."""
-    if strict and nothing is not HARMLESS:
+    if strict and nothing not in (HARMLESS, ELSEWHERE):
         return _constraint(nothing)
-    return {"description": "without effect"}
+    return {} if nothing is ELSEWHERE else {"description": "without effect"}
 
 
 def _constraint(nothing: Sequence[Any]) -> Schema:

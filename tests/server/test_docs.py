@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ternrun.server import anthropic, embeddings, library, ollama
+from ternrun.server import anthropic, embeddings, library, ollama, tgi
 from ternrun.server.app import ROUTES
 from ternrun.server.fields import Table
 from ternrun.server.llama import COMPLETION as LLAMA
@@ -65,6 +65,8 @@ def test_every_route_is_there() -> None:
         ("/api/generate", ollama.GENERATE),
         ("/api/generate", ollama.CHAT),
         ("/api/generate", ollama.OPTIONS),
+        ("/generate", tgi.GENERATE),
+        ("/generate", tgi.PARAMETERS),
     ],
 )
 def test_every_field_is_there(title: str, table: Table) -> None:

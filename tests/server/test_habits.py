@@ -85,7 +85,7 @@ HINTS: list[tuple[str, dict[str, Any], str]] = [  # path, body, what the header 
     ("/completion", LLAMA | {"samplers": ["top_k", "top_p", "temperature"]}, ""),
     ("/completion", LLAMA | {"samplers": "kpt", "mirostat": 2, "min_keep": 2, "dynatemp_range": 0.5}, ""),
     ("/completion", LLAMA | {"xtc_probability": 0.5, "dry_multiplier": 0.8, "top_n_sigma": 1.0, "seed": 3}, ""),
-    ("/completion", LLAMA | {"speculative.n_max": 4, "model": "x"}, "speculative.n_max, model"),
+    ("/completion", LLAMA | {"speculative.n_max": 4, "model": "x"}, "speculative.n_max"),
     ("/api/chat", {"messages": HELLO, "stream": False, "think": True, "keep_alive": "5m"}, "think, keep_alive"),
     (
         "/api/chat",
@@ -243,8 +243,9 @@ def test_an_error_in_the_log_holds_no_prompt(server: Server, caplog: pytest.LogC
 
 
 def test_forms_of_an_answer(server: Server) -> None:
-    for form in ({"type": "json_object", "value": NAME}, {"type": "json_object", "schema": NAME}, {"type": "json", "value": NAME},
-                 {"type": "json_schema", "json_schema": {"name": "a", "schema": NAME}}):  # fmt: skip
+    forms = [{"type": "json_object", name: NAME} for name in ("value", "schema")]
+    forms += [{"type": "json", "value": NAME}, {"type": "json_schema", "json_schema": {"name": "a", "schema": NAME}}]
+    for form in forms:
         answer = server.ask(C, {"messages": HELLO, "max_tokens": 200, "response_format": form, "seed": 1})
         assert list(json.loads(answer.json["choices"][0]["message"]["content"])) == ["name"]
     answer = server.ask(C, CHAT | {"response_format": {"type": "regex", "value": "yes|no"}})
