@@ -22,8 +22,8 @@ def _harmless(names: Iterable[str]) -> Kind:
 
 
 INNER_HINTS = frozenset((  # keys of messages, parts and tools that change no answer on any server
-    "cache_control", "reasoning", "reasoning_details", "annotations", "citations", "refusal", "status", "index", "title", "eager_input_streaming",
-    "defer_loading", "input_examples",
+    "cache_control", "reasoning", "reasoning_details", "annotations", "citations", "refusal", "status", "index",
+    "title", "eager_input_streaming", "defer_loading", "input_examples",
 ))  # fmt: skip
 
 ACCOUNTS = _harmless((  # whose request it is, where it is kept, what it costs
