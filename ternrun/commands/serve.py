@@ -47,7 +47,7 @@ LISTEN = {
     "alias": Flag(("--alias",), str, "NAME", "the model's name in answers, where there is one model"),
     "page": Flag(("--no-page",), bool, "", "no page at /", OFF),
     "slot_save_path": Flag(("--slot-save-path",), str, "FOLDER", "let clients save and restore slots there"),
-    "ignore_unknown_fields": Flag(("--ignore-unknown-fields",), bool, "", "do not refuse them", SWITCH),
+    "strict": Flag(("--strict",), bool, "", "refuse fields of requests that have no effect here", SWITCH),
 }
 LIMITS = {
     "queue": Flag(("--queue",), int, "N", "sequences that may wait before others are told to try again"),
@@ -76,6 +76,7 @@ def add_arguments(parser: Parser) -> None:
         "--default", metavar="NAME=VALUE", action="append", default=[],
         help="what requests get that do not say, such as temperature=0.2 or seed=1; repeatable",
     )  # fmt: skip
+    parser.add_argument("--ignore-unknown-fields", action="store_true", help=argparse.SUPPRESS)  # no longer refused
     add_flags(parser, "limits", ServerConfig, LIMITS)
     add_flags(parser, "how it runs", EngineConfig, ENGINE | BATCH)
 

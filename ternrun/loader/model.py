@@ -15,6 +15,7 @@ from ternrun.loader import seed
 from ternrun.loader.architectures import read_config
 from ternrun.loader.assemble import assemble, vector
 from ternrun.loader.gguf import GGUFFile, open_gguf
+from ternrun.loader.modelid import model_id
 from ternrun.loader.sampling import read_sampling
 from ternrun.runtime.backend import Model
 from ternrun.runtime.config import EngineConfig
@@ -47,6 +48,7 @@ class ModelFile:
         self.path = path
         name = metadata.get("general.name")
         self.name = name if isinstance(name, str) and name else path.stem
+        self.id = model_id(path)
         self.weights = weights
         self.metadata = metadata
         self.size = size  # bytes on disk

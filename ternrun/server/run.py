@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from ternrun.errors import UsageError
-from ternrun.server.access import Unreadable
 from ternrun.server.app import make_app
+from ternrun.server.log import Unreadable
 from ternrun.server.models import Open, Services
 from ternrun.server.settings import ServerConfig, hosts
 from ternrun.server.unixsocket import UnixSocket
