@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Middleware
 
+from ternrun.server.page import FOLDER
 from ternrun.server.problems import ApiError, Handler
 from ternrun.server.settings import ServerConfig, hosts
 
@@ -36,7 +37,7 @@ def keys(config: ServerConfig) -> Middleware:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if known and request.path not in PUBLIC and request.method != "OPTIONS":
+        if known and not _public(request.path) and request.method != "OPTIONS":
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
             given = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-Api-Key", "")
             digest = sha256(given.encode("utf-8", "surrogateescape")).digest()
@@ -48,6 +49,10 @@ def keys(config: ServerConfig) -> Middleware:
         return await handler(request)
 
     return check
+
+
+def _public(path: str) -> bool:
+    return path in PUBLIC or path.startswith(FOLDER)
 
 
 def origins(config: ServerConfig) -> Middleware:

@@ -27,6 +27,7 @@ from ternrun.server.patience import patience
 
 ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/", page.page),
+    ("GET", "/page/{name:.+}", page.part),
     ("POST", "/v1/completions", completions.completions),
     ("POST", "/v1/chat/completions", chat.chat_completions),
     ("POST", "/v1/chat/completions/input_tokens", chat.input_tokens),
@@ -79,7 +80,7 @@ def make_app(services: Services) -> web.Application:
     app[SERVICES] = services
     app.on_response_prepare.append(access.add_headers)
     for method, path, route in ROUTES:
-        if path == "/" and not config.page:
+        if route in (page.page, page.part) and not config.page:
             continue
         add = app.router.add_get if method == "GET" else app.router.add_post  # the former adds HEAD, too
         add(path, serving(route))
