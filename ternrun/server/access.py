@@ -89,7 +89,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 
 @web.middleware
 async def access_log(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """One JSON object a request but those for health: no body, no query, no header."""
+    """One JSON object a request but those for health and the page's files: no body, no query, no header."""
     request[TOLD] = {}
     start, status = time.perf_counter(), 499  # the client went away
     try:
@@ -105,7 +105,7 @@ async def access_log(request: web.Request, handler: Handler) -> web.StreamRespon
             "status": status,
             "seconds": round(time.perf_counter() - start, 4),
         }
-        if request.path not in HEALTH:
+        if request.path not in HEALTH and not request.path.startswith(FOLDER):
             log.info(json.dumps(line | request[TOLD]))
 
 

@@ -86,7 +86,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         chat = "messages" in body
-        for kind, text in [*(("reasoning_content", t) for t in script.thoughts), *(("content", t) for t in script.pieces)]:
+        for kind, text in [
+            *(("reasoning_content", t) for t in script.thoughts),
+            *(("content", t) for t in script.pieces),
+        ]:
             time.sleep(script.pause)
             self.event([{"delta": {kind: text}} if chat else {"text": text}])
         script.hold.wait(30)

@@ -28,7 +28,7 @@ const composer = new Composer({submit, stop: () => running?.abort(), complain});
 const tip = new Tip($("log"));
 const mode = () => $("chat").checked ? "chat" : "text";
 
-/** Tells what went wrong, until it is dismissed or something goes right. */
+/** Tells what went wrong, until it is dismissed. */
 function complain(sentence) {
   $("notice-text").textContent = sentence;
   $("notice").hidden = false;
@@ -128,7 +128,6 @@ async function answer(index) {
   const conversation = current, node = conversation.nodes[index];
   const mine = running = new AbortController();
   const saving = setInterval(() => store.save(conversation), SAVE);
-  $("notice").hidden = true;
   tip.show(null);
   thread.draw(conversation);
   composer.busy(true);

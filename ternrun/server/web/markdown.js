@@ -29,7 +29,11 @@ DOMPurify.addHook("afterSanitizeAttributes", node => {
   node.setAttribute("rel", "noopener noreferrer nofollow");
 });
 
+/** The known markup of a text, as elements. */
+export const sanitize = html => DOMPurify.sanitize(html, SAFE);
+
 let complete = true; // whether the text that is being rendered has ended
+let highest = 1; // the depth of its highest heading
 
 const renderer = {
   code({text, lang}) {
@@ -39,7 +43,7 @@ const renderer = {
     return `<pre><code class="hljs${language ? ` language-${escaped(language)}` : ""}">${inner}\n</code></pre>`;
   },
   heading({tokens, depth}) { // below the headings of the page itself
-    const tag = `h${Math.min(depth + 3, 6)}`;
+    const tag = `h${Math.min(depth - highest + 4, 6)}`;
     return `<${tag} class="title-${depth}">${this.parser.parseInline(tokens)}</${tag}>`;
   },
   html({text}) { return escaped(text); }, // shown as it was written
@@ -55,10 +59,11 @@ const UNDECIDED = /\n[ \t]*(?:`{1,2}|~{1,2}|[-=]+|\|[ :|-]*)$/;
 export function render(container, text, ended = true) {
   complete = ended;
   const blocks = marked.lexer(ended ? text : text.replace(UNDECIDED, "")).filter(block => block.type !== "space");
+  highest = Math.min(6, ...blocks.filter(block => block.type === "heading").map(block => block.depth));
   blocks.forEach((block, i) => {
-    const old = container.children[i], raw = `${ended && block.raw.length >= LONG}${block.raw}`;
+    const old = container.children[i], raw = `${ended && block.raw.length >= LONG} ${highest} ${block.raw}`;
     if (old?.raw === raw) return;
-    const made = element("div", {raw, dir: "auto"}, DOMPurify.sanitize(marked.parser([block]), SAFE));
+    const made = element("div", {raw, dir: "auto"}, sanitize(marked.parser([block])));
     decorate(made);
     if (old) old.replaceWith(made);
     else container.append(made);

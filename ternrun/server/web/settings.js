@@ -33,7 +33,7 @@ export function startSettings(keyChanged) {
   for (const name of KEPT) $(name).value = values[name] ?? "";
   $("key").value = kept("sessionStorage", "key") ?? "";
   setKey($("key").value);
-  $("settings").addEventListener("change", save);
+  $("settings").addEventListener("input", save);
   $("key").addEventListener("change", () => {
     setKey($("key").value.trim());
     keep("sessionStorage", "key", $("key").value.trim());

@@ -64,10 +64,17 @@ export class Store {
       await finished;
       this.memory.delete(conversation.id);
       this.channel.postMessage(conversation.id);
+      this.told = "";
     } catch (error) {
       this.memory.set(conversation.id, conversation);
-      if (this.database) this.failed(reason(error));
+      if (this.database) this.tell(reason(error));
     }
+  }
+
+  /** Once: the same will be true of the next saving. */
+  tell(sentence) {
+    if (sentence !== this.told) this.failed(sentence);
+    this.told = sentence;
   }
 
   async remove(id) {
