@@ -1,4 +1,4 @@
-"""GET / and GET /page/NAME: a page to try the model, and the files it consists of. It loads nothing from anywhere else."""
+"""GET / and GET /page/NAME: a page to try the model, and its files. It loads nothing from anywhere else."""
 
 from __future__ import annotations
 

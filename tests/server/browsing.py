@@ -1,6 +1,6 @@
 """The page in a real Chromium, driven as a user would. TERNRUN_SCREENSHOTS names a folder for pictures of it.
 
-Tests of it are left out where Chromium and its driver are not installed (Debian: apt-get install chromium chromium-driver).
+Its tests are left out if Chromium and its driver are not installed (Debian: apt-get install chromium chromium-driver).
 """
 
 from __future__ import annotations
@@ -118,8 +118,16 @@ class Page:
 
     def press(self, label: str, inside: str = "") -> None:
         """The last button with that text."""
-        found = [one for one in self.all(f"{inside} button") if one.text == label or one.accessible_name == label]
-        found[-1].click()
+
+        def click() -> bool:
+            script = """return [...document.querySelectorAll(arguments[0])].findLast(
+                e => e.textContent.trim() === arguments[1] || e.ariaLabel === arguments[1])"""
+            found = self.script(script, f"{inside} button", label)
+            if found:
+                found.click()
+            return bool(found)
+
+        self.wait(click)
 
     def menu(self, name: str) -> None:
         self.one("#menu > summary").click()

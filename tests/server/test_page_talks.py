@@ -57,7 +57,7 @@ def test_an_answer_that_a_reload_interrupts(page: Page, script: Script) -> None:
     script.hold.set()
     page.ready()
     assert shown(page) == ["Slowly", "An answer."]
-    assert page.end() == "Interrupted: the page was closed or reloaded."
+    assert page.end() == "Interrupted, or still being written in another tab."
     script.pieces = [" It goes on."]
     page.press("Go on")
     page.wait(lambda: shown(page)[-1] == "An answer. It goes on.")
@@ -92,7 +92,7 @@ def test_edit_and_repeat_keep_earlier_versions(page: Page, script: Script) -> No
     page.wait(lambda: page.finished() and shown(page) == ["Uno", "An answer."])
     assert [m["content"] for m in script.asked[-1]["messages"]] == ["Uno"]
     script.pieces = ["Another."]
-    page.press("Again")
+    page.press("Regenerate")
     page.wait(lambda: page.finished() and shown(page) == ["Uno", "Another."])
     assert [count.text for count in page.all(".count")] == ["2/2", "2/2"]
     page.all("button[aria-label='Earlier version']")[0].click()
@@ -266,6 +266,6 @@ def test_the_keyboard_reaches_everything(page: Page) -> None:
         focused = page.browser.switch_to.active_element
         seen.add(focused.get_attribute("id") or focused.text)
         focused.send_keys(Keys.TAB)
-    assert seen >= {"new", "open-list", "model", "chat", "open-settings", "log", "Copy", "Edit", "Again", "prompt",
+    assert seen >= {"new", "open-list", "model", "chat", "open-settings", "log", "Copy", "Edit", "Regenerate", "prompt",
                     "attach", "run", "system", "temperature", "theme"}  # fmt: skip
     assert page.browser.find_element(By.ID, "spoken").get_attribute("aria-live") == "polite"

@@ -53,7 +53,8 @@ HOSTILE = """<script>window.hit = 1</script>
 
 <style>* { display: none }</style> <form action="https://outside.example"><input name=q></form>
 
-[one](javascript:window.hit=1) [two](data:text/html,x) [three](https://example.org) [four](/props) [five](JaVaScRiPt:hit=1)
+[one](javascript:window.hit=1) [two](data:text/html,x) [three](https://example.org) [four](/props)
+[five](JaVaScRiPt:hit=1)
 
 <p id=prompt style="position:fixed" class=primary data-x=1>seven</p>
 

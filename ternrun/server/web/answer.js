@@ -91,7 +91,7 @@ export function endLine(end) {
     case "context": return `The context of ${number(end.tokens)} tokens is full. Start a new conversation.`;
     case "stopped": return "Stopped by you.";
     case "error": return sentence(end);
-    default: return "Interrupted: the page was closed or reloaded.";
+    default: return "Interrupted, or still being written in another tab.";
   }
 }
 

@@ -105,7 +105,7 @@ async function remove() {
 
 /** Another tab has saved or removed a conversation. */
 async function changedElsewhere(id) {
-  if (id === current.id && !running) {
+  if (id === current.id && !running && !$("log").querySelector(".edit")) {
     const found = await store.get(id);
     if (found && found.revision !== current.revision) await show(found);
   }
@@ -129,9 +129,8 @@ async function answer(index) {
   const mine = running = new AbortController();
   const saving = setInterval(() => store.save(conversation), SAVE);
   tip.show(null);
-  thread.draw(conversation);
+  thread.draw(conversation, "waiting for the first token");
   composer.busy(true);
-  thread.grow("waiting for the first token");
   await store.save(conversation);
   await drawList();
   await generate(conversation, index, {

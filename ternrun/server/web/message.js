@@ -98,7 +98,7 @@ export class Message {
     }
     if (node.text) bar.append(button("Copy", event => copy(parts(node).said, event.target)));
     if (mine) bar.append(button("Edit", () => this.edit()));
-    else if (node.text || node.reasoning) bar.append(button("Again", () => actions.again(index), {title: "Another answer; this one is kept"}));
+    else if (node.text || node.reasoning) bar.append(button("Regenerate", () => actions.again(index), {title: "Another answer; this one is kept"}));
     return bar;
   }
 

@@ -21,11 +21,13 @@ export class Sidebar {
   }
 
   draw(conversations, current) {
+    const focused = $("list").contains(document.activeElement);
     $("list").replaceChildren(...conversations.map(one => {
       const name = button(one.title || "Untitled", () => this.actions.open(one.id), {className: "name", dir: "auto"});
       if (one.id === current.id) name.setAttribute("aria-current", "true");
       return element("li", {}, name);
     }));
+    if (focused) $("list").querySelector("[aria-current]")?.focus();
     $("none").hidden = conversations.length > 0;
     $("title").textContent = current.title || (current.mode === "chat" ? "New chat" : "New text");
     for (const name of ["rename", "export-markdown", "export-json", "delete"]) $(name).disabled = !current.nodes.length;

@@ -17,12 +17,16 @@ export class Thread {
     $("to-end").addEventListener("click", () => this.toEnd());
   }
 
-  /** Draws a conversation from the start. */
-  draw(conversation) {
+  /** Draws a conversation from the start. `note`: what the server does, if its last turn is being answered. */
+  draw(conversation, note) {
+    clearTimeout(this.timer);
+    this.timer = undefined;
+    const focused = this.log.contains(document.activeElement);
     const shown = path(conversation).filter(i => conversation.mode === "chat" || conversation.nodes[i].role !== "user");
     this.messages = shown.map(i => new Message(conversation, i, this.actions));
-    for (const message of this.messages) message.update();
+    for (const message of this.messages) message.update(note !== undefined && message === this.last, note);
     this.log.replaceChildren(...this.messages.map(message => message.element));
+    if (focused) this.log.focus(); // what had the focus is not there any more
     this.toEnd();
   }
 
