@@ -14,7 +14,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ternrun.commands.models import add_model, model_path
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.models import add_only_model, model_path
 from ternrun.commands.terminal import BOLD, DIM, GREEN, RED, paint, safe, size
 from ternrun.errors import LoadError
 
@@ -45,9 +46,9 @@ class Contents(NamedTuple):
     refusals: list[str]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    add_model(parser, positional=True)
+    add_only_model(parser)
     parser.add_argument("--tensors", action="store_true", help="list every tensor, not only the sum of each type")
     parser.add_argument("--json", action="store_true", help="print one JSON object with everything")
 

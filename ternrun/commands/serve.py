@@ -1,7 +1,7 @@
 """Serve a model over HTTP: OpenAI's API, llama.cpp's and Ollama's routes; docs/server.md lists them all.
 
-It listens at once and loads behind that (/health says when it is ready). SIGTERM or Ctrl-C lets requests come to their
-end, a second one ends at once. API keys may also stand in TERNRUN_API_KEYS, separated by commas.
+It listens at once and loads behind that (/health says when it is ready). SIGTERM, Ctrl-C or SIGHUP lets requests come
+to their end; a second SIGTERM or Ctrl-C ends at once. API keys may also stand in TERNRUN_API_KEYS, separated by commas.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import argparse
 import logging
 import os
 import sys
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from ternrun.commands.models import add_model, add_template, load_model, named_models
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.models import add_models, add_template, check_model, load_model, named_models
 from ternrun.commands.options import APPEND, ENGINE, OFF, SWITCH, Flag, add_flags, given
 from ternrun.commands.terminal import safe
 from ternrun.runtime.config import EngineConfig
@@ -22,9 +24,9 @@ from ternrun.server.settings import ServerConfig, hosts, read_keys
 
 EXAMPLES = """\
 examples:
-  ternrun serve -m model.gguf
-  ternrun serve -m small=a.gguf -m large,gpt-4=b.gguf
-  ternrun serve -m model.gguf --host 0.0.0.0 --port 8000 --api-key-file keys.txt
+  ternrun serve model.gguf
+  ternrun serve small=a.gguf large,gpt-4=b.gguf
+  ternrun serve model.gguf --host 0.0.0.0 --port 8000 --api-key-file keys.txt
   curl localhost:8080/v1/completions -d '{"prompt": "def fibonacci(n):", "max_tokens": 32}'
 """
 
@@ -34,7 +36,9 @@ LISTEN = {
     "unix_socket": Flag(("--unix-socket",), str, "PATH", "listen there in place of host and port"),
     "certificate": Flag(("--certificate",), str, "PEM", "serve TLS with it"),
     "private_key": Flag(("--private-key",), str, "PEM", "the certificate's key, where it is in another file"),
-    "api_keys": Flag(("--api-key",), str, "KEY", "answer only those who know it; repeatable", APPEND),
+    "api_keys": Flag(
+        ("--api-key",), str, "KEY", "answer only those who know it; at least 8 characters; repeatable", APPEND
+    ),
     "cors": Flag(
         ("--cors",), str, "ORIGIN", "web pages that may ask; localhost: this machine's, *: all; repeatable", APPEND
     ),
@@ -62,12 +66,12 @@ BATCH = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    add_model(parser, several=True)
+    add_models(parser)
     add_template(parser)
     add_flags(parser, "who may ask, and where", ServerConfig, LISTEN)
-    parser.add_argument("--api-key-file", metavar="FILE", help="API keys, one a line")
+    parser.add_argument("--api-key-file", metavar="FILE", help="API keys of 8 characters at least, one a line")
     parser.add_argument(
         "--default", metavar="NAME=VALUE", action="append", default=[],
         help="what requests get that do not say, such as temperature=0.2 or seed=1; repeatable",
@@ -81,7 +85,10 @@ def run(args: argparse.Namespace) -> int:
     from ternrun.server.run import serve
 
     engine, config = given(args, EngineConfig), settings(args)
-    openers = {names: partial(load_model, one, engine) for names, one in named_models(args, config.alias).items()}
+    models = named_models(args, config.alias)
+    for one in models.values():
+        check_model(one)
+    openers = {names: partial(load_model, one, engine) for names, one in models.items()}
     near = {"127.0.0.1", "::1", "localhost"}
     if not config.api_keys and not config.unix_socket and not near.issuperset(hosts(config)):
         _tell("anybody who reaches this machine may ask: an --api-key-file or a firewall would prevent that")
@@ -103,4 +110,5 @@ def settings(args: argparse.Namespace) -> ServerConfig:
 
 
 def _tell(line: str) -> None:
-    print(safe(f"ternrun: {line}"), file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal may have closed, which is no reason to end
+        print(safe(f"ternrun: {line}"), file=sys.stderr, flush=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # both pull in packages that take time: imported when text is
     from ternrun.loader.tokenizer import Tokenizer
 
 
+_COMPANIONS = ("mmproj", "imatrix")  # in the names of files that lie beside a model and are none
 Runner = Callable[[EngineConfig], Model]
 
 
@@ -59,7 +60,9 @@ class ModelFile:
     @property
     def format(self) -> str:
         """What it is kept in: gguf, onnx or safetensors."""
-        return {".gguf": "gguf", ".onnx": "onnx"}.get(self.path.suffix, "safetensors")
+        if self.path.suffix == ".onnx":
+            return "onnx"
+        return "safetensors" if self.path.is_dir() else "gguf"  # which needs no suffix: Ollama's blobs have none
 
     @property
     def parameters(self) -> int:
@@ -123,9 +126,9 @@ def open_model(path: str | Path, *, pre: str | None = None) -> ModelFile:
     `pre` overrides the name of a GGUF file's pre-tokenizer. Raises LoadError: one sentence that names the file and the
     fault; UsageError for a `pre` that cannot apply.
     """
-    path = Path(path)
+    asked = path = Path(path)
     try:
-        path = path.expanduser()
+        asked = path = path.expanduser()
         if _is_encoder(path):
             return _open_encoder(path, pre)
         path = _resolve(path)
@@ -137,6 +140,11 @@ def open_model(path: str | Path, *, pre: str | None = None) -> ModelFile:
         file = open_gguf(path)
         return ModelFile(path, gguf_weights(file), file.metadata, file.size, text_folder=None, pre=pre)
     except (LoadError, ConfigError, OSError, RuntimeError) as e:  # RuntimeError: a ~user who does not exist
+        from ternrun.loader.foreign.describe import describe  # a model need not wait for this
+
+        for place in dict.fromkeys((asked, path)):
+            if says := describe(place):
+                raise LoadError(f"{place} {says}") from e
         named = str(path) in str(e)
         raise LoadError(str(e) if named else f"{path}: {e}") from e
 
@@ -262,6 +270,7 @@ def _resolve(path: Path) -> Path:
         return model_file(path)
     files = sorted(p for p in path.glob("*.gguf") if p.is_file())
     models = [p for p in files if "-of-" not in p.name or "-00001-of-" in p.name]
+    models = [p for p in models if not any(word in p.name.lower() for word in _COMPANIONS)] or models
     if len(models) == 1:
         return models[0]
     if models:

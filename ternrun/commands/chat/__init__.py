@@ -13,7 +13,8 @@ import sys
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from ternrun.commands.models import add_model, add_template
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.models import add_only_model, add_template
 from ternrun.commands.options import ENGINE, SAMPLING, add_flags, given
 from ternrun.commands.terminal import safe
 from ternrun.errors import UsageError
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  ternrun chat -m model.gguf --system "Answer in one sentence."
-  ternrun chat --url http://localhost:8080 -t 0.7
-  printf '%s\\n' "Name a river." "And a longer one?" | ternrun chat -m model.gguf
+  ternrun chat model.gguf --system "Answer in one sentence."
+  ternrun chat --url http://localhost:8080 --temp 0.7
+  printf '%s\\n' "Name a river." "And a longer one?" | ternrun chat model.gguf
 """
 
 FLAGS = {name: flag for name, flag in SAMPLING.items() if name != "logprobs"}
@@ -37,9 +38,9 @@ TOLD = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    add_model(parser)
+    add_only_model(parser)
     add_template(parser)
     parser.add_argument("--url", metavar="URL", help="talk with a server; -m then names one of its models")
     parser.add_argument("--api-key-file", metavar="FILE", help="the key for that server, in the first line")

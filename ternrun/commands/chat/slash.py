@@ -82,8 +82,9 @@ def _show(session: Session, _: str) -> None:
 def _save(session: Session, path: str) -> None:
     if not path:
         raise UsageError("where to? /save FILE")
-    session.talk.save(path)
-    session.console.note(f"{len(session.talk.all())} messages written to {path}")
+    name = path.removesuffix(" --force").strip()
+    session.talk.save(name, force=name != path)
+    session.console.note(f"{len(session.talk.all())} messages written to {name}")
 
 
 def _load(session: Session, path: str) -> None:
@@ -150,7 +151,7 @@ COMMANDS = {
     "retry": Command(_retry, "", "answer the last message again"),
     "undo": Command(_undo, "", "take the last message and its answer back"),
     "show": Command(_show, "", "show the conversation"),
-    "save": Command(_save, "FILE", "write the conversation to a file"),
+    "save": Command(_save, "FILE [--force]", "write the conversation to a file; --force: over another one"),
     "load": Command(_load, "FILE", "go on with a conversation from a file"),
     "set": Command(_set, "[NAME [VALUE]]", "change how it answers, as in /set top_p 0.9; NAME alone: the default"),
     "stats": Command(_stats, "", "times and tokens of the last answer"),

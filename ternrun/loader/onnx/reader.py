@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ternrun.errors import LoadError
+from ternrun.loader.foreign.files import HEAD, foreign_file
 from ternrun.loader.onnx.check import check_model
 from ternrun.loader.onnx.external import ExternalData
 from ternrun.loader.onnx.graph import Function, Graph, Node, OnnxModel, Reference, Value
@@ -59,15 +60,6 @@ _ATTRIBUTE_FIELDS = {
     14: "type_protos",
 }  # fmt: skip
 
-# how files begin that people mistake for ONNX
-_LOOKALIKES: tuple[tuple[bytes, str], ...] = (
-    (b"<", "is a web page, not a model; download the file itself (a link with /resolve/ in it, not /blob/)"),
-    (b"version https://git-lfs", "is a Git LFS pointer, not the model; fetch the file itself with 'git lfs pull'"),
-    (b"PK\x03\x04", "is a zip archive (perhaps a torch checkpoint), not an ONNX file"),
-    (b"{", "is a JSON text, not an ONNX file"),
-    (b"GGUF", "is a GGUF file, not an ONNX file; name it .gguf"),
-)
-
 
 def open_onnx(path: str | Path) -> OnnxModel:
     """Map and check a .onnx file and the data files it names.
@@ -80,12 +72,11 @@ def open_onnx(path: str | Path) -> OnnxModel:
         if not stat.S_ISREG(mode):  # opening a pipe could wait forever
             raise LoadError(f"{path} is not a regular file")
         with path.open("rb") as f:
-            text = f.read(64).removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
-            for start, fault in _LOOKALIKES:
-                if text.startswith(start):
-                    raise LoadError(f"{path} {fault}")
-            if not path.stat().st_size:
-                raise LoadError(f"{path} is empty (0 bytes); download it again")
+            head = f.read(HEAD)
+            if head.startswith(b"GGUF"):
+                raise LoadError(f"{path} is a GGUF file, not an ONNX file; name it .gguf")
+            if says := foreign_file(path, head):
+                raise LoadError(f"{path} {says}")
             data = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError as e:
         raise LoadError(f"{path} does not exist") from e
