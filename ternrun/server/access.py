@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from ternrun.server.page import FOLDER
 from ternrun.server.problems import ApiError, Handler
 from ternrun.server.settings import ServerConfig, hosts
 
@@ -28,8 +29,7 @@ def keys(config: ServerConfig) -> Middleware:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        public = request.path in PUBLIC and request.method in ("GET", "HEAD")
-        if known and not public and request.method != "OPTIONS":
+        if known and not _public(request) and request.method != "OPTIONS":
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
             given = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-Api-Key", "")
             digest = sha256(given.encode("utf-8", "surrogateescape")).digest()
@@ -41,6 +41,12 @@ def keys(config: ServerConfig) -> Middleware:
         return await handler(request)
 
     return check
+
+
+def _public(request: web.Request) -> bool:
+    if request.method not in ("GET", "HEAD"):
+        return False
+    return request.path in PUBLIC or request.path.startswith(FOLDER)
 
 
 def origins(config: ServerConfig) -> Middleware:

@@ -30,6 +30,7 @@ from ternrun.server.patience import patience
 
 ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/", page.page),
+    ("GET", "/page/{name:.+}", page.part),
     ("POST", "/v1/completions", completions.completions),
     ("POST", "/v1/chat/completions", chat.chat_completions),
     ("POST", "/v1/chat/completions/input_tokens", chat.input_tokens),
@@ -89,7 +90,7 @@ def make_app(services: Services) -> web.Application:
     app.on_response_prepare.append(access.add_headers)
     app.on_response_prepare.append(log.add_headers)
     for method, path, route in ROUTES:
-        if (method, path) == ("GET", "/") and not config.page:
+        if route in (page.page, page.part) and not config.page:
             continue
         add = app.router.add_get if method == "GET" else app.router.add_post  # the former adds HEAD, too
         add(path, serving(route))

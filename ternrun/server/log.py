@@ -17,6 +17,7 @@ from aiohttp.typedefs import Middleware
 from ternrun.server import ignored
 from ternrun.server.access import HEALTH
 from ternrun.server.ignored import Ignored
+from ternrun.server.page import FOLDER
 from ternrun.server.problems import REASON, Handler
 from ternrun.server.settings import ServerConfig
 
@@ -33,7 +34,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
 
 def access_log(config: ServerConfig) -> Middleware:
-    """A line for each request but those for health, with its id and, where it was refused, the reason."""
+    """A line for each request but those for health and the page's files, with its id and, where it was refused, the reason."""
     noted: set[str] = set()
 
     @web.middleware
@@ -51,7 +52,7 @@ def access_log(config: ServerConfig) -> Middleware:
                 if name not in noted and len(noted) < MOST_NOTED:
                     noted.add(name)
                     log.info(json.dumps(_note(request, name, meant)))
-            if request.path not in HEALTH:
+            if request.path not in HEALTH and not request.path.startswith(FOLDER):
                 log.info(json.dumps(_line(request, status, time.perf_counter() - start)))
 
     return around
