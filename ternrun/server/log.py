@@ -34,7 +34,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
 
 def access_log(config: ServerConfig) -> Middleware:
-    """A line for each request but those for health and the page's files, with its id and, where it was refused, the reason."""
+    """A line for each request but those for health and the page's files, with its id and the reason of a refusal."""
     noted: set[str] = set()
 
     @web.middleware

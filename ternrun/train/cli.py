@@ -42,6 +42,8 @@ class _Command(argparse.ArgumentParser):
         """As argparse has it, but nothing may be left over."""
         if self._inner:
             return super().parse_known_args(args, namespace)
+        if wrong := self._unknown(args):  # before argparse misses what is required
+            self.refuse(wrong)
         self._inner = True  # argparse comes back here, once for the flags and once for the words
         try:
             found, unknown = self.parse_known_intermixed_args(args, namespace)
@@ -50,6 +52,15 @@ class _Command(argparse.ArgumentParser):
         if unknown:
             self.refuse(unknown)
         return found, []
+
+    def _unknown(self, args: Sequence[str]) -> list[str]:
+        """The flags that this command does not have, and the words behind them that may be their values."""
+        found: list[str] = []
+        for at, word in enumerate(args):
+            name = word.partition("=")[0]
+            if len(name) > 2 and name.startswith("--") and name not in self._option_string_actions:
+                found += [word, *(value for value in args[at + 1 : at + 2] if not value.startswith("-"))]
+        return found
 
     def refuse(self, unknown: Sequence[str]) -> None:
         """Complain of words that are no flags of this command, with what they may have meant."""

@@ -205,7 +205,7 @@ def test_a_curve_of_one_point_has_a_marker(tmp_path: Path, monkeypatch: pytest.M
         (["run", "x", "--out", "R", "--dropuot", "3"], "did you mean --set optim.dropout=VALUE?"),
         (["run", "x", "--out", "R", "--resum"], "did you mean --resume?"),
         (["run", "x", "--out", "R", "--dataset", "d"], "it is --data here"),
-        (["run", "x", "--output-dir", "R"], "required: --out (try `ternrun train run --help`)"),
+        (["run", "x", "--output-dir", "R"], "it is --out here (try `ternrun train run --help`)"),
         (["run", "x", "--out", "R", "--zzz"], "unrecognized arguments: --zzz (try `ternrun train run --help`)"),
         (["data", "x", "--out", "d", "--val-split", "0.1"], "it is --val-share here"),
         (["data", "x", "--out", "d", "--vocab-size", "500"], "it is --tokenizer bpe:SIZE here"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ternrun.errors import LoadError
-from ternrun.loader.foreign.describe import describe
 from ternrun.loader.home import from_home
 from ternrun.train.commands.say import say
 
@@ -21,6 +20,8 @@ def checkpoint_file(given: Path, *, first: str = BEST) -> Path:
     if path.is_dir():
         found = next((path / name for name in (first, BEST, LAST) if (path / name).is_file()), None)
         if found is None:
+            from ternrun.loader.foreign.describe import describe  # it imports numpy, which --help does without
+
             says = describe(path) or f"is a folder without a checkpoint ({BEST} or {LAST})"
             raise LoadError(f"{path} {says}")
         say(f"{found} is taken")
