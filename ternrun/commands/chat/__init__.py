@@ -1,9 +1,11 @@
-"""Talk with a model in the terminal: one in a file, or one that any OpenAI-compatible server has.
+'''Talk with a model in the terminal: one in a file, or one that any OpenAI-compatible server has.
 
-Type a message; a line that ends with \\ goes on in the next. /help lists the commands. Ctrl-C stops an answer, and what
-was said of it stays in the conversation; Ctrl-D or /exit leaves. In a pipe, each line is a message, and only answers
-are printed. The key for a server is read from --api-key-file or TERNRUN_API_KEY.
-"""
+Type a message; """ begins and ends one of several lines, and a line that ends with \\ goes on in the next. /help lists
+the commands. Ctrl-C stops an answer, and what was said of it stays in the conversation; Ctrl-D or /bye leaves. In a
+pipe, each line is a message, and only answers are printed. The key for a server is read from --api-key-file or
+TERNRUN_API_KEY. The lines that are typed on a terminal are kept for its owner: TERNRUN_HISTORY names the file, and
+nothing is kept where it is empty.
+'''
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--system", metavar="TEXT", help="a system message in front of the conversation")
     parser.add_argument("--plain", action="store_true", help="no chat: the model continues the text you type")
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save wrote")
-    parser.add_argument("--history", metavar="FILE", help="remember the lines you type in this file")
+    parser.add_argument("--history", metavar="FILE", help="where the lines you type are kept; '' keeps none")
     add_flags(parser, "how it answers", SamplingParams, FLAGS, TOLD)
     add_flags(parser, "how it runs", EngineConfig, ENGINE)
 
