@@ -76,7 +76,6 @@ def add_arguments(parser: Parser) -> None:
         "--default", metavar="NAME=VALUE", action="append", default=[],
         help="what requests get that do not say, such as temperature=0.2 or seed=1; repeatable",
     )  # fmt: skip
-    parser.add_argument("--ignore-unknown-fields", action="store_true", help=argparse.SUPPRESS)  # no longer refused
     add_flags(parser, "limits", ServerConfig, LIMITS)
     add_flags(parser, "how it runs", EngineConfig, ENGINE | BATCH)
 

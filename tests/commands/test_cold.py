@@ -120,7 +120,7 @@ def test_what_is_warm_compiles_no_more(cold: dict[str, str]) -> None:
     assert json.loads(again.stdout)["compiled"] == []
     assert again.stderr == ""
     assert done("warm").stdout.startswith("all kernels are there already: ")
-    assert done("complete", "def f(", "-n", "4", "-t", "0.7", "--seed", "1").stderr == ""
+    assert done("complete", "def f(", "-n", "4", "--temp", "0.7", "--seed", "1").stderr == ""
     assert done("complete", "def f(", "-n", "4").stderr == ""
     process = subprocess.Popen([*TERNRUN, "serve", "--port", "0"], env=cold, stderr=subprocess.PIPE, text=True)
     assert process.stderr

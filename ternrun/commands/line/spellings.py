@@ -173,5 +173,6 @@ SPELLINGS: dict[str, tuple[Rule, ...]] = {
     **_each("--reranking --rerank", Refused("reranking is not supported", where="--port")),
     **_each("--no-slots --no-cont-batching -nocb --no-cache-prompt --path --api-prefix --root-path",
             Refused("the server has no such choice", where="--port")),
+    **_each("--ignore-unknown-fields", Idle("this is the default; --strict refuses them", where="--port")),
     **_each("--task", Idle(FILE, 1, ("auto", "generate"), where="--port")),
 }  # fmt: skip
