@@ -87,10 +87,10 @@ def read(path: Path) -> Contents:
 
 
 def read_onnx(path: Path) -> Contents:
-    """An ONNX file as the decoder it was recognised as; else its own tensors. Raises LoadError for a damaged file."""
+    """An ONNX file as the decoder it was recognized as; else its own tensors. Raises LoadError for a damaged file."""
     known: Mapping[str, Any] = {}
     from ternrun.loader.model import open_model
-    from ternrun.loader.onnx.reader import open_onnx
+    from ternrun.onnx.format.reader import open_onnx
 
     try:
         with open_model(path) as model:

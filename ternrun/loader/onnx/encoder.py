@@ -14,12 +14,12 @@ import numpy as np
 
 from ternrun.errors import ContextError, LoadError, UsageError
 from ternrun.loader.home import from_home
-from ternrun.loader.onnx.halves import in_float32
 from ternrun.loader.onnx.pooling import POOLING, Floats, read_limit, read_pooling
-from ternrun.loader.onnx.reader import open_onnx
-from ternrun.loader.onnx.session import Session
 from ternrun.loader.safetensors import read_json
 from ternrun.loader.tokenizer_hf import load_library
+from ternrun.onnx.format.half_precision import in_float32
+from ternrun.onnx.format.reader import open_onnx
+from ternrun.onnx.runtime.session import Session
 
 BATCH_TOKENS = 2048  # of one run, padding included: more gain nothing on a CPU and take memory
 
