@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ternrun.completion import Completion, Stream
 from ternrun.errors import ConfigError, UsageError
+from ternrun.loader.breakers import SequenceBreakers
 from ternrun.loader.chat_named import named_or_given
 from ternrun.loader.embedded import located
 from ternrun.loader.model import ModelFile, open_model
@@ -75,7 +76,8 @@ def load(
             file.template = named_or_given(chat_template)
             _ = file.chat_template  # a fault in it shows now
         undo.callback(model.close)
-        driver = Driver(Engine(model, file.tokenizer.eos_ids, Lookup if engine.speculate else None))
+        drafter, breakers = Lookup if engine.speculate else None, SequenceBreakers(file.tokenizer)
+        driver = Driver(Engine(model, file.tokenizer.eos_ids, drafter, breakers))
         undo.callback(driver.close)
         name, _, reason = model.description.partition(": ")
         return Model(file, driver, (name, f"{why}; {reason}"), time.perf_counter() - called, undo.pop_all())

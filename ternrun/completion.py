@@ -47,7 +47,7 @@ class Completion:
     model: str
     prompt_ids: list[int]
     ids: list[int]  # as generated: without the end token, but with all tokens of a stop string
-    text: str  # ends before the stop string
+    text: str  # ends before the stop string, or behind it with `include_stop`
     finish_reason: FinishReason  # "stop": end token or stop string; "length": max_tokens or context; "abort"
     logprobs: list[TokenLogprobs] | None  # one per id, of the raw distribution; None unless asked for
     timings: Timings
@@ -69,7 +69,7 @@ class Stream:
         self._prompt_ids, params = list(request.ids), request.params
         self._outputs = model.driver.outputs(request)
         self._decoder = model.tokenizer.stream(request.ids)
-        self._stops = StopMatcher(params.stop)
+        self._stops = StopMatcher(params.stop, least=params.min_tokens, include=params.include_stop)
         self._ids: list[int] = []
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprobs] | None = None if params.logprobs is None else []

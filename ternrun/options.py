@@ -23,7 +23,7 @@ class EngineOptions(TypedDict, total=False):
 
 
 class SamplingOptions(TypedDict, total=False):
-    """Fields of `ternrun.runtime.config.SamplingParams`; lists do for its tuples, one string for one stop string."""
+    """Fields of `ternrun.runtime.config.SamplingParams`; lists do for its tuples, a string for a tuple of one."""
 
     max_tokens: int
     temperature: float
@@ -42,6 +42,24 @@ class SamplingOptions(TypedDict, total=False):
     ignore_eos: bool
     logprobs: int | None
     sampled_logprobs: bool
+    min_tokens: int
+    allowed_token_ids: Sequence[int]
+    include_stop: bool
+    top_n_sigma: float
+    xtc_probability: float
+    xtc_threshold: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_penalty_last_n: int
+    dry_sequence_breakers: str | Sequence[str]
+    samplers: str | Sequence[str]
+    dynatemp_range: float
+    dynatemp_exponent: float
+    mirostat: int
+    mirostat_tau: float
+    mirostat_eta: float
+    min_keep: int
 
 
 def sampling_params(options: SamplingOptions, defaults: Mapping[str, Any] = MappingProxyType({})) -> SamplingParams:
@@ -51,8 +69,9 @@ def sampling_params(options: SamplingOptions, defaults: Mapping[str, Any] = Mapp
     """
     given = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
     values: dict[str, Any] = {**defaults, **given}
-    if isinstance(values.get("stop"), str):
-        values["stop"] = (values["stop"],)
+    for name in ("stop", "dry_sequence_breakers", "samplers"):
+        if isinstance(values.get(name), str):
+            values[name] = (values[name],)
     if isinstance(values.get("logit_bias"), Mapping):
         values["logit_bias"] = tuple(values["logit_bias"].items())
     return SamplingParams.from_dict(values)

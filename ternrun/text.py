@@ -11,22 +11,32 @@ class StopMatcher:
     The text ends where that stop string begins (the longest, where several end at the same character). How the text
     was cut into pieces makes no difference. One Knuth-Morris-Pratt automaton a stop string: the time is linear in the
     text, whatever the two look like.
+
+    The first `least` pieces pass unseen: no stop string ends a text that early. `include`: the text ends behind the
+    stop string. `found` is the stop string that was completed, empty before.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, least: int = 0, include: bool = False) -> None:
         self._stops = [(stop, _borders(stop)) for stop in stops]
         self._matched = [0] * len(stops)  # characters of each stop string that the text ends with
         self._held = ""
+        self._unseen = least
+        self._include = include
+        self.found = ""
 
     def push(self, piece: str) -> tuple[str, bool]:
         """Text that is now certain, and whether a stop string was completed (push nothing more then)."""
         if not self._stops:
             return piece, False
+        if self._unseen > 0:
+            self._unseen -= 1
+            return piece, False
         text, self._held = self._held + piece, ""
         for at in range(len(text) - len(piece), len(text)):
-            found = max((len(stop) for i, (stop, _) in enumerate(self._stops) if self._step(i, text[at])), default=0)
+            found = [stop for i, (stop, _) in enumerate(self._stops) if self._step(i, text[at])]
             if found:
-                return text[: at + 1 - found], True
+                self.found = max(found, key=len)
+                return text[: at + 1 - (0 if self._include else len(self.found))], True
         certain = len(text) - max(self._matched)
         self._held = text[certain:]
         return text[:certain], False

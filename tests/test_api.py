@@ -193,6 +193,35 @@ def test_stop_strings(
     wait_idle(model)
 
 
+@pytest.mark.parametrize(
+    ("fields", "text", "ids"),
+    [
+        ({"stop": "wor", "include_stop": True}, "hello wor", 9),
+        ({"stop": ["o", "o w"], "min_tokens": 5}, "hello w", 8),
+        ({"stop": ["o", "o w"], "min_tokens": 5, "include_stop": True}, "hello wo", 8),
+        ({"stop": "hello", "min_tokens": 1}, "hello world", 11),  # it would end a text of no token
+        ({"stop": "d", "min_tokens": 11}, "hello world", 11),
+    ],
+)
+def test_texts_of_a_least_length_and_texts_that_keep_their_stop_string(
+    model: Model, backend: list[FakeModel], monkeypatch: pytest.MonkeyPatch, fields: Any, text: str, ids: int
+) -> None:
+    spell(backend[0], monkeypatch, [*b"hello world"])
+    done = model.complete([1], max_tokens=11, **fields)
+    assert (done.text, len(done.ids)) == (text, ids)
+    assert "".join(model.stream([1], max_tokens=11, **fields)) == text
+    wait_idle(model)
+
+
+def test_no_repetition_reaches_across_the_text_that_breaks_it(
+    model: Model, backend: list[FakeModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spell(backend[0], monkeypatch, [*b"!"] * 300)
+    dry = {"max_tokens": 8, "dry_multiplier": 9.0, "dry_allowed_length": 1}
+    assert model.complete([1], **dry).text != "!!!!!!!!"
+    assert model.complete([1], dry_sequence_breakers="!", **dry).text == "!!!!!!!!"
+
+
 def test_the_end_token_ends_and_is_not_text(
     model: Model, backend: list[FakeModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,31 @@ def test_equals_a_search_of_the_whole_text(pieces: list[str], stops: list[str]) 
     assert (out, stopped) == naive("".join(pieces), stops)
 
 
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(
+    pieces=st.lists(st.text("abc", max_size=4), max_size=12),
+    stops=st.lists(few, min_size=1, max_size=4),
+    least=st.integers(0, 6),
+    include=st.booleans(),
+)
+def test_the_first_pieces_pass_and_the_stop_string_may_stay(
+    pieces: list[str], stops: list[str], least: int, include: bool
+) -> None:
+    matcher, out, stopped = StopMatcher(stops, least=least, include=include), "", False
+    for piece in pieces:
+        text, stopped = matcher.push(piece)
+        out += text
+        if stopped:
+            break
+    out += "" if stopped else matcher.flush()
+    first = "".join(pieces[:least])
+    want, ended = naive("".join(pieces[least:]), stops)
+    assert (out, stopped) == (first + want + (matcher.found if include else ""), ended)
+    assert bool(matcher.found) == ended
+    if ended:
+        assert (first + want + matcher.found) == "".join(pieces)[: len(first + want + matcher.found)]
+
+
 @pytest.mark.parametrize("stop", ["a" * 1023 + "b", "ab" * 512])
 def test_hostile_stop_strings_take_linear_time(stop: str) -> None:
     matcher = StopMatcher([stop] * 64)

@@ -99,6 +99,16 @@ def open_tokenizer(args: argparse.Namespace) -> Tokenizer:
         return model.tokenizer
 
 
+def check_model(args: argparse.Namespace) -> None:
+    """Open the model's file, which reads no weights, so that one that is missing or damaged is refused before anything
+    begins. Raises LoadError, UsageError."""
+    from ternrun.loader.model import open_model
+
+    _template(args)
+    with open_model(model_path(args), pre=args.pre):
+        pass
+
+
 def load_model(args: argparse.Namespace, engine: dict[str, Any]) -> Model:
     """The model, ready to run; shows progress where kernels have to be compiled first. Raises as `api.load` does."""
     from ternrun.api import load

@@ -46,12 +46,18 @@ def text(word: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def names(word: str) -> tuple[str, ...]:
+    """Names of samplers, separated by semicolons."""
+    return tuple(name.strip() for name in word.split(";") if name.strip())
+
+
 APPEND = {"action": "append"}
 SWITCH = {"action": "store_true"}
 OFF = {"action": "store_false"}
 
 SAMPLING = {
     "max_tokens": Flag(("-n", "--max-tokens"), int, "N", "tokens to generate at most"),
+    "min_tokens": Flag(("--min-tokens",), int, "N", "tokens to generate at least"),
     "temperature": Flag(("-t", "--temperature"), float, "X", "0 always takes the likeliest token; more is more random"),
     "top_k": Flag(("--top-k",), int, "N", "choose among the N likeliest tokens; 0: off"),
     "top_p": Flag(("--top-p",), float, "X", "choose among the likeliest tokens that make up this probability; 1: off"),
@@ -64,7 +70,34 @@ SAMPLING = {
     "logit_bias": Flag(("--logit-bias",), bias, "ID=X", "add X to a logit, -inf bans the token; repeatable", APPEND),
     "seed": Flag(("--seed",), int, "N", "the same seed gives the same text"),
     "stop": Flag(("--stop",), text, "TEXT", "end before this text; repeatable", APPEND),
+    "include_stop": Flag(("--include-stop",), bool, "", "end behind the text of --stop", SWITCH),
     "ignore_eos": Flag(("--ignore-eos",), bool, "", "go on past the model's own end token", SWITCH),
+    "samplers": Flag(
+        ("--samplers",),
+        names,
+        "NAMES",
+        "the steps of sampling in their order, separated by ; as in top_k;temperature (default: all)",
+    ),
+    "top_n_sigma": Flag(("--top-n-sigma",), float, "X", "keep logits within X deviations of the largest; 0: off"),
+    "xtc_probability": Flag(("--xtc-probability",), float, "X", "how often XTC drops the likeliest tokens; 0: never"),
+    "xtc_threshold": Flag(("--xtc-threshold",), float, "X", "XTC drops tokens this probable, but one; above 0.5: off"),
+    "dry_multiplier": Flag(("--dry-multiplier",), float, "X", "DRY's penalty for going on with a repetition; 0: off"),
+    "dry_base": Flag(("--dry-base",), float, "X", "its growth with every token that is repeated"),
+    "dry_allowed_length": Flag(("--dry-allowed-length",), int, "N", "tokens that may be repeated without it"),
+    "dry_penalty_last_n": Flag(("--dry-penalty-last-n",), int, "N", "tokens it looks back on; -1: all"),
+    "dry_sequence_breakers": Flag(
+        ("--dry-sequence-breaker",),
+        text,
+        "TEXT",
+        "no repetition reaches across it; repeatable, in place of the defaults",
+        APPEND,
+    ),
+    "dynatemp_range": Flag(("--dynatemp-range",), float, "X", "vary the temperature by X with the entropy; 0: off"),
+    "dynatemp_exponent": Flag(("--dynatemp-exp",), float, "X", "how the entropy is mapped to the temperature"),
+    "mirostat": Flag(("--mirostat",), int, "N", "version 1 or 2, in place of all samplers but temperature; 0: off"),
+    "mirostat_tau": Flag(("--mirostat-ent",), float, "X", "the surprise it aims at, in bits"),
+    "mirostat_eta": Flag(("--mirostat-lr",), float, "X", "its learning rate"),
+    "min_keep": Flag(("--min-keep",), int, "N", "tokens that top-p, min-p, typical-p and XTC leave at least"),
     "logprobs": Flag(("--logprobs",), int, "N", "report log-probabilities, with the N likeliest tokens (needs --json)"),
 }
 

@@ -1,7 +1,7 @@
 """Serve a model over HTTP: OpenAI's API, llama.cpp's and Ollama's routes; docs/server.md lists them all.
 
-It listens at once and loads behind that (/health says when it is ready). SIGTERM or Ctrl-C lets requests come to their
-end, a second one ends at once. API keys may also stand in TERNRUN_API_KEYS, separated by commas.
+It listens at once and loads behind that (/health says when it is ready). SIGTERM, Ctrl-C or SIGHUP lets requests come
+to their end; a second SIGTERM or Ctrl-C ends at once. API keys may also stand in TERNRUN_API_KEYS, separated by commas.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import argparse
 import logging
 import os
 import sys
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from ternrun.commands.models import add_model, add_template, load_model, named_models
+from ternrun.commands.models import add_model, add_template, check_model, load_model, named_models
 from ternrun.commands.options import APPEND, ENGINE, OFF, SWITCH, Flag, add_flags, given
 from ternrun.commands.terminal import safe
 from ternrun.runtime.config import EngineConfig
@@ -81,7 +82,10 @@ def run(args: argparse.Namespace) -> int:
     from ternrun.server.run import serve
 
     engine, config = given(args, EngineConfig), settings(args)
-    openers = {names: partial(load_model, one, engine) for names, one in named_models(args, config.alias).items()}
+    models = named_models(args, config.alias)
+    for one in models.values():
+        check_model(one)
+    openers = {names: partial(load_model, one, engine) for names, one in models.items()}
     near = {"127.0.0.1", "::1", "localhost"}
     if not config.api_keys and not config.unix_socket and not near.issuperset(hosts(config)):
         _tell("anybody who reaches this machine may ask: an --api-key-file or a firewall would prevent that")
@@ -103,4 +107,5 @@ def settings(args: argparse.Namespace) -> ServerConfig:
 
 
 def _tell(line: str) -> None:
-    print(safe(f"ternrun: {line}"), file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal may have closed, which is no reason to end
+        print(safe(f"ternrun: {line}"), file=sys.stderr, flush=True)

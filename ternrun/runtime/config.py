@@ -172,6 +172,30 @@ class EngineConfig(_Record):
         self._flag("speculate")
 
 
+SAMPLERS = {  # names that llama.cpp knows them by -> ours
+    "penalties": "penalties", "dry": "dry", "top_n_sigma": "top_n_sigma", "top-n-sigma": "top_n_sigma",
+    "top_k": "top_k", "top-k": "top_k", "typ_p": "typical_p", "typical_p": "typical_p", "typical": "typical_p",
+    "typical-p": "typical_p", "typ-p": "typical_p", "typ": "typical_p", "top_p": "top_p", "top-p": "top_p",
+    "nucleus": "top_p", "min_p": "min_p", "min-p": "min_p", "xtc": "xtc", "temperature": "temperature",
+    "temp": "temperature",
+}  # fmt: skip
+MAX_SAMPLERS = 32
+MAX_TEXTS = 64  # stop strings or sequence breakers of one request
+MAX_TEXT = 1024  # characters of each
+MAX_ALLOWED = 2**18  # ids of `allowed_token_ids`
+
+_COUNT = 2**24  # more tokens than any context holds
+_SAMPLING_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("max_tokens", 0, _COUNT), ("temperature", 0, 100), ("top_k", 0, _COUNT), ("top_p", 0, 1), ("min_p", 0, 1),
+    ("typical_p", 0, 1), ("repeat_penalty", 0.01, 100), ("presence_penalty", -100, 100),
+    ("frequency_penalty", -100, 100), ("repeat_last_n", -1, _COUNT), ("min_tokens", 0, _COUNT),
+    ("top_n_sigma", -100, 10**6), ("xtc_probability", 0, 1), ("xtc_threshold", 0, 1), ("dry_multiplier", 0, 10**4),
+    ("dry_base", 0, 100), ("dry_allowed_length", 0, _COUNT), ("dry_penalty_last_n", -1, _COUNT),
+    ("dynatemp_range", 0, 100), ("dynatemp_exponent", 0, 100), ("mirostat", 0, 2), ("mirostat_tau", 0, 100),
+    ("mirostat_eta", 0, 100), ("min_keep", 0, _COUNT),
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams(_Record):
     """How one request turns logits into tokens. `temperature` 0 is greedy.
@@ -197,31 +221,54 @@ class SamplingParams(_Record):
     ignore_eos: bool = False
     logprobs: int | None = None  # likeliest tokens reported per position; None: no log-probabilities
     sampled_logprobs: bool = False
+    min_tokens: int = 0  # neither end token, stop id nor stop string ends the text before it has so many
+    allowed_token_ids: tuple[int, ...] = ()  # only these are generated; empty: any
+    include_stop: bool = False  # the stop string that ended the text stays in it
+    top_n_sigma: float = 0.0  # keep logits within so many standard deviations of the largest; 0 or less: off
+    xtc_probability: float = 0.0  # how often XTC drops the likeliest tokens; 0: never
+    xtc_threshold: float = 0.1  # XTC drops tokens at least as probable as this, but the last of them; above 0.5: off
+    dry_multiplier: float = 0.0  # DRY's penalty for a token that goes on with a repetition; 0: off
+    dry_base: float = 1.75  # its growth with every token that is repeated; below 1: off
+    dry_allowed_length: int = 2  # tokens that may be repeated without a penalty
+    dry_penalty_last_n: int = -1  # tokens DRY looks back on; -1: all of them
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")  # no repetition reaches across these
+    samplers: tuple[str, ...] = ()  # the steps that run and their order, by the names of SAMPLERS; empty: the default
+    dynatemp_range: float = 0.0  # temperature varies by so much either way, with the entropy; 0: off
+    dynatemp_exponent: float = 1.0
+    mirostat: int = 0  # version 1 or 2 in place of all steps but temperature; 0: off
+    mirostat_tau: float = 5.0  # the surprise it aims at, in bits
+    mirostat_eta: float = 0.1  # its learning rate
+    min_keep: int = 0  # tokens that top-p, min-p, typical-p and XTC leave at least
 
     def __post_init__(self) -> None:
-        self._range("max_tokens", 0, 2**24)
-        self._range("temperature", 0, 100)
-        self._range("top_k", 0, 2**24)
-        self._range("top_p", 0, 1)
-        self._range("min_p", 0, 1)
-        self._range("typical_p", 0, 1)
-        self._range("repeat_penalty", 0.01, 100)
-        self._range("presence_penalty", -100, 100)
-        self._range("frequency_penalty", -100, 100)
-        self._range("repeat_last_n", -1, 2**24)
+        for name, low, high in _SAMPLING_RANGES:
+            self._range(name, low, high)
         if self.seed is not None:
             self._range("seed", 0, 2**64 - 1)
         if self.logprobs is not None:
             self._range("logprobs", 0, 1000)
-        for name in ("stop", "stop_ids", "logit_bias"):
+        for name in ("stop", "stop_ids", "logit_bias", "allowed_token_ids", "dry_sequence_breakers", "samplers"):
             if not isinstance(getattr(self, name), tuple):
                 raise ConfigError(f"{name} must be a tuple, not {getattr(self, name)!r}")
         for pair in self.logit_bias:
             if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[1], Real):
                 raise ConfigError(f"logit_bias holds pairs of a token id and a number, not {pair!r}")
-        if any(not isinstance(s, str) or not s for s in self.stop):
-            raise ConfigError("a stop string must be text, and not empty")
-        if len(self.stop) > 64 or any(len(s) > 1024 for s in self.stop):
-            raise ConfigError("at most 64 stop strings of at most 1024 characters each")
-        self._flag("ignore_eos")
-        self._flag("sampled_logprobs")
+        self._texts("stop", "stop string")
+        self._texts("dry_sequence_breakers", "sequence breaker")
+        if len(self.allowed_token_ids) > MAX_ALLOWED:
+            raise ConfigError(f"allowed_token_ids may hold at most {MAX_ALLOWED} token ids")
+        if len(self.samplers) > MAX_SAMPLERS:
+            raise ConfigError(f"samplers may hold at most {MAX_SAMPLERS} names")
+        for name in self.samplers:
+            if not isinstance(name, str) or name not in SAMPLERS:
+                known = ", ".join(dict.fromkeys(SAMPLERS.values()))
+                raise ConfigError(f"samplers: {name!r} is none of {known}")
+        for name in ("ignore_eos", "sampled_logprobs", "include_stop"):
+            self._flag(name)
+
+    def _texts(self, name: str, what: str) -> None:
+        texts = getattr(self, name)
+        if any(not isinstance(s, str) or not s for s in texts):
+            raise ConfigError(f"a {what} must be text, and not empty")
+        if len(texts) > MAX_TEXTS or any(len(s) > MAX_TEXT for s in texts):
+            raise ConfigError(f"at most {MAX_TEXTS} {what}s of at most {MAX_TEXT} characters each")

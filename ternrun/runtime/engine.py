@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 
 from ternrun.errors import TernrunError, UsageError
 from ternrun.runtime.backend import Batch, Model, Rows
+from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.counts import Counts
 from ternrun.runtime.kvcache import KVCache
 from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
+from ternrun.runtime.mirostat import Mirostat
 from ternrun.runtime.pace import Pace
+from ternrun.runtime.penalties import NO_BREAKERS, Breakers, dries
 from ternrun.runtime.pooling import add_states, embedding_of
 from ternrun.runtime.request import Draft, FinishReason, Request, Sequence, StepOutput
-from ternrun.runtime.sampler import bias_of, logits_needed, sample, sampled_logprobs, takes_largest, whole
+from ternrun.runtime.sampler import Draw, bias_of, logits_needed, mask_of, sample, sampled, takes_largest, whole
 from ternrun.runtime.scheduler import Chunk, Scheduler, batch
 
 DEFAULT_CONTEXT = 8192
@@ -35,11 +38,16 @@ class Engine:
     """Continuous batching over one model. Not thread-safe: one thread calls everything but `check`.
 
     `eos_ids` end a request beside its own stop ids. `drafter` makes, for each request, what guesses
-    at the tokens to come, to be verified in one pass: it changes the speed, never the result.
+    at the tokens to come, to be verified in one pass: it changes the speed, never the result. `breakers` finds the
+    tokens of DRY's sequence breakers, and may be called from any thread.
     """
 
     def __init__(
-        self, model: Model, eos_ids: frozenset[int] = frozenset(), drafter: Callable[[], Draft] | None = None
+        self,
+        model: Model,
+        eos_ids: frozenset[int] = frozenset(),
+        drafter: Callable[[], Draft] | None = None,
+        breakers: Callable[[tuple[str, ...]], Breakers] | None = None,
     ) -> None:
         options = model.engine
         room = min(model.config.context_length, model.n_blocks * model.block_size)
@@ -50,6 +58,7 @@ class Engine:
         whole = not model.config.causal
         self._scheduler = Scheduler(self._cache, options.max_batch, options.prefill_chunk, whole=whole)
         self._drafter = drafter
+        self._breakers = breakers
         self._pace = Pace()
         self._sequences: dict[int, Sequence] = {}
         self._ids = itertools.count()
@@ -63,6 +72,7 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raises UsageError or ContextError for a request that `add` would refuse; safe from any thread."""
         request.check(self.model.config.vocab_size, self.context)
+        self._breaking(request.params)  # which takes a while: not in the thread that all wait for
         if not (self.model.config.causal or request.pooling):
             raise UsageError("this model gives embeddings only: it cannot generate or score")
 
@@ -70,8 +80,11 @@ class Engine:
         """Queue a request; returns the id that its outputs carry. Raises as `check` does."""
         self.check(request)
         params = request.params
-        bias, constrained = bias_of(params, self._eos_ids), request.constraint is not None
+        bias, early = bias_of(params, self._eos_ids), params.min_tokens > 0
+        allowed = mask_of(params, self.model.config.vocab_size)
+        constrained = request.constraint is not None or allowed is not None
         largest = takes_largest(params, bias, constrained=constrained)
+        first = bias_of(params, self._eos_ids, early=early)
         sequence = Sequence(
             id=next(self._ids),
             request=request,
@@ -81,7 +94,11 @@ class Engine:
             stops=frozenset(params.stop_ids) | (frozenset() if params.ignore_eos else self._eos_ids),
             bias=bias,
             ids=list(request.ids),
-            keep=logits_needed(params, bias, constrained=constrained),
+            early=first if early else None,
+            allowed=allowed,
+            breakers=self._breaking(params),
+            mirostat=Mirostat(params) if params.mirostat else None,
+            keep=logits_needed(params, first, constrained=constrained),
             greedy=largest,
             banned=frozenset(bias.ids.tolist()) if largest and bias else frozenset(),
             draft=self._drafter() if self._drafter else None,
@@ -90,6 +107,11 @@ class Engine:
         self._sequences[sequence.id] = sequence
         self._scheduler.waiting.append(sequence)
         return sequence.id
+
+    def _breaking(self, params: SamplingParams) -> Breakers:
+        if self._breakers is None or not dries(params):
+            return NO_BREAKERS
+        return self._breakers(params.dry_sequence_breakers)
 
     def abort(self, request_id: int) -> None:
         """Drop a request and free what it holds; nothing more is heard of it. Unknown and finished ids are ignored."""
@@ -236,11 +258,15 @@ class Engine:
                 if allowed is None:
                     reason = "stop"
                     break
-            token = sample(row, params, sequence.ids, sequence.seed, sequence.bias, allowed)
+            how = Draw(
+                params, sequence.ids, sequence.seed, sequence.early if sequence.young else sequence.bias,
+                sequence.admitted(allowed), sequence.breakers, sequence.mirostat,
+            )  # fmt: skip
             told = None
             if params.logprobs is not None and params.sampled_logprobs:
-                told = sampled_logprobs(whole(row), params, sequence.ids, token, sequence.bias, allowed)
-            elif params.logprobs is not None:
+                told = sampled(row, *how)
+            token = told.id if told else sample(row, *how)
+            if params.logprobs is not None and not told:
                 told = token_logprobs(whole(row), token, params.logprobs)
             reason = sequence.accept(token)
             if reason == "stop":

@@ -10,11 +10,13 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.errors import ContextError, UsageError
+from ternrun.errors import ConfigError, ContextError, UsageError
 from ternrun.runtime.config import Pooling, SamplingParams
 from ternrun.runtime.constraint import Constraint
 from ternrun.runtime.kvcache import Table
 from ternrun.runtime.logprobs import TokenLogprobs
+from ternrun.runtime.mirostat import Mirostat
+from ternrun.runtime.penalties import NO_BREAKERS, Breakers
 from ternrun.runtime.sampler import Bias
 from ternrun.runtime.shift import NEXT_SEED, Shift, shortened
 
@@ -68,11 +70,13 @@ class Request:
         for what, ids in (
             ("prompt", self.ids),
             ("stop_ids", params.stop_ids),
+            ("allowed_token_ids", params.allowed_token_ids),
             ("logit_bias", [i for i, _ in params.logit_bias]),
         ):
             for i in ids:
                 if type(i) is not int or not 0 <= i < vocab_size:
-                    raise UsageError(f"{what}: {i!r} is not a token id of this model (0 to {vocab_size - 1})")
+                    kind = UsageError if ids is self.ids else ConfigError
+                    raise kind(f"{what}: {i!r} is not a token id of this model (0 to {vocab_size - 1})")
         for i, value in params.logit_bias:
             if not -float("inf") <= value <= 1e6:  # false for NaN too
                 raise UsageError(f"logit_bias of token {i} must be at most 1e6, not {value}")
@@ -115,6 +119,10 @@ class Sequence:
     stops: frozenset[int]
     bias: Bias | None
     ids: list[int]
+    early: Bias | None = None  # in place of `bias` where it has fewer than `min_tokens`
+    allowed: NDArray[np.bool_] | None = None  # (vocab_size,): of `allowed_token_ids`
+    breakers: Breakers = NO_BREAKERS
+    mirostat: Mirostat | None = None
     keep: int = 0  # of the largest logits that decide its next token (`sampler.logits_needed`)
     greedy: bool = False  # its next token is that of the largest logit unless `banned`, and nothing else is asked
     banned: frozenset[int] = frozenset()
@@ -139,6 +147,19 @@ class Sequence:
             return 0
         last = len(self.ids) - 1
         return last if self.request.prompt_logprobs is None else min(self.scored, last)
+
+    @property
+    def young(self) -> bool:
+        """Whether it is too short to end."""
+        if self.early is None:
+            return False
+        return len(self.ids) + self.dropped - len(self.request.ids) < self.request.params.min_tokens
+
+    def admitted(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """(vocab_size,) what may come where a grammar allows `allowed`."""
+        if self.allowed is None or allowed is None:
+            return self.allowed if allowed is None else allowed
+        return self.allowed & allowed
 
     def accept(self, token: int) -> FinishReason | None:
         """Append a sampled token; says why the sequence ends, if it does. An end token is not appended."""

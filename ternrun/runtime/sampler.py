@@ -1,46 +1,32 @@
 """From one row of logits to one token id: composed pure functions, none of which changes what it is given.
 
-The order is llama.cpp's default: logit bias (and which tokens are allowed), penalties, top-k, typical-p, top-p, min-p,
-temperature, draw. So top-p, typical-p and min-p look at the distribution before temperature. Temperature 0 is the
-argmax after bias and penalties.
+The order is llama.cpp's default: logit bias (and which tokens are allowed), penalties, DRY, top-n-sigma, top-k,
+typical-p, top-p, min-p, XTC, temperature, draw. So the filters look at the distribution before temperature. `samplers`
+gives another order, and mirostat takes the place of all but bias and temperature. Temperature 0 takes the likeliest
+token that XTC leaves.
 
-The draw at a position depends on the seed and the position alone, never on what else is in the batch.
+The draw at a position depends on the seed and the position alone (with mirostat, on the draws before it, too), never on
+what else is in the batch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
 from ternrun.runtime.backend import Row
-from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.logprobs import (
-    Logprob,
-    TokenLogprobs,
-    exp_above,
-    finite_max,
-    log_sum_exp,
-    token_logprobs,
-    top_ids,
-)
+from ternrun.runtime.config import SAMPLERS, SamplingParams
+from ternrun.runtime.filters import Candidates, all_of, min_p, top_k, top_n_sigma, top_p, typical, xtc
+from ternrun.runtime.logprobs import Logprob, TokenLogprobs, finite_max, log_sum_exp, token_logprobs
+from ternrun.runtime.mirostat import Mirostat
+from ternrun.runtime.penalties import NO_BREAKERS, Breakers, dried, dries, penalized, penalizes
 
 Logits = NDArray[np.float32]
-
-
-class Candidates(NamedTuple):
-    """Tokens that may still be drawn."""
-
-    ids: NDArray[Any]  # (n,)
-    logits: Logits  # (n,)
-
-    def keep(self, chosen: NDArray[Any]) -> Candidates:
-        """Those at the given indices, or where the given mask is true."""
-        return Candidates(self.ids[chosen], self.logits[chosen])
 
 
 class Bias(NamedTuple):
@@ -50,13 +36,40 @@ class Bias(NamedTuple):
     values: Logits  # (n,)
 
 
-def bias_of(params: SamplingParams, eos_ids: frozenset[int]) -> Bias | None:
-    """The request's logit bias; `ignore_eos` bans the end tokens, as in llama.cpp. None where nothing is biased."""
-    table = dict(params.logit_bias) | (dict.fromkeys(eos_ids, -math.inf) if params.ignore_eos else {})
+class Draw(NamedTuple):
+    """What decides a draw beside the logits."""
+
+    params: SamplingParams
+    history: Sequence[int]  # prompt and output; its length is the position
+    seed: int
+    bias: Bias | None = None
+    allowed: NDArray[np.bool_] | None = None  # (vocab_size,): no other token is taken
+    breakers: Breakers = NO_BREAKERS
+    mirostat: Mirostat | None = None  # it changes with every draw
+
+
+def bias_of(params: SamplingParams, eos_ids: frozenset[int], *, early: bool = False) -> Bias | None:
+    """The request's logit bias; `ignore_eos` bans the end tokens, as in llama.cpp. None where nothing is biased.
+
+    `early`: the bias of a text that has fewer than `min_tokens`, which bans all that would end it.
+    """
+    banned = eos_ids if params.ignore_eos or early else frozenset[int]()
+    table = dict(params.logit_bias) | dict.fromkeys(banned, -math.inf)
+    if early:
+        table |= dict.fromkeys(params.stop_ids, -math.inf)
     if not table:
         return None
     with np.errstate(over="ignore"):  # what is below all float32 is as good as a ban
         return Bias(np.array(list(table), np.int64), np.array(list(table.values()), np.float32))
+
+
+def mask_of(params: SamplingParams, vocab_size: int) -> NDArray[np.bool_] | None:
+    """(vocab_size,) the tokens of `allowed_token_ids`; None where any may come."""
+    if not params.allowed_token_ids:
+        return None
+    mask = np.zeros(vocab_size, np.bool_)
+    mask[list(params.allowed_token_ids)] = True
+    return mask
 
 
 def logits_needed(params: SamplingParams, bias: Bias | None, *, constrained: bool = False) -> int:
@@ -64,27 +77,36 @@ def logits_needed(params: SamplingParams, bias: Bias | None, *, constrained: boo
 
     A penalty or a ban can only push a token down, so as many more are enough to fill their places.
     """
-    kept = 1 if params.temperature == 0 else params.top_k
+    kept = 1 if takes_best(params) else params.top_k
     raising = params.repeat_penalty < 1 or params.presence_penalty < 0 or params.frequency_penalty < 0
-    if not kept or constrained or params.logprobs is not None or raising:
+    another = params.samplers or params.mirostat or params.top_n_sigma > 0 or dries(params)
+    if not kept or constrained or params.logprobs is not None or raising or another:
         return 0
     if bias is not None:
         if bias.values.max() > 0:
             return 0
         kept += bias.ids.size
-    if not _penalized(params):
+    if not penalizes(params):
         return kept
     return kept + params.repeat_last_n if params.repeat_last_n >= 0 else 0
 
 
 def takes_largest(params: SamplingParams, bias: Bias | None, *, constrained: bool = False) -> bool:
     """Whether the next token is that of the largest logit unless `bias` bans it, and nothing else is asked about it."""
-    plain = params.temperature == 0 and params.logprobs is None and not _penalized(params) and not constrained
+    plain = takes_best(params) and params.logprobs is None and not (penalizes(params) or dries(params) or constrained)
     return plain and (bias is None or bool((bias.values == -math.inf).all()))
 
 
-def _penalized(params: SamplingParams) -> bool:
-    return params.repeat_penalty != 1 or bool(params.presence_penalty or params.frequency_penalty)
+def takes_best(params: SamplingParams) -> bool:
+    """Whether the next token is the likeliest after bias and penalties, for nothing is drawn that could change it."""
+    if params.temperature or params.samplers:
+        return False
+    return bool(params.mirostat) or not (params.dynatemp_range or drops_best(params))
+
+
+def drops_best(params: SamplingParams) -> bool:
+    """Whether XTC is on."""
+    return params.xtc_probability > 0 and params.xtc_threshold <= 0.5
 
 
 def sample(
@@ -94,49 +116,73 @@ def sample(
     seed: int,
     bias: Bias | None = None,
     allowed: NDArray[np.bool_] | None = None,
+    breakers: Breakers = NO_BREAKERS,
+    mirostat: Mirostat | None = None,
 ) -> int:
-    """The next token id for a row of logits after `history` (prompt and output; its length is the position).
+    """The next token id for a row of logits; see `Draw`.
 
-    `allowed` (vocab_size,): no other token is taken. Raises LoadError where the logits are not numbers, UsageError
-    where bias and `allowed` leave none.
+    Raises LoadError where the logits are not numbers, UsageError where bias and `allowed` leave no token.
     """
-    row = adjusted(row, params, history, bias, allowed)
-    if params.temperature == 0:
-        return greedy(row)
-    return draw(filtered(row, params), params.temperature, uniform(seed, len(history)))
+    how = Draw(params, history, seed, bias, allowed, breakers, mirostat)
+    if takes_best(params):
+        return _best(row, how)
+    c, at = _drawn(row, how)
+    return int(c.ids[at])
 
 
-def sampled_logprobs(
-    logits: Logits,
-    params: SamplingParams,
-    history: Sequence[int],
-    token: int,
-    bias: Bias | None = None,
-    allowed: NDArray[np.bool_] | None = None,
-) -> TokenLogprobs:
-    """As `token_logprobs`, but of the distribution that `sample` draws `token` from. Raises as `sample` does."""
-    if params.temperature == 0:
-        return TokenLogprobs(token, 0.0, (Logprob(token, 0.0),) if params.logprobs else ())
-    c = filtered(adjusted(logits, params, history, bias, allowed), params)
-    x = tempered(c, params.temperature)
-    at = int(np.flatnonzero(c.ids == token)[0])
-    told = token_logprobs(x, at, params.logprobs or 0)
-    return TokenLogprobs(token, told.logprob, tuple(Logprob(int(c.ids[best.id]), best.logprob) for best in told.top))
-
-
-def adjusted(
+def sampled(
     row: Row,
     params: SamplingParams,
     history: Sequence[int],
-    bias: Bias | None,
-    allowed: NDArray[np.bool_] | None,
-) -> Row:
-    """The logits after bias, what is allowed, and penalties; the very same row where none of them is asked for."""
-    if bias is not None or allowed is not None:
-        row = restricted(whole(row), bias, allowed)
-    if params.repeat_penalty != 1 or params.presence_penalty or params.frequency_penalty:
-        row = penalized(whole(row), history, params)
-    return row
+    seed: int,
+    bias: Bias | None = None,
+    allowed: NDArray[np.bool_] | None = None,
+    breakers: Breakers = NO_BREAKERS,
+    mirostat: Mirostat | None = None,
+) -> TokenLogprobs:
+    """As `sample`, with the log-probabilities of the distribution that the token is drawn from."""
+    how, top = Draw(params, history, seed, bias, allowed, breakers, mirostat), params.logprobs or 0
+    if takes_best(params):
+        c, at = Candidates(np.array([_best(row, how)]), np.zeros(1, np.float32)), 0
+    else:
+        c, at = _drawn(row, how)
+    told = token_logprobs(c.logits, at, top)
+    return TokenLogprobs(
+        int(c.ids[at]), told.logprob, tuple(Logprob(int(c.ids[best.id]), best.logprob) for best in told.top)
+    )
+
+
+def _best(row: Row, how: Draw) -> int:
+    row = _restricted(row, how)
+    if how.params.mirostat or not (penalizes(how.params) or dries(how.params)):
+        return greedy(row)
+    c = _candidates(row)
+    for name in ("penalties", "dry"):
+        if STEPS[name].on(how.params):
+            c = STEPS[name].apply(c, how)
+    return int(c.ids[greedy(c.logits)])
+
+
+def _drawn(row: Row, how: Draw) -> tuple[Candidates, int]:
+    """What is drawn from, at the temperature at which it is, and the index of what was drawn."""
+    c, params = _candidates(_restricted(row, how)), how.params
+    finite_max(c.logits)
+    for name in _order(params):
+        step = STEPS[name]
+        if step.on(params):
+            c = step.apply(c, how)
+    if how.mirostat is None:
+        return c, draw(c, uniform(how.seed, len(how.history)))
+    c = how.mirostat.truncated(c)
+    at = draw(c, uniform(how.seed, len(how.history)))
+    how.mirostat.learn(math.exp(float(c.logits[at]) - log_sum_exp(c.logits)))
+    return c, at
+
+
+def _order(params: SamplingParams) -> Sequence[str]:
+    if params.mirostat:
+        return ("temperature",)
+    return [SAMPLERS[name] for name in params.samplers] if params.samplers else ORDER
 
 
 def whole(row: Row) -> Logits:
@@ -144,42 +190,23 @@ def whole(row: Row) -> Logits:
     return row if isinstance(row, np.ndarray) else row.whole()
 
 
-def filtered(row: Row, params: SamplingParams) -> Candidates:
-    """What the filters leave. Raises LoadError where the logits are not numbers."""
-    candidates = Candidates(np.arange(row.size), row) if isinstance(row, np.ndarray) else Candidates(*row.read())
-    finite_max(candidates.logits)
-    for name, off, keep in FILTERS:
-        value = getattr(params, name)
-        if value != off:
-            candidates = keep(candidates, value)
-    return candidates
+def _candidates(row: Row) -> Candidates:
+    return all_of(row) if isinstance(row, np.ndarray) else Candidates(*row.read())
 
 
-def restricted(logits: Logits, bias: Bias | None, allowed: NDArray[np.bool_] | None) -> Logits:
-    """A copy with the bias added, and -inf where a token is not allowed."""
+def _restricted(row: Row, how: Draw) -> Row:
+    """A copy with the bias added, and -inf where a token is not allowed; the same row where neither is asked for."""
+    bias, allowed = how.bias, how.allowed
+    if bias is None and allowed is None:
+        return row
+    logits = whole(row)
     out = logits.copy() if allowed is None else np.where(allowed, logits, np.float32(-np.inf))
     if bias is not None:
         out[bias.ids] += bias.values
     if out.max() == -math.inf:
         finite_max(logits)
-        who = "the logit bias" if allowed is None else "the grammar, or the logit bias beside it,"
+        who = "the logit bias" if allowed is None else "what is allowed, or the logit bias beside it,"
         raise UsageError(f"{who} leaves no token that could be chosen")
-    return out
-
-
-def penalized(logits: Logits, history: Sequence[int], params: SamplingParams) -> Logits:
-    """A copy with the tokens of the last `repeat_last_n` made less likely.
-
-    Positive logits are divided by `repeat_penalty` and others multiplied (arXiv 1909.05858, as llama.cpp has it), then
-    `presence_penalty` and `frequency_penalty` times the count are taken away (OpenAI's definition, over the window).
-    """
-    n = params.repeat_last_n
-    window = history if n < 0 else history[len(history) - min(n, len(history)) :]
-    seen, counts = np.unique(np.array(window, np.int64), return_counts=True)
-    out = logits.copy()
-    x = out[seen]
-    x = np.where(x <= 0, x * np.float32(params.repeat_penalty), x / np.float32(params.repeat_penalty))
-    out[seen] = x - (params.frequency_penalty * counts + params.presence_penalty).astype(np.float32)
     return out
 
 
@@ -195,70 +222,80 @@ def greedy(row: Row) -> int:
     return best
 
 
-def top_k(c: Candidates, k: int) -> Candidates:
-    """The k likeliest."""
-    return c.keep(top_ids(c.logits, k))
-
-
-def typical(c: Candidates, mass: float) -> Candidates:
-    """The least set around the expected information that holds `mass` (locally typical sampling, arXiv 2202.00666)."""
-    information = -c.logits.astype(np.float64)
-    information += log_sum_exp(c.logits)
-    p = np.exp(-information)
-    expected = np.minimum(information, 1e4)  # a token that cannot be carries none: 0 * inf is not 0
-    expected *= p
-    information -= expected.sum()
-    return c.keep(nucleus(-np.abs(information), p, mass))
-
-
-def top_p(c: Candidates, mass: float) -> Candidates:
-    """The least set of the likeliest that holds `mass` (nucleus sampling, arXiv 1904.09751)."""
-    return c.keep(nucleus(c.logits, exp_above(c.logits, log_sum_exp(c.logits)), mass))
-
-
-def min_p(c: Candidates, ratio: float) -> Candidates:
-    """Those at least `ratio` times as likely as the likeliest (arXiv 2407.01082)."""
-    return c.keep(c.logits >= c.logits.max() + np.float32(math.log(ratio)))
-
-
-def nucleus(score: NDArray[Any], p: NDArray[np.float64], mass: float) -> NDArray[np.int64]:
-    """Indices of the fewest of highest score whose probabilities reach `mass`, at least one; highest score first."""
-    k = 64
-    while True:
-        best = top_ids(score, min(k, score.size))
-        reached = np.cumsum(p[best])
-        if reached[-1] >= mass or k >= score.size:
-            return best[: int(np.searchsorted(reached, mass)) + 1]
-        k *= 8
-
-
-def draw(c: Candidates, temperature: float, u: float) -> int:
-    """The candidate at fraction `u` of the cumulative distribution at this temperature."""
-    x = tempered(c, temperature)
+def draw(c: Candidates, u: float) -> int:
+    """The index of the candidate at fraction `u` of the cumulative distribution."""
+    x = np.subtract(c.logits, c.logits.max(), dtype=np.float64)
     reached = np.exp(x, out=x).cumsum(out=x)
     at = int(np.searchsorted(reached, u * reached[-1], side="right"))
-    return int(c.ids[min(at, c.ids.size - 1)])
+    return min(at, c.ids.size - 1)
 
 
-def tempered(c: Candidates, temperature: float) -> NDArray[np.float64]:
-    """Logits at this temperature, less the largest. In float64: as a float32 the temperature itself may be 0."""
-    x = c.logits.astype(np.float64)
-    x -= x.max()
+def tempered(c: Candidates, temperature: float) -> Candidates:
+    """At this temperature, logits less the largest; at 0 the likeliest alone. In float64: as a float32 the temperature
+    itself may be 0."""
+    if not temperature:
+        return c.keep(np.array([greedy(c.logits)]))
+    x = np.subtract(c.logits, c.logits.max(), dtype=np.float64)
     with np.errstate(over="ignore"):  # a tiny temperature sends all but the best to -inf, which is right
         x /= temperature
-    return x
+    return c._replace(logits=x)
+
+
+def entropic(c: Candidates, params: SamplingParams) -> float:
+    """The temperature between `temperature` - and + `dynatemp_range` that this distribution's entropy stands for, where
+    that of the uniform one stands for the highest (llama.cpp's dynamic temperature)."""
+    if c.ids.size < 2:
+        return params.temperature
+    norm = log_sum_exp(c.logits)
+    p = np.exp(c.logits - norm)
+    there = p > 0
+    entropy = max(0.0, float((p[there] * (norm - c.logits[there])).sum())) / math.log(c.ids.size)
+    low = max(0.0, params.temperature - params.dynatemp_range)
+    high = params.temperature + params.dynatemp_range
+    return float(low + (high - low) * min(entropy, 1.0) ** params.dynatemp_exponent)
 
 
 def uniform(seed: int, position: int) -> float:
     """A number in [0, 1) for this seed and position (Philox4x64, Salmon et al. 2011, keyed by the two)."""
-    key = np.array([seed, position], np.uint64)
-    return float(np.random.Generator(np.random.Philox(key=key)).random())
+    return float(_generator(seed, position).random())
 
 
-Filter = Callable[[Candidates, Any], Candidates]
-FILTERS: tuple[tuple[str, float, Filter], ...] = (  # parameter, value that turns it off, function; applied in order
-    ("top_k", 0, top_k),
-    ("typical_p", 1, typical),
-    ("top_p", 1, top_p),
-    ("min_p", 0, min_p),
-)
+def chance(seed: int, position: int) -> float:
+    """As `uniform`, and independent of it: what decides whether XTC comes into play."""
+    return float(_generator(seed, position).random(2)[1])
+
+
+def _generator(seed: int, position: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.array([seed, position], np.uint64)))
+
+
+class Step(NamedTuple):
+    """One of the steps that `samplers` names."""
+
+    on: Callable[[SamplingParams], bool]
+    apply: Callable[[Candidates, Draw], Candidates]
+
+
+def _xtc(c: Candidates, how: Draw) -> Candidates:
+    p = how.params
+    comes = chance(how.seed, len(how.history)) < p.xtc_probability
+    return xtc(c, p.xtc_threshold, p.min_keep) if comes else c
+
+
+def _temperature(c: Candidates, how: Draw) -> Candidates:
+    p = how.params
+    return tempered(c, entropic(c, p) if p.dynatemp_range and not p.mirostat else p.temperature)
+
+
+STEPS = {  # in the order in which they are applied where `samplers` does not say
+    "penalties": Step(penalizes, lambda c, how: penalized(c, how.history, how.params)),
+    "dry": Step(dries, lambda c, how: dried(c, how.history, how.params, how.breakers)),
+    "top_n_sigma": Step(lambda p: p.top_n_sigma > 0, lambda c, how: top_n_sigma(c, how.params.top_n_sigma)),
+    "top_k": Step(lambda p: p.top_k > 0, lambda c, how: top_k(c, how.params.top_k)),
+    "typical_p": Step(lambda p: p.typical_p < 1, lambda c, how: typical(c, how.params.typical_p, how.params.min_keep)),
+    "top_p": Step(lambda p: p.top_p < 1, lambda c, how: top_p(c, how.params.top_p, how.params.min_keep)),
+    "min_p": Step(lambda p: p.min_p > 0, lambda c, how: min_p(c, how.params.min_p, how.params.min_keep)),
+    "xtc": Step(drops_best, _xtc),
+    "temperature": Step(lambda p: True, _temperature),
+}
+ORDER = tuple(STEPS)

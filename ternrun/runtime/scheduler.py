@@ -89,7 +89,7 @@ class Scheduler:
             return 1
         for chunk in chunks:
             sequence = chunk.sequence
-            if len(chunk.tokens) > 1 or chunk.scored or not (chunk.sampled and sequence.greedy):
+            if len(chunk.tokens) > 1 or chunk.scored or not (chunk.sampled and sequence.greedy) or sequence.young:
                 return 1
             most = min(most, sequence.limit - len(sequence.ids), sequence.draft.rest if sequence.draft else most)
         rooms = (self._cache.extend(c.sequence.table, len(c.sequence.ids) + most - 1) for c in chunks)

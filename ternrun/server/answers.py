@@ -73,7 +73,8 @@ class Answer:
         self.first = self.last = 0.0  # when its first and its last token came
         self._decoder = model.tokenizer.stream(request.ids)
         self._shown = shown
-        self._stops = StopMatcher(request.params.stop)
+        params = request.params
+        self._stops = StopMatcher(params.stop, least=params.min_tokens, include=params.include_stop)
         self._raw = ""  # decoded, and not certain yet
         self._certain = 0  # characters handed out
         self._held: list[Token] = []  # their text is not certain yet
@@ -126,8 +127,7 @@ class Answer:
         self._raw += piece
         certain, stopped = self._stops.push(piece)
         if stopped:
-            rest = self._raw[len(certain) :]
-            self.stopping_word = max((s for s in self.request.params.stop if rest.startswith(s)), key=len, default="")
+            self.stopping_word = self._stops.found
             self._finish(update, certain, "stop", cut=True)
             return True
         self._release(update, certain)

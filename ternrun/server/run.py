@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -12,7 +13,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from aiohttp import web
 
@@ -21,14 +21,17 @@ from ternrun.server.access import Unreadable
 from ternrun.server.app import make_app
 from ternrun.server.models import Open, Services
 from ternrun.server.settings import ServerConfig, hosts
+from ternrun.server.unixsocket import UnixSocket
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the first lets requests end, the second does not
+HANGUP = getattr(signal, "SIGHUP", None)  # a terminal that closes may send it more than once
 TURN = 0.001  # seconds that a thread may run Python while another waits: the event loop must come to its turn
 READERS = 2  # threads that read requests, which is Python that keeps the event loop waiting
 
 
 def serve(config: ServerConfig, openers: Mapping[str, Open], tell: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C; a second one ends at once. `tell` hears where it listens and when it is ready.
+    """Serve until SIGTERM, Ctrl-C or SIGHUP; a second SIGTERM or Ctrl-C ends at once. SIGHUP is ignored where it was
+    before (nohup). `tell` gets where it listens and when it is ready.
 
     Raises UsageError where it cannot listen there, and what opening a model raises.
     """
@@ -47,6 +50,8 @@ async def _serve(config: ServerConfig, openers: Mapping[str, Open], tell: Callab
 
     for number in SIGNALS:
         loop.add_signal_handler(number, stopped)
+    if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
+        loop.add_signal_handler(HANGUP, stopped)
     async with listening(Services(config, openers)) as (services, where):
         tell(f"listening on {where}, loading the model")
         loading, stopping = asyncio.create_task(services.load()), asyncio.create_task(stop.wait())
@@ -77,20 +82,26 @@ async def listening(services: Services) -> AsyncIterator[tuple[Services, str]]:
         keepalive_timeout=config.stall,  # also of a connection that never sends a request
     )
     await runner.setup()
+    unix = None
     try:
-        sites = _sites(runner, config)
+        unix = _unix_socket(config)
+        sites = _sites(runner, config, unix)
         for site in sites:
             await _start(site, config)
         watch = asyncio.create_task(services.metrics.watch())
         yield services, _address(runner, config)
         watch.cancel()
+        if unix:
+            unix.remove()
         for site in sites:
             await site.stop()
     finally:
+        if unix:
+            unix.remove()
         await services.close()
         await runner.cleanup()
-        if config.unix_socket:
-            Path(config.unix_socket).unlink(missing_ok=True)
+        if unix:
+            unix.socket.close()
 
 
 def _http_log() -> logging.Logger:
@@ -104,12 +115,25 @@ async def _start(site: web.BaseSite, config: ServerConfig) -> None:
     try:
         await site.start()
     except OSError as error:
-        where = config.unix_socket or f"{config.host}:{config.port}"
-        why = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text says it all twice
-        raise UsageError(f"{where} cannot be listened on: {why}") from error
+        raise _cannot_listen(config, error) from error
 
 
-def _sites(runner: web.AppRunner, config: ServerConfig) -> list[web.BaseSite]:
+def _unix_socket(config: ServerConfig) -> UnixSocket | None:
+    try:
+        return UnixSocket(config.unix_socket) if config.unix_socket else None
+    except OSError as error:
+        raise _cannot_listen(config, error) from error
+
+
+def _cannot_listen(config: ServerConfig, error: OSError) -> UsageError:
+    where = config.unix_socket or f"{config.host}:{config.port}"
+    if error.errno == errno.EADDRINUSE and not config.unix_socket:
+        return UsageError(f"{where} is in use by another program: choose another --port (0: any that is free)")
+    why = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text says it all twice
+    return UsageError(f"{where} cannot be listened on: {why}")
+
+
+def _sites(runner: web.AppRunner, config: ServerConfig, unix: UnixSocket | None) -> list[web.BaseSite]:
     tls = None
     if config.certificate:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -117,11 +141,8 @@ def _sites(runner: web.AppRunner, config: ServerConfig) -> list[web.BaseSite]:
             tls.load_cert_chain(config.certificate, config.private_key or None)
         except (OSError, ssl.SSLError) as error:
             raise UsageError(f"{config.certificate} cannot be used as a certificate: {error}") from error
-    if config.unix_socket:
-        path = Path(config.unix_socket)
-        if path.exists() and not path.is_socket():
-            raise UsageError(f"{path} exists and is no socket")
-        return [web.UnixSite(runner, config.unix_socket, ssl_context=tls)]
+    if unix:
+        return [web.SockSite(runner, unix.socket, ssl_context=tls)]
     return [web.TCPSite(runner, host, config.port, ssl_context=tls) for host in hosts(config)]
 
 

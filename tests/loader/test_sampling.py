@@ -19,7 +19,11 @@ def test_keys_are_fields() -> None:
     keys = write_sampling(fields)
     assert keys["general.sampling.temp"] == 0.7
     assert keys["general.sampling.penalty_last_n"] == 32
-    assert read_sampling({**keys, "general.sampling.mirostat": 2, "general.name": "x"}) == fields
+    assert read_sampling({**keys, "general.sampling.another": 2, "general.name": "x"}) == fields
+    more = {"xtc_probability": 0.5, "xtc_threshold": 0.2, "mirostat": 2, "mirostat_tau": 3.0, "mirostat_eta": 0.2}
+    assert read_sampling(write_sampling(more)) == more
+    order = "penalties;infill;typ_p;temperature"
+    assert read_sampling({"general.sampling.sequence": order}) == {"samplers": ("penalties", "typ_p", "temperature")}
     assert read_sampling({"general.name": "x"}) == {}
     assert read_sampling({"general.sampling.penalty_repeat": 1.100000023841858}) == {"repeat_penalty": 1.1}
 
@@ -32,6 +36,8 @@ def test_keys_are_fields() -> None:
         ("temp", -1.0, "temperature"),
         ("top_k", 1.5, "general.sampling.top_k"),
         ("penalty_repeat", 0.0, "repeat_penalty"),
+        ("mirostat", 3, "mirostat"),
+        ("sequence", 3, "general.sampling.sequence"),
         ("penalty_last_n", 1 << 40, "repeat_last_n"),
     ],
 )

@@ -17,12 +17,15 @@ from ternrun.errors import ConfigError, ContextError, LoadError, UsageError
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.engine import Engine
 from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
+from ternrun.runtime.mirostat import Mirostat
 from ternrun.runtime.pace import Pace
+from ternrun.runtime.penalties import Breakers
 from ternrun.runtime.request import Request, StepOutput
-from ternrun.runtime.sampler import bias_of, sample
+from ternrun.runtime.sampler import bias_of, mask_of, sample
 from tests.runtime.fake_model import FakeModel, mix
 
 EOS = frozenset({5})
+BREAKERS = Breakers(np.arange(13) == 7)
 
 
 class Result:
@@ -83,9 +86,11 @@ def oracle(model: FakeModel, request: Request, context: int, eos: frozenset[int]
         rows = model.reference(ids)
         result.prompt = [token_logprobs(rows[i], ids[i + 1], request.prompt_logprobs) for i in range(len(ids) - 1)]
     stops = set(params.stop_ids) | (set() if params.ignore_eos else eos)
+    allowed, mirostat = mask_of(params, model.config.vocab_size), Mirostat(params) if params.mirostat else None
     while len(result.ids) < params.max_tokens and len(ids) < context:
         row = model.reference(ids)[-1]
-        token = sample(row, params, ids, params.seed or 0, bias_of(params, eos))
+        bias = bias_of(params, eos, early=len(result.ids) < params.min_tokens)
+        token = sample(row, params, ids, params.seed or 0, bias, allowed, BREAKERS, mirostat)
         if token in stops:
             result.reason = "stop"
             return result
@@ -109,6 +114,15 @@ params = st.builds(
     stop_ids=st.sampled_from([(), (2,)]),
     ignore_eos=st.booleans(),
     logprobs=st.sampled_from([None, 0, 2]),
+    min_tokens=st.sampled_from([0, 0, 4]),
+    allowed_token_ids=st.sampled_from([(), (), (1, 3, 5, 9)]),
+    xtc_probability=st.sampled_from([0.0, 0.0, 0.5]),
+    dry_multiplier=st.sampled_from([0.0, 0.0, 3.0]),
+    dry_allowed_length=st.integers(0, 2),
+    top_n_sigma=st.sampled_from([0.0, 0.0, 1.0]),
+    dynatemp_range=st.sampled_from([0.0, 0.0, 0.5]),
+    samplers=st.sampled_from([(), (), ("top_k", "dry", "temperature"), ("temperature", "xtc", "penalties")]),
+    mirostat=st.sampled_from([0, 0, 0, 1, 2]),
 )
 requests = st.builds(
     Request,
@@ -154,7 +168,7 @@ def test_results_depend_on_the_request_alone(
 ) -> None:
     sizes = {"n_blocks": n_blocks, "block_size": 3, "context": 24}
     model = FakeModel(**sizes, ahead=ahead, max_batch=max_batch, prefill_chunk=chunk)
-    engine = Engine(model, EOS, drafter(guess, model))
+    engine = Engine(model, EOS, drafter(guess, model), lambda texts: BREAKERS)
     want = [oracle(model, request, 24) for request in asked]
     assert run(engine, asked, stagger) == want
     assert max(len(b.tokens) for b in model.batches) <= chunk + max_batch
@@ -229,12 +243,51 @@ def test_greedy_requests_take_several_steps_in_one_call() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"temperature": 1.0}, {"logprobs": 0}, {"repeat_penalty": 1.1}, {"logit_bias": ((1, 1.0),)}]
-)
+    "other",
+    [
+        {"temperature": 1.0}, {"logprobs": 0}, {"repeat_penalty": 1.1}, {"logit_bias": ((1, 1.0),)},
+        {"dry_multiplier": 1.0}, {"xtc_probability": 1.0}, {"samplers": ("top_k",)}, {"dynatemp_range": 1.0},
+        {"allowed_token_ids": (1, 2, 3)},
+    ],
+)  # fmt: skip
 def test_one_that_wants_more_than_the_largest_logit_keeps_all_to_single_steps(other: dict[str, Any]) -> None:
     model = FakeModel(ahead=True)
     run(Engine(model), [Request([1, 2, 3], SamplingParams(max_tokens=9, **more)) for more in ({}, other)])
     assert not model.calls
+
+
+@pytest.mark.parametrize("fields", [{}, {"stop_ids": (1, 2, 3, 4)}, {"ignore_eos": True}, {"temperature": 1.0}])
+def test_a_text_has_its_least_length_and_then_goes_on_as_any_other(fields: dict[str, Any]) -> None:
+    lengths = set()
+    for start in range(13):
+        params = SamplingParams(max_tokens=40, min_tokens=12, seed=3, **fields)
+        model, request = FakeModel(ahead=True), Request([start], params)
+        result = run(Engine(model, EOS), [request])[0]
+        assert result == oracle(model, request, 128)
+        assert len(result.ids) >= 12
+        assert not {5, *params.stop_ids} & set(result.ids[:12]) or params.ignore_eos
+        assert bool(model.calls) != bool(params.temperature)  # steps are joined behind the least length
+        lengths.add(len(result.ids))
+    assert len(lengths) > 3 or params.ignore_eos
+
+
+def test_what_may_be_generated_is_all_that_is() -> None:
+    params = SamplingParams(max_tokens=30, temperature=2.0, allowed_token_ids=(5, 7, 9), ignore_eos=True)
+    assert set(run(Engine(FakeModel(), EOS), [Request([1], params)])[0].ids) == {7, 9}
+    none = SamplingParams(allowed_token_ids=(5,), min_tokens=1)
+    error = run(Engine(FakeModel(), EOS), [Request([1], none)])[0].error
+    assert isinstance(error, UsageError)
+    assert "leaves no token" in str(error)
+
+
+def test_drawn_probabilities_are_told_of_what_mirostat_leaves() -> None:
+    params = SamplingParams(max_tokens=30, temperature=1.0, mirostat=2, mirostat_tau=1.0, logprobs=13, seed=1)
+    plain = run(Engine(FakeModel()), [Request([1], params)])[0]
+    told = run(Engine(FakeModel()), [Request([1], replace(params, sampled_logprobs=True))])[0]
+    assert told.ids == plain.ids
+    sizes = {len(entry.top) for entry in told.logprobs}
+    assert len(sizes) > 1
+    assert all(sum(math.exp(best.logprob) for best in entry.top) == pytest.approx(1) for entry in told.logprobs)
 
 
 def test_steps_are_joined_until_a_ban_is_met() -> None:
@@ -333,6 +386,8 @@ def test_damaged_weights_end_the_request_that_meets_them_and_no_other() -> None:
         (Request([1.0]), UsageError, "1.0 is not a token id"),  # type: ignore[list-item]
         (Request([True]), UsageError, "True is not a token id"),
         (Request([1], SamplingParams(stop_ids=(99,))), UsageError, "stop_ids: 99"),
+        (Request([1], SamplingParams(allowed_token_ids=(1, 13))), ConfigError, "allowed_token_ids: 13"),
+        (Request([1], SamplingParams(allowed_token_ids=(-1,))), ConfigError, "allowed_token_ids: -1"),
         (Request([1], SamplingParams(logit_bias=((99, 1.0),))), UsageError, "logit_bias: 99"),
         (Request([1], SamplingParams(logit_bias=((1, math.nan),))), UsageError, "nan"),
         (Request([1], SamplingParams(logit_bias=((1, math.inf),))), UsageError, "inf"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from ternrun.runtime.config import EngineConfig, SamplingParams
 from ternrun.runtime.cpu.model import CpuModel
 from ternrun.runtime.engine import Engine
 from ternrun.runtime.request import Request
+from ternrun.runtime.speculate import Lookup
 from tests.fakes import fake_weights
 from tests.runtime.test_engine import Result, run
 
@@ -33,6 +36,26 @@ def requests() -> list[Request]:
         )
         for n, own, length, temperature, scored in kinds
     ]
+
+
+def test_samplers_draw_the_same_tokens_in_every_way_of_running() -> None:
+    weights = fake_weights("llama")
+    kinds: list[dict[str, Any]] = [
+        {"xtc_probability": 0.5, "dry_multiplier": 2.0, "top_n_sigma": 2.0},
+        {"mirostat": 2, "mirostat_tau": 3.0},
+        {"mirostat": 1, "mirostat_tau": 3.0, "logprobs": 3, "sampled_logprobs": True},
+        {"samplers": ("temperature", "typ_p", "dry"), "dynatemp_range": 0.5, "typical_p": 0.9, "min_tokens": 9},
+        {"temperature": 0.0, "dry_multiplier": 1.0, "dry_allowed_length": 1},
+    ]
+    common = {"max_tokens": 30, "temperature": 0.9, "seed": 5}
+    asked = [Request([7, 8, 9] * 40, SamplingParams(**{**common, **kind})) for kind in kinds]
+    results: list[list[Result]] = []
+    for way in WAYS:
+        model = CpuModel(weights, EngineConfig(**way))  # type: ignore[arg-type]
+        results += [run(Engine(model, drafter=drafter), asked) for drafter in (None, Lookup)]
+        model.close()
+    assert all(result == results[0] for result in results[1:])
+    assert len({tuple(result.ids) for result in results[0]}) == len(kinds)
 
 
 @pytest.mark.parametrize("arch", ["llama", "bitnet-b1.58", "gemma3"])

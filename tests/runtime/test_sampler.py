@@ -16,21 +16,9 @@ from hypothesis.extra.numpy import arrays
 
 from ternrun.errors import LoadError, UsageError
 from ternrun.runtime.config import SamplingParams
+from ternrun.runtime.filters import all_of, min_p, top_k, top_p, typical
 from ternrun.runtime.logprobs import log_sum_exp, token_logprobs, top_ids
-from ternrun.runtime.sampler import (
-    Bias,
-    Candidates,
-    bias_of,
-    draw,
-    logits_needed,
-    min_p,
-    sample,
-    sampled_logprobs,
-    top_k,
-    top_p,
-    typical,
-    uniform,
-)
+from ternrun.runtime.sampler import Bias, bias_of, draw, logits_needed, sample, sampled, tempered, uniform
 
 VOCAB = 128_256
 # few distinct values, so that ties are common
@@ -70,10 +58,6 @@ class Largest:
         return np.where(np.isin(np.arange(self._x.size), self._ids), self._x, np.float32(-np.inf))
 
 
-def everything(x: Any) -> Candidates:
-    return Candidates(np.arange(len(x)), x)
-
-
 @often
 @given(x=rows, k=st.integers(1, 320))
 def test_top_ids_are_the_head_of_a_stable_sort(x: Any, k: int) -> None:
@@ -90,13 +74,13 @@ def test_top_ids_of_a_whole_vocabulary(n: int, k: int) -> None:
 @often
 @given(x=rows, k=st.integers(1, 320))
 def test_top_k(x: Any, k: int) -> None:
-    assert set(top_k(everything(x), k).ids.tolist()) == set(sorted(range(len(x)), key=lambda i: (-x[i], i))[:k])
+    assert set(top_k(all_of(x), k).ids.tolist()) == set(sorted(range(len(x)), key=lambda i: (-x[i], i))[:k])
 
 
 @often
 @given(x=rows, mass=st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.99]))
 def test_top_p(x: Any, mass: float) -> None:
-    assert set(top_p(everything(x), mass).ids.tolist()) == naive_mass(x, softmax(x), mass)
+    assert set(top_p(all_of(x), mass).ids.tolist()) == naive_mass(x, softmax(x), mass)
 
 
 @often
@@ -105,7 +89,7 @@ def test_typical(x: Any, mass: float) -> None:
     p = softmax(x)
     entropy = -(p * np.log(p)).sum()
     wanted = naive_mass(-np.abs(entropy + np.log(p)).round(9), p, mass)
-    got = set(typical(everything(x), mass).ids.tolist())
+    got = set(typical(all_of(x), mass).ids.tolist())
     # tokens equally far from the entropy, one likelier and one less, may stand in for each other by a rounding error
     score = np.abs(entropy + np.log(p)).round(6)
     assert sorted(score[list(got)]) == sorted(score[list(wanted)])
@@ -115,14 +99,14 @@ def test_typical(x: Any, mass: float) -> None:
 @given(x=rows, ratio=st.sampled_from([0.01, 0.05, 0.3, 0.97]))
 def test_min_p(x: Any, ratio: float) -> None:
     p = softmax(x)
-    assert set(min_p(everything(x), ratio).ids.tolist()) == {i for i in range(len(x)) if p[i] >= ratio * p.max()}
+    assert set(min_p(all_of(x), ratio).ids.tolist()) == {i for i in range(len(x)) if p[i] >= ratio * p.max()}
 
 
 @often
 @given(x=rows, u=st.floats(0, 1, exclude_max=True), temperature=st.sampled_from([0.1, 0.8, 1.0, 3.0]))
 def test_draw_walks_the_cumulative_distribution(x: Any, u: float, temperature: float) -> None:
     reached = np.cumsum(softmax(np.asarray(x, np.float64) / temperature))
-    i = draw(everything(x), temperature, u)
+    i = draw(tempered(all_of(x), temperature), u)
     assert (reached[i - 1] if i else 0) <= u + 1e-12
     assert u - 1e-12 <= reached[i]
 
@@ -155,7 +139,8 @@ def test_the_probabilities_that_are_told_are_those_of_the_draws(fields: Any) -> 
     bias, n = bias_of(params, frozenset()), 4000
     history = [1, 2]
     drawn = [sample(x, params, history, seed, bias) for seed in range(n)]
-    told = sampled_logprobs(x, params, history, drawn[0], bias)
+    told = sampled(x, params, history, 0, bias)
+    assert told.id == drawn[0]
     p = {best.id: math.exp(best.logprob) for best in told.top}
     assert math.exp(told.logprob) == p[drawn[0]]
     assert sum(p.values()) == pytest.approx(1)
@@ -166,7 +151,7 @@ def test_the_probabilities_that_are_told_are_those_of_the_draws(fields: Any) -> 
 
 
 def test_the_greedy_choice_is_certain() -> None:
-    told = sampled_logprobs(np.zeros(3, np.float32), SamplingParams(logprobs=2), [], 0)
+    told = sampled(np.zeros(3, np.float32), SamplingParams(logprobs=2), [], 0)
     assert (told.logprob, [(best.id, best.logprob) for best in told.top]) == (0, [(0, 0)])
 
 
@@ -302,7 +287,7 @@ def test_tiny_temperatures_are_greedy(temperature: float) -> None:
     x = np.array([1, 4, 2], np.float32)
     params = SamplingParams(temperature=temperature, logprobs=2, sampled_logprobs=True)
     assert sample(x, params, [1], 3) == 1
-    told = sampled_logprobs(x, params, [1], 1)
+    told = sampled(x, params, [1], 3)
     assert (told.logprob, told.top[0].id, told.top[0].logprob) == (0.0, 1, 0.0)
     assert told.top[1].logprob < -1000
 

@@ -143,6 +143,8 @@ def _spelt(sampling: Mapping[str, Any]) -> dict[str, Any]:
     body = dict(sampling)
     if "logit_bias" in body:
         body["logit_bias"] = {str(token): max(value, -100.0) for token, value in body["logit_bias"]}
+    if "include_stop" in body:
+        body["include_stop_str_in_output"] = body.pop("include_stop")  # vLLM's name, which ours understands, too
     if "stop" in body:
         body["stop"] = list(body["stop"])
     return body
