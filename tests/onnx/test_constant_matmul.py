@@ -77,7 +77,11 @@ def test_no_rows_and_many_threads() -> None:
 @pytest.mark.parametrize("node", [{"op_type": "MatMul"}, {"op_type": "Gemm"}, {"op_type": "Gemm", "transB": 1}])
 def test_constant_floats(node: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    monkeypatch.setattr(constant_matmul, "ConstantMatMul", lambda t, make=constant_matmul.ConstantMatMul: made.append(t.shape) or make(t))
+    monkeypatch.setattr(
+        constant_matmul,
+        "ConstantMatMul",
+        lambda t, make=constant_matmul.ConstantMatMul: made.append(t.shape) or make(t),
+    )
     weights = np.random.default_rng(0).standard_normal((K, N), np.float32)
     held = numpy_helper.from_array(np.ascontiguousarray(weights.T) if "transB" in node else weights, "w")
     x, y = (helper.make_tensor_value_info(n, 1, ["n", w]) for n, w in (("x", K), ("y", N)))

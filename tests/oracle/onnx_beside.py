@@ -22,10 +22,10 @@ import onnxruntime
 
 from ternrun.loader.model import open_model
 from ternrun.loader.onnx.folder import stated_width
+from ternrun.loader.onnx.write import write_onnx
+from ternrun.onnx.format.reader import open_onnx
 from ternrun.onnx.runtime.graph_decoder import GraphDecoder
 from ternrun.onnx.runtime.graph_model import GraphModel
-from ternrun.onnx.format.reader import open_onnx
-from ternrun.loader.onnx.write import write_onnx
 from ternrun.runtime.backend import Batch
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu.model import CpuModel

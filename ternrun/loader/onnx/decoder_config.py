@@ -16,7 +16,7 @@ from ternrun.runtime.config import ModelConfig, RopeConfig
 
 
 def decoder_config(decoder: Decoder, context: int) -> ModelConfig:
-    """Raises UnrecognizedError for layers that differ in ways the engine does not know."""
+    """The configuration for texts of `context` tokens. Raises UnrecognizedError for layers that differ."""
     if not decoder.layers:
         raise UnrecognizedError("the graph has no layers")
     first = decoder.layers[0]
@@ -51,7 +51,7 @@ def _scale(layer: Layer) -> float:
 
 
 def _architecture(layer: Layer, rope: RopeConfig) -> str:
-    """The plainest architecture that has just these parts, so that `convert` writes a file others can read."""
+    """The simplest architecture with these parts, so that `convert` writes a file that other programs read."""
     groups = set()
     for group, names in GROUPS.items():
         parts = {name.split(".")[0]: name.rpartition(".")[2] for name in names}
@@ -61,7 +61,7 @@ def _architecture(layer: Layer, rope: RopeConfig) -> str:
         known = ARCHITECTURES[name]
         fits = set(known.required) <= groups <= {*known.required, *known.optional}
         if fits and known.activation == layer.activation and (rope.style == "neox" or name == "llama"):
-            return name if name != "gemma3" else "ternrun"  # whose embedding scale and local base are its own
+            return name if name != "gemma3" else "ternrun"  # gemma3 implies an embedding scale and a local base
     return "ternrun"
 
 
@@ -70,7 +70,7 @@ def _biased(layer: Layer, name: str) -> bool:
 
 
 def _rope(layers: list[Layer]) -> RopeConfig:
-    """One rotation for all layers, or two of which the sliding layers have one."""
+    """One rotation for all layers, or a second one for the sliding layers."""
     for n, layer in enumerate(layers):
         query, key = layer.query, layer.key
         alike = (query.dim, query.style) == (key.dim, key.style) and np.allclose(query.angles, key.angles, rtol=1e-3)
@@ -99,7 +99,7 @@ def _rope(layers: list[Layer]) -> RopeConfig:
 
 
 def _base(head: Head) -> tuple[float, tuple[float, ...]]:
-    """The base whose powers the angles are, and divisors where they are not quite that."""
+    """The base of the angles, and a divisor for each angle if they are not exact powers of it."""
     angles = head.angles
     order = np.arange(len(angles)) / len(angles)
     if len(angles) == 1:

@@ -1,7 +1,8 @@
-"""Weights of a graph in the engine's encodings: what is ternary for the ternary kernels, the rest as exactly as may be.
+"""Weights of a graph in the engine's encodings.
 
-Floats stay what they are (bytes of the file where the matrix stands the right way round). Codes of 2, 4 and 8 bits
-become Q4_0, Q4_1 or Q8_0, whose scales are fp16; what does not fit a block of 32 is dequantized to F32.
+Ternary weights go to the ternary kernels. Floats keep their type; a matrix that needs no transposition stays in the
+file. Codes of 2, 4 and 8 bits become Q4_0, Q4_1 or Q8_0, which have fp16 scales; weights that do not fit blocks of 32
+are dequantized to F32.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from ternrun.errors import LoadError
 from ternrun.loader.quants import encode_trits
 from ternrun.loader.ternary import as_ternary
-from ternrun.onnx.operators.blocks import centred, in_blocks
+from ternrun.onnx.operators.blocks import centered, in_blocks
 from ternrun.onnx.recognition.decoder import Projection
 from ternrun.onnx.recognition.weights import FLOATS, Scales, Weight
 from ternrun.runtime.encodings import nbytes
@@ -24,7 +25,7 @@ _GROUPS = {64: "Q2_0", 128: "PQ2_0", 256: "TQ2_0"}  # weights that share an fp16
 
 
 class Encoded(NamedTuple):
-    """A tensor, and in words what it was in the graph."""
+    """A tensor, and its form in the graph in words."""
 
     tensor: Tensor
     was: str
@@ -73,7 +74,7 @@ def _floats(kind: str, values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _may_be_ternary(kind: str, some: NDArray[Any]) -> bool:
-    """Whether the first weights of a row have one size, as those of a ternary matrix have."""
+    """Whether the first weights of a row have one magnitude, as in a ternary matrix."""
     sizes = np.abs(_floats(kind, some))
     return len(np.unique(sizes[sizes > 0])) <= 1
 
@@ -104,7 +105,7 @@ def _ternary(name: str, codes: NDArray[np.int8], scales: NDArray[np.float32]) ->
 
 
 def _coarsest(scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    """One scale for all, or one a row, where that says the same."""
+    """The same scales as one for all, or one a row, if they are equal."""
     if (scales == scales[0, 0]).all():
         return scales[:1, :1]
     return scales[:, :1] if (scales == scales[:, :1]).all() else scales
@@ -122,7 +123,7 @@ def _quantized(name: str, weight: Weight, rows: slice, factor: NDArray[np.float3
     scale = scale * factor
     bits = weight.scales.bits or int(weight.tensor.dtype.lstrip("UINT"))
     was = f"{bits}-bit codes in blocks of {codes.shape[1] // scale.shape[1]}"
-    values = centred(codes, zero)
+    values = centered(codes, zero)
     if values is not None and np.abs(values).max(initial=0) <= 1:
         encoded = _ternary(name, values, scale)
         if encoded is not None:
@@ -135,7 +136,7 @@ def _quantized(name: str, weight: Weight, rows: slice, factor: NDArray[np.float3
 
 
 def _grids(scales: Scales, shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """Scales and zero points, whose blocks divide the matrix. Raises LoadError where the last block is cut."""
+    """Scales and zero points, whose blocks divide the matrix. Raises LoadError if the last block is cut."""
     for grid in (scales.scale, scales.zero):
         if shape[1] % grid.shape[1] or shape[0] % grid.shape[0]:
             raise LoadError(f"blocks of a quantized weight of shape {list(shape)} do not divide it evenly")

@@ -26,7 +26,7 @@ DEFAULT_CONTEXT = 2048  # tokens, for a graph that states no limit
 
 @dataclass(frozen=True, slots=True)
 class Recognized:
-    """`forms` says what the weights were in the graph, and of how many tensors each is true; `notes` what differs."""
+    """`forms` counts tensors by their form in the graph and here; `notes` says what the engine computes differently."""
 
     weights: Weights
     forms: Counter[str]
@@ -35,9 +35,9 @@ class Recognized:
 
 
 def recognize(model: OnnxModel, *, context: int = 0) -> Recognized:
-    """The decoder that the graph is. `context` is the longest text, where a file beside the graph states it.
+    """The decoder that the graph computes. `context` is the longest text in tokens, 0 if no file states it.
 
-    Raises UnrecognizedError, which names the node at which the graph turns out to be something else; LoadError for
+    Raises UnrecognizedError, which names the node that shows that the graph is something else, and LoadError for
     weights that cannot be used.
     """
     traced = trace_decoder(model)
@@ -53,7 +53,7 @@ def recognize(model: OnnxModel, *, context: int = 0) -> Recognized:
         wanted["output.weight"] = decoder.head
     if decoder.head.bias is not None:
         tensors["output.bias"] = vector("output.bias", decoder.head.bias)
-    with ThreadPoolExecutor() as pool:  # numpy lets go of the lock while it turns matrices round
+    with ThreadPoolExecutor() as pool:  # numpy releases the lock while it transposes
         for tensor, was in pool.map(lambda item: matrix(*item), wanted.items()):
             tensors[tensor.name] = tensor
             forms[f"{was} -> {tensor.type}"] += 1
@@ -76,7 +76,7 @@ def _projections(decoder: Decoder) -> list[tuple[str, Projection]]:
 
 
 def _vectors(decoder: Decoder) -> list[tuple[str, NDArray[np.float32]]]:
-    """Norms and biases. Of query, key and value biases that not all are there, the missing ones are zero."""
+    """Norms and biases. If only some projections of a group have biases, the others get zeros."""
     found = []
     for n, layer in enumerate(decoder.layers):
         found += [(f"blk.{n}.{name}.weight", values) for name, values in layer.vectors.items()]
@@ -106,7 +106,7 @@ def _is_tied(decoder: Decoder) -> bool:
 
 
 def _summary(config: ModelConfig, decoder: Decoder) -> str:
-    """What was recognized, in a line for people."""
+    """One line that describes the decoder."""
     parts = [f"{config.n_layers} layers", f"{config.n_heads} heads"]
     if config.n_kv_heads != config.n_heads:
         parts.append(f"{config.n_kv_heads} key heads")

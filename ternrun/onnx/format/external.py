@@ -1,4 +1,4 @@
-"""Data files beside a .onnx file: found by name, kept to the model's own folder, mapped once, every range checked.
+"""Data files beside a .onnx file: each lies in the model's folder, is mapped once, and has every range checked.
 
 The rules answer CVE-2022-25882, CVE-2024-27318, CVE-2024-5187, CVE-2026-27489 and CVE-2026-34445.
 """
@@ -82,7 +82,7 @@ class ExternalData:
 
 
 def _blobs(folder: Path) -> list[Path]:
-    """Where a Hugging Face cache keeps what the links in its `snapshots/REVISION/` folders lead to."""
+    """The `blobs` folders that the links of a Hugging Face cache's `snapshots/REVISION/` lead to."""
     return [
         p.parents[1] / "blobs" for p in (folder, *folder.parents)
         if len(p.parents) > 1 and p.parent.name == "snapshots" and p.parents[1].name.startswith("models--")

@@ -1,4 +1,4 @@
-"""What an ONNX file holds, as plain records: graphs of nodes, tensors that stay in the file, names of values."""
+"""The contents of an ONNX file as plain records: graphs of nodes, tensors that stay in the file, named values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ternrun.onnx.format.tensors import OnnxTensor
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An attribute inside a function that stands for the attribute `name` of the node that calls it."""
+    """An attribute inside a function that takes its value from the attribute `name` of the calling node."""
 
     name: str
 
@@ -20,18 +20,18 @@ class Reference:
 class Value:
     """A graph's input or output. `kind` is tensor, sequence, optional, map or unknown.
 
-    `shape` has a number, a symbol or None (anything) for each dimension; it is None where the rank is not stated.
+    `shape` has a number, a symbol or None (any size) for each dimension; it is None for an unstated rank.
     """
 
     name: str
-    dtype: str = ""  # of a tensor, or of the tensors in a sequence; "" where it is not stated
+    dtype: str = ""  # of a tensor, or of the tensors in a sequence; "": unstated
     shape: tuple[int | str | None, ...] | None = None
     kind: str = "tensor"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """One operator. An empty name among `inputs` or `outputs` stands for one that is left out.
+    """One operator. An empty name in `inputs` or `outputs` marks an omitted one.
 
     Attributes are int, float, str, an OnnxTensor, a Graph, a Reference, a Value (of a type), or lists of one of these.
     """
@@ -43,7 +43,7 @@ class Node:
     name: str = ""
     domain: str = ""  # "" is ONNX's own
     overload: str = ""
-    proto: bytes | memoryview = b""  # the NodeProto as it stood in the file; b"" if it was made here
+    proto: bytes | memoryview = b""  # the NodeProto of the file; b"" for a node that was made here
 
     def __str__(self) -> str:
         """How messages name it."""
@@ -53,7 +53,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """Nodes stand in an order in which each reads only what is there already (checked when the file opens)."""
+    """`nodes` are in topological order, which is checked when the file opens."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -64,7 +64,7 @@ class Graph:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Function:
-    """An operator that the file defines by other operators; `attributes` are those a call must or may state."""
+    """An operator that the file defines by other operators; `attributes` are the names that a call may state."""
 
     domain: str
     name: str
@@ -78,7 +78,7 @@ class Function:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What a node that calls it states: domain, op, overload."""
+        """(domain, op, overload), as a calling node states them."""
         return self.domain, self.name, self.overload
 
 

@@ -1,6 +1,6 @@
-"""How much a graph may ask for: a file of 50 bytes can name a tensor of a billion elements, or a loop without end.
+"""Limits on memory and work: a file of 50 bytes can name a tensor of a billion elements, or an endless loop.
 
-An operator whose result is larger than its inputs asks for `room` first; a run counts its operators and the bytes it
+An operator whose result is larger than its inputs calls `room` first; a run counts its operators and the bytes that it
 holds.
 """
 
@@ -16,7 +16,7 @@ from ternrun.errors import LoadError
 
 
 def _memory() -> int:
-    """Bytes of this machine's memory; 4 GiB where that cannot be asked."""
+    """Bytes of this machine's memory; 4 GiB if the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -44,7 +44,7 @@ def room(shape: Sequence[int], itemsize: int = 4) -> None:
 
 
 def work(multiplications: int) -> None:
-    """Raises LoadError for an operator that would keep the machine busy for hours."""
+    """Raises LoadError for an operator that would take minutes."""
     if multiplications > _MOST_WORK.get():
         raise LoadError(f"asks for {multiplications} multiplications; the most here is {_MOST_WORK.get()}")
 
@@ -62,23 +62,23 @@ def at_most(nbytes: int, multiplications: int = MAX_WORK) -> Iterator[None]:
 
 
 class Budget:
-    """What one run may still spend."""
+    """The operators and bytes that one run has left."""
 
     def __init__(self, steps: int, nbytes: int = MEMORY // 2) -> None:
         self._steps, self._most, self._held = steps, nbytes, 0
 
     def spend(self, steps: int) -> None:
-        """Count operators that are about to run."""
+        """Count operators before they run."""
         self._steps -= steps
         if self._steps < 0:
             raise LoadError("the graph runs on and on: a loop has no end, or one that is too far off")
 
     def hold(self, nbytes: int) -> None:
-        """Count bytes that a result takes, or that one gives back where negative."""
+        """Count bytes that a result takes; a negative number gives bytes back."""
         self._held += nbytes
         if self._held > self._most:
             raise LoadError(f"the graph holds more than {self._most} bytes of results, half of this machine's memory")
 
     def release(self, nbytes: int) -> None:
-        """Give back what a plan still held when it ended."""
+        """Give back the bytes that a plan held at its end."""
         self._held -= nbytes

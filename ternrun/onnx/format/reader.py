@@ -1,7 +1,7 @@
-"""Open ONNX files: sizes, shapes, names and order are checked, then the graph is handed out with its weights mapped.
+"""Open ONNX files: check sizes, shapes, names and order, and return the graph with its weights mapped.
 
-Nothing is executed and no weight is copied. What ONNX calls valid but no model here needs is refused by name: training
-information is ignored, sparse initializers and segments are errors.
+The reader executes nothing and copies no weight. It ignores training information; sparse initializers and tensors in
+segments are errors.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _ATTRIBUTE_FIELDS = {
     14: "type_protos",
 }  # fmt: skip
 
-# how files begin that people mistake for ONNX
+# first bytes of files that people mistake for ONNX
 _LOOKALIKES: tuple[tuple[bytes, str], ...] = (
     (b"<", "is a web page, not a model; download the file itself (a link with /resolve/ in it, not /blob/)"),
     (b"version https://git-lfs", "is a Git LFS pointer, not the model; fetch the file itself with 'git lfs pull'"),
@@ -95,7 +95,7 @@ def open_onnx(path: str | Path) -> OnnxModel:
 
 
 def read_onnx(data: bytes | memoryview, folder: Path | None = None) -> OnnxModel:
-    """The same, from a model's bytes; `folder` is where its data files lie, None if it may have none."""
+    """The same from a model's bytes; `folder` holds its data files, None refuses such files."""
     if len(data) > MAX_FILE:
         raise LoadError(f"it has {len(data)} bytes; an ONNX file has at most {MAX_FILE}, and its weights beside it")
     return _Reader(memoryview(data), ExternalData(folder)).model()

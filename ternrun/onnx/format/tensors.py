@@ -24,7 +24,7 @@ class DType(NamedTuple):
     bits: int
     numpy: str | None  # None: numpy itself has no such type
     field: str
-    storage: str = ""  # numpy type whose bytes the numbers in `field` become, where it is not `numpy`
+    storage: str = ""  # numpy type of the bytes that the numbers in `field` become; "": `numpy`
 
 
 _I32, _U64 = "int32_data", "uint64_data"
@@ -80,9 +80,9 @@ class OnnxTensor:
         return int(self.data.size)
 
     def array(self) -> NDArray[Any]:
-        """The elements as onnx.numpy_helper.to_array gives them; a read-only view where numpy has the type.
+        """The elements as onnx.numpy_helper.to_array gives them; a read-only view for a type of numpy's.
 
-        Raises MissingExtra where the type is one that only the onnx package knows (BFLOAT16, INT4...).
+        Raises MissingExtra for a type that only the onnx package has (BFLOAT16, INT4...).
         """
         kind = DTYPES[CODES[self.dtype]].numpy
         if self.dtype == "STRING":

@@ -52,7 +52,7 @@ def _weights(scores: Array) -> Array:
 def causal(queries: int, keys: int, first: Array | int, window: int = -1) -> Array:
     """A bias (T, S), or (B, 1, T, S) where `first` has one entry a sequence: 0 where a query may look, else -inf.
 
-    Query i stands at position first + i and sees itself and what is before, the `window` latest of it (-1: all).
+    Query i has position first + i. It sees itself and earlier keys; of these the `window` latest, unless window is -1.
     """
     position = np.asarray(first)[..., None, None, None] + np.arange(queries)[:, None]
     if np.ndim(first) == 0:

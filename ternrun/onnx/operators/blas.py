@@ -1,7 +1,7 @@
-"""numpy's BLAS on one thread while the engine's threads work for a graph.
+"""Limits numpy's BLAS to one thread while the engine's threads run a graph.
 
-Its threads wait busily for their next product, on the cores that the engine's want. What is left to them then, products
-of two values that both change, is small.
+BLAS threads spin while they wait, on the cores that the engine's threads need. The products left to BLAS, of two values
+that both change, are small.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _runs: list[int] = []  # of each run under way: threads that there were before i
 
 @cache
 def _library() -> Any:
-    """The OpenBLAS that numpy's wheels carry; None where numpy has another."""
+    """The OpenBLAS of numpy's wheels, or None if numpy has another BLAS."""
     home = Path(np.__file__).parent
     for path in (*home.with_name("numpy.libs").glob("*openblas*"), *home.joinpath(".dylibs").glob("*openblas*")):
         try:
@@ -36,7 +36,7 @@ def _library() -> Any:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within it, BLAS has one thread; what there was before comes back when the last such run ends."""
+    """Within it, BLAS has one thread. The last run to end restores the former number."""
     found = _library()
     if found is None:
         yield

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ternrun.runtime.weights import Tensor
 
 
-def centred(codes: NDArray[Any], zero: NDArray[np.float32]) -> NDArray[np.int8] | None:
-    """codes - zero as int8, where the zero points are whole numbers that allow it."""
+def centered(codes: NDArray[Any], zero: NDArray[np.float32]) -> NDArray[np.int8] | None:
+    """codes - zero as int8; None if the zero points are fractions or a difference exceeds int8."""
     if (zero != np.rint(zero)).any() or np.abs(zero).max() > 255:
         return None
     spread = np.repeat(zero.astype(np.int16), codes.shape[1] // zero.shape[1], axis=1)
@@ -29,7 +29,7 @@ def in_blocks(
     name: str, codes: NDArray[Any], values: NDArray[np.int8] | None, scale: NDArray[np.float32],
     zero: NDArray[np.float32], bits: int,
 ) -> Tensor | None:  # fmt: skip
-    """`values` are the `centred` codes. None where blocks of 32 do not divide the groups of columns, or fp16 does not
+    """`values` are the `centered` codes. None if blocks of 32 do not divide the groups of columns, or fp16 does not
     hold the scales to a thousandth."""
     if values is not None and (found := _whole(name, values, scale, bits)) is not None:
         return found

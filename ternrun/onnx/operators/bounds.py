@@ -1,4 +1,4 @@
-"""What the reference's operators may grow to: for each whose result or work can outgrow its inputs, a bound."""
+"""Bounds for the reference's operators whose results or work can outgrow their inputs."""
 
 from __future__ import annotations
 

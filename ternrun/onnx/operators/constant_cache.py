@@ -1,4 +1,4 @@
-"""What is made of constant operands once, and kept for the runs that follow."""
+"""Results that depend on constant operands only, computed once and reused by later runs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ T = TypeVar("T")
 
 
 class ConstantCache(Generic[T]):
-    """`make`, whose last result is kept as long as its operands are the same arrays and nobody can write to them.
+    """Calls `make` and reuses its last result while the operands are the same read-only arrays.
 
-    Constants are read-only, but so are slices of them and what was expanded: only the same array is the same weights.
+    Constants are read-only, but slices and expansions of them are, too: only the same array object is the same weights.
     Any number of threads may call it at once.
     """
 
     def __init__(self, make: Callable[..., T]) -> None:
         self._make = make
-        self._held: tuple[tuple[Array | None, ...], T] | None = None  # read once and written once: threads share it
+        self._held: tuple[tuple[Array | None, ...], T] | None = (
+            None  # threads share it: each call reads it once and writes it once
+        )
 
     def __call__(self, *operands: Array | None) -> T:
-        """What `make` makes of these; None is an operand that is left out."""
-        if not read_only(*operands):  # a result of this run
+        """The result of `make` for these operands; None is an omitted operand."""
+        if not read_only(*operands):  # computed in this run, so it may change
             return self._make(*operands)
         held = self._held
         if held is None or any(a is not b for a, b in zip(held[0], operands, strict=True)):
@@ -32,5 +34,5 @@ class ConstantCache(Generic[T]):
 
 
 def read_only(*operands: Array | None) -> bool:
-    """Whether nobody can write to any of them."""
+    """Whether all operands are read-only."""
     return not any(a is not None and a.flags.writeable for a in operands)

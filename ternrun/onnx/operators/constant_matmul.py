@@ -34,9 +34,9 @@ class ConstantMatMul:
 
 
 def of_floats(weights: Array | None) -> ConstantMatMul | None:
-    """The product with a constant matrix (cols, rows) that is given in float32; None where it is better left to numpy.
+    """The product with a constant matrix (cols, rows) of float32; None for a matrix that numpy multiplies as fast.
 
-    What an exporter has turned round is turned back without a copy.
+    A matrix that the exporter transposed is transposed back without a copy.
     """
     if weights is None or weights.dtype != np.float32 or weights.ndim != 2 or weights.size < LEAST:
         return None

@@ -1,6 +1,4 @@
-"""If, Loop and Scan. Their kernels take the run's budget first, and behind the node's inputs what
-the bodies capture.
-"""
+"""If, Loop and Scan. Their kernels take the run's budget, the node's inputs, then the captured values."""
 
 from __future__ import annotations
 
@@ -74,8 +72,8 @@ def loop_kernel(call: Call, bodies: Mapping[str, Body]) -> Kernel:
             out = body.run(budget, [np.array(i, np.int64), np.array(going), *state, *captured])
             going = bool(single(out[0], "condition"))
             state = out[1 : 1 + carried]
-            for kept, value in zip(collected, out[1 + carried :], strict=True):
-                kept.append(value)
+            for column, value in zip(collected, out[1 + carried :], strict=True):
+                column.append(value)
             _bounded(collected)
             i += 1
         return (*state, *(_stacked(c, v, 0) for c, v in zip(collected, scanned, strict=True)))
@@ -114,8 +112,8 @@ def scan_kernel(call: Call, bodies: Mapping[str, Body]) -> Kernel:
             budget.spend(1)
             out = body.run(budget, [*state, *step, *captured])
             state = out[:states]
-            for kept, value in zip(collected, out[states:], strict=True):
-                kept.append(value)
+            for column, value in zip(collected, out[states:], strict=True):
+                column.append(value)
             _bounded(collected)
         ordered = [c[:: -1 if b else 1] for c, b in zip(collected, out_backwards, strict=True)]
         values = body.graph.outputs[states:]
@@ -140,10 +138,10 @@ def _only(bodies: Mapping[str, Body]) -> Body:
 
 
 def _bounded(collected: Sequence[list[Any]]) -> None:
-    """What has been collected must fit one tensor each."""
-    for kept in collected:
-        if isinstance(kept[-1], np.ndarray):
-            room([len(kept), kept[-1].size], kept[-1].itemsize)
+    """Raises LoadError if a collected output outgrows one tensor."""
+    for column in collected:
+        if isinstance(column[-1], np.ndarray):
+            room([len(column), column[-1].size], column[-1].itemsize)
 
 
 def _stacked(values: list[Any], declared: Value, axis: int) -> Array:

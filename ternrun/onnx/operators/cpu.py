@@ -29,13 +29,13 @@ TOKENS = layout.STATE["tokens"] // 8
 
 
 class Product(NamedTuple):
-    """A product's program, without a bias and with one, and the arguments that say where its operands lie."""
+    """A product's program, without a bias and with one, and the arguments that hold its operands' addresses."""
 
     alone: Records
     biased: Records
     multiply: NDArray[np.int64]
     add: NDArray[np.int64]
-    matrix: Plain  # kept, for the program reads its memory
+    matrix: Plain  # the program reads its memory
 
 
 class Workers:
@@ -99,10 +99,10 @@ def _arguments(records: Records, call: int) -> NDArray[np.int64]:
 
 @cache
 def workers() -> Workers:
-    """The team, started when the first graph wants it."""
+    """The team, started at the first call."""
     return Workers()
 
 
 def in_use() -> bool:
-    """Whether any graph has wanted it."""
+    """Whether the team has been started."""
     return bool(workers.cache_info().currsize)

@@ -1,5 +1,8 @@
-"""From a node to its kernel: our own table, the functions of the file, the onnx package's reference, and the functions
-by which the specification defines its younger operators; in this order."""
+"""Choose the kernel of a node.
+
+The first of these that has the operator is used: the table of this package, the functions of the file, the onnx
+package's reference, and the functions by which the specification defines its newer operators.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ Functions = Mapping[tuple[str, str, str], Function]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What the nodes of a graph are read by: versions of operator sets, and the attributes of a function's call."""
+    """The context of a graph's nodes: functions, versions of operator sets, and the attributes of a function's call."""
 
     functions: Functions
     opsets: Mapping[str, int]
     attributes: Mapping[str, Any]
-    trusted: bool = False  # a function of the specification, which may use what the file does not import
+    trusted: bool = False  # a function of the specification may use operator sets that the file does not import
 
 
 def resolved(node: Node, scope: Scope) -> Node:
@@ -42,7 +45,7 @@ def resolved(node: Node, scope: Scope) -> Node:
 
 
 def version(node: Node, scope: Scope) -> int:
-    """Of the operator set that the node belongs to. Raises LoadError where the file imports none."""
+    """The version of the node's operator set. Raises LoadError for a set that the file does not import."""
     found = scope.opsets.get(node.domain)
     if found is not None:
         return found
@@ -52,9 +55,9 @@ def version(node: Node, scope: Scope) -> int:
 
 
 def own_kernel(node: Node, scope: Scope, constants: tuple[Any, ...] = ()) -> tuple[Kernel, bool, bool] | None:
-    """(kernel, whether its results are fresh, whether it takes `out=`) by the table; None where it has none.
+    """(kernel, whether its results are fresh, whether it takes `out=`) by the table; None without a kernel there.
 
-    `constants`: values of the inputs, None where they are not known.
+    `constants`: values of the inputs; None for an input that changes.
     """
     row = TABLE.get((node.domain, node.op))
     opset = version(node, scope)
@@ -72,14 +75,14 @@ def _reference(node: Node, scope: Scope) -> Kernel:
 
 
 def foldable(node: Node) -> bool:
-    """Whether it gives the same for the same inputs."""
+    """Whether the operator returns the same results for the same inputs."""
     return node.op not in RANDOM and not (node.op == "Dropout" and len(node.inputs) > 2)
 
 
 def specification(node: Node, scope: Scope, inputs: tuple[Any, ...] | None) -> Function | None:
-    """The function that defines the operator; `inputs` where it depends on their types. None where there is none.
+    """The function that defines the operator for inputs of these types, or None for an operator without a definition.
 
-    Raises NeedsTypes where it does and `inputs` is None.
+    Raises NeedsTypes if the definition depends on types and `inputs` is None.
     """
     try:
         from onnx import FunctionProto, defs, helper
@@ -116,7 +119,7 @@ class NeedsTypes(Exception):  # noqa: N818  not an error
 
 
 def _as_ours(proto: Any, node: Node, scope: Scope) -> Function | None:
-    """A FunctionProto, checked like one in a file."""
+    """A FunctionProto as a Function, with the checks of a file's functions."""
     from onnx import defs, helper
 
     if not proto.domain:

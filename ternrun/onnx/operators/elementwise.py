@@ -30,7 +30,7 @@ UNARY: dict[str, Function] = {
 
 
 def broadcast_room(*arrays: Array) -> None:
-    """Raises LoadError where the arrays do not broadcast, or only to something enormous."""
+    """Raises LoadError for arrays that do not broadcast, or whose result is larger than a tensor may be."""
     product = 1
     for a in arrays:
         product *= a.size
@@ -119,7 +119,7 @@ def power(call: Call) -> Kernel:
 
 @operator("Where", fresh=True)
 def where(call: Call) -> Kernel:
-    """Elements of the one or the other."""
+    """Elements of a where the condition holds, of b elsewhere."""
 
     def kernel(condition: Array, a: Array, b: Array) -> Array:
         same_type(a, b)
@@ -151,7 +151,7 @@ operator("Mean", fresh=True)(partial(_variadic, np.add, True))
 
 @operator("Clip", since=11, fresh=True)
 def clip(call: Call) -> Kernel:
-    """Between two scalars, either of which may be left out."""
+    """Between two scalars; either may be omitted."""
 
     def kernel(x: Array, low: Array | None = None, high: Array | None = None) -> Array:
         out = x if low is None else np.maximum(x, low.reshape(()))
@@ -163,7 +163,7 @@ def clip(call: Call) -> Kernel:
 
 @operator("LeakyRelu", since=6, fresh=True)
 def leaky_relu(call: Call) -> Kernel:
-    """x, or alpha x where that is negative."""
+    """x, or alpha x for a negative x."""
     alpha = call.number("alpha", 0.01)
     return lambda x: np.where(x < 0, x * x.dtype.type(alpha), x)
 
@@ -229,7 +229,7 @@ def sigmoid(call: Call) -> Kernel:
 
 
 def logistic(x: Array) -> Array:
-    """1 / (1 + exp(-x)) in one buffer of its own; an exponential that overflows gives 0, as it should."""
+    """1 / (1 + exp(-x)) in one buffer of its own; an exponential that overflows gives 0."""
     out = np.negative(x)
     np.exp(out, out=out)
     out += 1

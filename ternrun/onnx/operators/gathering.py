@@ -33,7 +33,7 @@ def gather(call: Call) -> Kernel:
         room([x.size // max(x.shape[axis], 1), indices.size], x.itemsize)
         if indices.ndim == 0 and x.ndim == 1 and indices.dtype.kind in "iu":
             return np.array(x[int(indices)])
-        if indices.ndim and not x.flags.c_contiguous:  # of which `take` makes a copy first: a table turned round
+        if indices.ndim and not x.flags.c_contiguous:  # `take` would copy a transposed table first
             return np.asarray(x[(slice(None),) * (axis % x.ndim) + (integers(indices),)])
         return x.take(integers(indices), axis)
 
@@ -127,7 +127,7 @@ def scattered(x: Array, index: tuple[Array, ...], updates: Array, reduction: str
 
 @operator("OneHot", since=9, fresh=True)
 def one_hot(call: Call) -> Kernel:
-    """A new dimension of `depth`, which has the second of the values where the index points."""
+    """A new dimension of `depth`, with the second value at the index and the first elsewhere."""
     axis = call.integer("axis", -1)
 
     def kernel(indices: Array, depth: Array, values: Array) -> Array:

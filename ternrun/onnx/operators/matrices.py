@@ -35,7 +35,7 @@ def multiply(a: Array, b: Array) -> Array:
         raise LoadError("cannot multiply single numbers")
     rows = a.size // max(a.shape[-1], 1)
     columns = b.shape[-1] if b.ndim > 1 else 1
-    lead = b.size // max(columns * b.shape[-2 if b.ndim > 1 else -1], 1)  # b's matrices, which a may have to meet
+    lead = b.size // max(columns * b.shape[-2 if b.ndim > 1 else -1], 1)  # number of matrices in b
     if rows * columns * lead * max(a.shape[-1], 1) > 1 << 22:
         matrices = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         dims = (*matrices, a.shape[-2] if a.ndim > 1 else 1, columns)
@@ -47,12 +47,12 @@ def multiply(a: Array, b: Array) -> Array:
 
 
 def is_bias(x: Array | None, rows: int) -> bool:
-    """Whether x is what `ConstantMatMul` adds to a product."""
+    """Whether ConstantMatMul can add x to a product."""
     return x is not None and x.dtype == np.float32 and x.shape == (rows,) and x.flags.c_contiguous
 
 
 def add(out: Array, other: Array) -> Array:
-    """ONNX's Add, over `out` where it has the sum's shape."""
+    """ONNX's Add, in place if `out` has the shape of the sum."""
     same_type(out, other)
     broadcast_room(out, other)
     return np.add(out, other, out=out if np.broadcast_shapes(out.shape, other.shape) == out.shape else None)
@@ -60,7 +60,7 @@ def add(out: Array, other: Array) -> Array:
 
 @operator("MatMul", fresh=True)
 def matmul(call: Call) -> Kernel:
-    """Halves are multiplied in float32 and rounded once. `plus`: a sum that `fusion.py` has found behind the product."""
+    """Multiplies halves in float32 and rounds once. `plus` is the operand of a fused Add (`fusion.py`)."""
     left, right = Widened(), Widened()
     native = of_floats(call.constant(1))
 
@@ -135,7 +135,7 @@ def gemm(call: Call) -> Kernel:
 def multiply_integers(a: Array, b: Array) -> Array:
     """The exact product of small integers (already less their zero points), as int32.
 
-    float32 holds sums up to 2**24 exactly, float64 up to 2**53: both are BLAS, where numpy's integers are plain loops.
+    float32 holds sums up to 2**24 exactly, float64 up to 2**53. Both use BLAS; numpy's integers do not.
     """
     depth = a.shape[-1] if a.ndim else 0
     wide = np.float32 if depth * 255 * 255 < EXACT else np.float64
@@ -149,12 +149,12 @@ def matmul_integer(call: Call) -> Kernel:
     """Bytes in, int32 out; zero points by tensor, or by row of A and column of B."""
 
     def kernel(a: Array, b: Array, a_zero: Array | None = None, b_zero: Array | None = None) -> Array:
-        return multiply_integers(centred(a, a_zero, rows=True), centred(b, b_zero, rows=False))
+        return multiply_integers(centered(a, a_zero, rows=True), centered(b, b_zero, rows=False))
 
     return kernel
 
 
-def centred(x: Array, zero: Array | None, rows: bool) -> Array:
+def centered(x: Array, zero: Array | None, rows: bool) -> Array:
     """x less its zero point, as int16."""
     if x.dtype.kind not in "iu" or x.itemsize != 1:
         raise LoadError(f"takes integers of 8 bits, not {x.dtype}")

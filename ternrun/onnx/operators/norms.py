@@ -1,4 +1,4 @@
-"""Normalisations over the last dimensions, and the fused ones of com.microsoft that add a residual first.
+"""Normalizations over the last dimensions, and the fused ones of com.microsoft that add a residual first.
 
 Sums run in float32 for half types, as `stash_type` has it.
 """
@@ -41,7 +41,7 @@ def layer_norm(
 
 
 def _axes(x: Array, axis: int, *vectors: Array | None) -> tuple[int, ...]:
-    """The dimensions that are normalised, which the weights must fit."""
+    """The dimensions that are normalized, which the weights must fit."""
     first = axis + x.ndim if axis < 0 else axis
     if not 0 <= first < x.ndim:
         raise LoadError(f"axis {axis} does not fit a tensor of {x.ndim} dimensions")
@@ -119,7 +119,7 @@ def skip_simplified_layer_normalization(call: Call) -> Kernel:
 
 @operator("EmbedLayerNormalization", domains=(MICROSOFT,), fresh=True)
 def embed_layer_normalization(call: Call) -> Kernel:
-    """BERT's input: word, position and segment rows added up and normalised; the mask's lengths."""
+    """BERT's input: word, position and segment rows added up and normalized; the mask's lengths."""
     eps, outputs = call.number("epsilon", 1e-12), len(call.node.outputs)
 
     def kernel(

@@ -7,12 +7,12 @@ import numpy as np
 from ternrun.errors import LoadError
 from ternrun.onnx.format.limits import room
 from ternrun.onnx.format.tensors import unpack
-from ternrun.onnx.operators.blocks import centred as centred_codes
+from ternrun.onnx.operators.blocks import centered as centered_codes
 from ternrun.onnx.operators.blocks import in_blocks
 from ternrun.onnx.operators.constant_cache import ConstantCache, read_only
 from ternrun.onnx.operators.constant_matmul import LEAST, ConstantMatMul
 from ternrun.onnx.operators.gathering import integers
-from ternrun.onnx.operators.matrices import centred, multiply, multiply_integers
+from ternrun.onnx.operators.matrices import centered, multiply, multiply_integers
 from ternrun.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
 
 
@@ -29,12 +29,12 @@ class Blocks:
         self.blocks = -(-self.k // self.block)
 
     def product(self, b: Array, scales: Array, zero: Array | None) -> Kernel:
-        """x -> x W^T in float32: on the engine's kernels where they have such blocks, else by decoded weights."""
+        """x -> x W^T in float32, on the engine's kernels for blocks that they have, else by decoded weights."""
         codes = self._codes(b, scales)
         if read_only(b, scales, zero) and self.n * self.k >= LEAST and self.k % self.block == 0:
             points = self._zero_points(zero).reshape(-1, self.blocks if zero is not None else 1)
             flat, scale = codes.reshape(self.n, self.k), widened(scales).reshape(self.n, self.blocks)
-            packed = in_blocks("weights", flat, centred_codes(flat, points), scale, points, self.bits)
+            packed = in_blocks("weights", flat, centered_codes(flat, points), scale, points, self.bits)
             if packed is not None:
                 return ConstantMatMul(packed)
         weights = self._decoded(codes, scales, zero).T
@@ -71,7 +71,7 @@ class Blocks:
 
 @operator("MatMulNBits", domains=(MICROSOFT,), fresh=True)
 def matmul_nbits(call: Call) -> Kernel:
-    """x (..., K) times weights of 2, 4 or 8 bits, (N, K); constant weights are made ready once."""
+    """x (..., K) times weights of 2, 4 or 8 bits, (N, K); constant weights are prepared once."""
     blocks = Blocks(call)
     products = ConstantCache(blocks.product)
 
@@ -137,7 +137,7 @@ def matmul_integer_to_float(call: Call) -> Kernel:
         a: Array, b: Array, a_scale: Array, b_scale: Array, a_zero: Array | None = None, b_zero: Array | None = None,
         bias: Array | None = None,
     ) -> Array:  # fmt: skip
-        product = multiply_integers(centred(a, a_zero, rows=True), centred(b, b_zero, rows=False))
+        product = multiply_integers(centered(a, a_zero, rows=True), centered(b, b_zero, rows=False))
         out: Array = product.astype(a_scale.dtype) * (a_scale * b_scale)
         return out if bias is None else out + bias
 
@@ -150,7 +150,7 @@ def dynamic_quantize_matmul(call: Call) -> Kernel:
 
     def kernel(x: Array, b: Array, b_scale: Array, b_zero: Array | None = None, bias: Array | None = None) -> Array:
         codes, scale, zero = quantize_dynamically(x)
-        product = multiply_integers(centred(codes, zero, rows=True), centred(b, b_zero, rows=False))
+        product = multiply_integers(centered(codes, zero, rows=True), centered(b, b_zero, rows=False))
         out: Array = product.astype(np.float32) * (scale * b_scale)
         return out if bias is None else out + bias
 

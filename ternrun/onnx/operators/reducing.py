@@ -68,7 +68,7 @@ def cumulative_sum(call: Call) -> Kernel | None:
 
 @operator("TopK", since=10, fresh=True)
 def top_k(call: Call) -> Kernel:
-    """The k largest (or smallest) along an axis, in order, and where they stand; of equals the first."""
+    """The k largest (or smallest) along an axis, in order, and their indices; equal elements keep their order."""
     axis, largest = call.integer("axis", -1), call.integer("largest", 1)
 
     def kernel(x: Array, k: Array) -> tuple[Array, Array]:

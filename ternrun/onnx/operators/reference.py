@@ -1,4 +1,4 @@
-"""The long tail: operators as the onnx package's reference implements them, bounded where results outgrow inputs."""
+"""Operators by the onnx package's reference implementation, with bounds on large results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RANDOM = frozenset(
 
 
 def reference_kernel(node: Node, opsets: Mapping[str, int], values: Mapping[str, Any]) -> Kernel | None:
-    """The package's kernel for a node, None where it has none; `values` are the attributes once resolved.
+    """The package's kernel for a node, or None; `values` are the resolved attributes.
 
     Raises LoadError for attributes that it would refuse, or that lead out of the file.
     """
@@ -73,12 +73,12 @@ def _proto(node: Node, values: Mapping[str, Any]) -> Any:
     from onnx import NodeProto, TensorProto, helper
 
     proto = NodeProto.FromString(bytes(node.proto)) if node.proto else NodeProto(op_type=node.op, domain=node.domain)
-    kept = [a for a in proto.attribute if not a.ref_attr_name and a.name in values]
-    for attribute in kept:
+    stated_here = [a for a in proto.attribute if not a.ref_attr_name and a.name in values]
+    for attribute in stated_here:
         tensors = [attribute.t, *attribute.tensors]
         if any(t.data_location == TensorProto.EXTERNAL for t in tensors):
             raise LoadError("keeps the tensor of an attribute in a file of its own, which is not supported")
-    stated = {a.name for a in kept}
+    stated = {a.name for a in stated_here}
     added = []
     for name, value in values.items():
         if name not in stated:
@@ -86,7 +86,7 @@ def _proto(node: Node, values: Mapping[str, Any]) -> Any:
                 raise LoadError(f"attribute {name[:40]!r} is not supported here")
             added.append(helper.make_attribute(name, _plain(value)))
     del proto.attribute[:]
-    proto.attribute.extend([*kept, *added])
+    proto.attribute.extend([*stated_here, *added])
     return proto
 
 

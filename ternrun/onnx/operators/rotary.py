@@ -56,7 +56,7 @@ def turned(x: Array, heads: int, cos: Array, sin: Array, interleaved: bool) -> A
 
 @operator("RotaryEmbedding", fresh=True)
 def rotary_embedding(call: Call) -> Kernel:
-    """ONNX's: with positions the tables are looked up, else they are (B, T, r / 2) already."""
+    """ONNX's operator: positions select rows of the tables; without them the tables are (B, T, r / 2)."""
     interleaved, heads, dim = (
         bool(call.integer("interleaved")),
         call.integer("num_heads"),

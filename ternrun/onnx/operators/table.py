@@ -1,8 +1,7 @@
-"""The table of operators: (domain, op) -> what makes its kernel. Each module of this folder adds its rows.
+"""The table of operators: (domain, op) -> the function that makes its kernel. Each module of this package adds rows.
 
-A maker reads a node's attributes once and returns the kernel, which takes and returns arrays (None: an input that is
-left out). A maker that returns None, like an operator without a row, leaves the node to the onnx package's own
-reference.
+A maker reads a node's attributes once and returns the kernel, which takes and returns arrays (None: an omitted input).
+A maker that returns None, like an operator without a row, leaves the node to the onnx package's reference.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ MICROSOFT = "com.microsoft"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A node as its maker sees it: attributes that are resolved, and the version of its operator set."""
+    """A node with resolved attributes and the version of its operator set."""
 
     node: Node
     opset: int
@@ -32,7 +31,7 @@ class Call:
     constants: tuple[Any, ...] = ()  # inputs whose values are known; None: not this one
 
     def constant(self, at: int) -> Array | None:
-        """An input's value, where it is an array that never changes."""
+        """The value of a constant input, or None."""
         value = self.constants[at] if at < len(self.constants) else None
         return value if isinstance(value, np.ndarray) else None
 
@@ -54,7 +53,7 @@ class Call:
         return cast(str, self._get(name, str, default))
 
     def integers(self, name: str) -> tuple[int, ...] | None:
-        """A list of integers; None where it is not stated."""
+        """A list of integers; None if it is not stated."""
         value = self.attributes.get(name)
         if value is None:
             return None
@@ -83,7 +82,7 @@ Maker = Callable[[Call], Kernel | None]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One operator: `since` is the first version of its domain that the maker knows (older ones: the reference)."""
+    """One operator; `since` is the first version of its domain that the maker knows. The reference runs older nodes."""
 
     make: Maker
     since: int = 1
@@ -114,6 +113,6 @@ def widened(x: Array) -> Array:
 
 
 def same_type(a: Array, b: Array) -> None:
-    """Raises LoadError for operands that ONNX would not let meet: numpy would quietly widen them."""
+    """Raises LoadError for operands of different types, which ONNX forbids and numpy would widen."""
     if a.dtype != b.dtype:
         raise LoadError(f"its inputs are of types {a.dtype} and {b.dtype}, which must be the same")

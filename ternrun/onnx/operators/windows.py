@@ -22,7 +22,7 @@ MAX_TAPS = 1 << 16  # elements of a kernel
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Where a kernel goes, for one shape of input: all per spatial dimension."""
+    """The positions of a kernel over one shape of input, per spatial dimension."""
 
     size: tuple[int, ...]
     strides: tuple[int, ...]
@@ -135,7 +135,7 @@ def _fold(taps: list[tuple[tuple[int, ...], Array]], function: Callable[..., Any
 
 @operator("MaxPool", fresh=True)
 def max_pool(call: Call) -> Kernel | None:
-    """Maxima; where their places are asked for too, the reference's."""
+    """Maxima; a node that also returns their indices runs on the reference."""
     if len(call.node.outputs) > 1:
         return None
 

@@ -1,7 +1,7 @@
-"""Attention, fused or decomposed, as one source: q, k and v of the new tokens by head, how they are scaled and masked.
+"""Attention, fused or decomposed, as one source: q, k and v of the new tokens by head, with scale and window.
 
-Whatever the graph does with cached keys and values must be what it does with new ones: the cache holds what `present`
-gives out, and every query head reads the key head that its number divided by the group's size names.
+The graph must treat cached keys and values like new ones: the cache holds the outputs `present`, and query head h reads
+key head h // group size.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ternrun.onnx.recognition.pointwise import whole
 from ternrun.onnx.recognition.symbolic import Form, Source, rotate
 from ternrun.onnx.recognition.trace import Trace
 
-_MASKED = -1e4  # and below: what adds nothing to a softmax
+_MASKED = -1e4  # a mask value from here down adds nothing to a softmax
 
 
 def attend(trace: Trace, probabilities: Form, v: Form) -> Form:
-    """softmax(scale q k^T + mask) v, spelt out: check its parts and join them."""
+    """softmax(scale q k^T + mask) v in separate operators: check the parts and join them."""
     found = whole(trace, probabilities, "probabilities")
     assert found
     logits: Form = found[0].parts["x"]
@@ -59,7 +59,7 @@ def _four(trace: Trace, form: Form) -> Form:
 
 
 def _check_mask(trace: Trace, logits: Form) -> None:
-    """What is added must be nothing for tokens up to each one's own, and hide the others."""
+    """The mask must add zero for tokens up to each one's own, and hide the others."""
     new, past = trace.new, trace.past
     visible = np.arange(past + new) <= np.arange(past, past + new)[:, None]
     const = np.zeros(logits.shape) if logits.const is None else logits.const
@@ -89,7 +89,7 @@ def _current(trace: Trace, form: Form) -> tuple[Form, float, int]:
 
 
 def _distinct(form: Form) -> int:
-    """How many different heads there are."""
+    """The number of different heads."""
     seen = set()
     for head in range(form.shape[1]):
         one = form.view(lambda a, h=head: a[:, h])  # type: ignore[misc]

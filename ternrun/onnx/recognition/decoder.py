@@ -1,4 +1,4 @@
-"""Read a decoder off a traced graph: every sum of its residual stream must be one that the engine can compute."""
+"""Read a decoder from a trace: the engine must be able to compute every sum of its residual stream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Projection:
 
 @dataclass(slots=True)
 class Layer:
-    """What one layer was found to be: tensors by the last part of their GGUF name."""
+    """One layer as it was read: tensors by the last part of their GGUF name."""
 
     matrices: dict[str, Projection] = field(default_factory=dict)
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Layer:
 
 @dataclass(slots=True)
 class Decoder:
-    """A whole model as it was read; `eps` is of all its norms."""
+    """A model as it was read; `eps` holds the epsilons of all norms."""
 
     embedding: Weight
     embedding_scale: float
@@ -156,7 +156,7 @@ class _Reading:
         return below
 
     def _same_stream(self, form: Form, sofar: list[tuple[Source, float]], what: str) -> None:
-        """The norm before a sublayer must read all that was added before it, and nothing else."""
+        """Raises UnrecognizedError unless the norm before a sublayer reads exactly the sums before it."""
         parts = sorted((self._part(form, t) for t in form.terms), key=lambda p: p[0].base)
         if [(id(s), c) for s, c in parts] != [(id(s), c) for s, c in sofar]:
             raise UnrecognizedError(f"{self._node(form)}: {what} does not read the whole residual stream before it")

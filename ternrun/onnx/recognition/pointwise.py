@@ -1,4 +1,4 @@
-"""Values as functions of each element of another: what activations, powers and norms are compared by."""
+"""Values that are a function of each element of another value: activations, powers, parts of norms."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def swish(trace: Trace, node: Node, args: list[Any]) -> Form:
 
 
 def erf(trace: Trace, _: Node, __: list[Any]) -> Form:
-    """Erf, which only the GELU that the engine lacks is made of."""
+    """Erf: only exact GELU uses it, which the engine does not have."""
     raise trace.stop("the engine has the GELU of tanh, not that of erf")
 
 

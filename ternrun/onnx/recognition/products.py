@@ -1,4 +1,4 @@
-"""Products with weights in every form that graphs keep them: dense, in blocks of few bits, rounded and scaled."""
+"""Products with weights: dense, in blocks of few bits, or quantized with scales."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ternrun.onnx.recognition.weights import Weight, dequantized, packed
 
 
 def turn(trace: Trace, node: Node, weight: Weight, rest: list[Any]) -> Any:
-    """A weight seen from another side."""
+    """A weight that an operator transposes, reshapes or looks up."""
     match node.op:
         case "Identity":
             return weight
@@ -93,9 +93,9 @@ def gather_quantized(trace: Trace, node: Node, args: list[Any]) -> Any:
 
 
 def dequantize(trace: Trace, node: Node, args: list[Any]) -> Any:
-    """DequantizeLinear: of a weight, or of a row that was left as it was."""
+    """DequantizeLinear of a weight, or of a row that `quantize` returned."""
     if isinstance(args[0], Form):
-        return args[0]  # of what QuantizeLinear left as it was
+        return args[0]  # `quantize` returns its input unchanged
     weight, scale, zero = [*args, None][:3]
     scale = scale.array() if isinstance(scale, Weight) else scale
     if not isinstance(weight, Weight):
@@ -106,7 +106,7 @@ def dequantize(trace: Trace, node: Node, args: list[Any]) -> Any:
 
 
 def quantize(trace: Trace, node: Node, args: list[Any]) -> Any:
-    """QuantizeLinear of a row: left as it is, and said."""
+    """QuantizeLinear of a row: the row itself, with a note."""
     trace.notes.append("activations are not rounded where the graph rounds them")
     return args[0]
 
@@ -120,7 +120,7 @@ def dynamic_quantize(trace: Trace, _: Node, args: list[Any]) -> tuple[Form, Form
 
 
 def matmul_integer(trace: Trace, _: Node, args: list[Any]) -> Form:
-    """MatMulInteger of a rounded row: a product that its scales will follow."""
+    """MatMulInteger of a rounded row: a product that is multiplied by its scales later."""
     x, weight, _x_zero, zero = [*args, None, None][:4]
     rounded = whole(trace, x, "rounded")
     if rounded is None or not isinstance(weight, Weight):

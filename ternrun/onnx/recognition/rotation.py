@@ -1,4 +1,4 @@
-"""Read from a head's elements how RoPE turned them: which pairs, by which angles, and what else multiplies them."""
+"""Read the rotary embedding from a head's elements: the pairs, their angles, and further factors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Head:
 
 
 def read_head(trace: Trace, form: Form) -> Head:
-    """Of a form (1, heads, new, D). Raises UnrecognizedError where it is not what a decoder's queries and keys are."""
+    """The head of a form (1, heads, new, D). Raises UnrecognizedError if it is not of queries or keys."""
     _, heads, new, width = form.shape
     terms = [t for t in form.terms if t.coef.any()]
     if not terms or (form.const is not None and form.const.any()):
@@ -84,7 +84,7 @@ def _underlying(trace: Trace, top: Source) -> NDArray[np.int64]:
 
 
 def _turned(trace: Trace, linear: Source, norm: Source | None, first: int, same: Any, other: Any, partner: Any) -> Head:
-    """Check that every head turns alike, and how."""
+    """The common rotation of all heads. Raises UnrecognizedError if they differ."""
     width = same.shape[-1]
     if norm is not None and norm.shape[-1] != width:
         raise trace.stop("the norm of queries or keys is not over one head")
@@ -102,7 +102,7 @@ def _turned(trace: Trace, linear: Source, norm: Source | None, first: int, same:
     styles: dict[Style, Any] = {"neox": (order + half) % dim, "norm": order ^ 1}
     style = next((s for s, p in styles.items() if (pairs[:dim] == p).all()), None)
     if style is None or (partner >= 0)[..., still].any():
-        raise trace.stop("it rotates other pairs than halves or neighbours")
+        raise trace.stop("it rotates other pairs than halves or neighbors")
     lower = order[:half] if style == "neox" else order[::2]
     cos, sin = same[0, 0][:, lower], -other[0, 0][:, lower]
     upper = styles[style][lower]

@@ -1,4 +1,4 @@
-"""What each operator makes of values that depend on the tokens, and of weights: a table, one line an operator.
+"""The rules of the tracer: for each operator, its result for symbolic values and for weights.
 
 Kinds of sources: tokens, embedding (weight), linear (x, weight, bias), norm (x, eps, weight), mean (x), pointwise
 (x, f: a function of each element), product (a, b: gated feed-forward), scores (q, k), probabilities (x), attention (see
@@ -86,7 +86,7 @@ def _where(trace: Trace, _: Node, args: list[Any]) -> Any:
 
 
 def _is_nan(_: Trace, __: Node, args: list[Any]) -> Any:
-    return np.broadcast_to(np.False_, args[0].shape)  # what guards a softmax whose whole row is masked
+    return np.broadcast_to(np.False_, args[0].shape)  # guards a softmax against a row that is masked throughout
 
 
 def _add(trace: Trace, node: Node, args: list[Any]) -> Any:
@@ -121,7 +121,7 @@ def _mul(trace: Trace, node: Node, args: list[Any]) -> Any:
 
 
 def _product(trace: Trace, a: Form, b: Form) -> Form:
-    """Of two forms: a norm, an activation, or what a gate lets through."""
+    """The product of two forms: a norm, an activation, or a gated value."""
     for x, r in ((a, b), (b, a)):
         found = whole(trace, r, "pointwise")
         mean = found and whole(trace, found[0].parts["x"], "mean")
@@ -147,7 +147,7 @@ def _normed(trace: Trace, x: Form, f: Function) -> Form:
     at = np.array([0.0, 0.5, 1.0, 4.0, 100.0])
     eps = f(at) ** -2.0 - at
     if not (np.isfinite(eps).all() and 0 <= eps[0] < 1 and np.allclose(eps, eps[0], rtol=1e-4, atol=1e-9)):
-        raise trace.stop("it looks like an RMSNorm and is none")
+        raise trace.stop("it looks like an RMSNorm, but it is not one")
     return trace.source("norm", x.shape, x=x, eps=float(eps[0]), weight=None).form()
 
 

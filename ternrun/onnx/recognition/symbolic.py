@@ -1,9 +1,9 @@
-"""Values that a graph computes from its tokens, as far as they are linear: sums of other values' elements.
+"""Values that depend on the tokens, as linear forms: sums of elements of other values with known coefficients.
 
-While a graph is traced at a small, fixed size (`trace.py`), what does not depend on the tokens is plain numpy, and what
-does is a `Form`: each element a sum of coefficient x element of a source (the output of a projection, a norm, an
-attention...), plus a constant. Moving elements about (Reshape, Transpose, Concat, Slice, Expand), rotating them (RoPE)
-and adding residuals stay forms whatever operators wrote them, so that a decoder can be read off by comparing numbers.
+The tracer (`tracer.py`) runs a graph at a small, fixed size. A value that does not depend on the tokens is a numpy
+array. A value that does is a `Form`: each element is a sum of coefficient x element of a source (the output of a
+projection, a norm, an attention...), plus a constant. Operators that move elements (Reshape, Transpose, Concat, Slice,
+Expand), rotate them (RoPE) or add residuals turn forms into forms, so a decoder can be read by comparing numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Known = NDArray[Any]
 
 @dataclass(slots=True, eq=False)
 class Source:
-    """What made a block of elements; `base` is the id of its first one. `kind` and `parts` are `rules.py`'s."""
+    """The origin of a block of elements; `base` is the id of the first. `rules.py` lists the kinds and their parts."""
 
     kind: str
     shape: tuple[int, ...]
@@ -94,7 +94,7 @@ class Form:
         )
 
     def ratio(self, other: Form) -> float | None:
-        """The number that multiplies `other` to give this form, if there is one."""
+        """The number c with self = c * other, or None."""
         if self.shape != other.shape or len(self.terms) != len(other.terms) or not self.terms:
             return None
         scale = _ratio(self.terms[0].coef, other.terms[0].coef)
@@ -110,7 +110,7 @@ def _ratio(a: Floats, b: Floats) -> float | None:
 
 
 def concat(parts: Sequence[Form | Known], axis: int) -> Form:
-    """The parts side by side; where some have fewer terms than others, theirs are zero."""
+    """The parts side by side; missing terms of a part count as zero."""
     forms = [p if isinstance(p, Form) else Form((), np.asarray(p, np.float64), p.shape) for p in parts]
     most = max(len(f.terms) for f in forms)
 
@@ -130,7 +130,7 @@ def concat(parts: Sequence[Form | Known], axis: int) -> Form:
 
 
 def rotate(x: Form, cos: Any, sin: Any, *, interleaved: bool) -> Form:
-    """x (..., D) rotated by angles whose cos and sin are (..., d/2), d <= D; the rest of D is left as it is."""
+    """x (..., D) rotated by angles with cos and sin (..., d/2), d <= D; elements from d on do not change."""
     half = cos.shape[-1]
     if interleaved:
         a, b = x.view(lambda v: v[..., 0 : 2 * half : 2]), x.view(lambda v: v[..., 1 : 2 * half : 2])

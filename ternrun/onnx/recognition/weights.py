@@ -1,5 +1,6 @@
-"""Weights as a graph holds them: floats, or small integers with scales, turned this way or that; nothing is unpacked
-until the model is put together (`encode.py`).
+"""Weights as a graph stores them: floats, or small integers with scales, perhaps transposed.
+
+They stay packed until the loader encodes them for the engine.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Scales:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weight:
-    """A matrix; the graph sees the transpose of what is stored if `swapped`."""
+    """A stored matrix, or its transpose if `swapped`."""
 
     tensor: OnnxTensor
     scales: Scales | None = None
@@ -37,7 +38,7 @@ class Weight:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As the graph sees it."""
+        """The shape in the graph, after the transposition."""
         stored = self.tensor.shape
         if self.scales is not None and self.scales.bits:
             stored = (stored[0], self.cols)
@@ -62,7 +63,7 @@ class Weight:
         return replace(self, tensor=replace(self.tensor, shape=empty.reshape(shape).shape))
 
     def array(self) -> NDArray[Any]:
-        """The values, where they are stored as a type of numpy's. Raises LoadError."""
+        """The values of a matrix of floats or whole numbers. Raises LoadError for a quantized one."""
         if self.scales is not None:
             raise LoadError(f"tensor {self.name[:80]!r} is quantized, and used as something else than a weight")
         values = self.floats()
@@ -108,7 +109,7 @@ def packed(
 ) -> Weight:
     """The matrix of MatMulNBits: uint8 (rows, blocks, bytes); `zero` packed likewise or floats, by default 2^(bits-1).
 
-    Raises LoadError where the sizes do not agree.
+    Raises LoadError for sizes that do not agree.
     """
     rows, cols = shape
     blocks = -(-cols // block)

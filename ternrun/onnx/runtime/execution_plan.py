@@ -1,7 +1,7 @@
-"""A graph as a list of steps, made once: each has its kernel, the slots it reads and writes, and what dies after it.
+"""The execution plan of a graph: a list of steps that is built once and run many times.
 
-Constants are folded, some steps become one (`fusion.py`), results are let go of after their last reader, and element-wise
-operators write over an input that nobody reads again. Subgraphs and functions are plans of their own.
+Building folds constants, fuses steps (`fusion.py`), finds the last reader of each result, and lets element-wise
+operators write over an input that has no later reader. Subgraphs and functions have plans of their own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FOLD = 1 << 26  # bytes that one folded tensor may have (or a few times the larg
 
 
 class ExecutionPlan:
-    """`inputs` are the names that `run` wants values for, followed by those of `captures`."""
+    """`run` takes a value for each name in `inputs`, then for each name in `captures`."""
 
     def __init__(self, graph: Graph, scope: Scope, outer: frozenset[str] = frozenset(), depth: int = 0) -> None:
         if depth > MAX_DEPTH:
@@ -61,7 +61,7 @@ class ExecutionPlan:
         self._outputs = [self._slots.get(v.name, 0) for v in graph.outputs]
         constants = {slot: self._values[slot] for slot in self._constant}
         self.steps = Fusion(self.steps, constants, self._outputs).run()
-        self._bury()
+        self._find_last_readers()
 
     def run(self, budget: Budget, values: Sequence[Any]) -> list[Any]:
         """Outputs in order, for the values of `inputs` and `captures`; an input left None takes its initializer.
@@ -174,7 +174,7 @@ class ExecutionPlan:
         return kernel
 
     def _fold(self, step: Step) -> bool:
-        """Run a step whose inputs are all known; False leaves it for later (it may fail, and never be reached)."""
+        """Run a step whose inputs are all constant. False: the step fails now or cannot fold, and stays in the plan."""
         if not foldable(step.node) or not all(i in self._constant for i in step.inputs):
             return False
         largest = max((v.nbytes for i in step.inputs if isinstance(v := self._values[i], np.ndarray)), default=0)
@@ -194,8 +194,8 @@ class ExecutionPlan:
                 self._constant.add(slot)
         return True
 
-    def _bury(self) -> None:
-        """Find where each value is read last, and which inputs may be written over there."""
+    def _find_last_readers(self) -> None:
+        """Set `dead` and `reuse` of each step from the last reader of each value."""
         last: dict[int, int] = {}
         for at, step in enumerate(self.steps):
             last.update(dict.fromkeys(step.inputs, at))
@@ -206,7 +206,9 @@ class ExecutionPlan:
         for slot, at in last.items():
             if slot not in keep:
                 dead.setdefault(at, []).append(slot)
-        private = {s for step in self.steps if step.fresh for s in step.outputs}  # made here, and never looked into
+        private = {
+            s for step in self.steps if step.fresh for s in step.outputs
+        }  # made by a step, and read by fresh ones only
         private -= {s for step in self.steps if not step.fresh for s in step.inputs}
         for at, step in enumerate(self.steps):
             step.dead = tuple(dead.get(at, ()))
@@ -226,13 +228,13 @@ def _read(graph: Graph) -> Iterable[str]:
 
 
 def constant(tensor: OnnxTensor) -> np.ndarray[Any, Any]:
-    """An initializer, read-only; copied where it stands askew in its file, which numpy would do at every use."""
+    """An initializer as a read-only array. An unaligned one is copied once, or numpy would copy it at each use."""
     array = tensor.array()
     return frozen(array if array.flags.aligned else array.copy())
 
 
 def frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The array (or a view of it) that nobody can write to."""
+    """A read-only view of the array."""
     view = array.view()
     view.flags.writeable = False
     return view

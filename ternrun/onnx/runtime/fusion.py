@@ -1,6 +1,6 @@
-"""Steps of a plan that one kernel does at once: a product and the sum behind it; GELU and SiLU spelt out.
+"""Joins steps of a plan that one kernel computes at once: a product with its sum, and decomposed GELU and SiLU.
 
-Only where nobody else reads what is between them.
+Steps are joined if no other step reads the values between them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INPUTS = {"MatMul": 2, "Add": 2, "Mul": 2, "Div": 2, "Erf": 1, "Sigmoid": 1}
 
 
 def _plain(step: Step, op: str) -> bool:
-    """Whether it is ONNX's own operator, as our table has it and with the inputs that it must have."""
+    """Whether the step is this operator of ONNX's own set, with its usual number of inputs and no attributes."""
     node, inputs = step.node, INPUTS[op]
     called = (node.domain, node.op, len(node.inputs), len(node.outputs)) == ("", op, inputs, 1)
     return called and len(step.inputs) == inputs and not (node.attributes or step.takes_budget)
@@ -38,7 +38,7 @@ class Fusion:
         self._maker = {step.outputs[0]: at for at, step in enumerate(steps) if len(step.outputs) == 1}
 
     def run(self) -> list[Step]:
-        """What is left."""
+        """The steps that remain."""
         for at, step in enumerate(self._steps):
             if step is not None and _plain(step, "Add"):
                 self._product(at, step)
@@ -48,7 +48,7 @@ class Fusion:
         return [step for step in self._steps if step is not None]
 
     def _made_by(self, slot: int, op: str) -> Step | None:
-        """The step of this kind whose result stands there, for one reader."""
+        """The step that writes this slot, if it is the operator `op` and the slot has one reader."""
         step = self._steps[self._maker[slot]] if slot in self._maker and self._reads[slot] == 1 else None
         return step if step is not None and _plain(step, op) else None
 
@@ -119,7 +119,7 @@ class Fusion:
 
 
 def _silu(sigmoid: Kernel, times: Kernel) -> Kernel:
-    """By the threads where x is large; else the two operators."""
+    """SiLU on the engine's threads for a large x, by the two operators for a small one."""
 
     def kernel(x: Array, out: Array | None = None) -> Any:
         return rowwise.each("silu", x, out) if rowwise.large(x) else times(x, sigmoid(x), out=out)

@@ -1,4 +1,4 @@
-"""A decoder graph of any make, run operator by operator: tokens and past in, logits and present out."""
+"""Any decoder graph with a cache, run operator by operator: tokens and past in, logits and present out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ternrun.onnx.format.tensors import CODES, DTYPES
 from ternrun.onnx.runtime.session import Session
 from ternrun.runtime.config import ModelConfig, RopeConfig
 
-DEFAULT_CONTEXT = 2048  # where nothing states how far the model reaches
+DEFAULT_CONTEXT = 2048  # tokens, for a model that states no limit
 Array = np.ndarray[Any, Any]
 KNOWN = ("input_ids", "attention_mask", "position_ids", "use_cache_branch", "cache_position")
 _NUMBERED = re.compile(r"(?:past|present)\D*(\d+)(.*)")
@@ -37,7 +37,7 @@ class GraphDecoder:
     """A checked decoder graph: token ids and caches in, logits and longer caches out."""
 
     def __init__(self, model: OnnxModel, *, context: int = 0, width: int = 0) -> None:
-        """`context`: tokens it was made for; `width`: elements of a head, where the graph does not state them.
+        """`context`: tokens the model was made for. `width`: elements of a head, for a graph that does not state them.
 
         Raises LoadError for a graph that is not a decoder of token ids with a cache.
         """

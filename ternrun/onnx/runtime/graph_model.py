@@ -1,8 +1,8 @@
-"""A decoder graph of any make behind the engine's Model protocol.
+"""Any decoder graph behind the engine's Model protocol.
 
-For graphs that recognition does not know: right, but slow. Each sequence runs on its own. Keys and values are kept
-twice: in the engine's blocks, which sequences may share, and as the graph gave them, so that a sequence that goes on
-needs no copy.
+This runs graphs that recognition does not know; it is slower than the engine. Each sequence runs on its own. Keys and
+values are stored twice: in the engine's blocks, which sequences may share, and as the graph returned them, so that a
+sequence continues without a copy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_CONTEXT = 8192  # unless the user asks for more
 
 @dataclass(slots=True)
 class Recent:
-    """What the graph gave last for the sequence in these blocks: caches of `tokens` tokens."""
+    """The graph's last caches, of `tokens` tokens, for the sequence in these blocks."""
 
     blocks: tuple[int, ...]
     tokens: int
@@ -39,7 +39,7 @@ class GraphModel:
         reach = min(engine.context or MAX_CONTEXT, self.config.context_length)
         self.n_blocks = -(-max(engine.kv_tokens, reach) // BLOCK)
         self.description = f"onnx/numpy: run operator by operator, since {reason or 'ternrun does not know its make'}"
-        self.memory = None  # `_recent` would not hear of blocks that are written from outside
+        self.memory = None  # blocks written from outside would not reach `_recent`
         self._pools = [np.zeros((self.n_blocks, BLOCK, p.heads, p.width), p.dtype) for p in decoder.pairs]
         self._recent: list[Recent] = []
 
@@ -55,15 +55,15 @@ class GraphModel:
         return out
 
     def decode(self, batch: Batch, steps: int, stops: frozenset[int]) -> list[list[int]]:
-        """Each step runs on its own here."""
+        """Nothing: the caller runs each step by itself."""
         return []
 
     def embed(self, batch: Batch) -> NDArray[np.float32]:
-        """Such a graph shows no hidden states."""
+        """Raises UsageError: the graph has no hidden states among its outputs."""
         raise UsageError("this ONNX decoder gives logits only, no embeddings")
 
     def close(self) -> None:
-        """Let go of the graph and its cache."""
+        """Free the cache."""
         self._recent.clear()
         self._pools.clear()
 
@@ -81,8 +81,8 @@ class GraphModel:
             start += len(some)
             rows.append(logits)
         written = set(blocks[(start - len(tokens)) // BLOCK :])
-        kept = [r for r in self._recent if written.isdisjoint(r.blocks)]
-        self._recent = [*kept[-self.engine.max_batch + 1 :], Recent(blocks, start, caches)]
+        others = [r for r in self._recent if written.isdisjoint(r.blocks)]
+        self._recent = [*others[-self.engine.max_batch + 1 :], Recent(blocks, start, caches)]
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def _past(self, blocks: tuple[int, ...], start: int) -> list[Array]:

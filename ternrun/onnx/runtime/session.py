@@ -24,10 +24,10 @@ assert operators.__all__  # importing them fills the table of kernels
 
 
 class Session:
-    """A graph that is ready to run. Any number of threads may run it at once: it keeps nothing of a run."""
+    """A graph with its execution plan. Any number of threads may run it at once: a run leaves no state behind."""
 
     def __init__(self, model: OnnxModel | str | Path) -> None:
-        """Raises LoadError naming the node that cannot be run, MissingExtra where the onnx package is not there."""
+        """Raises LoadError naming the node that cannot be run, MissingExtra without the onnx package."""
         if not isinstance(model, OnnxModel):
             model = open_onnx(model)
         self.model = model
@@ -74,4 +74,4 @@ def _checked(value: Value, feeds: Mapping[str, Any]) -> Any:
     for have, want in zip(array.shape, value.shape or (), strict=False):
         if isinstance(want, int) and have != want:
             raise UsageError(f"input {value.name[:60]!r} has shape {list(array.shape)}; the graph wants {value.shape}")
-    return array.view()  # kernels know constants by being the same array again: what is fed is never one
+    return array.view()  # a new view: ConstantCache takes the same read-only array for a constant

@@ -20,11 +20,11 @@ class Step:
     node: Node
     kernel: Callable[..., Any]
     inputs: tuple[int, ...]
-    outputs: tuple[int, ...]  # -1: nobody wants it
+    outputs: tuple[int, ...]  # -1: no step reads it
     fresh: bool = False  # results share no memory with inputs
     reuse: tuple[int, ...] = ()  # positions of inputs that may be written over
     takes_budget: bool = False
-    dead: tuple[int, ...] = ()  # slots to let go of afterwards
+    dead: tuple[int, ...] = ()  # slots that no later step reads
 
     def run(self, arguments: list[Any]) -> Any:
         """The kernel's results; a large one goes over an input that is dead afterwards and has its shape and type."""
