@@ -100,7 +100,8 @@ class Model:
         self._file = file
         self._resources = resources
         self.driver = driver
-        self.name = file.name
+        self.name = file.name  # as the file states it
+        self.id = file.id  # by its path, as it can be typed
         self.config: ModelConfig = file.weights.config
         self.size = file.size  # bytes on disk
         self.format = file.format

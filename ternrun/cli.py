@@ -3,7 +3,7 @@
 This file imports argparse and nothing heavier; a command's own body, with its flags, is imported when it runs, so
 `ternrun --help` answers at once and `ternrun complete` never pays for what only another command needs.
 
-Exit codes: 0 done, 1 a fault of ours, 2 the user's mistake, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 a fault of ours, 2 the user's mistake, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -11,67 +11,24 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any, NoReturn
+from typing import NoReturn
 
-COMMANDS = {  # name: (module, summary)
-    "complete": ("ternrun.commands.complete", "complete text, streaming to the terminal"),
-    "chat": ("ternrun.commands.chat", "talk with a model in the terminal, or with a server's"),
-    "serve": ("ternrun.commands.serve", "serve a model over HTTP: OpenAI's, llama.cpp's and Ollama's routes"),
-    "inspect": ("ternrun.commands.inspect", "show what is in a model file, and what of it cannot be run"),
-    "eval": ("ternrun.commands.eval", "perplexity of a text, or log-probabilities of token ids"),
-    "tokenize": ("ternrun.commands.tokenize", "turn text into a model's token ids"),
-    "detokenize": ("ternrun.commands.detokenize", "turn token ids back into text"),
-    "convert": ("ternrun.commands.convert", "write a GGUF file from another model file"),
-    "pull": ("ternrun.commands.pull", "download a model from the Hugging Face hub"),
-    "bench": ("ternrun.commands.bench", "measure speed: this machine, the kernels, a model"),
-    "train": ("ternrun.train.cli", "train a ternary model from text and export it"),
-}
+from ternrun.commands.line.parser import Parser, complain, near
+from ternrun.commands.names import ADVICE, COMMANDS, SAME, command_parser
 
 EXAMPLES = """\
 examples:
+  ternrun complete "def fibonacci(n):"
   ternrun pull HuggingFaceTB/SmolLM2-135M-Instruct-GGUF
-  ternrun complete -m model.gguf "def fibonacci(n):"
-  ternrun inspect model.gguf
+  ternrun chat model.gguf
+  ternrun serve model.gguf
 
-`ternrun COMMAND --help` explains a command and its flags.
+A MODEL is a file, a folder, or OWNER/NAME of the Hugging Face hub; TERNRUN_MODEL names the one that is used where
+none is given. `ternrun help COMMAND` explains a command and its flags.
 """
-
-
-WORD = "\0"  # before what stands behind `--`; no argument can hold it
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one sentence, and whose positionals may stand among the flags."""
-
-    nested = False
-
-    def add_subparsers(self, **kwargs: Any) -> Any:
-        """As argparse has it; commands of a command rule out positionals among the flags."""
-        self.nested = True
-        return super().add_subparsers(**kwargs)
-
-    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse a command's arguments."""
-        if self.nested:
-            return self.parse_args(arguments)
-        given = list(arguments)
-        if "--" in given:  # argparse forgets it between its pass for flags and that for words
-            end = given.index("--")
-            given[end:] = [WORD + word for word in given[end + 1 :]]
-        return self.parse_intermixed_args(given)
-
-    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        if action.option_strings and arg_string.startswith(WORD):
-            raise argparse.ArgumentError(action, "expected one argument")
-        return super()._get_value(action, arg_string.removeprefix(WORD))
-
-    def error(self, message: str) -> NoReturn:
-        """Print the complaint and exit with code 2."""
-        complain(f"{message.replace(WORD, '')} (try `{self.prog} --help`)")
-        raise SystemExit(2)
 
 
 def top_parser() -> Parser:
@@ -84,55 +41,50 @@ def top_parser() -> Parser:
         description="Run ternary (1.58-bit) and other language models on the CPU.",
         epilog=f"commands:\n{table}\n\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.translates = False
+    parser.add_argument("-v", "-V", "--version", action="store_true", help="print the version and exit")
     return parser
-
-
-def command_parser(name: str) -> Parser:
-    """The parser of one command: its module's docstring, flags and examples."""
-    body = import_module(COMMANDS[name][0])
-    parser = Parser(
-        prog=f"ternrun {name}",
-        description=paragraphs(body.__doc__ or ""),
-        epilog=body.EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    body.add_arguments(parser)
-    parser.set_defaults(run=body.run)
-    return parser
-
-
-def paragraphs(text: str) -> str:
-    """The text's paragraphs, filled to the terminal's width."""
-    from shutil import get_terminal_size
-    from textwrap import fill
-
-    width = min(get_terminal_size().columns - 2, 110)
-    return "\n\n".join(fill(paragraph, max(width, 40)) for paragraph in text.split("\n\n"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code. Whatever goes wrong becomes one sentence on stderr."""
     prepare_streams()
+    ours = ends_by_sigterm()
     try:
-        code = obey(argv)
-        sys.stdout.flush()  # a reader that went away shows here, not in the interpreter's last words
+        try:
+            return obey(argv)
+        finally:
+            sys.stdout.flush()  # a full disk, or a reader that went away, shows here and not in the interpreter
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if os.environ.get("TERNRUN_DEBUG"):
             raise
         code, sentence = explain(error)
         complain(sentence)
-    return code
+        return code
+    finally:
+        release_streams()
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def ends_by_sigterm() -> bool:
+    """Let SIGTERM end the command as Ctrl-C does, with what is open closed; False where somebody else handles it."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    try:
+        ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if ours:
+            signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not in the main thread
+        return False
+    return ours
 
 
 def prepare_streams() -> None:
@@ -149,33 +101,80 @@ def prepare_streams() -> None:
         sys.stdout.reconfigure(encoding="utf-8")  # pipes and files get what they are read as
 
 
+def release_streams() -> None:
+    """Send what cannot be written to nowhere: the interpreter flushes once more at its end, and fails loudly."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def obey(argv: Sequence[str] | None) -> int:
     """Run the command that is named; returns the exit code."""
-    parser = top_parser()
-    args = parser.parse_args(argv)
-    if args.version:
-        from importlib.metadata import version
+    if "_ARGCOMPLETE" in os.environ:
+        from ternrun.commands.completion import answer
 
-        print(f"ternrun {version('ternrun')}")
-        return 0
-    if args.command is None:
-        parser.print_help()
-        return 0
-    if args.command not in COMMANDS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(args.command, COMMANDS, 1)
-        parser.error(f"there is no command {args.command!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-    parsed = command_parser(args.command).parse(args.arguments)
-    code: int = parsed.run(parsed)
+        answer()
+    given = list(sys.argv[1:] if argv is None else argv)
+    word, rest = (given[0], given[1:]) if given else ("help", [])
+    if word.startswith("-"):
+        return before_command(given)
+    if word == "version":
+        return print_version()
+    if word == "help":
+        return print_help(rest)
+    args = command_parser(command(word)).parse(rest)
+    code: int = args.run(args)
     return code
 
 
-def complain(sentence: str) -> None:
-    """One sentence on stderr. It may quote a file or a server, which must not drive the user's terminal by that."""
-    from ternrun.commands.terminal import safe
+def before_command(given: Sequence[str]) -> int:
+    """Answer --help and --version; any other flag belongs behind a command."""
+    parser = top_parser()
+    if given[0] not in parser.flags():
+        from shlex import join
 
-    sys.stderr.write(f"ternrun: error: {safe(sentence)}\n")
+        parser.error(f"a command comes first, as in: ternrun complete {join(given)}")
+    parser.parse_args(given)
+    return print_version()
+
+
+def command(word: str) -> str:
+    """The name of our command, also for what others call it. Ends with exit code 2 where there is none."""
+    if word in COMMANDS:
+        return word
+    if word in SAME:
+        return SAME[word]
+    from ternrun.commands.line.words import is_model
+
+    parser = top_parser()
+    if word in ADVICE:
+        return parser.error(f"there is no command {word!r}: {ADVICE[word]}")
+    if is_model(word):
+        return parser.error(f"a command comes first, as in: ternrun run {word}")
+    return parser.error(f"there is no command {word!r}{near(word, [*COMMANDS, *SAME, 'help', 'version'])}")
+
+
+def print_version() -> int:
+    """Print the version that is installed."""
+    from importlib.metadata import version
+
+    print(f"ternrun {version('ternrun')}")
+    return 0
+
+
+def print_help(words: Sequence[str]) -> int:
+    """Print the help of the command named, or of all."""
+    named = [word for word in words if not word.startswith("-")]
+    if not named or named[0] in ("help", "version"):
+        top_parser().print_help()
+        return 0
+    parser = command_parser(command(named[0]))
+    if parser.nested and named[1:]:
+        parser.parse([*named[1:], "--help"])
+    parser.print_help()
+    return 0
 
 
 def explain(error: Exception) -> tuple[int, str]:

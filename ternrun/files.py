@@ -1,13 +1,26 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and write over none that is there unless that is asked for."""
 
 from __future__ import annotations
 
 import os
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ternrun.errors import UsageError
+
+
+def add_force(parser: ArgumentParser, what: str = "a file that is there already") -> None:
+    """The flag of every command that writes a file the user names: without it, `check_new` refuses."""
+    parser.add_argument("--force", action="store_true", help=f"write over {what}")
+
+
+def check_new(path: Path, *, force: bool) -> None:
+    """Raises UsageError as `check_target`, and where `path` is there already, unless `force` is set."""
+    check_target(path)
+    if path.exists() and not force:
+        raise UsageError(f"{path} is there already; --force writes over it")
 
 
 def check_target(path: Path) -> None:

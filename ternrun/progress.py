@@ -23,33 +23,57 @@ def room() -> int:
     return (columns or 80) - 1
 
 
-class Progress:
-    """One line on stderr that shows how far long work has come; silent where stderr is no terminal."""
+ENOUGH = 0.2, 3.0  # the share, and the seconds, after which the time that is left can be estimated
 
-    def __init__(self, label: str, unit: str = "") -> None:
-        self.label, self.unit = label, unit
+
+class Progress:
+    """One line on stderr that shows how far long work has come.
+
+    Where stderr is no terminal, nothing is shown; or, for work that is `told`, one line when it begins and one when it
+    ends.
+    """
+
+    def __init__(self, label: str, unit: str = "", *, told: bool = False) -> None:
+        self.label, self.unit, self.told = label, unit, told
         self.start = time.perf_counter()
-        self.shown = 0.0
+        self.shown = 0.0  # when; 0 before the first time
+        self.done = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self.shown:
+        if not self.shown:
+            return
+        if sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        elif error is None:
+            spent = time.perf_counter() - self.start
+            sys.stderr.write(f"ternrun: {self.label}: {self.done:,} {self.unit} in {spent:.0f} s\n")
+        sys.stderr.flush()
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Show `done` of `total`, at most ten times a second."""
+        """Show `done` of `total` (0: not known), at most ten times a second."""
         now = time.perf_counter()
-        if not sys.stderr.isatty() or now - self.shown < 0.1:
-            return
-        self.shown = now
-        share = done / max(total, 1)
-        left = (now - self.start) * (1 / share - 1) if share else 0.0
-        count = f"{done:,}/{total:,} {self.unit} {note}".rstrip() + f", {left:.0f} s left"
-        lines = (f"{self.label} {bar(share)} {count}", f"{self.label} {count}", count)
+        self.done = done
+        if sys.stderr.isatty():
+            if now - self.shown >= 0.1:
+                self.shown = now
+                sys.stderr.write(f"\r\x1b[K{self.line(done, total, note)}")
+                sys.stderr.flush()
+        elif self.told and not self.shown:
+            self.shown = now
+            sys.stderr.write(f"ternrun: {self.label} ...\n")
+            sys.stderr.flush()
+
+    def line(self, done: int, total: int, note: str) -> str:
+        """What a terminal has room for."""
+        share, spent = done / total if total else 0.0, time.perf_counter() - self.start
+        count = f"{done:,}/{total:,} {self.unit} {note}" if total else f"{done:,} {self.unit} {note}"
+        count = count.rstrip()
+        if share >= ENOUGH[0] and spent >= ENOUGH[1]:
+            count += f", {spent * (1 / share - 1):.0f} s left"
+        drawn = f"{bar(share)} {count}" if total else count
+        lines = (f"{self.label} {drawn}", f"{self.label} {count}", count)
         columns = room()  # a line that wraps could not be wiped
-        fitting = next((line for line in lines if len(line) <= columns), count[:columns])
-        sys.stderr.write(f"\r\x1b[K{fitting}")
-        sys.stderr.flush()
+        return next((line for line in lines if len(line) <= columns), count[:columns])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from importlib.util import find_spec
+
+import pytest
 
 # the trainer is an extra: its tests belong to those who installed it, as continuous integration does
 collect_ignore = [] if find_spec("torch") else ["train"]
@@ -11,6 +14,13 @@ collect_ignore = [] if find_spec("torch") else ["train"]
 # a script's background jobs ignore Ctrl-C, and so would every process that tests start to send it one
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_models(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Neither the user's default model nor the list of their downloads."""
+    os.environ.pop("TERNRUN_MODEL", None)
+    os.environ["TERNRUN_MODELS"] = str(tmp_path_factory.mktemp("models"))
 
 
 def pytest_report_header() -> str:

@@ -85,7 +85,7 @@ ternrun.cli.main({argv})
     [
         (["pul"], "there is no command 'pul'; did you mean 'pull'?"),
         (["frobnicate"], "there is no command 'frobnicate'"),
-        (["pull"], "required: OWNER/NAME"),
+        (["pull", "--to"], "argument --to: expected one argument"),
         (["pull", "a/b", "--frob"], "unrecognized arguments: --frob"),
         (["complete", "-m", "x", "-n", "many", "hi"], "invalid int value: 'many'"),
         (["complete", "-m", "x", "--logit-bias", "7", "hi"], "'7' is not ID=VALUE"),
@@ -164,11 +164,22 @@ def test_closed_streams_are_no_fault(call: str, code: int, told: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
-def test_a_full_disk_is_one_sentence() -> None:
+@pytest.mark.parametrize("call", ["--version", "--help", "complete --help", "tokenize code-9m x"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_sentence(call: str, unbuffered: str) -> None:
+    command = [sys.executable, "-m", "ternrun", *call.split()]
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "ternrun", "--version"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env, check=False)
     assert (done.returncode, done.stderr) == (2, "ternrun: error: input or output: No space left on device\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+@pytest.mark.parametrize(("call", "code"), [("--version", 0), ("nosuch", 2), ("inspect nosuch.gguf", 2)])
+def test_an_error_that_cannot_be_written_keeps_its_code(call: str, code: int) -> None:
+    command = [sys.executable, "-m", "ternrun", *call.split()]
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run(command, stderr=full, stdout=subprocess.DEVNULL, check=False).returncode == code
 
 
 def test_a_pipe_gets_utf8_whatever_the_locale() -> None:
@@ -179,16 +190,16 @@ def test_a_pipe_gets_utf8_whatever_the_locale() -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["a", "--json"], ["a", None]),
-        (["a", "--json", "--", "-x"], ["a", "-x"]),
-        (["--json", "--", "--json", "--"], ["--json", "--"]),
-        (["a", "--"], ["a", None]),
+        (["a.gguf", "--json"], ["a.gguf", None]),
+        (["a.gguf", "--json", "--", "-x"], ["a.gguf", "-x"]),
+        (["-m", "a.gguf", "--json", "--", "--json"], ["a.gguf", "--json"]),
+        (["a.gguf", "--"], ["a.gguf", None]),
     ],
 )
 def test_words_behind_two_dashes_are_no_flags(argv: list[str], words: list[str | None]) -> None:
     parsed = cli.command_parser("tokenize").parse(argv)
     assert [parsed.model, parsed.text] == words
-    assert parsed.json == ("--json" in argv[:2])
+    assert parsed.json == ("--json" in argv[: argv.index("--")] if "--" in argv else True)
 
 
 def test_no_flag_takes_a_word_from_behind_two_dashes(capsys: pytest.CaptureFixture[str]) -> None:

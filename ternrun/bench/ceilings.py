@@ -12,7 +12,7 @@ from ternrun.bench.machine import l3_bytes, memory_bytes
 from ternrun.bench.timing import Rate, seconds_of
 from ternrun.runtime.cpu.isa import Isa
 from ternrun.runtime.cpu.memory import address, aligned
-from ternrun.runtime.cpu.objects import Kernels, Progress
+from ternrun.runtime.cpu.objects import Kernels, Progress, Tally
 from ternrun.runtime.cpu.program import Program
 from ternrun.runtime.cpu.team import Team
 
@@ -57,7 +57,7 @@ class Probe:
     def __init__(self, isa: Isa, threads: int, progress: Progress | None = None) -> None:
         self.isa, self.threads = isa, threads
         names = [*instructions(isa), "read", "clock"]
-        self._kernels = Kernels(isa, progress)
+        self._kernels = Kernels(isa, Tally(progress))
         self._kernels.require([f"ceiling.{name}" for name in names])
         self._size = min(max(BUFFER, 4 * l3_bytes()), (memory_bytes() or BUFFER) // 4) // 4096 * 4096
         self._buffer = aligned(self._size)

@@ -9,7 +9,7 @@ from typing import Any
 from ternrun.bench.ceilings import Ceilings
 from ternrun.bench.timing import Rate, seconds_of
 from ternrun.runtime.cpu.isa import Isa
-from ternrun.runtime.cpu.objects import Kernels, Progress
+from ternrun.runtime.cpu.objects import Kernels, Progress, Tally
 from ternrun.runtime.cpu.trial import Trial
 
 SHAPES = ((2048, 2048), (4096, 4096), (4096, 11008), (11008, 4096))
@@ -43,7 +43,7 @@ def measure(
     shapes: tuple[tuple[int, int], ...] = SHAPES,
 ) -> Iterator[Product]:  # fmt: skip
     """Every shape, for one token and for GEMM of them, on one thread and on all."""
-    kernels = Kernels(isa, progress)
+    kernels = Kernels(isa, Tally(progress))
     ceiling = ceilings.operations[ceilings.ternary]
     for rows, cols in shapes:
         for tokens in (1, GEMM):

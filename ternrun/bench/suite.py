@@ -20,7 +20,7 @@ from ternrun.loader.model import open_model
 from ternrun.runtime.config import KvType
 from ternrun.runtime.cpu import tune
 from ternrun.runtime.cpu.model import CpuModel, default_threads
-from ternrun.runtime.cpu.objects import Progress
+from ternrun.runtime.cpu.objects import Progress, Tally
 
 Tell = Callable[[int, int, str], None]  # works done, works in all, what is being done
 
@@ -92,9 +92,9 @@ class Report:
 def run(options: Options, tell: Tell) -> Report:
     """Measure. Raises UsageError for what cannot be measured, LoadError for a file that cannot be run."""
     wanted, noise = options.wanted, Noise()
-    compiling = _compiling(tell)
     works = parse(options.works, context_of(wanted))  # a wrong name should not cost the compiling of kernels
-    isa, threads = tune.pick(progress=compiling), options.threads or default_threads()
+    compiling = _compiling(tell, len(works) + 1)
+    isa, threads = tune.pick(tally=Tally(compiling)), options.threads or default_threads()
     total = len(works) + 1
     tell(0, total, "machine")
     probe = Probe(isa, threads, compiling)
@@ -132,8 +132,8 @@ def context_of(wanted: Wanted) -> int:
         return file.weights.config.context_length
 
 
-def _compiling(tell: Tell) -> Progress:
-    return lambda _, done, of: tell(done, of, "compiling kernels, this once")
+def _compiling(tell: Tell, works: int) -> Progress:
+    return lambda done, _: tell(0, works, f"compiling kernels, this once: {done}")
 
 
 def measure(subject: Subject, path: Path, work: Work, probe: Probe, ceilings: Ceilings) -> Result:

@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+from pathlib import Path
 
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.line.words import one_model
+from ternrun.commands.models import add_model, model_path
 from ternrun.commands.options import ENGINE, add_flags, given
 from ternrun.commands.terminal import safe
 from ternrun.errors import UsageError
+from ternrun.files import add_force, check_new
+from ternrun.loader.embedded import DEFAULT
+from ternrun.loader.reference import parse
 from ternrun.progress import Progress
 from ternrun.runtime.config import EngineConfig
 
 EXAMPLES = """\
 examples:
   ternrun bench
-  ternrun bench --model model.gguf --work pp512,tg64 --profile
-  ternrun bench --model 2b4t --head f16 --work pp128,pp512,tg64,batch8,batch16,load --threads 2 --json
-  ternrun bench --model nano-125m --work pp128,tg64 --against llama.cpp --llama-bench build/bin/llama-bench
+  ternrun bench model.gguf --work pp512,tg64 --profile
+  ternrun bench 2b4t --head f16 --work pp128,pp512,tg64,batch8,batch16,load --threads 2 --json
+  ternrun bench nano-125m --work pp128,tg64 --against llama.cpp --llama-bench build/bin/llama-bench
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
     add = parser.add_argument
-    add("-m", "--model", metavar="MODEL", default="nano-125m", help="a file, or a shape: nano-125m (default), 2b4t, 8b")
+    add_model(parser, usual=f"or a shape: nano-125m, 2b4t, 8b; default: ${DEFAULT}, else nano-125m", variant=False)
+    parser.settle(one_model)
     add(
         "--type",
         metavar="TYPE",
@@ -39,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--runs", metavar="N", type=int, default=5, help="times that each work is measured (default %(default)s)")
     add("--profile", action="store_true", help="show where the time of a step goes")
     add("--plot", metavar="FILE", help="write a roofline plot (needs matplotlib)")
+    add_force(parser, "a plot that is there already")
     add("--against", metavar="NAME", help="run llama.cpp, ik_llama.cpp or bitnet.cpp on the same file, turn by turn")
     add("--llama-bench", metavar="PATH", default="", help="llama.cpp's program, in place of llama-cpp-python")
     add("--json", action="store_true", help="print one JSON object")
@@ -60,9 +70,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--llama-bench needs --against NAME")
     if args.plot:
         roofline.check(args.plot)
+        check_new(Path(args.plot), force=args.force)
     peer = peers.find(args.against, args.llama_bench, threads) if args.against else None
     options = suite.Options(
-        wanted(args.model, args.type, args.head, args.folder, usual=peer.encoding if peer else ""),
+        wanted(_model(args), args.type, args.head, args.folder, usual=peer.encoding if peer else ""),
         ",".join(TOUR) if args.work is None else args.work,
         threads,
         args.runs,
@@ -79,3 +90,11 @@ def run(args: argparse.Namespace) -> int:
         for line in text.lines(report, phases=args.profile):
             print(safe(line))
     return 0
+
+
+def _model(args: argparse.Namespace) -> str:
+    """A shape's name or a path; a model of the hub is one on this machine, or downloaded. Raises as `model_path`."""
+    if args.model is None:
+        args.model = os.environ.get(DEFAULT, "nano-125m")
+    name: str = args.model
+    return name if parse(name) is None else model_path(args)

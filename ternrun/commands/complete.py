@@ -1,6 +1,7 @@
 """Complete a text, streaming to the terminal as it is generated.
 
-The prompt is an argument, or standard input where it is - or missing. Ctrl-C ends the text; what was made until then
+The prompt is an argument, -p TEXT, the file of -f, or else standard input. A lone argument that names a model is the
+model. Ctrl-C ends the text; what was made until then
 stays, and the exit code is 130.
 """
 
@@ -13,8 +14,9 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ternrun.commands.inputs import read_text, typed
-from ternrun.commands.models import add_model, load_model, model_path
+from ternrun.commands.inputs import given_text, typed
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.models import add_model_and_text, load_model, model_path
 from ternrun.commands.options import ENGINE, SAMPLING, add_flags, given
 from ternrun.commands.terminal import DIM, paint, safe, shown, size
 from ternrun.errors import UsageError
@@ -25,19 +27,22 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  ternrun complete -m model.gguf "def fibonacci(n):"
-  ternrun complete -m model.gguf --chat "Why is the sky blue?" --temperature 0.7 --top-p 0.9
-  ternrun complete -m model.gguf --json --logprobs 5 -n 16 - < prompt.txt
+  ternrun complete "def fibonacci(n):"
+  ternrun complete model.gguf "Once upon a time" -n 200
+  ternrun complete -m model.gguf --chat -p "Why is the sky blue?" --temp 0.7 --top-p 0.9
+  ternrun complete -m model.gguf --json --logprobs 5 -n 16 -f prompt.txt
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="the text; - or nothing: standard input")
-    add_model(parser)
+    add_model_and_text(parser, "PROMPT")
     parser.add_argument("--chat", action="store_true", help="the prompt is a message: use the model's chat template")
     parser.add_argument("--system", metavar="TEXT", help="with --chat: a system message in front")
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of the text")
+    parser.add_argument(
+        "--no-display-prompt", action="store_true", help="print the completion only, on a terminal, too"
+    )
     parser.add_argument("--stats", action="store_true", help="print times, speeds and memory to standard error")
     add_flags(parser, "what is generated", SamplingParams, SAMPLING)
     add_flags(parser, "how it runs", EngineConfig, ENGINE)
@@ -52,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.system is not None and not args.chat:
         raise UsageError("--system needs --chat")
     system = [] if args.system is None else [{"role": "system", "content": typed(args.system, "--system")}]
-    prompt = read_text(args.prompt)
+    prompt = given_text(args, "prompt")
     with load_model(args, engine) as model:
         if args.chat:
             messages = [*system, {"role": "user", "content": prompt}]
@@ -60,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             stream = model.stream(prompt, **sampling)
         with stream:
-            echo = "" if args.chat else prompt
+            echo = "" if args.chat or args.no_display_prompt else prompt
             interrupted = consume(stream) if args.json else show(stream, echo)
             completion = stream.completion
     if args.json:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from ternrun.commands.inputs import read_ids, read_text
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.line.words import model_and_ids
 from ternrun.commands.models import add_model, open_tokenizer
 from ternrun.commands.terminal import shown
 from ternrun.errors import UsageError
@@ -23,10 +25,11 @@ examples:
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    add_model(parser, needed=True)
+    add_model(parser)
     parser.add_argument("ids", metavar="ID", nargs="*", help="token ids; - or nothing: a JSON list on standard input")
+    parser.settle(model_and_ids)
     parser.add_argument("--json", action="store_true", help="print {text}")
 
 

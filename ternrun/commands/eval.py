@@ -12,7 +12,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ternrun.commands.inputs import read_file, read_ids
-from ternrun.commands.models import add_model, load_model, model_path
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.models import add_only_model, load_model, model_path
 from ternrun.commands.options import ENGINE, add_flags, given
 from ternrun.errors import UsageError
 from ternrun.progress import Progress
@@ -30,9 +31,9 @@ examples:
 WINDOW = 512
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    add_model(parser, positional=True)
+    add_only_model(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--text", metavar="FILE", help="a UTF-8 text; -: standard input")
     what.add_argument("--ids", metavar="FILE", help="a JSON list of lists of token ids; -: standard input")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from functools import partial
@@ -25,6 +26,16 @@ def read_text(argument: str | None, what: str = "prompt") -> str:
     if sys.stdin.isatty():
         sys.stderr.write(f"type the {what}, then Ctrl-D\n")
     return _read(sys.stdin.buffer, f"the {what}")
+
+
+def given_text(args: argparse.Namespace, what: str) -> str:
+    """The text of a command that takes one: the argument or -p (`text`), the file of -f, else standard input.
+
+    Raises as `read_text` and `read_file`.
+    """
+    if args.file is not None:
+        return read_file(args.file)
+    return typed(args.prompt, f"the {what}") if args.prompt is not None else read_text(args.text, what)
 
 
 def typed(text: str, what: str) -> str:

@@ -14,7 +14,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ternrun.commands.models import add_model, model_path
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.models import add_only_model, model_path
 from ternrun.commands.terminal import BOLD, DIM, GREEN, RED, paint, safe, size
 from ternrun.errors import LoadError
 
@@ -45,9 +46,9 @@ class Contents(NamedTuple):
     refusals: list[str]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    add_model(parser, positional=True)
+    add_only_model(parser)
     parser.add_argument("--tensors", action="store_true", help="list every tensor, not only the sum of each type")
     parser.add_argument("--json", action="store_true", help="print one JSON object with everything")
 
@@ -90,7 +91,7 @@ def read_onnx(path: Path) -> Contents:
     """An ONNX file as the decoder it was recognized as; else its own tensors. Raises LoadError for a damaged file."""
     known: Mapping[str, Any] = {}
     from ternrun.loader.model import open_model
-    from ternrun.onnx.format.reader import open_onnx
+    from ternrun.loader.onnx.open_file import open_file
 
     try:
         with open_model(path) as model:
@@ -100,7 +101,7 @@ def read_onnx(path: Path) -> Contents:
                 return Contents("ONNX", model.size, known, rows, [])
     except LoadError:
         pass  # told where it is asked whether ternrun runs it
-    graph = open_onnx(path)
+    graph = open_file(path)
     metadata = {"onnx.producer": graph.producer, "onnx.opset": graph.opsets.get("", 0)} | dict(graph.metadata)
     rows = [Row(t.name, t.dtype, t.shape, t.nbytes) for t in graph.graph.initializers.values()]
     return Contents("ONNX", graph.size, metadata | dict(known), rows, [])

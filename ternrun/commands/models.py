@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ternrun.errors import UsageError
-from ternrun.loader.embedded import NAME, located
+from ternrun.commands.line import words
+from ternrun.commands.line.parser import Parser
+from ternrun.errors import LoadError, UsageError
+from ternrun.loader import reference
+from ternrun.loader.embedded import DEFAULT, NAME, located
 from ternrun.loader.home import from_home
 from ternrun.progress import Progress
 
@@ -15,25 +19,43 @@ if TYPE_CHECKING:
     from ternrun.api import Model
     from ternrun.loader.tokenizer import Tokenizer
 
+KINDS = "a GGUF or ONNX file, a folder with one or with safetensors, or OWNER/NAME of the Hugging Face hub"
+USUAL = f"default: ${DEFAULT}, else {NAME}, which ternrun carries"
+COMPILING = "compiling kernels for this CPU, this once"
 
-def add_model(
-    parser: argparse.ArgumentParser, *, positional: bool = False, needed: bool = False, several: bool = False
-) -> None:
-    """The model file, as `MODEL` or as `-m MODEL`, and what may be overridden about it.
 
-    `needed` where other words follow: the model carried in the package must then be named, too. `several`: each with a
-    name; see `named_models`.
-    """
-    text = f"a GGUF or ONNX file, or a folder with one or with safetensors; {NAME}: the one that ternrun carries"
-    if needed:
-        parser.add_argument("model", metavar="MODEL", help=text)
-    elif positional:
-        parser.add_argument("model", metavar="MODEL", nargs="?", help=f"{text} (default)")
-    elif several:
-        more = "; repeatable as NAME=MODEL, or NAME,ALIAS=MODEL"
-        parser.add_argument("-m", "--model", metavar="MODEL", action="append", help=f"{text} (default){more}")
-    else:
-        parser.add_argument("-m", "--model", metavar="MODEL", help=f"{text} (default)")
+def add_model(parser: Parser, *, usual: str = USUAL, variant: bool = True) -> None:
+    """The model, as the first word or as `-m MODEL`, and what may be overridden about it."""
+    parser.add_argument("word", metavar="MODEL", nargs="?", help="the model; see -m")
+    parser.add_argument("-m", "--model", metavar="MODEL", help=f"{KINDS} ({usual}); -hf downloads it first")
+    if variant:
+        _add_variant(parser)
+
+
+def add_only_model(parser: Parser) -> None:
+    """`add_model` for a command that takes no other words."""
+    add_model(parser)
+    parser.settle(words.one_model)
+
+
+def add_models(parser: Parser) -> None:
+    """`add_model` for a command that takes several, each with a name; see `named_models`."""
+    parser.add_argument("words", metavar="MODEL", nargs="*", help="the model, or several; see -m")
+    more = "; several as NAME=MODEL, or NAME,ALIAS=MODEL"
+    parser.add_argument("-m", "--model", metavar="MODEL", action="append", help=f"{KINDS} ({USUAL}){more}")
+    _add_variant(parser)
+
+
+def add_model_and_text(parser: Parser, metavar: str) -> None:
+    """`add_model` for a command that also takes a text, as the second word, as -p or as -f."""
+    add_model(parser)
+    parser.add_argument("text", metavar=metavar, nargs="?", help="the text; - or nothing: standard input")
+    parser.add_argument("-p", "--prompt", metavar="TEXT", help="the same, also where it looks like a model's name")
+    parser.add_argument("-f", "--file", metavar="FILE", help="the text is in this file")
+    parser.settle(words.model_and_text)
+
+
+def _add_variant(parser: Parser) -> None:
     parser.add_argument("--variant", metavar="NAME", help="which of several ONNX files of a folder, such as q4f16")
     parser.add_argument("--pre", metavar="NAME", help="the pre-tokenizer, where the file names none or an unknown one")
 
@@ -58,31 +80,73 @@ def _template(args: argparse.Namespace) -> str | None:
 
 
 def model_path(args: argparse.Namespace) -> str:
-    """The model named, or the one carried. Raises UsageError where there is none, or the name is a repository's."""
-    path = from_home(located(args.model))
-    if not path.exists() and not path.suffix and len(path.parts) == 2:
-        raise UsageError(f"{path} does not exist; a repository is downloaded first: ternrun pull {path}")
+    """The path of the model named, or of the default one; a model that -hf or an address names is downloaded.
+
+    `args.model` is that path afterwards. Raises UsageError, LoadError where there is none, MissingExtra.
+    """
+    path = reached(os.environ.get(DEFAULT) if args.model is None else args.model)
     if getattr(args, "variant", None):
         from ternrun.loader.onnx.folder import model_file
 
-        return str(model_file(path, args.variant))
+        path = model_file(path, args.variant)
+        args.variant = None
+    args.model = str(path)
     return str(path)
+
+
+def reached(name: str | None) -> Path:
+    """The model's path on this machine. Raises as `model_path`."""
+    path = from_home(located(name))
+    if path.exists():
+        return path
+    wanted = reference.parse(name or "")
+    if wanted is None:
+        raise LoadError(f"{path} does not exist{_beside(path)}")
+    from ternrun.loader.stored import find, models_folder
+
+    found = find(wanted)
+    if found is not None:
+        return found
+    if not wanted.explicit:
+        raise UsageError(
+            f"{name} does not exist here: `ternrun pull {name}` downloads it from the hub, -hf {name} also runs it"
+        )
+    from ternrun.commands.download import downloaded
+
+    return downloaded(wanted, models_folder() / wanted.repo)
+
+
+def _beside(path: Path) -> str:
+    """`; did you mean X?` where a model beside it has nearly that name."""
+    from ternrun.commands.line.parser import near
+
+    try:
+        known = [p.name for p in path.parent.iterdir() if p.suffix in reference.MODELS]
+    except OSError:
+        known = []
+    return near(path.name, known)
 
 
 def named_models(args: argparse.Namespace, alias: str) -> dict[str, argparse.Namespace]:
     """Of a command that takes several: names -> the same arguments with that one model, checked to be there.
 
-    `alias` is the name of one that has none. Raises UsageError.
+    `alias` is the name of one that has none; of several, each has its file's name. Raises UsageError.
     """
+    if args.words and args.model:
+        raise UsageError(f"models are named as words or by -m, not both: {args.words[0]} and {args.model[0]}")
+    listed = args.words or args.model or [None]
     found: dict[str, argparse.Namespace] = {}
-    for given in args.model or [None]:
+    for given in listed:
         names, _, path = (given or "").partition("=")
-        if not path or Path(given).exists():
+        if not path or Path(given).exists() or "://" in given:
             names, path = alias, given
-        if names in found or (not names and len(args.model or ()) > 1):
-            raise UsageError("several models need a name each: -m small=a.gguf -m large=b.gguf")
-        found[names] = argparse.Namespace(**(vars(args) | {"model": path}))
-        model_path(found[names])
+        one = argparse.Namespace(**(vars(args) | {"model": path}))
+        model_path(one)
+        if len(listed) > 1 and not names:
+            names = Path(one.model).stem
+        if names in found:
+            raise UsageError(f"two models are called {names}; give each a name: small=a.gguf large=b.gguf")
+        found[names] = one
     return found
 
 
@@ -114,5 +178,5 @@ def load_model(args: argparse.Namespace, engine: dict[str, Any]) -> Model:
     from ternrun.api import load
 
     path, template = model_path(args), _template(args)
-    with Progress("compiling kernels for this CPU, this once", "kernels") as progress:
+    with Progress(COMPILING, "kernels", told=True) as progress:
         return load(path, pre=args.pre, chat_template=template, progress=progress.update, **engine)

@@ -6,13 +6,11 @@ Only flags that were given end up in `args`, so a record sees exactly what the u
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from ternrun.commands.inputs import typed
-from ternrun.errors import UsageError
+from ternrun.commands.values import bias, device, length, names, seed, some, text, threads
 from ternrun.runtime.config import EngineConfig, SamplingParams
 
 
@@ -26,40 +24,17 @@ class Flag(NamedTuple):
     more: Mapping[str, Any] = {}
 
 
-def bias(text: str) -> tuple[int, float]:
-    """`ID=VALUE`; `ID=-inf` bans a token."""
-    token, _, value = text.partition("=")
-    try:
-        pair = int(token), float(value)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not ID=VALUE") from None
-    if math.isnan(pair[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not ID=VALUE")
-    return pair
-
-
-def text(word: str) -> str:
-    """What is not UTF-8 would come as lone surrogates, which no text of a model holds."""
-    try:
-        return typed(word, "it")
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def names(word: str) -> tuple[str, ...]:
-    """Names of samplers, separated by semicolons."""
-    return tuple(name.strip() for name in word.split(";") if name.strip())
-
-
 APPEND = {"action": "append"}
 SWITCH = {"action": "store_true"}
 OFF = {"action": "store_false"}
 
 SAMPLING = {
-    "max_tokens": Flag(("-n", "--max-tokens"), int, "N", "tokens to generate at most"),
+    "max_tokens": Flag(("-n", "--max-tokens"), length, "N", "tokens to generate at most; -1: to the context's end"),
     "min_tokens": Flag(("--min-tokens",), int, "N", "tokens to generate at least"),
-    "temperature": Flag(("-t", "--temperature"), float, "X", "0 always takes the likeliest token; more is more random"),
-    "top_k": Flag(("--top-k",), int, "N", "choose among the N likeliest tokens; 0: off"),
+    "temperature": Flag(
+        ("--temp", "--temperature"), float, "X", "0 always takes the likeliest token; more is more random"
+    ),
+    "top_k": Flag(("--top-k",), some, "N", "choose among the N likeliest tokens; 0: off"),
     "top_p": Flag(("--top-p",), float, "X", "choose among the likeliest tokens that make up this probability; 1: off"),
     "min_p": Flag(("--min-p",), float, "X", "drop tokens less likely than X times the likeliest; 0: off"),
     "typical_p": Flag(("--typical-p",), float, "X", "locally typical sampling; 1: off"),
@@ -68,7 +43,7 @@ SAMPLING = {
     "frequency_penalty": Flag(("--frequency-penalty",), float, "X", "subtract per time a token occurred"),
     "repeat_last_n": Flag(("--repeat-last-n",), int, "N", "tokens the penalties look back on; -1: all"),
     "logit_bias": Flag(("--logit-bias",), bias, "ID=X", "add X to a logit, -inf bans the token; repeatable", APPEND),
-    "seed": Flag(("--seed",), int, "N", "the same seed gives the same text"),
+    "seed": Flag(("-s", "--seed"), seed, "N", "the same seed gives the same text; -1: any"),
     "stop": Flag(("--stop",), text, "TEXT", "end before this text; repeatable", APPEND),
     "include_stop": Flag(("--include-stop",), bool, "", "end behind the text of --stop", SWITCH),
     "ignore_eos": Flag(("--ignore-eos",), bool, "", "go on past the model's own end token", SWITCH),
@@ -102,8 +77,8 @@ SAMPLING = {
 }
 
 ENGINE = {
-    "threads": Flag(("--threads",), int, "N", "threads; 0: one per physical core"),
-    "device": Flag(("--device",), str, "NAME", "auto, cpu or cuda"),
+    "threads": Flag(("-t", "--threads"), threads, "N", "threads; 0: one per physical core"),
+    "device": Flag(("--device",), device, "NAME", "auto or cpu, which are the same"),
     "context": Flag(("-c", "--context"), int, "N", "tokens a text may reach; 0: the model's own, at most 8192"),
     "kv_type": Flag(("--kv-type",), str, "TYPE", "keys and values kept as f16, f32 or int8"),
     "speculate": Flag(("--no-speculate",), bool, "", "do not guess tokens ahead (changes the speed only)", OFF),

@@ -15,7 +15,8 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-from ternrun.commands.models import add_model, add_template, check_model, load_model, named_models
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.models import add_models, add_template, check_model, load_model, named_models
 from ternrun.commands.options import APPEND, ENGINE, OFF, SWITCH, Flag, add_flags, given
 from ternrun.commands.terminal import safe
 from ternrun.runtime.config import EngineConfig
@@ -23,9 +24,9 @@ from ternrun.server.settings import ServerConfig, hosts, read_keys
 
 EXAMPLES = """\
 examples:
-  ternrun serve -m model.gguf
-  ternrun serve -m small=a.gguf -m large,gpt-4=b.gguf
-  ternrun serve -m model.gguf --host 0.0.0.0 --port 8000 --api-key-file keys.txt
+  ternrun serve model.gguf
+  ternrun serve small=a.gguf large,gpt-4=b.gguf
+  ternrun serve model.gguf --host 0.0.0.0 --port 8000 --api-key-file keys.txt
   curl localhost:8080/v1/completions -d '{"prompt": "def fibonacci(n):", "max_tokens": 32}'
 """
 
@@ -35,7 +36,9 @@ LISTEN = {
     "unix_socket": Flag(("--unix-socket",), str, "PATH", "listen there in place of host and port"),
     "certificate": Flag(("--certificate",), str, "PEM", "serve TLS with it"),
     "private_key": Flag(("--private-key",), str, "PEM", "the certificate's key, where it is in another file"),
-    "api_keys": Flag(("--api-key",), str, "KEY", "answer only those who know it; repeatable", APPEND),
+    "api_keys": Flag(
+        ("--api-key",), str, "KEY", "answer only those who know it; at least 8 characters; repeatable", APPEND
+    ),
     "cors": Flag(
         ("--cors",), str, "ORIGIN", "web pages that may ask; localhost: this machine's, *: all; repeatable", APPEND
     ),
@@ -44,7 +47,7 @@ LISTEN = {
     "alias": Flag(("--alias",), str, "NAME", "the model's name in answers, where there is one model"),
     "page": Flag(("--no-page",), bool, "", "no page at /", OFF),
     "slot_save_path": Flag(("--slot-save-path",), str, "FOLDER", "let clients save and restore slots there"),
-    "ignore_unknown_fields": Flag(("--ignore-unknown-fields",), bool, "", "do not refuse them", SWITCH),
+    "strict": Flag(("--strict",), bool, "", "refuse fields of requests that have no effect here", SWITCH),
 }
 LIMITS = {
     "queue": Flag(("--queue",), int, "N", "sequences that may wait before others are told to try again"),
@@ -63,16 +66,17 @@ BATCH = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    add_model(parser, several=True)
+    add_models(parser)
     add_template(parser)
     add_flags(parser, "who may ask, and where", ServerConfig, LISTEN)
-    parser.add_argument("--api-key-file", metavar="FILE", help="API keys, one a line")
+    parser.add_argument("--api-key-file", metavar="FILE", help="API keys of 8 characters at least, one a line")
     parser.add_argument(
         "--default", metavar="NAME=VALUE", action="append", default=[],
         help="what requests get that do not say, such as temperature=0.2 or seed=1; repeatable",
     )  # fmt: skip
+    parser.add_argument("--ignore-unknown-fields", action="store_true", help=argparse.SUPPRESS)  # no longer refused
     add_flags(parser, "limits", ServerConfig, LIMITS)
     add_flags(parser, "how it runs", EngineConfig, ENGINE | BATCH)
 

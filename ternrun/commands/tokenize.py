@@ -9,21 +9,21 @@ from __future__ import annotations
 import argparse
 import json
 
-from ternrun.commands.inputs import read_text
-from ternrun.commands.models import add_model, open_tokenizer
+from ternrun.commands.inputs import given_text
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.models import add_model_and_text, open_tokenizer
 from ternrun.commands.terminal import safe
 
 EXAMPLES = """\
 examples:
   ternrun tokenize model.gguf "def fibonacci(n):"
-  ternrun tokenize model.gguf --json - < notes.txt
+  ternrun tokenize model.gguf --json -f notes.txt
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    add_model(parser, needed=True)
-    parser.add_argument("text", metavar="TEXT", nargs="?", help="the text; - or nothing: standard input")
+    add_model_and_text(parser, "TEXT")
     parser.add_argument("--no-special", action="store_true", help="treat special tokens in the text as plain text")
     parser.add_argument("--json", action="store_true", help="print {ids, pieces}")
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the ids with the text of each."""
     tokenizer = open_tokenizer(args)
-    ids = tokenizer.encode(read_text(args.text, "text"), special=not args.no_special)
+    ids = tokenizer.encode(given_text(args, "text"), special=not args.no_special)
     pieces = tokenizer.pieces(ids)
     if args.json:
         print(json.dumps({"ids": ids, "pieces": pieces}))

@@ -24,7 +24,7 @@ from ternrun.grammar.wire import HEAD, TOKEN
 STEP_S, TOTAL_S = 1.0, 60  # seconds of the processor, for a token and for all of a sequence
 MEMORY = 1 << 30  # bytes beyond what the tokenizer takes
 MAX_MESSAGE = 300  # characters
-WHITESPACE = r"( |\n[ \t]{0,40})"  # unbounded, a small model would go on with it for ever
+WHITESPACE = r"( |\n( {0,24}|\t{0,8}))"  # unbounded, a small model would go on with it for ever
 
 
 class Vocabulary:

@@ -6,8 +6,10 @@ A ternary encoding takes only weights that are ternary already, unless `absmean`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
-from ternrun.files import check_target
+from ternrun.files import check_new, check_target
 from ternrun.loader.architectures import ARCHITECTURES, write_config
 from ternrun.loader.assemble import is_linear, vector
 from ternrun.loader.gguf_files import part_paths
@@ -32,9 +34,17 @@ from ternrun.runtime.cpu.scales import row_scales
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.runtime.weights import Tensor
 
-TYPES = ("tq2_0", "tq1_0", "i2_s", "q2_0", "iq2_bn", "iq1_bn", "kernel", "q8_0", "f16", "bf16", "f32")
+TYPES = (
+    "tq2_0", "tq1_0", "i2_s", "q2_0", "iq2_bn", "iq1_bn", "kernel", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "f16",
+    "bf16", "f32",
+)  # fmt: skip
 HEAD_TYPES = ("q8_0", "f16", "bf16", "f32")
 KERNEL = "KERNEL"  # the layout that the kernels read: one of the T9 types, as the scales of each tensor allow
+_SPELLINGS = {
+    "fp16": "f16", "float16": "f16", "half": "f16", "bfloat16": "bf16", "fp32": "f32", "float32": "f32",
+    "float": "f32", "q8": "q8_0", "int8": "q8_0",
+}  # fmt: skip
+_LLAMA_TYPES = re.compile(r"i?q[1-8]_(k|xxs|xs|s|m|nl|l)\w*|q[1-8]_[01k]|mxfp4\w*|nvfp4")
 _HEADS = ("token_embd.weight", "output.weight")
 _NOT_CARRIED = ("general.architecture", "general.alignment", "general.file_type", "general.quantization_version")
 
@@ -43,13 +53,13 @@ Progress = Callable[[int, int], None]  # bytes written, bytes in all
 
 def convert(
     source: str | Path, target: str | Path, type_name: str, *, head: str | None = None, absmean: bool = False,
-    pre: str | None = None, progress: Progress | None = None,
+    pre: str | None = None, force: bool = False, progress: Progress | None = None,
 ) -> Path:  # fmt: skip
     """Write `target`, a GGUF file whose projections are of `type_name` (one of TYPES) and embedding and head of `head`.
 
-    The file appears under its name only when it is complete. `pre` names the pre-tokenizer where the source does not.
-    Raises UsageError for a type that cannot hold the weights or a target that cannot be written, LoadError for a source
-    that cannot be read.
+    The file appears under its name only when it is complete, and writes over another only by `force`. `pre` names the
+    pre-tokenizer where the source does not. Raises UsageError for a type that cannot hold the weights or a target that
+    cannot be written, LoadError for a source that cannot be read.
     """
     target = from_home(target)
     kind, head_kind = _encoding(type_name, TYPES), _encoding(head, HEAD_TYPES) if head else None
@@ -59,6 +69,7 @@ def convert(
     with open_model(source, pre=pre) as model:
         if target.exists() and any(target.samefile(path) for path in part_paths(model.path) if path.exists()):
             raise UsageError(f"{target} is the model itself, or a part of it; name another file to write")
+        check_new(target, force=force)
         if model.runner:
             raise UsageError(f"{model.path} is run as it is: its structure is none that a GGUF file can state")
         if pre is not None:
@@ -77,9 +88,18 @@ def convert(
 
 
 def _encoding(name: str, choices: tuple[str, ...]) -> str:
-    if name.lower() not in choices:
-        raise UsageError(f"{name!r} is not a type to convert to; these are: {', '.join(choices)}")
-    return name.upper()
+    """Our name for a type, however it is spelt. Raises UsageError, for a type of llama.cpp's with what makes it."""
+    plain = name.strip().lower().replace("-", "_")
+    plain = _SPELLINGS.get(plain, plain)
+    if plain in choices:
+        return plain.upper()
+    known = f"ternrun writes {', '.join(choices)}"
+    if _LLAMA_TYPES.fullmatch(plain) and plain not in TYPES:
+        made = f"first --type f16, then llama-quantize F16.gguf OUT.gguf {plain.upper()}"
+        raise UsageError(f"{name!r} is a type that llama.cpp's llama-quantize makes ({made}); {known}")
+    near = get_close_matches(plain, choices, 1)
+    told = f"; did you mean {near[0]}? " if near else "; "
+    raise UsageError(f"{name!r} is not a type to convert to{told}{known}")
 
 
 @dataclass(slots=True)

@@ -15,16 +15,7 @@ from ternrun.loader.gguf_header import SEED_MAGIC
 
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 _MAX_PARTS = 4096
-
-# how files begin that people mistake for GGUF
-_LOOKALIKES: tuple[tuple[bytes, str], ...] = (
-    (b"<", "is a web page, not a model; download the file itself (a link with /resolve/ in it, not /blob/)"),
-    (b"version https://git-lfs", "is a Git LFS pointer, not the model; fetch the file itself with 'git lfs pull'"),
-    (b"FUGG", "is big-endian; only little-endian GGUF files are read: convert the model again"),
-    (b"PK\x03\x04", "is a zip archive (perhaps a torch checkpoint), not a GGUF file"),
-    (b"{", "is a JSON text, not a GGUF file"),
-    *((m, "is of a format older than GGUF; convert the model again") for m in (b"lmgg", b"fmgg", b"tjgg")),
-)
+_HEAD = 4096  # bytes that tell what a file is
 
 
 def map_file(path: Path) -> NDArray[np.uint8]:
@@ -36,8 +27,7 @@ def map_file(path: Path) -> NDArray[np.uint8]:
         if not stat.S_ISREG(mode):  # opening a pipe could wait forever
             raise LoadError(f"{path} is not a regular file")
         with path.open("rb") as f:
-            head = f.read(64)
-            _refuse_lookalike(path, head)
+            _refuse_foreign(path, f.read(_HEAD))
             return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     except FileNotFoundError as e:
         raise LoadError(f"{path} does not exist") from e
@@ -46,18 +36,13 @@ def map_file(path: Path) -> NDArray[np.uint8]:
         raise LoadError(f"{path} cannot be read: {reason}") from e
 
 
-def _refuse_lookalike(path: Path, head: bytes) -> None:
-    if not head:
-        raise LoadError(f"{path} is empty (0 bytes); download it again")
-    if head[:4] in (b"GGUF", SEED_MAGIC):
-        return
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for start, fault in _LOOKALIKES:
-        if text.startswith(start):
-            raise LoadError(f"{path} {fault}")
-    if head[8:9] == b"{":
-        raise LoadError(f"{path} looks like a safetensors file, not a GGUF file; name the model folder it belongs to")
-    raise LoadError(f"{path} is not a GGUF file (it starts with {head[:4]!r})")
+def _refuse_foreign(path: Path, head: bytes) -> None:
+    """Raises LoadError for a file that does not begin as a GGUF file."""
+    if head[:4] not in (b"GGUF", SEED_MAGIC):
+        from ternrun.loader.foreign.files import foreign_file  # a model need not wait for this
+
+        says = foreign_file(path, head) or f"is not a GGUF file (it starts with {head[:4]!r})"
+        raise LoadError(f"{path} {says}")
 
 
 def parts_named(path: Path) -> int:

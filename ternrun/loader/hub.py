@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ternrun.errors import LoadError, MissingExtra, UsageError
 from ternrun.loader.hub_choice import Choice, RemoteFile, choose
+from ternrun.loader.stored import Download, remember
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -48,30 +49,47 @@ def explained(repo: str, endpoint: str, remedy: str) -> Iterator[None]:
 
 
 def pull(
-    repo: str, file: str | None = None, *, to: Path, revision: str | None = None, endpoint: str | None = None
+    repo: str,
+    file: str | None = None,
+    *,
+    to: Path,
+    revision: str | None = None,
+    endpoint: str | None = None,
+    force: bool = False,
+    quant: str | None = None,
+    folder: str | None = None,
+    tell: Callable[[Choice, bool], None] = lambda choice, missing: None,
 ) -> tuple[Path, Choice]:
     """Download a model into the folder `to`; returns the path to load and what was chosen, with the reason.
 
-    A file that is already there with the right content is not downloaded again, and one with other content is not
-    written over. `endpoint` defaults to the environment's HF_ENDPOINT, else https://huggingface.co. Raises UsageError
-    (no such repository or file, no network, another file in the way), LoadError (content that differs from what was
-    announced), MissingExtra, OSError (the disk).
+    `quant` and `folder` narrow the choice as `choose` has it. `tell` is called with the choice, and whether any of
+    it has to be downloaded, before that begins. The model is added to the list of downloads. A file that is already
+    there with the right content is not downloaded again, and one with other content is not written
+    over unless `force` is set.
+    `endpoint` defaults to the environment's HF_ENDPOINT, else https://huggingface.co. Raises UsageError (no such
+    repository or file, no network, another file in the way), LoadError (content that differs from what was announced),
+    MissingExtra, OSError (the disk).
     """
     try:
         from huggingface_hub import HfApi, constants
     except ImportError as error:
-        raise MissingExtra("ternrun pull", "hub") from error
+        raise MissingExtra("a download from the hub", "hub") from error
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
     with explained(repo, endpoint, "check the network, or set HF_ENDPOINT to another hub"):
         info = HfApi(endpoint=endpoint).model_info(repo, revision=revision, files_metadata=True)
-    choice = choose([remote_file(s) for s in info.siblings or ()], file)
+    choice = choose([remote_file(s) for s in info.siblings or ()], file, quant=quant, folder=folder)
     base = to / PurePosixPath(repo).name if choice.folder else to
     places = [base / local_name(f.name, whole=choice.folder) for f in choice.files]
-    missing = [pair for pair in zip(choice.files, places, strict=True) if not is_there(repo, *pair)]
+    missing = [pair for pair in zip(choice.files, places, strict=True) if not is_there(repo, *pair, force=force)]
+    for _, place in missing:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    tell(choice, bool(missing))
     for remote, place in missing:
         with explained(repo, endpoint, "what has arrived is kept; run the same command again to resume"):
             fetch(repo, info.sha, remote, place, endpoint)
-    return (base / local_name(choice.model, whole=True) if choice.folder else places[0]), choice
+    path = base / local_name(choice.model, whole=True) if choice.folder else places[0]
+    remember(Download(repo, choice.model if choice.folder else choice.files[0].name, str(path.resolve()), revision))
+    return path, choice
 
 
 def remote_file(sibling: Any) -> RemoteFile:
@@ -88,15 +106,16 @@ def local_name(name: str, *, whole: bool) -> PurePosixPath:
     return path
 
 
-def is_there(repo: str, remote: RemoteFile, place: Path) -> bool:
+def is_there(repo: str, remote: RemoteFile, place: Path, *, force: bool = False) -> bool:
     """Whether the file need not be downloaded. Raises UsageError where something else has its place."""
     if not place.exists():
         return False
-    if not place.is_file() or place.stat().st_size != remote.size or not intact(place, remote):
-        raise UsageError(
-            f"{place} is there already, but is not what {repo} has: move it, or name another folder (--to)"
-        )
-    return True
+    if place.is_file() and place.stat().st_size == remote.size and intact(place, remote):
+        return True
+    if not force or not place.is_file():
+        remedy = "--force writes over it, --to names another folder"
+        raise UsageError(f"{place} is there already, but is not what {repo} has; {remedy}")
+    return False
 
 
 def fetch(repo: str, revision: str | None, remote: RemoteFile, place: Path, endpoint: str) -> None:
@@ -105,7 +124,6 @@ def fetch(repo: str, revision: str | None, remote: RemoteFile, place: Path, endp
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(f"{place.name}.{remote.identity[:12]}.part")
     done = part.stat().st_size if part.exists() else 0
     if done > remote.size:

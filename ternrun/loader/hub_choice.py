@@ -49,11 +49,21 @@ class Choice:
     model: str = "."
 
 
-def choose(files: Sequence[RemoteFile], wanted: str | None = None) -> Choice:
-    """The model named, else the best GGUF file, else safetensors, else ONNX. Raises UsageError where there is none."""
+def choose(
+    files: Sequence[RemoteFile], wanted: str | None = None, *, quant: str | None = None, folder: str | None = None
+) -> Choice:
+    """The model named, else the best GGUF file, else safetensors, else ONNX.
+
+    `quant`: a GGUF file of that encoding, such as Q4_K_M. `folder`: only what lies in that folder of the repository.
+    Raises UsageError where there is none.
+    """
+    if folder is not None:
+        files = [f for f in files if f.name.startswith(f"{folder}/")]
     if wanted is not None:
         return _named(files, wanted)
     ggufs = [f for f in files if f.name.endswith(".gguf") and "mmproj" not in f.name]
+    if quant is not None and quant != "latest":
+        return _of_type(ggufs, quant)
     known = [(RANK[kind], f) for f in ggufs if (kind := gguf_type(f.name))]
     if known:
         (_, why), best = min(known, key=lambda pair: (pair[0][0], pair[1].name))
@@ -81,6 +91,12 @@ def gguf_type(name: str) -> str | None:
     return found[-1] if found else None
 
 
+def is_type(name: str, quant: str) -> bool:
+    """Whether a GGUF file's name announces that encoding, in capitals or not."""
+    bounded = rf"(?<![A-Z0-9]){re.escape(quant.upper())}(?![A-Z0-9_])"
+    return re.search(bounded, PurePosixPath(name).name.upper()) is not None
+
+
 def shards(files: Sequence[RemoteFile], name: str) -> tuple[RemoteFile, ...]:
     """The file, or all files of the split model that it belongs to, in order. Raises UsageError for a missing one."""
     by_name = {f.name: f for f in files}
@@ -105,6 +121,14 @@ def _named(files: Sequence[RemoteFile], wanted: str) -> Choice:
     if wanted.endswith(".safetensors") and any(f.name == beside for f in files):
         return _checkpoint(files, parts, "named")
     return Choice(parts, "named")
+
+
+def _of_type(ggufs: Sequence[RemoteFile], quant: str) -> Choice:
+    found = sorted((f for f in ggufs if is_type(f.name, quant)), key=lambda f: (len(f.name), f.name))
+    if not found:
+        types = ", ".join(sorted({kind for f in ggufs if (kind := gguf_type(f.name))}))
+        raise UsageError(f"the repository has no GGUF file of type {quant}; it has {types or 'none of a known type'}")
+    return Choice(shards(ggufs, found[0].name), f"of type {quant.upper()}, as asked")
 
 
 def _offered(files: Sequence[RemoteFile]) -> str:

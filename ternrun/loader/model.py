@@ -15,6 +15,7 @@ from ternrun.loader import seed
 from ternrun.loader.architectures import read_config
 from ternrun.loader.assemble import assemble, vector
 from ternrun.loader.gguf import GGUFFile, open_gguf
+from ternrun.loader.modelid import model_id
 from ternrun.loader.sampling import read_sampling
 from ternrun.runtime.backend import Model
 from ternrun.runtime.config import EngineConfig
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # both pull in packages that take time: imported when text is
     from ternrun.onnx.format.graph import OnnxModel
 
 
+_COMPANIONS = ("mmproj", "imatrix")  # in the names of files that lie beside a model and are none
 Runner = Callable[[EngineConfig], Model]
 
 
@@ -46,6 +48,7 @@ class ModelFile:
         self.path = path
         name = metadata.get("general.name")
         self.name = name if isinstance(name, str) and name else path.stem
+        self.id = model_id(path)
         self.weights = weights
         self.metadata = metadata
         self.size = size  # bytes on disk
@@ -59,7 +62,9 @@ class ModelFile:
     @property
     def format(self) -> str:
         """What it is kept in: gguf, onnx or safetensors."""
-        return {".gguf": "gguf", ".onnx": "onnx"}.get(self.path.suffix, "safetensors")
+        if self.path.suffix == ".onnx":
+            return "onnx"
+        return "safetensors" if self.path.is_dir() else "gguf"  # which needs no suffix: Ollama's blobs have none
 
     @property
     def parameters(self) -> int:
@@ -123,9 +128,9 @@ def open_model(path: str | Path, *, pre: str | None = None) -> ModelFile:
     `pre` overrides the name of a GGUF file's pre-tokenizer. Raises LoadError: one sentence that names the file and the
     fault; UsageError for a `pre` that cannot apply.
     """
-    path = Path(path)
+    asked = path = Path(path)
     try:
-        path = path.expanduser()
+        asked = path = path.expanduser()
         if _is_encoder(path):
             return _open_encoder(path, pre)
         path = _resolve(path)
@@ -137,6 +142,11 @@ def open_model(path: str | Path, *, pre: str | None = None) -> ModelFile:
         file = open_gguf(path)
         return ModelFile(path, gguf_weights(file), file.metadata, file.size, text_folder=None, pre=pre)
     except (LoadError, ConfigError, OSError, RuntimeError) as e:  # RuntimeError: a ~user who does not exist
+        from ternrun.loader.foreign.describe import describe  # a model need not wait for this
+
+        for place in dict.fromkeys((asked, path)):
+            if says := describe(place):
+                raise LoadError(f"{place} {says}") from e
         named = str(path) in str(e)
         raise LoadError(str(e) if named else f"{path}: {e}") from e
 
@@ -155,12 +165,12 @@ def _open_folder(path: Path) -> ModelFile:
 def _open_graph(path: Path) -> ModelFile:
     from ternrun.loader.hf_text import chat_metadata
     from ternrun.loader.onnx.folder import stated_context, text_folder
+    from ternrun.loader.onnx.open_file import open_file
     from ternrun.loader.onnx.recognize import recognize
-    from ternrun.onnx.format.reader import open_onnx
     from ternrun.onnx.recognition.trace import UnrecognizedError
 
     folder = text_folder(path)
-    graph = open_onnx(path)
+    graph = open_file(path)
     try:
         found = recognize(graph, context=stated_context(folder))
     except UnrecognizedError as e:
@@ -263,6 +273,7 @@ def _resolve(path: Path) -> Path:
         return model_file(path)
     files = sorted(p for p in path.glob("*.gguf") if p.is_file())
     models = [p for p in files if "-of-" not in p.name or "-00001-of-" in p.name]
+    models = [p for p in models if not any(word in p.name.lower() for word in _COMPANIONS)] or models
     if len(models) == 1:
         return models[0]
     if models:

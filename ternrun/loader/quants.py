@@ -21,7 +21,10 @@ F32 = NDArray[np.float32]
 Shape = tuple[int, ...]
 
 _F16_OVERFLOW = 65520.0  # the smallest number that rounds to an infinite half
-_TOO_LARGE = {"F32": np.inf, "F16": _F16_OVERFLOW, "BF16": (2 - 2**-8) * 2.0**127, "Q8_0": 127 * _F16_OVERFLOW}
+_TOO_LARGE = {
+    "F32": np.inf, "F16": _F16_OVERFLOW, "BF16": (2 - 2**-8) * 2.0**127, "Q8_0": 127 * _F16_OVERFLOW,
+    "Q4_0": 8 * _F16_OVERFLOW, "Q4_1": _F16_OVERFLOW, "Q5_0": 16 * _F16_OVERFLOW, "Q5_1": _F16_OVERFLOW,
+}  # fmt: skip
 
 
 def decode(type_name: str, data: U8, shape: Shape, *, name: str = "tensor") -> F32:
@@ -52,7 +55,7 @@ def trits(type_name: str, data: U8, shape: Shape, *, name: str = "tensor") -> tu
 
 
 def encode(type_name: str, weights: F32) -> U8:
-    """Bytes of weights (..., cols) in a float, Q8_0 or ternary type; ternary: rounded in units of each group's absmax.
+    """Bytes of weights (..., cols) in a type of ENCODERS or a ternary one, there rounded in units of a group's absmax.
 
     Raises UsageError if the shape does not divide into blocks or the values do not fit the type.
     """

@@ -6,6 +6,7 @@ Each decoder takes blocks (n, bytes) uint8 and gives (n, weights) float32; layou
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -160,5 +161,30 @@ def _to_q8_0(x: F32) -> U8:
     return np.concatenate([to_f16(d), q.view(np.uint8)], axis=1)
 
 
+def _packed(q: NDArray[Any], bits: int, *heads: F32) -> U8:
+    """Blocks of 4 or 5 bits a weight (n, 32): halves in front, fifth bits, then the lower four of the two halves."""
+    codes = q.clip(0, (1 << bits) - 1).astype(np.uint8)
+    fifth = [np.packbits(codes >> 4, axis=1, bitorder="little")] if bits == 5 else []
+    low = codes & np.uint8(15)
+    return np.concatenate([*map(to_f16, heads), *fifth, low[:, :16] | low[:, 16:] << np.uint8(4)], axis=1)
+
+
+def _to_symmetric(x: F32, bits: int) -> U8:
+    """Q4_0 and Q5_0: the weight of the largest magnitude is the lowest code, which has no positive counterpart."""
+    half = 1 << (bits - 1)
+    d = np.take_along_axis(x, np.abs(x).argmax(axis=1)[:, None], axis=1) / np.float32(-half)
+    return _packed(np.trunc(x * reciprocal(d) + np.float32(half + 0.5)), bits, d)
+
+
+def _to_affine(x: F32, bits: int) -> U8:
+    """Q4_1 and Q5_1: codes from the least weight of a block to its greatest."""
+    low = x.min(axis=1, keepdims=True)
+    d = (x.max(axis=1, keepdims=True) - low) / np.float32((1 << bits) - 1)
+    return _packed(np.trunc((x - low) * reciprocal(d) + np.float32(0.5)), bits, d, low)
+
+
 # blocks (n, weights) float32 -> (n, bytes)
-ENCODERS: dict[str, Callable[[F32], U8]] = {"F32": _to_f32, "F16": to_f16, "BF16": _to_bf16, "Q8_0": _to_q8_0}
+ENCODERS: dict[str, Callable[[F32], U8]] = {
+    "F32": _to_f32, "F16": to_f16, "BF16": _to_bf16, "Q8_0": _to_q8_0, "Q4_0": partial(_to_symmetric, bits=4),
+    "Q4_1": partial(_to_affine, bits=4), "Q5_0": partial(_to_symmetric, bits=5), "Q5_1": partial(_to_affine, bits=5),
+}  # fmt: skip

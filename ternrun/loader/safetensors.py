@@ -27,6 +27,7 @@ DTYPES = {
 MAX_HEADER = 1 << 24
 MAX_TENSORS = 1 << 16
 MAX_JSON = 1 << 26  # bytes of any other JSON file of a model (a large tokenizer.json has 30 MB)
+WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
@@ -59,7 +60,7 @@ def open_folder(folder: Path) -> dict[str, RawTensor]:
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
-    """Tensor -> file of a sharded model; empty if it is not sharded."""
+    """Tensor -> file of a sharded model; empty if it is not sharded, or was made one file since its index."""
     if not (folder / INDEX).is_file():
         return {}
     listed = read_json(folder / INDEX).get("weight_map")
@@ -68,13 +69,15 @@ def _weight_map(folder: Path) -> dict[str, str]:
     for file in set(listed.values()):
         if not file.endswith(".safetensors") or any(c in file for c in "/\\:\0") or file.startswith("."):
             raise LoadError(f"{folder / INDEX} names {file[:80]!r}, which is not a safetensors file of this folder")
+    if (folder / WHOLE).is_file() and not any((folder / file).exists() for file in listed.values()):
+        return {}
     return listed
 
 
 def _only_file(folder: Path) -> str:
     files = sorted(p.name for p in folder.glob("*.safetensors"))
-    if "model.safetensors" in files:
-        return "model.safetensors"
+    if WHOLE in files:
+        return WHOLE
     if len(files) != 1:
         raise LoadError(f"{folder} holds {len(files)} safetensors files and no {INDEX} that says what is where")
     return files[0]

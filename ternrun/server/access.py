@@ -1,4 +1,4 @@
-"""Who may ask: API keys, origins of web pages, names of this machine. And a line in the log for each request.
+"""Who may ask: API keys, origins of web pages, names of this machine.
 
 A page that a browser shows can send requests to servers on the same machine. One whose origin is not this server's own
 (or a name that --cors allows) is refused, and a name that merely resolves to this machine (DNS rebinding) is, too.
@@ -7,26 +7,19 @@ A page that a browser shows can send requests to servers on the same machine. On
 from __future__ import annotations
 
 import hmac
-import json
-import logging
-import time
 from hashlib import sha256
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Middleware
 
+from ternrun.server.page import FOLDER
 from ternrun.server.problems import ApiError, Handler
 from ternrun.server.settings import ServerConfig, hosts
 
-log = logging.getLogger("ternrun.access")
-
-HEALTH = ("/health", "/v1/health")  # asked for every few seconds, which would fill the log
-PUBLIC = ("/", *HEALTH)  # they tell nothing that a key protects
-Told = dict[str, int]  # what a handler adds to its line in the log: counts of tokens
-TOLD: web.RequestKey[Told] = web.RequestKey("told", dict)
+HEALTH = ("/health", "/v1/health", "/ping")
+PUBLIC = ("/", *HEALTH)  # what GET finds there tells nothing that a key protects
 ALLOWED: web.RequestKey[str] = web.RequestKey("origin", str)
 
 
@@ -36,7 +29,7 @@ def keys(config: ServerConfig) -> Middleware:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if known and request.path not in PUBLIC and request.method != "OPTIONS":
+        if known and not _public(request) and request.method != "OPTIONS":
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
             given = token.strip() if scheme.lower() == "bearer" else request.headers.get("X-Api-Key", "")
             digest = sha256(given.encode("utf-8", "surrogateescape")).digest()
@@ -48,6 +41,12 @@ def keys(config: ServerConfig) -> Middleware:
         return await handler(request)
 
     return check
+
+
+def _public(request: web.Request) -> bool:
+    if request.method not in ("GET", "HEAD"):
+        return False
+    return request.path in PUBLIC or request.path.startswith(FOLDER)
 
 
 def origins(config: ServerConfig) -> Middleware:
@@ -80,48 +79,6 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     if ALLOWED in request:
         response.headers["Access-Control-Allow-Origin"] = request[ALLOWED]
         response.headers["Vary"] = "Origin"
-
-
-@web.middleware
-async def access_log(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """One JSON object a request but those for health: no body, no query, no header."""
-    request[TOLD] = {}
-    start, status = time.perf_counter(), 499  # the client went away
-    try:
-        response = await handler(request)
-        status = response.status
-        return response
-    finally:
-        line = {
-            "time": _now(),
-            "remote": request.remote or "",
-            "method": request.method,
-            "path": request.path[:200],
-            "status": status,
-            "seconds": round(time.perf_counter() - start, 4),
-        }
-        if request.path not in HEALTH:
-            log.info(json.dumps(line | request[TOLD]))
-
-
-class Unreadable(logging.Filter):
-    """What is not HTTP is its sender's fault: a line in the log, and, unlike aiohttp's traceback, nothing of it."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Drops what `access_log` tells of already."""
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, web.RequestPayloadError):
-            return False
-        if isinstance(error, HttpProcessingError):
-            remote = record.args[0] if isinstance(record.args, tuple) and record.args else ""
-            record.msg = json.dumps({"time": _now(), "remote": str(remote), "status": 400})
-            record.args, record.exc_info = (), None
-            record.levelno, record.levelname = logging.INFO, "INFO"
-        return True
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _is_local(host: str) -> bool:

@@ -26,7 +26,7 @@ from ternrun.text import StopMatcher
 if TYPE_CHECKING:
     from ternrun.api import Model
     from ternrun.runtime.driver import Ticket
-    from ternrun.server.access import Told
+    from ternrun.server.log import Told
     from ternrun.server.service import Service
     from ternrun.server.settings import ServerConfig
 

@@ -13,8 +13,11 @@ from aiohttp import web
 from ternrun.runtime.config import SamplingParams
 from ternrun.server.answers import Answers
 from ternrun.server.fields import Table, anything, flag, number, read_fields, shaped, stops, text, whole
-from ternrun.server.messages import counted, plain_text
-from ternrun.server.problems import ApiError
+from ternrun.server.functions import offered
+from ternrun.server.ignored import current, pass_over
+from ternrun.server.kinds import ANTHROPIC_CONSTRAINTS, ANTHROPIC_HINTS
+from ternrun.server.messages import counted, part_text, plain_text
+from ternrun.server.problems import wrong
 from ternrun.server.schema import MESSAGES as MESSAGE_LIST
 from ternrun.server.schema import UNLIMITED, Fields, needed
 from ternrun.server.service import Service
@@ -38,10 +41,13 @@ MESSAGES = Table(
         "stop_sequences": (stops, ()),
         "stream": (flag, False),
     },
-    ignored=frozenset(("metadata", "service_tier")),
-    refused={"thinking": ({"type": "disabled"},), "mcp_servers": ([],), "container": ()},
+    hints=ANTHROPIC_HINTS,
+    constraints=ANTHROPIC_CONSTRAINTS,
 )
-COUNT = Table(read=_ASKED, refused=MESSAGES.refused)
+COUNT = Table(read=_ASKED, hints=ANTHROPIC_HINTS, constraints=ANTHROPIC_CONSTRAINTS)
+CHOICES = {"auto": "auto", "any": "required", "tool": "", "none": "none"}
+ROLES = ("user", "assistant", "system")  # the last as OpenAI's clients write it
+_TOOL = ("type", "name", "description", "input_schema", "strict")
 REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "stop": "end_turn"}
 
 
@@ -138,61 +144,68 @@ def _usage(answers: Answers) -> dict[str, Any]:
 
 def _tools(values: Mapping[str, Any]) -> dict[str, Any]:
     """In OpenAI's words."""
-    given, choice = values["tools"], values["tool_choice"]
+    given, choice = offered(values["tools"]), values["tool_choice"]
     choice = {"type": "auto"} if choice is None else choice
-    if not isinstance(choice, dict) or choice.get("type") not in ("auto", "any", "tool", "none"):
-        raise ApiError("tool_choice: its type must be auto, any, tool or none", param="tool_choice")
-    if given is not None and (not isinstance(given, list) or not all(isinstance(tool, dict) for tool in given)):
-        raise ApiError("tools: must be a list of tools", param="tools")
-    if any(tool.get("type") not in (None, "custom") for tool in given or ()):
-        raise ApiError("tools: only those of type custom are supported", param="tools", code="unsupported")
-    listed = [
-        {"type": "function", "function": {
-            "name": tool.get("name"), "description": tool.get("description"), "parameters": tool.get("input_schema")
-        }}
-        for tool in given or ()
-    ]  # fmt: skip
-    words = {"auto": "auto", "any": "required", "none": "none"}
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    if not isinstance(kind, str) or kind not in CHOICES:
+        raise wrong("tool_choice.type", f"must be one of {', '.join(CHOICES)}")
+    for i, tool in given:
+        if tool.get("type") in (None, "custom"):
+            if not isinstance(tool.get("input_schema") or {}, dict):
+                raise wrong(f"tools[{i}].input_schema", "must be a JSON schema, an object")
+            pass_over(tool, _TOOL, f"tools[{i}]")
     named_one = {"type": "function", "function": {"name": choice.get("name")}}
     return {
-        "tools": listed,
-        "tool_choice": words.get(choice["type"], named_one),
+        "tools": [_tool(tool) for _, tool in given] if given else None,
+        "tool_choice": CHOICES[kind] or named_one,
         "parallel_tool_calls": not choice.get("disable_parallel_tool_use"),
     }
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """Tools that only Anthropic's own server runs keep their type, by which they are passed over."""
+    if tool.get("type") not in (None, "custom"):
+        return {"type": tool["type"]}
+    return {"name": tool.get("name"), "description": tool.get("description"), "parameters": tool.get("input_schema")}
 
 
 def _conversation(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """In OpenAI's words. Raises ApiError."""
     given = counted(needed(values, "messages"))
-    system = "" if values["system"] is None else plain_text(values["system"], "system", "system")
+    system = "" if values["system"] is None else plain_text(values["system"], "system")
     told = [{"role": "system", "content": system}] if system else []
     return told + [one for i, message in enumerate(given) for one in _worded(message, f"messages[{i}]")]
 
 
 def _worded(message: Any, where: str) -> list[dict[str, Any]]:
-    role = message.get("role") if isinstance(message, dict) else None
-    if role not in ("user", "assistant"):
-        raise ApiError(f"{where}.role: must be user or assistant", param="messages")
-    content = message.get("content")
+    if not isinstance(message, dict):
+        raise wrong(where, "must be an object with role and content")
+    role, content = message.get("role"), message.get("content")
+    if role not in ROLES:
+        raise wrong(f"{where}.role", "must be user or assistant")
+    pass_over(message, ("role", "content"), where)
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-        raise ApiError(f"{where}.content: must be a string or a list of blocks", param="messages")
-    said, results, calls = [], [], []
-    for block in blocks:
-        kind = block.get("type")
+    if not isinstance(blocks, list):
+        raise wrong(f"{where}.content", "must be a string or a list of blocks")
+    said, results, calls = "", [], []
+    for i, block in enumerate(blocks):
+        at = f"{where}.content[{i}]"
+        kind = block.get("type") if isinstance(block, dict) else None
         if kind == "text":
-            said.append(block)
+            said += part_text(block, at)
+        elif kind in ("thinking", "redacted_thinking") and role == "assistant":
+            current().hint(f"{at}.{kind}")
         elif kind == "tool_use" and role == "assistant":
             function = {"name": block.get("name"), "arguments": block.get("input")}
             calls.append({"id": block.get("id"), "type": "function", "function": function})
         elif kind == "tool_result" and role == "user":
-            result = plain_text(block.get("content") or "", f"{where}.content", "messages")
+            result = plain_text(block.get("content") or "", f"{at}.content")
             results.append({"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": result})
         else:
-            raise ApiError(f"{where}.content: a block of type {str(kind)[:40]} is not supported", param="messages")
+            raise wrong(f"{at}.type", f"a block of type {str(kind)[:40]} is not supported", code="unsupported")
     spoken: list[dict[str, Any]] = []
     if said or calls or not results:
-        spoken = [{"role": role, "content": plain_text(said, f"{where}.content", "messages")}]
+        spoken = [{"role": role, "content": said}]
     if calls:
         spoken[0]["tool_calls"] = calls
     return results + spoken

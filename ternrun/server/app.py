@@ -13,12 +13,15 @@ from ternrun.server import (
     embeddings,
     library,
     llama,
+    log,
     ollama,
     openapi,
     page,
     problems,
     responses,
     saving,
+    tgi,
+    tokens,
     tools,
 )
 from ternrun.server.metrics import Metrics
@@ -27,6 +30,7 @@ from ternrun.server.patience import patience
 
 ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/", page.page),
+    ("GET", "/page/{name:.+}", page.part),
     ("POST", "/v1/completions", completions.completions),
     ("POST", "/v1/chat/completions", chat.chat_completions),
     ("POST", "/v1/chat/completions/input_tokens", chat.input_tokens),
@@ -40,6 +44,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/v1/models/{name:.+}", tools.one_model),
     ("GET", "/health", tools.health),
     ("GET", "/v1/health", tools.health),
+    ("GET", "/ping", tools.health),
     ("POST", "/completion", llama.completion),
     ("POST", "/completions", llama.completion),
     ("POST", "/chat/completions", chat.chat_completions),
@@ -47,10 +52,15 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("POST", "/infill", llama.infill),
     ("POST", "/embedding", embeddings.llama),
     ("POST", "/embeddings", embeddings.llama),
-    ("POST", "/tokenize", tools.tokenize),
-    ("POST", "/detokenize", tools.detokenize),
-    ("GET", "/tokenizer_info", tools.tokenizer_info),
-    ("POST", "/apply-template", tools.apply_template),
+    ("POST", "/tokenize", tokens.tokenize),
+    ("POST", "/detokenize", tokens.detokenize),
+    ("GET", "/tokenizer_info", tokens.tokenizer_info),
+    ("POST", "/apply-template", tokens.apply_template),
+    ("GET", "/version", tools.version),
+    ("POST", "/generate", tgi.generate),
+    ("POST", "/generate_stream", tgi.generate_stream),
+    ("POST", "/", tgi.root),
+    ("GET", "/info", tgi.info),
     ("GET", "/props", tools.props),
     ("GET", "/slots", tools.slots),
     ("POST", "/slots/{id}", saving.slot_action),
@@ -71,15 +81,16 @@ def make_app(services: Services) -> web.Application:
     """The application; the outermost middleware comes first."""
     config = services.config
     checks = [access.origins(config), access.keys(config)]
-    around = [access.access_log, _counting(services.metrics), problems.errors, patience(config.stall)]
+    around = [log.access_log(config), _counting(services.metrics), problems.errors, patience(config.stall)]
     app = web.Application(
         middlewares=[*around, *checks],
         client_max_size=config.max_body,
     )
     app[SERVICES] = services
     app.on_response_prepare.append(access.add_headers)
+    app.on_response_prepare.append(log.add_headers)
     for method, path, route in ROUTES:
-        if path == "/" and not config.page:
+        if route in (page.page, page.part) and not config.page:
             continue
         add = app.router.add_get if method == "GET" else app.router.add_post  # the former adds HEAD, too
         add(path, serving(route))

@@ -14,13 +14,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ternrun.server.closed import closed
 from ternrun.server.functions import Tools
 from ternrun.server.structure import Source
 
 if TYPE_CHECKING:
     from ternrun.loader.tokenizer import Tokenizer
 
-_WHITESPACE = {"whitespace_pattern": r"( |\n[ \t]{0,40})"}  # bounded, as in grammar/worker.py
+_WHITESPACE = {"whitespace_pattern": r"( |\n( {0,24}|\t{0,8}))"}  # bounded, as in grammar/worker.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def grammar(family: Family, tools: Tools, tokenizer: Tokenizer) -> Source | None
     for i, function in enumerate(tools.functions):
         head = json.dumps(f'{{"name": {json.dumps(function.name)}, "{family.arguments}": ')
         rules.append(f'call_{i}: {head} arguments_{i} "}}"')
-        rules.append(f"arguments_{i}: %json {json.dumps(function.parameters | {'x-guidance': _WHITESPACE})}")
+        rules.append(f"arguments_{i}: %json {json.dumps(closed(function.parameters) | {'x-guidance': _WHITESPACE})}")
     if family is HERMES:
         rules.append('one: "<tool_call>\\n" call "\\n</tool_call>"')
         rules.append(f"start: {_some('one', tools.most, newline=True)}")

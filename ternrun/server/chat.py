@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
-from ternrun.server import shapes, structure
+from ternrun.runtime.logprobs import TokenLogprobs
+from ternrun.server import shapes, structure, telling
 from ternrun.server.answers import Answer, Answers, Token, Update
 from ternrun.server.fields import read_fields
 from ternrun.server.llama import settings
@@ -21,7 +23,6 @@ from ternrun.server.talk import Said, Talk, read_talk, talking
 
 if TYPE_CHECKING:
     from ternrun.api import Model
-    from ternrun.loader.tokenizer import Tokenizer
 
 
 async def chat_completions(request: web.Request, service: Service) -> web.StreamResponse:
@@ -34,9 +35,12 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
         choices = _choices(answers, values, said)
         async for i, update in answers.updates():
             choices[i].add(update)
+        found = telling.of_prompt(answers.model.tokenizer, values, talk.requests[0], choices[0].prompt)
+        if values["return_token_ids"]:
+            found["prompt_token_ids"] = list(talk.requests[0].ids)
         answer = shapes.head("chat.completion", "chatcmpl", service.name)
         return await in_one_piece(
-            lambda: answer | {"choices": [c.whole for c in choices]} | _figures(values, answers),
+            lambda: answer | {"choices": [c.whole for c in choices]} | _figures(values, answers) | found,
             answers.numbers,
         )
 
@@ -49,13 +53,14 @@ async def input_tokens(request: web.Request, service: Service) -> web.Response:
 
 async def _read(request: web.Request, service: Service, values: dict[str, Any]) -> Talk:
     params = _params(values, service.config.max_prompts)
+    banned = telling.banned(service.model, values["bad_words"])
     start = await structure.constraint(service, values, structure.OPENAI)
     return await read_talk(
         request,
         service,
         partial(needed, values, "messages"),
         values,
-        params,
+        dataclasses.replace(params, logit_bias=params.logit_bias + banned),
         start,
         n=values["n"],
         begin=values["add_generation_prompt"],
@@ -63,11 +68,14 @@ async def _read(request: web.Request, service: Service, values: dict[str, Any]) 
         variables=values["chat_template_kwargs"],
         progress=values["stream"] and values["return_progress"],
         slot=values["id_slot"],
+        scored=telling.scored(values),
+        shown=telling.shown(service.model.tokenizer, values),
     )
 
 
 async def _chunks(service: Service, values: dict[str, Any], talk: Talk, request: web.Request) -> Items:
-    with_usage = values["stream_options"]
+    options = values["stream_options"]
+    with_usage = options["include_usage"]
     with talking(service, talk, request) as (answers, said):
         chunk = shapes.head("chat.completion.chunk", "chatcmpl", service.name)
         chunk |= {"usage": None} if with_usage else {}
@@ -76,7 +84,8 @@ async def _chunks(service: Service, values: dict[str, Any], talk: Talk, request:
             for report in shapes.progress(answers, answers.all[i], update):
                 yield chunk | {"choices": choices[i].begin() or [choices[i].piece({})]} | report
             for piece in choices[i].pieces(update):
-                yield chunk | {"choices": [piece]}
+                counts = {"usage": shapes.usage(answers)} if options["continuous_usage_stats"] else {}
+                yield chunk | {"choices": [piece]} | counts
         if with_usage:
             yield chunk | {"choices": []} | _figures(values, answers)
 
@@ -84,8 +93,11 @@ async def _chunks(service: Service, values: dict[str, Any], talk: Talk, request:
 class _Choice:
     """One choice as it grows, in OpenAI's shapes."""
 
-    def __init__(self, said: Said, index: int, tokenizer: Tokenizer, *, logprobs: bool) -> None:
-        self._said, self._index, self._tokenizer, self._logprobs = said, index, tokenizer, logprobs
+    def __init__(self, said: Said, index: int, answers: Answers, values: Mapping[str, Any]) -> None:
+        self._said, self._index, self._tokenizer = said, index, answers.model.tokenizer
+        self._answer, self._logprobs, self._ids = answers.all[index], values["logprobs"], values["return_token_ids"]
+        self._spelled = telling.speller(self._tokenizer, values)
+        self.prompt: list[TokenLogprobs] = []  # of its tokens but the first, where they are scored
         self._tokens: list[Token] = []
         self._begun = False
 
@@ -93,14 +105,17 @@ class _Choice:
         """What came, for `whole`."""
         self._said.add(update)
         self._tokens += update.tokens
+        self.prompt += update.prompt
 
     def pieces(self, update: Update) -> list[dict[str, Any]]:
         """What of OpenAI's chunks this update makes."""
         before = len(self._said.calls)
         content, found = self._said.add(update)
         made = self.begin()
-        if content or (self._logprobs and update.tokens):
+        if content or ((self._logprobs or self._ids) and update.tokens):
             made.append(self.piece({"content": content}) | {"logprobs": self._told(update.tokens)})
+            if self._ids:
+                made[-1]["token_ids"] = [t.id for t in update.tokens if t is not self._answer.end]
         for i, call in enumerate(found):
             made.append(self.piece({"tool_calls": [{"index": before + i, **call}]}))
         if self._said.reason:
@@ -119,11 +134,11 @@ class _Choice:
         message: dict[str, Any] = {"role": "assistant", "content": said.content, "refusal": None}
         if said.calls:
             message |= {"content": said.content or None, "tool_calls": said.calls}
-        head = {"index": self._index, "message": message}
+        head = {"index": self._index, "message": message} | ({"token_ids": self._answer.said} if self._ids else {})
         return head | {"logprobs": self._told(self._tokens), "finish_reason": said.reason}
 
     def _told(self, tokens: list[Token]) -> dict[str, Any] | None:
-        return shapes.chat(self._tokenizer, tokens) if self._logprobs else None
+        return shapes.chat(self._tokenizer, self._spelled, tokens) if self._logprobs else None
 
     def piece(self, delta: dict[str, Any]) -> dict[str, Any]:
         """One chunk's choice."""
@@ -131,8 +146,7 @@ class _Choice:
 
 
 def _choices(answers: Answers, values: Mapping[str, Any], said: list[Said]) -> list[_Choice]:
-    tokenizer = answers.model.tokenizer
-    return [_Choice(one, i, tokenizer, logprobs=values["logprobs"]) for i, one in enumerate(said)]
+    return [_Choice(one, i, answers, values) for i, one in enumerate(said)]
 
 
 def _figures(values: Mapping[str, Any], answers: Answers) -> dict[str, Any]:

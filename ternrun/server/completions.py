@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,10 @@ from aiohttp import web
 
 from ternrun.runtime.logprobs import TokenLogprobs
 from ternrun.runtime.request import Request
-from ternrun.server import shapes, structure
-from ternrun.server.access import TOLD
-from ternrun.server.answers import Token, Update, asking
+from ternrun.server import shapes, structure, telling
+from ternrun.server.answers import Answer, Answers, Token, Update, asking
 from ternrun.server.fields import read_fields
+from ternrun.server.log import TOLD
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import Prompt, encode, fill_in, openai_prompts
 from ternrun.server.schema import COMPLETION, limited, needed, sampling, seeded
@@ -50,7 +51,7 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
     asked = await service.read(request, partial(_read, model, values, service.config.max_prompts, start))
     if values["stream"]:
         return await stream(request, _chunks(service, asked, request), service.config.stall, EVENTS)
-    with asking(service, asked.requests, request[TOLD], slot=asked.values["id_slot"]) as answers:
+    with _asking(service, asked, request) as answers:
         choices = [_Choice(answers.model.tokenizer, asked, i) for i in range(len(asked.requests))]
         texts = [""] * len(choices)
         tokens: list[list[Token]] = [[] for _ in choices]
@@ -63,16 +64,24 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
 
         def whole() -> dict[str, Any]:
             kept = _best(scores, values["best_of"] or values["n"], values["n"])
-            listed = [choices[i].written(texts[i], tokens[i]) | {"index": at} for at, i in enumerate(kept)]
+            listed = [
+                choices[i].whole(texts[i], tokens[i], answers.all[i]) | {"index": at} for at, i in enumerate(kept)
+            ]
             answer = shapes.head("text_completion", "cmpl", service.name)
             return answer | {"choices": listed, "usage": shapes.usage(answers)}
 
         return await in_one_piece(whole, answers.numbers)
 
 
+def _asking(service: Service, asked: Asked, request: web.Request) -> AbstractContextManager[Answers]:
+    shown = telling.shown(service.model.tokenizer, asked.values)
+    return asking(service, asked.requests, request[TOLD], shown, asked.values["id_slot"])
+
+
 async def _chunks(service: Service, asked: Asked, request: web.Request) -> Items:
-    with_usage = asked.values["stream_options"]
-    with asking(service, asked.requests, request[TOLD], slot=asked.values["id_slot"]) as answers:
+    options, ids = asked.values["stream_options"], asked.values["return_token_ids"]
+    with_usage = options["include_usage"]
+    with _asking(service, asked, request) as answers:
         chunk = shapes.head("text_completion", "cmpl", service.name) | ({"usage": None} if with_usage else {})
         choices = [_Choice(answers.model.tokenizer, asked, i) for i in range(len(asked.requests))]
         async for i, update in answers.updates():
@@ -80,7 +89,9 @@ async def _chunks(service: Service, asked: Asked, request: web.Request) -> Items
                 yield chunk | {"choices": [choices[i].written("", [])]} | report
             text, told = choices[i].add(update)
             if text or told or update.reason:
-                yield chunk | {"choices": [choices[i].written(text, told)]}
+                shown = choices[i].ids(update.tokens, answers.all[i]) if ids else {}
+                counts = {"usage": shapes.usage(answers)} if options["continuous_usage_stats"] else {}
+                yield chunk | {"choices": [choices[i].written(text, told) | shown]} | counts
         if with_usage:
             yield chunk | {"choices": [], "usage": shapes.usage(answers)}
 
@@ -119,6 +130,8 @@ class _Choice:
         self._request = asked.requests[index]
         self._echo = asked.echoes[index]
         self._echoed = not asked.values["echo"]
+        self._spelled = telling.speller(tokenizer, asked.values)
+        self._begun = False  # the prompt's ids are told
         self._prompt: list[TokenLogprobs] = []
         self._reason: str | None = None
 
@@ -130,19 +143,38 @@ class _Choice:
         if self._echoed or not (update.tokens or update.text or update.reason):
             return update.text, shifted
         self._echoed = True
-        prompt = _prompt_tokens(self._tokenizer, self._request, self._echo, self._prompt)
+        top = self._asked.logprobs
+        told = [] if top is None else [dataclasses.replace(t, top=t.top[:top]) for t in self._prompt]
+        prompt = _prompt_tokens(self._tokenizer, self._request, self._echo, told)
         return self._echo + update.text, prompt + shifted
 
     def written(self, text: str, tokens: Sequence[Token]) -> dict[str, Any]:
         """OpenAI's object."""
         top = self._asked.logprobs
-        logprobs = None if top is None else shapes.legacy(self._tokenizer, tokens, top)
+        logprobs = None if top is None else shapes.legacy(self._spelled, tokens, top)
         return {"index": self._index, "text": text, "logprobs": logprobs, "finish_reason": self._reason}
+
+    def whole(self, text: str, tokens: Sequence[Token], answer: Answer) -> dict[str, Any]:
+        """OpenAI's object, at the end, with what vLLM's clients may ask for beside it."""
+        values = self._asked.values
+        ids = (
+            {"prompt_token_ids": list(self._request.ids), "token_ids": answer.said}
+            if values["return_token_ids"]
+            else {}
+        )
+        found = telling.of_prompt(self._tokenizer, values, self._request, self._prompt)
+        return self.written(text, tokens) | ids | found
+
+    def ids(self, tokens: Sequence[Token], answer: Answer) -> dict[str, Any]:
+        """vLLM's `token_ids` of one chunk, the prompt's in the first."""
+        begun, self._begun = self._begun, True
+        head = {} if begun else {"prompt_token_ids": list(self._request.ids)}
+        return head | {"token_ids": [t.id for t in tokens if t is not answer.end]}
 
 
 def _prompt_tokens(tokenizer: Tokenizer, request: Request, echo: str, logprobs: Sequence[TokenLogprobs]) -> list[Token]:
     """The prompt's tokens, the first without a probability."""
-    if request.prompt_logprobs is None:
+    if not logprobs and len(request.ids) > 1:  # none are asked for
         return []
     decoder, offset, tokens = tokenizer.stream([]), 0, []
     for token, told in zip(request.ids, [None, *logprobs], strict=True):
@@ -165,7 +197,8 @@ def _read(model: Model, values: dict[str, Any], most: int, start: structure.Star
         raise ApiError(message, param=name)
     scores = 0 if logprobs is None and n > values["n"] else logprobs
     params = sampling(values, limited(values, "n_predict"), scores)
-    scored = logprobs if echo else None
+    params = dataclasses.replace(params, logit_bias=params.logit_bias + telling.banned(model, values["bad_words"]))
+    scored = telling.scored(values, echoed=logprobs if echo else None)
     shown = values["stream"] and values["return_progress"]
     requests, echoes = [], []
     for prompt in prompts:
@@ -177,7 +210,7 @@ def _read(model: Model, values: dict[str, Any], most: int, start: structure.Star
 
 def _ids(model: Model, prompt: Prompt, values: dict[str, Any]) -> list[int]:
     if values["suffix"] is None:
-        return encode(model, prompt)
+        return encode(model, prompt, bos=values["add_special_tokens"])
     if values["echo"]:
         raise ApiError("echo: it cannot be combined with suffix", param="echo", code="unsupported")
     return fill_in(model, prompt, values["suffix"])

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from ternrun.runtime.config import Pooling, SamplingParams
 from ternrun.runtime.request import Request
-from ternrun.server.access import TOLD
 from ternrun.server.answers import Answers, asking
 from ternrun.server.fields import Table, anything, flag, read_fields, text, whole
+from ternrun.server.kinds import OLLAMA_EMBED_HINTS, OPENAI_HINTS
+from ternrun.server.log import TOLD
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode, openai_prompts, shortened
-from ternrun.server.schema import NO_EFFECT, needed
+from ternrun.server.schema import needed
 from ternrun.server.service import Service
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ OPENAI = Table(
         "encoding_format": (_format, "float"),
         "dimensions": (whole(1, 2**24), None),
     },
-    ignored=NO_EFFECT,
+    hints=OPENAI_HINTS,
 )
 LLAMA = Table(
     read={
@@ -56,7 +57,7 @@ LLAMA = Table(
         "encoding_format": (_format, "float"),
         "embd_normalize": (whole(-1, 100), 2),
     },
-    ignored=NO_EFFECT,
+    hints=OPENAI_HINTS,
 )
 OLLAMA = Table(
     read={
@@ -65,12 +66,12 @@ OLLAMA = Table(
         "truncate": (flag, True),
         "dimensions": (whole(1, 2**24), None),
     },
-    ignored=frozenset(("keep_alive", "options")),
+    hints=OLLAMA_EMBED_HINTS,
 )
 
 OLLAMA_ONE = Table(
     read={"prompt": (text, None), "model": (text, "")},
-    ignored=frozenset(("keep_alive", "options")),
+    hints=OLLAMA_EMBED_HINTS,
 )
 
 

@@ -1,7 +1,7 @@
 """Reading JSON that strangers send: tables of fields, each read by a function that checks kind, range and size.
 
-A field is in one of three tables: read; accepted without effect, because it cannot change our answer; refused unless
-it holds a value that asks for nothing. Anything else is unknown, and named.
+A field is of one of three kinds: it is read; it is a hint, which is accepted without effect and named; it is a
+constraint, which is refused unless it holds a value that asks for nothing (see `kinds`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
+from ternrun.server.ignored import current
+from ternrun.server.kinds import ELSEWHERE, HARMLESS, Kind
 from ternrun.server.problems import ApiError
 
 if TYPE_CHECKING:
@@ -50,43 +51,61 @@ def schema_of(read: Read) -> Schema:
     return _SCHEMAS.get(read, {})
 
 
+class FieldError(ValueError):
+    """A value is wrong inside of a field, at the path `at` (such as "[1].name")."""
+
+    def __init__(self, at: str, why: str) -> None:
+        super().__init__(why)
+        self.at = at
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The fields of one route. `read`: name -> (reader, default)."""
+    """The fields of one route. `read`: name -> (reader, default); the others: name -> values that ask for nothing."""
 
     read: Mapping[str, tuple[Read, Any]]
-    ignored: frozenset[str] = frozenset()
-    refused: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # name -> values that ask for nothing
+    hints: Kind = field(default_factory=dict)
+    constraints: Kind = field(default_factory=dict)
 
-    def parse(
-        self, body: Any, *, ignore_unknown: bool = False, defaults: Mapping[str, Any] = NO_DEFAULTS
-    ) -> dict[str, Any]:
+    def parse(self, body: Any, *, defaults: Mapping[str, Any] = NO_DEFAULTS, within: str = "") -> dict[str, Any]:
         """Every field of `read`, checked, or its default (that of `defaults` before the table's) where it is absent or
-        null. Raises ApiError naming one."""
+        null. `within` is the path of an object inside of the body. Raises ApiError naming one."""
         if not isinstance(body, dict):
-            raise ApiError("the body must be a JSON object")
+            raise ApiError(f"{within or 'the body'}{':' if within else ''} must be a JSON object", param=within or None)
+        prefix = f"{within}." if within else ""
         for name, value in body.items():
-            if name in self.read or name in self.ignored or value is None:
-                continue
-            if name in self.refused:
-                if not any(type(value) is type(same) and value == same for same in self.refused[name]):
-                    raise ApiError(f"{name}: this server does not support it", param=name, code="unsupported")
-            elif not ignore_unknown:
-                raise self._unknown(name)
+            if name not in self.read and value is not None:
+                self._pass_over(name, value, prefix)
         values = {name: defaults.get(name, default) for name, (_, default) in self.read.items()}
         for name, (read, _) in self.read.items():
             if body.get(name) is not None:
                 try:
                     values[name] = read(body[name])
                 except ValueError as error:
-                    raise ApiError(f"{name}: {error}", param=name) from None
+                    path = prefix + name + (error.at if isinstance(error, FieldError) else "")
+                    raise ApiError(f"{path}: {error}", param=path) from None
         return values
 
-    def _unknown(self, name: str) -> ApiError:
-        name = name[:100]  # no field's is as long, and the time it takes to find one like it grows with both
-        near = get_close_matches(name, [*self.read, *self.ignored], 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return ApiError(f"unknown field {name!r}{hint}", param=name, code="unknown_field")
+    def _pass_over(self, name: str, value: Any, prefix: str) -> None:
+        """A field that is not read. Raises ApiError."""
+        if name in self.constraints:
+            if not _among(value, self.constraints[name]):
+                raise ApiError(
+                    f"{prefix}{name}: this server does not support it, and an answer without it would be wrong",
+                    param=prefix + name, code="unsupported",
+                )  # fmt: skip
+        elif name not in self.hints:
+            current().unknown(prefix + name, [*self.read, *self.hints])
+        elif self.hints[name] is ELSEWHERE:
+            return
+        elif self.hints[name] is HARMLESS:
+            current().harmless(prefix + name)
+        elif not _among(value, self.hints[name]):
+            current().hint(prefix + name)
+
+
+def _among(value: Any, same: tuple[Any, ...]) -> bool:
+    return any(type(value) is type(one) and value == one for one in same)
 
 
 SMALL = 1 << 14  # bytes of JSON that are read faster than another thread is woken
@@ -133,9 +152,9 @@ async def read_fields(request: web.Request, service: Service, table: Table) -> d
     return parsed(service, table, body)
 
 
-def parsed(service: Service, table: Table, body: Any) -> dict[str, Any]:
+def parsed(service: Service, table: Table, body: Any, within: str = "") -> dict[str, Any]:
     """As `Table.parse`, by the rules and with the defaults of this server and its model."""
-    return table.parse(body, ignore_unknown=service.config.ignore_unknown_fields, defaults=service.defaults)
+    return table.parse(body, defaults=service.defaults, within=within)
 
 
 def _no_constant(name: str) -> None:
@@ -183,6 +202,14 @@ def text(value: Any) -> str:
     return value
 
 
+@told({"type": "object"})
+def an_object(value: Any) -> dict[str, Any]:
+    """An object, with anything in it."""
+    if not isinstance(value, dict):
+        raise ValueError("must be an object")  # noqa: TRY004
+    return value
+
+
 def anything(value: Any) -> Any:
     """Checked by who uses it."""
     return value
@@ -206,10 +233,10 @@ def token_ids(most: int) -> Read:
     """A list of at most so many whole numbers, which the engine holds against the vocabulary."""
 
     @told({"type": "array", "items": {"type": "integer"}, "maxItems": most})
-    def read(value: Any) -> list[int]:
+    def read(value: Any) -> tuple[int, ...]:
         if not isinstance(value, list) or len(value) > most or not all(type(i) is int for i in value):
             raise ValueError(f"must be a list of at most {most} token ids")
-        return value
+        return tuple(value)
 
     return read
 
@@ -267,6 +294,27 @@ def optional(read: Read, off: Any, means: Any = None) -> Read:
         return means if type(value) is type(off) and value == off else read(value)
 
     return either
+
+
+def nested(table: Table, where: str) -> Read:
+    """An object with a table of its own; `where` is the path of the field."""
+
+    @told({"type": "object", "properties": {name: schema_of(read) for name, (read, _) in table.read.items()}})
+    def read(value: Any) -> dict[str, Any]:
+        return table.parse(value, within=where)
+
+    return read
+
+
+@told({"type": "array", "items": {"type": "string", "maxLength": 1024}, "maxItems": 64})
+def words(value: Any) -> tuple[str, ...]:
+    """At most 64 strings of at most 1024 characters."""
+    if not isinstance(value, list) or len(value) > 64:
+        raise ValueError("must be a list of at most 64 strings")
+    for i, one in enumerate(value):
+        if not isinstance(one, str) or not 0 < len(one) <= 1024:
+            raise FieldError(f"[{i}]", "must be a string of 1 to 1024 characters")
+    return tuple(value)
 
 
 def shaped(schema: Schema) -> Read:

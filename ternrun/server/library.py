@@ -14,6 +14,7 @@ from aiohttp import web
 from ternrun.server import shapes
 from ternrun.server.calls import GENERIC, family_of
 from ternrun.server.fields import Table, flag, read_fields, text
+from ternrun.server.kinds import OLLAMA_SHOW_HINTS
 from ternrun.server.models import SERVICES
 from ternrun.server.service import Service
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 SHOW = Table(
     read={"model": (text, ""), "name": (text, ""), "verbose": (flag, False)},
-    ignored=frozenset(("options",)),
-    refused={"system": ("",), "template": ("",)},
+    hints=OLLAMA_SHOW_HINTS,
 )
 NEVER = "9999-12-31T23:59:59Z"
 

@@ -15,9 +15,9 @@ from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.logprobs import Logprob, TokenLogprobs
 from ternrun.runtime.request import Request
 from ternrun.runtime.shift import Shift
-from ternrun.server import structure, unsupported
-from ternrun.server.access import TOLD
+from ternrun.server import structure
 from ternrun.server.answers import Answer, Answers, Token, Update, asking
+from ternrun.server.chain import CHAIN
 from ternrun.server.fields import (
     Table,
     flag,
@@ -31,9 +31,11 @@ from ternrun.server.fields import (
     whole,
     worded_bias,
 )
+from ternrun.server.kinds import LLAMA_CONSTRAINTS, LLAMA_HINTS
+from ternrun.server.log import TOLD
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import File, fill_in, llama_prompts
-from ternrun.server.schema import LLAMA_IDLE, MAX_CHOICES, MAX_LOGPROBS, SLOT, UNLIMITED, Fields, length, needed, seeded
+from ternrun.server.schema import MAX_CHOICES, MAX_LOGPROBS, SLOT, UNLIMITED, Fields, length, needed, seeded
 from ternrun.server.service import Service
 from ternrun.server.shapes import bounded, data, progress, spell, timings
 from ternrun.server.stream import UNENDED, Items, in_one_piece, stream
@@ -56,6 +58,7 @@ SAMPLING: Fields = {  # llama.cpp's defaults
     "stop": (stops, ()),
     "ignore_eos": (flag, False),
     "logit_bias": (worded_bias, ()),
+    **CHAIN,
 }
 
 MAX_FIELDS, MAX_SNIPPETS = 64, 1024
@@ -101,8 +104,8 @@ COMPLETION = Table(
         "response_fields": (_fields, ()),
         **structure.LLAMA,
     },
-    ignored=LLAMA_IDLE | {"cache_prompt", "model", "user"},
-    refused={**unsupported.LLAMA, "n_indent": (0,), "lora": ([],), "image_data": ([],)},
+    hints=LLAMA_HINTS,
+    constraints=LLAMA_CONSTRAINTS,
 )
 
 

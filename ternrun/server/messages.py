@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ternrun.server.functions import read_calls
-from ternrun.server.problems import ApiError
+from ternrun.server.ignored import pass_over
+from ternrun.server.problems import ApiError, wrong
 
 Message = dict[str, Any]  # role, content, ... as templates expect them
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_MESSAGES = 4096
-_IDLE: dict[str, Any] = {"refusal": None, "function_call": None, "audio": None, "tool_calls": [], "annotations": []}
+_SAID = ("name", "reasoning_content")  # texts that templates may use
+_OF_TOOLS = ("tool_call_id", "tool_calls", "function_call")
+_PART = ("type", "text")
 
 
 def read_messages(value: Any) -> list[Message]:
@@ -32,42 +35,55 @@ def counted(value: Any, name: str = "messages") -> list[Any]:
 
 
 def _not_so_many(name: str) -> ApiError:
-    return ApiError(f"{name}: must be a list of 1 to {MAX_MESSAGES} messages", param=name)
+    return wrong(name, f"must be a list of 1 to {MAX_MESSAGES} messages")
 
 
 def _message(message: Any, where: str) -> Message:
     if not isinstance(message, dict):
-        raise ApiError(f"{where}: must be an object with role and content", param="messages")
+        raise wrong(where, "must be an object with role and content")
     role = message.get("role")
     if role not in ROLES:
-        raise ApiError(f"{where}.role: must be one of {', '.join(ROLES)}", param="messages")
+        raise wrong(f"{where}.role", f"must be one of {', '.join(ROLES)}")
     read: Message = {"role": "system" if role == "developer" else role}
     content = message.get("content")
-    read["content"] = plain_text("" if content is None else content, f"{where}.content", "messages")
-    for name, value in message.items():
-        if name in read or value is None or (name in _IDLE and value == _IDLE[name]):
-            continue
-        if name == "tool_calls" and role == "assistant":
-            read[name] = read_calls(value, where)
-            continue
-        if name not in ("name", "reasoning_content") and not (name == "tool_call_id" and role == "tool"):
-            raise ApiError(f"{where}.{name[:100]}: this server does not support it", param="messages")
-        if not isinstance(value, str):
-            raise ApiError(f"{where}.{name}: must be a string", param="messages")
-        read[name] = value
+    read["content"] = plain_text("" if content is None else content, f"{where}.content")
+    for name in _SAID if role != "tool" else (*_SAID, "tool_call_id"):
+        value = message.get(name)
+        if isinstance(value, str):
+            read[name] = value
+        elif value is not None:
+            raise wrong(f"{where}.{name}", "must be a string")
+    if role == "assistant" and message.get("tool_calls"):
+        read["tool_calls"] = read_calls(message["tool_calls"], where)
+    for name in ("images", "audio"):
+        if message.get(name):
+            raise wrong(f"{where}.{name}", "this model reads text only", code="unsupported")
+    pass_over(message, ("role", "content", *_SAID, *_OF_TOOLS, "images", "audio"), where)
     return read
 
 
-def plain_text(value: Any, where: str, param: str, kinds: Sequence[str] = ("text",)) -> str:
-    """A string, or the text of a list of parts, each of one of these types. Raises ApiError."""
+def plain_text(value: Any, where: str, kinds: Sequence[str] = ("text",)) -> str:
+    """A string, or the text of a list of parts, each of one of these types, or a string. Raises ApiError."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
-        raise ApiError(f"{where}: must be a string or a list of parts", param=param)
-    for part in value:
-        if not isinstance(part, Mapping) or part.get("type") not in kinds or not isinstance(part.get("text"), str):
-            raise ApiError(f"{where}: this model reads parts of type {kinds[-1]} only", param=param)
-    return "".join(part["text"] for part in value)
+        raise wrong(where, "must be a string or a list of parts")
+    return "".join(part_text(part, f"{where}[{i}]", kinds) for i, part in enumerate(value))
+
+
+def part_text(part: Any, where: str, kinds: Sequence[str] = ("text",)) -> str:
+    """The text of one part at `where`. Raises ApiError."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        raise wrong(where, f"must be an object of type {kinds[-1]}")
+    kind, text = part.get("type"), part.get("text")
+    if kind not in kinds:
+        raise wrong(f"{where}.type", f"this model reads parts of type {kinds[-1]} only", code="unsupported")
+    if not isinstance(text, str):
+        raise wrong(f"{where}.text", "must be a string")
+    pass_over(part, _PART, where)
+    return text
 
 
 def in_plain_words(messages: Sequence[Message], instructions: str) -> list[Message]:

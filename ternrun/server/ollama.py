@@ -14,6 +14,7 @@ from ternrun.runtime.request import Request
 from ternrun.server import shapes, structure
 from ternrun.server.answers import Answers
 from ternrun.server.callreader import Call
+from ternrun.server.chain import CHAIN
 from ternrun.server.fields import (
     Table,
     anything,
@@ -27,6 +28,7 @@ from ternrun.server.fields import (
     text,
     whole,
 )
+from ternrun.server.kinds import OLLAMA_CONSTRAINTS, OLLAMA_HINTS, OLLAMA_RUNNER, OLLAMA_TEXT_CONSTRAINTS
 from ternrun.server.library import stamp
 from ternrun.server.messages import counted
 from ternrun.server.problems import ApiError
@@ -54,13 +56,11 @@ SAMPLING: Fields = {  # Ollama's defaults
     "frequency_penalty": (number(-100, 100), 0.0),
     "seed": (optional(whole(0, 2**64 - 1), -1), None),
     "stop": (stops, ()),
+    **{name: CHAIN[name] for name in ("mirostat", "mirostat_tau", "mirostat_eta")},
 }
 OPTIONS = Table(
     read={**SAMPLING, "num_predict": (whole(-2, UNLIMITED), -1)},
-    ignored=frozenset(  # what the server was started with decides
-        ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "use_mlock", "numa", "low_vram")
-    ),
-    refused={"mirostat": (0,), "mirostat_tau": (5, 5.0), "mirostat_eta": (0.1,), "tfs_z": (1, 1.0), "num_keep": (0,)},
+    hints=OLLAMA_RUNNER,
 )
 _BOTH: Fields = {
     "model": (text, ""),
@@ -68,8 +68,6 @@ _BOTH: Fields = {
     "options": (shaped({"type": "object"}), {}),
     **structure.OLLAMA,
 }
-_REFUSED: dict[str, tuple[Any, ...]] = {"think": (False,), "images": ([],), "logprobs": (False,)}
-
 _RENAMED = {"tool_name": "name", "thinking": "reasoning_content"}
 
 GENERATE = Table(
@@ -80,13 +78,13 @@ GENERATE = Table(
         "suffix": (optional(text, ""), None),
         "raw": (flag, False),
     },
-    ignored=frozenset(("keep_alive",)),
-    refused={**_REFUSED, "template": ("",), "context": ([],)},
+    hints=OLLAMA_HINTS,
+    constraints=OLLAMA_TEXT_CONSTRAINTS,
 )
 CHAT = Table(
     read={**_BOTH, "messages": (shaped({**MESSAGES, "minItems": 0}), None), "tools": (anything, None)},
-    ignored=frozenset(("keep_alive",)),
-    refused=_REFUSED,
+    hints=OLLAMA_HINTS,
+    constraints=OLLAMA_CONSTRAINTS,
 )
 
 
@@ -102,7 +100,7 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
 
 async def _answer(request: web.Request, service: Service, table: Table, read: Read, wrap: Wrap) -> web.StreamResponse:
     values = await read_fields(request, service, table)
-    options = parsed(service, OPTIONS, values["options"])
+    options = parsed(service, OPTIONS, values["options"], "options")
     if values.get("messages", []) in (None, []) and values.get("prompt", "") in (None, "") and not values.get("suffix"):
         return web.json_response(_head(service) | wrap("", []) | {"done": True, "done_reason": "load"})
     limit = options["num_predict"]

@@ -9,8 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
-from ternrun.server import anthropic, embeddings, library, llama, ollama, responses, saving, schema, shapes, tools
+from ternrun.server import anthropic, embeddings, library, llama, ollama, responses, saving, schema, shapes, tgi, tokens
 from ternrun.server.fields import NO_DEFAULTS, Schema, Table, schema_of
+from ternrun.server.kinds import ELSEWHERE, HARMLESS
 from ternrun.server.service import Service
 
 EVENTS, LINES = "text/event-stream", "application/x-ndjson"
@@ -33,14 +34,23 @@ def fields(
     needed: Sequence[str] = (),
     more: Mapping[str, Table] = NONE,
     defaults: Mapping[str, Any] = NO_DEFAULTS,
+    strict: bool = False,
 ) -> Schema:
-    """A table as JSON Schema. Everywhere null is the same as an absent field."""
+    """A table as JSON Schema. Everywhere null is the same as an absent field; fields that are not listed have no
+    effect, and are refused by a `strict` server."""
     read = {name: _field(reader, defaults.get(name, default)) for name, (reader, default) in table.read.items()}
-    known = {**read, **{name: {} for name in table.ignored}, **{n: _refused(v) for n, v in table.refused.items()}}
-    inner = {name: fields(table, defaults=defaults) for name, table in more.items()}
+    known = {name: _hint(idle, strict) for name, idle in table.hints.items()}
+    known |= {name: _constraint(idle) for name, idle in table.constraints.items()}
+    known |= read
+    inner = {name: fields(table, defaults=defaults, strict=strict) for name, table in more.items()}
     known |= {name: {"anyOf": [one, NULL]} for name, one in inner.items()}
     known |= {name: schema_of(table.read[name][0]) for name in needed}
-    return {"type": "object", "properties": known, "required": list(needed), "additionalProperties": NULL}
+    return {
+        "type": "object",
+        "properties": known,
+        "required": list(needed),
+        **({"additionalProperties": NULL} if strict else {}),
+    }
 
 
 BODIES = {
@@ -60,10 +70,13 @@ BODIES = {
     "/completions": Body(llama.COMPLETION, ("prompt",), EVENTS),
     "/chat/completions": Body(schema.CHAT, ("messages",), EVENTS),
     "/infill": Body(llama.INFILL, ("input_prefix", "input_suffix"), EVENTS),
-    "/tokenize": Body(tools.TOKENIZE),
-    "/detokenize": Body(tools.DETOKENIZE, ("tokens",)),
-    "/apply-template": Body(tools.APPLY, ("messages",)),
+    "/tokenize": Body(tokens.TOKENIZE),
+    "/detokenize": Body(tokens.DETOKENIZE, ("tokens",)),
+    "/apply-template": Body(tokens.APPLY, ("messages",)),
     "/slots/{id}": Body(saving.SLOT),
+    "/generate": Body(tgi.GENERATE, ("inputs",)),
+    "/generate_stream": Body(tgi.GENERATE, ("inputs",), EVENTS),
+    "/": Body(tgi.GENERATE, ("inputs",), EVENTS),
     "/api/embeddings": Body(embeddings.OLLAMA_ONE, ("prompt",)),
     "/api/show": Body(library.SHOW),
     "/api/generate": Body(ollama.GENERATE, (), LINES, {"options": ollama.OPTIONS}),
@@ -76,7 +89,7 @@ REFUSALS = {
     "504": "it took too long",
 }  # fmt: skip
 QUERIES: dict[str, dict[str, Schema]] = {"/slots/{id}": {"action": {"enum": ["save", "restore", "erase"]}}}
-TYPES = {"/": "text/html", "/metrics": "text/plain"}
+TYPES = {"/metrics": "text/plain"}
 ERROR: Schema = {
     "type": "object",
     "properties": {"error": {"type": ["object", "string"], "properties": {"message": {"type": "string"}}}},
@@ -84,13 +97,17 @@ ERROR: Schema = {
 }
 
 
-def document(routes: Iterable[web.AbstractRoute], defaults: Mapping[str, Any] = NO_DEFAULTS) -> dict[str, Any]:
+def document(
+    routes: Iterable[web.AbstractRoute], defaults: Mapping[str, Any] = NO_DEFAULTS, *, strict: bool = False
+) -> dict[str, Any]:
     """The whole of it. What GET has, HEAD has, too: that goes without saying."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         path = route.resource.canonical if route.resource else ""
         if route.method != "HEAD":
-            paths.setdefault(path, {})[route.method.lower()] = _operation(path, route.handler, defaults)
+            paths.setdefault(path, {})[route.method.lower()] = _operation(
+                route.method, path, route.handler, defaults, strict
+            )
     keys = {"bearer": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
@@ -103,13 +120,16 @@ def document(routes: Iterable[web.AbstractRoute], defaults: Mapping[str, Any] = 
 
 async def openapi(request: web.Request, service: Service) -> web.Response:
     """This document."""
-    return web.json_response(document(request.app.router.routes(), service.defaults))
+    return web.json_response(document(request.app.router.routes(), service.defaults, strict=service.config.strict))
 
 
-def _operation(path: str, handler: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    body = BODIES.get(path)
+def _operation(method: str, path: str, handler: Any, defaults: Mapping[str, Any], strict: bool) -> dict[str, Any]:
+    body = BODIES.get(path) if method == "POST" else None
     refusals = {s: _answer(why, {"$ref": "#/components/schemas/Error"}) for s, why in REFUSALS.items()}
-    kinds = [TYPES.get(path, "application/json"), *([body.stream] if body and body.stream else [])]
+    kinds = [
+        "text/html" if (method, path) == ("GET", "/") else TYPES.get(path, "application/json"),
+        *([body.stream] if body and body.stream else []),
+    ]
     told: dict[str, Any] = {
         "summary": " ".join((handler.__doc__ or "").split("\n\n")[0].split()),
         "responses": {"200": {"description": "done", "content": {kind: {} for kind in kinds}}, **refusals},
@@ -119,7 +139,7 @@ def _operation(path: str, handler: Any, defaults: Mapping[str, Any]) -> dict[str
     if names:
         told["parameters"] = [{"name": n, "in": i, "required": True, "schema": s} for n, (i, s) in names.items()]
     if body:
-        content = {"application/json": {"schema": fields(body.table, body.needed, body.more, defaults)}}
+        content = {"application/json": {"schema": fields(body.table, body.needed, body.more, defaults, strict)}}
         told["requestBody"] = {"required": True, "content": content}
     return told
 
@@ -134,6 +154,13 @@ def _field(read: Any, default: Any) -> Schema:
     return ({"anyOf": [one, NULL]} if one else {}) | ({"default": default} if plain else {})
 
 
-def _refused(nothing: Sequence[Any]) -> Schema:
-    """Only values that ask for nothing pass."""
+def _hint(nothing: Sequence[Any], strict: bool) -> Schema:
+    """Accepted without effect; a strict server accepts values that ask for nothing."""
+    if strict and nothing not in (HARMLESS, ELSEWHERE):
+        return _constraint(nothing)
+    return {} if nothing is ELSEWHERE else {"description": "without effect"}
+
+
+def _constraint(nothing: Sequence[Any]) -> Schema:
+    """Only values that ask for nothing are accepted."""
     return {"enum": [*nothing, None], "description": "not supported"}

@@ -12,6 +12,9 @@ from aiohttp import web
 from ternrun.errors import ConfigError, ContextError, LoadError, TemplateError, UsageError
 
 log = logging.getLogger("ternrun.server")
+REASON: web.RequestKey[str] = web.RequestKey("reason", str)  # why a request was refused, for the log
+TGI = ("/", "/generate", "/generate_stream", "/info")  # text-generation-inference has another shape of errors
+MAX_REASON = 300  # characters
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -19,6 +22,12 @@ TYPES = {
     400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     405: "invalid_request_error", 408: "timeout_error", 413: "invalid_request_error", 415: "invalid_request_error",
     429: "rate_limit_error", 501: "not_supported_error", 503: "unavailable_error", 504: "timeout_error",
+}  # fmt: skip
+
+
+_ENGINE_FIELDS = {  # its names -> ours
+    "prompt": "prompt", "logit_bias": "logit_bias", "stop_ids": "stop_token_ids",
+    "allowed_token_ids": "allowed_token_ids",
 }  # fmt: skip
 
 
@@ -46,6 +55,11 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code, **self._more}}
 
 
+def wrong(where: str, why: str, *, code: str | None = None) -> ApiError:
+    """The refusal of the value at `where`, the path of a field inside of the body."""
+    return ApiError(f"{where}: {why}", param=where, code=code)
+
+
 def shutting_down() -> ApiError:
     """For requests that come, or still wait, when the server ends: another one may be there soon."""
     return ApiError("the server is shutting down", status=503, code=503, headers={"Retry-After": "5"})
@@ -63,7 +77,7 @@ def explain(error: Exception) -> ApiError:
             told = f"{error}; it exceeds the available context size"
             return ApiError(told, param="prompt", code="context_length_exceeded", more=more)
         case ConfigError() | UsageError() | TemplateError():
-            return ApiError(str(error))
+            return ApiError(str(error), param=_field(str(error)))
         case TimeoutError():
             return ApiError("the request took longer than this server allows", status=504, code="timeout")
         case web.HTTPRequestEntityTooLarge():
@@ -81,6 +95,12 @@ def explain(error: Exception) -> ApiError:
     return ApiError("a fault of the server, which its log tells of", status=500)
 
 
+def _field(message: str) -> str | None:
+    """The field that the engine names at the beginning of a message."""
+    name, colon, _ = message.partition(": ")
+    return _ENGINE_FIELDS.get(name) if colon else None
+
+
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turns whatever a handler raises into an answer."""
@@ -91,7 +111,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception as error:
         problem = explain(error)
         body = problem.body
-        if request.path.startswith("/api/"):
+        request[REASON] = problem.message[:MAX_REASON]
+        if request.path in TGI:
+            body = {"error": problem.message, "error_type": "validation" if problem.status < 500 else "generation"}
+        elif request.path.startswith("/api/"):
             body = {"error": problem.message}  # Ollama's shape
         elif request.path.startswith("/v1/messages"):
             body = {"type": "error", **body}  # Anthropic's

@@ -14,25 +14,29 @@ from ternrun.runtime.config import SamplingParams
 from ternrun.server import shapes, structure
 from ternrun.server.answers import Answers
 from ternrun.server.fields import Table, anything, flag, number, read_fields, read_json, shaped, text, whole
-from ternrun.server.messages import counted, plain_text
-from ternrun.server.problems import ApiError
-from ternrun.server.schema import NO_EFFECT, UNLIMITED, needed
+from ternrun.server.functions import read_calls
+from ternrun.server.ignored import current, pass_over
+from ternrun.server.kinds import RESPONSES_CONSTRAINTS, RESPONSES_HINTS
+from ternrun.server.messages import ROLES, counted, plain_text
+from ternrun.server.problems import wrong
+from ternrun.server.schema import UNLIMITED, needed
 from ternrun.server.service import Service
 from ternrun.server.stream import NAMED, Items, stream
 from ternrun.server.structure import Source
 from ternrun.server.talk import Said, Talk, read_talk, talking
 
-PARTS = ("text", "output_text", "input_text")
+PARTS = ("text", "output_text", "refusal", "input_text")
+MESSAGE = ("type", "role", "content", "id", "status")
 
 
 def _format(value: Any) -> Source | None:
     """`text`: {"format": {"type": "text" | "json_object" | "json_schema", "schema": ...}}."""
-    if not isinstance(value, dict) or not set(value) <= {"format", "verbosity"} or value.get("verbosity"):
-        raise ValueError('must be an object such as {"format": {"type": "text"}}')
-    form = value.get("format") or {"type": "text"}
-    if isinstance(form, dict):
-        form = {k: v for k, v in form.items() if k not in ("name", "description", "strict")}
-    return structure.response_format(form)
+    if not isinstance(value, dict):
+        raise ValueError('must be an object such as {"format": {"type": "text"}}')  # noqa: TRY004
+    if value.get("verbosity") not in (None, "medium"):
+        current().hint("text.verbosity")
+    pass_over(value, ("format", "verbosity"), "text")
+    return structure.response_format(value.get("format") or {"type": "text"}, ".format", "text.format")
 
 
 FORM: structure.Fields = {"text": (_format, None)}
@@ -50,12 +54,9 @@ RESPONSES = Table(
         "tool_choice": (anything, "auto"),
         "parallel_tool_calls": (flag, True),
     },
-    ignored=NO_EFFECT | {"stream_options"},
-    refused={
-        "previous_response_id": (), "conversation": (), "background": (False,), "include": ([],), "prompt": (),
-        "reasoning": ({},), "truncation": ("disabled",), "top_logprobs": (0,), "max_tool_calls": (),
-    },
-)  # fmt: skip
+    hints=RESPONSES_HINTS,
+    constraints=RESPONSES_CONSTRAINTS,
+)
 
 
 async def responses(request: web.Request, service: Service) -> web.StreamResponse:
@@ -83,7 +84,7 @@ async def _read(request: web.Request, service: Service, values: dict[str, Any]) 
     params = SamplingParams(
         max_tokens=values["max_output_tokens"], temperature=values["temperature"], top_p=values["top_p"]
     )
-    return await read_talk(request, service, partial(_conversation, values), _tools(values), params, start)
+    return await read_talk(request, service, partial(_conversation, values), values, params, start)
 
 
 async def _events(service: Service, talk: Talk, begun: dict[str, Any], request: web.Request) -> Items:
@@ -189,46 +190,41 @@ def _id(prefix: str) -> str:
     return f"{prefix}_{uuid.uuid4().hex}"
 
 
-def _tools(values: Mapping[str, Any]) -> dict[str, Any]:
-    """In the chat's words, where a function is an object of its own."""
-    given, choice = values["tools"], values["tool_choice"]
-    if given is not None and (not isinstance(given, list) or not all(isinstance(tool, dict) for tool in given)):
-        raise ApiError("tools: must be a list of tools", param="tools")
-    if any(tool.get("type") != "function" for tool in given or ()):
-        raise ApiError("tools: only those of type function are supported", param="tools", code="unsupported")
-    listed = [{"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}} for tool in given or ()]
-    if isinstance(choice, dict) and choice.get("type") == "function":
-        choice = {"type": "function", "function": {"name": choice.get("name")}}
-    return {"tools": listed, "tool_choice": choice, "parallel_tool_calls": values["parallel_tool_calls"]}
-
-
 def _conversation(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """In the chat's words. Raises ApiError."""
     given = needed(values, "input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
     if not isinstance(items, list):
-        raise ApiError("input: must be a string or a list of items", param="input")
+        raise wrong("input", "must be a string or a list of items")
     told = [{"role": "system", "content": values["instructions"]}] if values["instructions"] else []
     for i, item in enumerate(counted(items, "input")):
         one = _worded(item, f"input[{i}]")
         if "tool_calls" in one and told and told[-1]["role"] == "assistant":  # calls are items of their own here
             told[-1].setdefault("tool_calls", []).extend(one["tool_calls"])
-        else:
+        elif one:
             told.append(one)
+    if not told:
+        raise wrong("input", "must be a string or a list of items, not empty")
     return told
 
 
 def _worded(item: Any, where: str) -> dict[str, Any]:
-    kind = item.get("type", "message") if isinstance(item, dict) else None
+    """Nothing for a hint: what a model thought, which no template here shows again."""
+    if not isinstance(item, dict):
+        raise wrong(where, "must be an object")
+    kind = item.get("type") or "message"
+    if kind == "reasoning":
+        current().hint(f"{where}.{kind}")
+        return {}
     if kind == "function_call":
-        function = {"name": item.get("name"), "arguments": item.get("arguments")}
-        return {"role": "assistant", "content": "", "tool_calls": [{"id": item.get("call_id"), "function": function}]}
+        call = {"id": item.get("call_id"), "function": {"name": item.get("name"), "arguments": item.get("arguments")}}
+        return {"role": "assistant", "content": "", "tool_calls": read_calls([call], where)}
     if kind == "function_call_output":
-        return {
-            "role": "tool",
-            "tool_call_id": item.get("call_id"),
-            "content": plain_text(item.get("output"), f"{where}.output", "input", PARTS),
-        }
+        content = plain_text(item.get("output"), f"{where}.output", PARTS)
+        return {"role": "tool", "tool_call_id": item.get("call_id") or "", "content": content}
     if kind != "message":
-        raise ApiError(f"{where}: an item of type {str(kind)[:40]} is not supported", param="input")
-    return {"role": item.get("role"), "content": plain_text(item.get("content"), f"{where}.content", "input", PARTS)}
+        raise wrong(f"{where}.type", f"an item of type {str(kind)[:40]} is not supported", code="unsupported")
+    if item.get("role") not in ROLES:
+        raise wrong(f"{where}.role", f"must be one of {', '.join(ROLES)}")
+    pass_over(item, MESSAGE, where)
+    return {"role": item["role"], "content": plain_text(item.get("content"), f"{where}.content", PARTS)}

@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from ternrun.errors import UsageError
-from ternrun.server.access import Unreadable
 from ternrun.server.app import make_app
+from ternrun.server.log import Unreadable
 from ternrun.server.models import Open, Services
 from ternrun.server.settings import ServerConfig, hosts
 from ternrun.server.unixsocket import UnixSocket
@@ -56,6 +56,10 @@ async def _serve(config: ServerConfig, openers: Mapping[str, Open], tell: Callab
         tell(f"listening on {where}, loading the model")
         loading, stopping = asyncio.create_task(services.load()), asyncio.create_task(stop.wait())
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not loading.done():
+            await _given_up(loading)
+            tell("shutting down")
+            return
         await loading
         gc.collect()
         gc.freeze()  # what is loaded stays: looking through all of it again and again would hold up every answer
@@ -64,6 +68,16 @@ async def _serve(config: ServerConfig, openers: Mapping[str, Open], tell: Callab
             tell(f"ready: {names} at {where}")
         await stopping
         tell("shutting down")
+
+
+async def _given_up(loading: asyncio.Task[None]) -> None:
+    """End loading, which happens in threads; kernels that are being compiled for it would keep it going."""
+    from ternrun.runtime.cpu import compilers
+
+    while not loading.done():
+        compilers.stop()
+        await asyncio.wait([loading], timeout=0.1)
+    loading.exception()  # of a model that nobody wants any more
 
 
 @asynccontextmanager

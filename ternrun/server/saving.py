@@ -13,6 +13,7 @@ from aiohttp import web
 from ternrun.errors import LoadError
 from ternrun.runtime.keep import added, known
 from ternrun.server.fields import Table, parsed, read_json, text
+from ternrun.server.kinds import MODEL
 from ternrun.server.problems import ApiError
 from ternrun.server.schema import MAX_SLOT, needed
 from ternrun.server.service import Service
@@ -21,7 +22,7 @@ from ternrun.server.slotfile import Owner, is_saved, opened, write
 if TYPE_CHECKING:
     from ternrun.api import Model
 
-SLOT = Table(read={"filename": (text, None)}, ignored=frozenset(("model",)))
+SLOT = Table(read={"filename": (text, None)}, hints=MODEL)
 FORBIDDEN = frozenset('/\\:*?"<>|')
 LONGEST = 200  # bytes
 

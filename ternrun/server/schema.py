@@ -1,4 +1,4 @@
-"""The fields of OpenAI's routes: what is read, what is accepted without effect, what is refused."""
+"""The fields of OpenAI's routes: what is read, and which are hints and constraints."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ternrun.runtime.config import SamplingParams
-from ternrun.server import structure, unsupported
+from ternrun.runtime.config import MAX_ALLOWED, SamplingParams
+from ternrun.server import structure
+from ternrun.server.chain import CHAIN
 from ternrun.server.fields import (
     Read,
     Schema,
     Table,
+    an_object,
     anything,
     flag,
     logit_bias,
+    nested,
     number,
     optional,
     schema_of,
@@ -24,7 +27,9 @@ from ternrun.server.fields import (
     token_ids,
     told,
     whole,
+    words,
 )
+from ternrun.server.kinds import CHAT_CONSTRAINTS, CHAT_HINTS, HARMLESS, OPENAI_CONSTRAINTS, OPENAI_HINTS
 from ternrun.server.problems import ApiError
 
 UNLIMITED = 2**24  # the context ends it
@@ -47,19 +52,11 @@ MESSAGES: Schema = {
 }
 
 
-@told(
-    {
-        "type": "object",
-        "properties": {"include_usage": {"type": ["boolean", "null"]}, "include_obfuscation": {}},
-        "additionalProperties": False,
-    }
+STREAM_OPTIONS = Table(
+    read={"include_usage": (flag, False), "continuous_usage_stats": (flag, False)},
+    hints={"include_obfuscation": HARMLESS},
 )
-def stream_options(value: Any) -> bool:
-    """Whether `include_usage` is set."""
-    if not isinstance(value, dict) or not set(value) <= {"include_usage", "include_obfuscation"}:
-        raise ValueError('must be an object such as {"include_usage": true}')
-    return flag(value.get("include_usage") or False)
-
+NO_USAGE: Mapping[str, bool] = {"include_usage": False, "continuous_usage_stats": False}
 
 _count = whole(-1, UNLIMITED)
 
@@ -86,25 +83,29 @@ SAMPLING: Fields = {  # named as in SamplingParams; beyond OpenAI's from top_k o
     "repeat_last_n": (whole(-1, UNLIMITED), -1),  # OpenAI's penalties look at the whole text
     "ignore_eos": (flag, False),
     "stop_token_ids": (token_ids(1024), ()),
+    **CHAIN,
+    "min_tokens": (whole(0, UNLIMITED), 0),  # vLLM's from here on
+    "allowed_token_ids": (token_ids(MAX_ALLOWED), ()),
+    "include_stop_str_in_output": (flag, False),
 }
+_RENAMED = {"stop_token_ids": "stop_ids", "include_stop_str_in_output": "include_stop"}  # here -> in SamplingParams
 SLOT = (whole(-1, MAX_SLOT), -1)
 VLLM_PENALTY = (number(0.01, 100), None)  # its name for `repeat_penalty`
 STREAM: Fields = {
     "model": (text, ""),
     "n": (whole(1, MAX_CHOICES), 1),
     "stream": (flag, False),
-    "stream_options": (stream_options, False),
+    "stream_options": (nested(STREAM_OPTIONS, "stream_options"), NO_USAGE),
     "return_progress": (flag, False),
     "id_slot": SLOT,
 }
-NO_EFFECT = frozenset(
-    ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-     "prediction", "cache_prompt")
-)  # fmt: skip
-
-LLAMA_IDLE = frozenset(  # llama.cpp's: where and when it runs, what else its server tells of that
-    ("timings_per_token", "backend_sampling")
-)
+TELLING: Fields = {  # vLLM's: what the answer tells beside its text
+    "prompt_logprobs": (whole(0, MAX_LOGPROBS), None),
+    "return_token_ids": (flag, False),
+    "return_tokens_as_token_ids": (flag, False),
+    "skip_special_tokens": (flag, True),
+    "bad_words": (words, ()),
+}
 
 TURN: Fields = {  # how the prompt of a conversation ends
     "add_generation_prompt": (flag, None),
@@ -123,10 +124,12 @@ COMPLETION = Table(
         "logprobs": (whole(0, MAX_LOGPROBS), None),
         "best_of": (whole(1, MAX_CHOICES), None),
         "repetition_penalty": VLLM_PENALTY,
+        "add_special_tokens": (flag, True),
+        **TELLING,
         **structure.OPENAI,
     },
-    ignored=NO_EFFECT,
-    refused={**unsupported.LLAMA, **unsupported.VLLM, "add_special_tokens": (True,)},
+    hints=OPENAI_HINTS,
+    constraints=OPENAI_CONSTRAINTS,
 )
 
 CHAT = Table(
@@ -139,41 +142,32 @@ CHAT = Table(
         "max_completion_tokens": (length, None),
         "logprobs": (flag, False),
         "top_logprobs": (whole(0, 20), 0),
-        "chat_template_kwargs": (shaped({"type": "object"}), None),
+        "chat_template_kwargs": (an_object, None),
         **TURN,
         "tools": (anything, None),
         "tool_choice": (anything, "auto"),
         "parallel_tool_calls": (flag, True),
         "verbose": (flag, False),
         "repetition_penalty": VLLM_PENALTY,
+        **TELLING,
         **structure.OPENAI,
     },
-    ignored=NO_EFFECT | LLAMA_IDLE,
-    refused={
-        **unsupported.LLAMA,
-        **unsupported.VLLM,
-        "add_special_tokens": (False,),
-        "echo": (False,),
-        "best_of": (1,),
-        "reasoning_effort": (),
-        "reasoning_format": ("none",),
-        "verbosity": ("medium",),
-        "functions": ([],),
-        "function_call": ("none", "auto"),
-        "modalities": (["text"],),
-        "audio": (),
-        "web_search_options": (),
-    },
+    hints=CHAT_HINTS,
+    constraints=CHAT_CONSTRAINTS,
 )
 
 
 def sampling(values: Mapping[str, Any], max_tokens: int, logprobs: int | None) -> SamplingParams:
     """The engine's record for the fields of SAMPLING."""
-    named = {name: values[name] for name in SAMPLING if name != "stop_token_ids"}
+    named = {name: values[name] for name in SAMPLING if name not in _RENAMED}
+    named |= {ours: values[name] for name, ours in _RENAMED.items()}
     if values["repetition_penalty"] is not None:
         named["repeat_penalty"] = values["repetition_penalty"]
-    stop_ids = tuple(values["stop_token_ids"])
-    return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, stop_ids=stop_ids, **named)
+    if min_tokens := values["min_tokens"]:
+        limit = f"min_tokens: it must not be more than max_tokens, which is {max_tokens}"
+        if min_tokens > max_tokens:
+            raise ApiError(limit, param="min_tokens")
+    return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, **named)
 
 
 def limited(values: Mapping[str, Any], *names: str) -> int:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -79,7 +80,7 @@ class Service:
     @property
     def name(self) -> str:
         """The model's, in answers; those that are being given while the server shuts down, too."""
-        return self._alias or (self._model.name if self._model else "")
+        return self._alias or (self._model.id if self._model else "")
 
     async def compile(self, kind: Kind, text: str, param: str) -> Callable[[], Constraint]:
         """What begins a sequence that keeps to this grammar. Raises ApiError, which names the field `param`."""
@@ -106,7 +107,7 @@ class Service:
             )  # fmt: skip
         self._long += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, work)
         finally:
             self._long -= 1
 

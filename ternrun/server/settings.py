@@ -42,7 +42,7 @@ class ServerConfig:
     max_tokens: int = 0  # that an answer may have, whatever is asked for; 0: as many as the context holds
     context_shift: bool = False  # a sequence that fills its context drops the middle of it, and goes on
     slot_save_path: str = ""  # a folder for llama.cpp's saved slots; empty: none are saved
-    ignore_unknown_fields: bool = False
+    strict: bool = False  # fields without effect and unknown ones are refused
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of fields that a request leaves out; see `defaults`
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -16,6 +16,8 @@ from ternrun.server.answers import Answer, Answers, Token, Update
 
 if TYPE_CHECKING:
     from ternrun.loader.tokenizer import Tokenizer
+
+Spell = Callable[[int], str]  # how a token is written
 
 LOWEST = -9999.0  # JSON knows no infinity; OpenAI's own floor
 
@@ -84,23 +86,23 @@ def finish(reason: FinishReason | None) -> str | None:
     return reason if reason in ("stop", "length") else None
 
 
-def legacy(tokenizer: Tokenizer, tokens: Sequence[Token], top: int) -> dict[str, Any]:
+def legacy(spelled: Spell, tokens: Sequence[Token], top: int) -> dict[str, Any]:
     """Of /v1/completions: parallel lists. The first token of a prompt has no probability."""
     return {
-        "tokens": [spell(tokenizer, t.id) for t in tokens],
+        "tokens": [spelled(t.id) for t in tokens],
         "token_logprobs": [bounded(t.logprobs.logprob) if t.logprobs else None for t in tokens],
-        "top_logprobs": [_ranking(tokenizer, t.logprobs) if t.logprobs else None for t in tokens] if top else None,
+        "top_logprobs": [_ranking(spelled, t.logprobs) if t.logprobs else None for t in tokens] if top else None,
         "text_offset": [t.offset for t in tokens],
     }
 
 
-def chat(tokenizer: Tokenizer, tokens: Sequence[Token]) -> dict[str, Any]:
+def chat(tokenizer: Tokenizer, spelled: Spell, tokens: Sequence[Token]) -> dict[str, Any]:
     """Of /v1/chat/completions: a list of objects."""
     content = []
     for entry in (t.logprobs for t in tokens):
         if entry is not None:
-            top = [_one(tokenizer, best.id, best.logprob) for best in entry.top]
-            content.append(_one(tokenizer, entry.id, entry.logprob) | {"top_logprobs": top})
+            top = [_one(tokenizer, spelled, best.id, best.logprob) for best in entry.top]
+            content.append(_one(tokenizer, spelled, entry.id, entry.logprob) | {"top_logprobs": top})
     return {"content": content, "refusal": None}
 
 
@@ -123,13 +125,13 @@ def spell(tokenizer: Tokenizer, token: int) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
 
 
-def _ranking(tokenizer: Tokenizer, entry: TokenLogprobs) -> dict[str, float]:
+def _ranking(spelled: Spell, entry: TokenLogprobs) -> dict[str, float]:
     """The likeliest tokens, best first, and the one that was taken."""
-    ranking = {spell(tokenizer, best.id): bounded(best.logprob) for best in entry.top}
-    ranking.setdefault(spell(tokenizer, entry.id), bounded(entry.logprob))
+    ranking = {spelled(best.id): bounded(best.logprob) for best in entry.top}
+    ranking.setdefault(spelled(entry.id), bounded(entry.logprob))
     return ranking
 
 
-def _one(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
+def _one(tokenizer: Tokenizer, spelled: Spell, token: int, logprob: float) -> dict[str, Any]:
     raw = data(tokenizer, token)
-    return {"token": spell(tokenizer, token), "logprob": bounded(logprob), "bytes": list(raw)}
+    return {"token": spelled(token), "logprob": bounded(logprob), "bytes": list(raw)}

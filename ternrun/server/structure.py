@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from ternrun.grammar.compiler import Kind
 from ternrun.runtime.constraint import Constraint
-from ternrun.server.fields import Read
+from ternrun.server.closed import closed
+from ternrun.server.fields import FieldError, Read
+from ternrun.server.ignored import pass_over
 from ternrun.server.problems import ApiError
 from ternrun.server.service import Service
 
@@ -16,47 +18,58 @@ Start = Callable[[], Constraint]
 Fields = dict[str, tuple[Read, Any]]
 
 
+_NAMED_SCHEMA = ("name", "description", "strict", "schema", "value")
+FORMATS = {  # types, and the keys beside `type`
+    "text": (), "json_object": ("schema", "value"), "json_schema": ("json_schema", *_NAMED_SCHEMA),
+    "json": ("schema", "value"), "regex": ("value",),
+}  # fmt: skip
+
+
 class Source(NamedTuple):
-    """A grammar to compile."""
+    """A grammar to compile; `at`: where it stands in its field."""
 
     kind: Kind
     text: str
+    at: str = ""
 
 
 ANY_OBJECT = Source("json_schema", '{"type": "object"}')
 
 
-def schema(value: Any) -> Source:
-    """A JSON schema: an object, or true or false."""
+def schema(value: Any, at: str = "") -> Source:
+    """A JSON schema: an object, or true or false. `at`: where it stands in its field."""
     if not isinstance(value, (dict, bool)):
-        raise ValueError("must be a JSON schema, an object")  # noqa: TRY004
+        raise FieldError(at, "must be a JSON schema, an object")
     try:
-        return Source("json_schema", json.dumps(value))
+        return Source("json_schema", json.dumps(closed(value)), at)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise FieldError(at, "it is nested too deeply") from None
 
 
-def response_format(value: Any) -> Source | None:
-    """OpenAI's: {"type": "text" | "json_object" | "json_schema"}; `schema` may stand in it directly (llama.cpp)."""
-    wrong = ValueError(
-        'must be {"type": "text"}, {"type": "json_object"} or {"type": "json_schema", "json_schema": ...}'
-    )
+def response_format(value: Any, at: str = "", field: str = "response_format") -> Source | None:
+    """OpenAI's: {"type": "text" | "json_object" | "json_schema"}. `schema` (llama.cpp) or `value` (text-generation-
+    inference) may stand in it directly, and `grammar`, `regex` are Hugging Face's. `at`, `field`: where it stands."""
     kind = value.get("type") if isinstance(value, dict) else None
-    known = {"text": (), "json_object": ("schema",), "json_schema": ("json_schema", "schema")}.get(str(kind))
-    if known is None or not set(value) <= {"type", *known}:
-        raise wrong
+    if not isinstance(kind, str) or kind not in FORMATS:
+        wrong = f"must be one of {', '.join(FORMATS)}"
+        raise FieldError(f"{at}.type" if isinstance(value, dict) else at, wrong)
+    pass_over(value, ("type", *FORMATS[kind]), field)
     if kind == "text":
         return None
-    inner = value.get("json_schema", value)
-    if not isinstance(inner, dict) or (
-        inner is not value and not set(inner) <= {"name", "description", "strict", "schema"}
-    ):
-        raise wrong
-    if inner.get("schema") is None:
-        if kind == "json_schema":
-            raise ValueError("json_schema.schema is missing")
-        return ANY_OBJECT
-    return schema(inner["schema"])
+    if kind == "regex":
+        return _regex(value.get("value"))._replace(at=f"{at}.value")
+    inner, here = value, at
+    if value.get("json_schema") is not None:
+        inner, here = value["json_schema"], f"{at}.json_schema"
+        if not isinstance(inner, dict):
+            raise FieldError(here, 'must be an object such as {"name": "answer", "schema": {...}}')
+        pass_over(inner, _NAMED_SCHEMA, f"{field}.json_schema")
+    name = next((name for name in ("schema", "value") if inner.get(name) is not None), None)
+    if name is not None:
+        return schema(inner[name], f"{here}.{name}")
+    if kind == "json_schema":
+        raise FieldError(f"{here}.schema" if inner is not value else f"{at}.json_schema", "it is missing")
+    return ANY_OBJECT
 
 
 def ollama_format(value: Any) -> Source | None:
@@ -97,12 +110,32 @@ def _guided_json(value: Any) -> Source:
     return schema(value)
 
 
+def _any_object(value: Any) -> Source | None:
+    return ANY_OBJECT if value else None
+
+
 def _structured(value: Any) -> Source | None:
-    readers = {"json": _guided_json, "regex": _regex, "choice": _choice, "grammar": _grammar}
-    given = [name for name, held in value.items() if held is not None] if isinstance(value, dict) else []
-    if len(given) != 1 or given[0] not in readers:
-        raise ValueError(f"must be an object with one of {', '.join(readers)}")
-    return readers[given[0]](value[given[0]])
+    if not isinstance(value, dict):
+        raise ValueError(f"must be an object with one of {', '.join(_STRUCTURED)}")  # noqa: TRY004
+    given = [name for name in _STRUCTURED if value.get(name) is not None]
+    if value.get("structural_tag") is not None:
+        raise FieldError(".structural_tag", "this server does not support it, and an answer without it would be wrong")
+    if len(given) != 1:
+        raise ValueError(f"must be an object with one of {', '.join(_STRUCTURED)}")
+    pass_over(value, (*_STRUCTURED, *_STRUCTURED_HINTS), "structured_outputs")
+    (name,) = given
+    try:
+        source = _STRUCTURED[name](value[name])
+    except ValueError as error:
+        raise FieldError(f".{name}", str(error)) from None
+    return source and source._replace(at=f".{name}")
+
+
+_STRUCTURED: dict[str, Callable[[Any], Source | None]] = {
+    "json": _guided_json, "regex": _regex, "choice": _choice, "grammar": _grammar, "json_object": _any_object,
+}  # fmt: skip
+_STRUCTURED_HINTS = ("disable_fallback", "disable_any_whitespace", "disable_additional_properties",
+                     "whitespace_pattern")  # fmt: skip
 
 
 LLAMA: Fields = {"json_schema": (schema, None), "grammar": (_grammar, None)}
@@ -126,4 +159,4 @@ async def constraint(service: Service, values: Mapping[str, Any], fields: Fields
     if len(asked) > 1:
         raise ApiError(f"only one of {', '.join(asked)} can be asked for at once", param=list(asked)[1])
     ((name, source),) = asked.items()
-    return await service.compile(source.kind, source.text, name)
+    return await service.compile(source.kind, source.text, name + source.at)

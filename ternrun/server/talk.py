@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -13,10 +13,10 @@ from aiohttp import web
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.request import Request
 from ternrun.server import calls, shapes
-from ternrun.server.access import TOLD
-from ternrun.server.answers import Answers, Update, asking
+from ternrun.server.answers import NOTHING, Answers, Update, asking
 from ternrun.server.callreader import Call, reader_of
 from ternrun.server.functions import Tools, read_tools
+from ternrun.server.log import TOLD
 from ternrun.server.problems import ApiError
 from ternrun.server.prompts import encode, render
 from ternrun.server.schema import seeded
@@ -42,6 +42,7 @@ class Talk:
     requests: list[Request]
     calling: Calling | None = None
     slot: int = -1  # see `asking`
+    shown: Mapping[int, str] = field(default_factory=dict)  # see `asking`
 
 
 class Said:
@@ -82,10 +83,13 @@ async def read_talk(
     variables: Any = None,
     progress: bool = False,
     slot: int = -1,
+    scored: int | None = None,
+    shown: Mapping[int, str] = NOTHING,
 ) -> Talk:
     """`messages` gives them as in OpenAI's chat, beside the event loop; `tools`: its tools, tool_choice and
-    parallel_tool_calls; `begin`, `go_on`: see `render`; `progress`: see `Request`; `slot`: see `asking`. Raises
-    ApiError."""
+    parallel_tool_calls; `begin`, `go_on`: see `render`; `progress`: see `Request`; `slot`, `shown`: see `asking`;
+    `scored`: how many of the likeliest tokens are found at each place of the first request's prompt. Raises ApiError.
+    """
     model, offered = service.model, read_tools(tools)
     calling = await asyncio.to_thread(_calling, model, offered) if offered else None
     if calling:
@@ -97,14 +101,15 @@ async def read_talk(
         return encode(model, prompt)
 
     ids = await service.read(request, read)
-    return Talk([Request(ids, seeded(params, i), constraint=start, progress=progress) for i in range(n)], calling, slot)
+    requests = [Request(ids, seeded(params, i), scored if i == 0 else None, start, progress=progress) for i in range(n)]
+    return Talk(requests, calling, slot, shown)
 
 
 @contextmanager
 def talking(service: Service, talk: Talk, request: web.Request) -> Iterator[tuple[Answers, list[Said]]]:
     """Ask it: iterate over the updates of the answers, and add each to what that answer says."""
     shown = calls.markers(talk.calling.family, service.model.tokenizer) if talk.calling else {}
-    with asking(service, talk.requests, request[TOLD], shown, talk.slot) as answers:
+    with asking(service, talk.requests, request[TOLD], {**talk.shown, **shown}, talk.slot) as answers:
         yield answers, [Said(talk.calling) for _ in talk.requests]
 
 

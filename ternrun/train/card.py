@@ -85,10 +85,16 @@ def history(file: Path) -> dict[str, Any]:
     return {"name": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "tokens": tokens}
 
 
+def written(file: Path) -> tuple[Path, Path]:
+    """The card and the JSON that lie beside a model file."""
+    return file.parent / CARD, file.with_suffix(".json")
+
+
 def write(record: Record, file: Path) -> None:
-    """The JSON and the card beside the model file."""
-    file.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    (file.parent / CARD).write_text(render(record), encoding="utf-8")
+    """The card and the JSON beside the model file."""
+    text, data = written(file)
+    text.write_text(render(record), encoding="utf-8")
+    data.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def render(record: Record) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -180,6 +181,7 @@ class TrainConfig:
                 raise ConfigError(f"a training config has no table {name!r}; it has {', '.join(kinds)}")
             if not isinstance(table, dict):
                 raise ConfigError(f"{name!r} must be a table, not {table!r}")
+            _check_keys(name, table, [f.name for f in fields(kinds[name])])
             for f in fields(kinds[name]):
                 _check_kind(f"{name}.{f.name}", table.get(f.name), f.type)
         missing = [
@@ -204,13 +206,50 @@ def load_config(source: str, changes: Sequence[str] = ()) -> TrainConfig:
     if not path.is_file():
         path = PRESETS / f"{source}.toml"
     if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
-        raise ConfigError(f"{source!r} is neither a config file nor a preset ({names})")
+        raise ConfigError(_no_config(source))
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
-    return TrainConfig.from_dict(changed(tables, changes))
+    return TrainConfig.from_dict(fitted(tables, changed(tables, changes)))
+
+
+def _no_config(source: str) -> str:
+    """What to say of a name that is neither a file nor a preset."""
+    names = sorted(p.stem for p in PRESETS.glob("*.toml"))
+    near = get_close_matches(source, names, 1)
+    told = f"did you mean {near[0]}? " if near else ""
+    if (Path(source) / "manifest.json").is_file():
+        told = f"it is a data folder: ternrun train run PRESET --data {source} --out RUN; "
+    return f"{source!r} is neither a config file nor a preset; {told}presets are {', '.join(names)}"
+
+
+def data_command(source: str, folder: Path) -> str:
+    """The command that makes the data folder of a config: the one that a preset's comment states, or a plain one."""
+    path = PRESETS / f"{source}.toml"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    stated = (line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+    ours = (line for line in stated if line.startswith("ternrun train data") and line.endswith(f"--out {folder}"))
+    return next(ours, f"ternrun train data SOURCE --out {folder}")
+
+
+def fitted(tables: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    """`changed`, where phases longer than its fewer steps get the share of the steps that they have in `tables`.
+
+    A preset of 3,000 steps that ends in a decay of 1,500 can so be tried with 5. A phase that was changed stays.
+    """
+    before, after = tables.get("optim"), changed.get("optim")
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return changed
+    steps, planned = after.get("steps"), before.get("steps")
+    if type(steps) is not int or type(planned) is not int or not 0 < steps < planned:
+        return changed
+    shorter = {
+        key: before[key] * steps // planned
+        for key in ("warmup_steps", "decay_steps", "full_steps")
+        if type(before.get(key)) is int and after[key] == before[key] > steps
+    }
+    return changed | {"optim": after | shorter}
 
 
 def changed(tables: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -227,6 +266,14 @@ def changed(tables: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
             value = text.strip()
         tables.setdefault(table, {})[key] = value
     return tables
+
+
+def _check_keys(name: str, table: dict[str, Any], known: Sequence[str]) -> None:
+    for key in table:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            told = f"; did you mean {name}.{near[0]}?" if near else f"; it has {', '.join(known)}"
+            raise ConfigError(f"the table {name} of a training config has no key {key!r}{told}")
 
 
 def _check_kind(name: str, value: Any, annotation: Any) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ternrun.train.logs import RunLog
 
+_FEW = 30  # points that are shown one by one
+
 
 def draw(folder: Path, report: Callable[[str], None]) -> None:
     """Write `loss.png` from `log.jsonl`."""
@@ -18,8 +20,9 @@ def draw(folder: Path, report: Callable[[str], None]) -> None:
 
     entries = RunLog.entries(folder / "log.jsonl")
     axes = (figure := Figure(figsize=(8, 4.5), layout="constrained")).subplots()
-    for key, label, marker in (("loss", "training", ""), ("val_loss", "validation", "o")):  # one point is seen, too
+    for key, label in (("loss", "training"), ("val_loss", "validation")):
         points = [(e["step"], e[key]) for e in entries if key in e]
+        marker = "o" if key == "val_loss" or len(points) < _FEW else ""  # a line of one point is not seen
         axes.plot([x for x, _ in points], [y for _, y in points], label=label, marker=marker, linewidth=1)
     axes.set(xlabel="step", ylabel="loss (nats a token)")
     axes.legend()

@@ -72,20 +72,27 @@ class Trainer:
         self.rate = matmul_rate(place.device, self.dtype)
         self.log = RunLog(folder if place.first else folder / f"rank{place.rank}", self.state["step"])
         if place.first:
-            self._ready_folder()
+            self._ready_folder(new=saved is None)
         self._stop = ""
         self._skips = 0
         self._full = False  # in the phase before weights become ternary
 
-    def _ready_folder(self) -> None:
+    def _ready_folder(self, *, new: bool) -> None:
         """What one rank does for all: sweep up after a kill, keep the tokenizer, say what cannot be had."""
         checkpoint.sweep(self.folder)
+        for name in ("last", "best") if new else ():
+            (self.folder / f"{name}.safetensors").unlink(missing_ok=True)  # of a run whose place this one takes
         keep_tokenizer(Path(self.config.data.path), self.folder)
         if self.config.run.compile and not self.place.can_compile():
             self.log.say("torch finds no C++ compiler: training goes on uncompiled, which is slower")
+        elif self.config.run.compile:
+            self.log.say("torch compiles the model, which can take minutes; --set run.compile=false begins at once")
 
     def run(self) -> None:
         """Train until `steps` are done or a signal arrives; either way the last state is saved."""
+        steps = self.config.optim.steps
+        of = f"step {self.state['step'] + 1} of {steps}" if steps else f"step {self.state['step'] + 1}"
+        self.log.say(f"training {sum(p.numel() for p in self.model.parameters()) / 1e6:.1f}M parameters from {of}")
         try:
             with self._signals():
                 stopped = self._loop()

@@ -79,7 +79,7 @@ def test_plot(ternrun: Run, tiny: str, tmp_path: Path) -> None:
         (["--head", "q9", "--work", "tg4"], "are not types"),
         (["--model", "/dev/null", "--work", "tg4"], "/dev/null"),
         (["--runs", "0"], "--runs must be from 1"),
-        (["--threads", "-1"], "threads must be"),
+        (["--threads", "-2"], "threads must be"),
         (["--llama-bench", "x"], "--llama-bench needs --against"),
         (["--against", "vllm"], "these are: llama.cpp, ik_llama.cpp, bitnet.cpp"),
         (["--plot", "roofline.exe"], "--plot roofline.exe"),

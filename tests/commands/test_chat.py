@@ -27,7 +27,7 @@ from tests.fakes import fake_gguf, fake_weights
 from tests.server.serving import Server, running
 
 Talk = Callable[..., Any]
-N = ("-n", "8", "-t", "0", "--ignore-eos")
+N = ("-n", "8", "--temp", "0", "--ignore-eos")
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def test_a_terminal(tmp_path: Path) -> None:
     model = fake_gguf(tmp_path / "long.gguf", weights, tokenizer__chat_template=TEMPLATE)
     file, history = tmp_path / "talk.json", tmp_path / "history"
     terminal = Terminal(
-        "-m", str(model), "-c", "100000", "--ignore-eos", "-t", "0", "--threads", "1", "--history", str(history)
+        "-m", str(model), "-c", "100000", "--ignore-eos", "--temp", "0", "--threads", "1", "--history", str(history)
     )
     try:
         terminal.wait("/help lists the commands")
@@ -305,12 +305,12 @@ def test_a_terminal(tmp_path: Path) -> None:
         terminal.wait("hello")
         terminal.read_on(40)
         terminal.process.send_signal(signal.SIGINT)
-        terminal.wait("(stopped)")
+        terminal.wait("(stopped; Ctrl-C again, Ctrl-D or /exit leaves)")
         terminal.wait("> ")
         terminal.type("/what\n")
         terminal.wait("there is no command /what")
         terminal.wait("> ")
-        terminal.interrupt("Ctrl-D or /exit leaves")
+        terminal.interrupt("Ctrl-C again, Ctrl-D or /exit leaves")
         terminal.wait("> ")
         terminal.type(f"/sav\t{file}\n")  # completed by the tab key
         terminal.wait("2 messages written")

@@ -62,7 +62,7 @@ def test_json_is_one_object_of_the_documented_shape(ternrun: Run, tiny: str) -> 
 
 
 def test_streamed_text_is_the_text_of_the_json(ternrun: Run, tiny: str) -> None:
-    call = ["complete", "-m", tiny, "-n", "40", "-t", "1.5", "--seed", "7", "--ignore-eos", "ab"]
+    call = ["complete", "-m", tiny, "-n", "40", "--temp", "1.5", "--seed", "7", "--ignore-eos", "ab"]
     text = json.loads(ternrun(*call, "--json").out)["text"]
     done = ternrun(*call)
     assert done.out == text + ("" if text.endswith("\n") else "\n")
@@ -152,8 +152,7 @@ def test_a_real_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     [
         (["--logprobs", "2", "x"], "add --json"),
         (["--system", "S", "x"], "--system needs --chat"),
-        (["-t", "-1", "x"], "temperature must be"),
-        (["--device", "tpu", "x"], "device must be one of auto, cpu, cuda"),
+        (["--temp", "-1", "x"], "temperature must be"),
         (["--logit-bias", "9999=1", "x"], "9999 is not a token id"),
         (["-c", "16", "x" * 50], "the context holds 16"),
         (["--pre", "nonsense", "x"], "nonsense"),

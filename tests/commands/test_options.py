@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from ternrun.commands import models, options
+from ternrun.commands.line.parser import Parser
 from ternrun.errors import ConfigError, UsageError
 from ternrun.loader import embedded
 from ternrun.runtime.config import EngineConfig, SamplingParams
 
 
 def parse(*argv: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     models.add_model(parser)
     options.add_flags(parser, "sampling", SamplingParams, options.SAMPLING)
     options.add_flags(parser, "running", EngineConfig, options.ENGINE)
@@ -33,7 +34,7 @@ def test_only_what_was_said_is_passed_on() -> None:
     assert options.given(parse(), SamplingParams) == {}
 
 
-@pytest.mark.parametrize("argv", [["-t", "-1"], ["--top-p", "1.5"], ["--seed", "-3"], ["--stop", ""]])
+@pytest.mark.parametrize("argv", [["--temp", "-1"], ["--top-p", "1.5"], ["--seed", "-3"], ["--stop", ""]])
 def test_values_out_of_range_are_refused_by_name(argv: list[str]) -> None:
     with pytest.raises(ConfigError):
         options.given(parse(*argv), SamplingParams)
@@ -43,9 +44,9 @@ def test_help_shows_the_defaults_of_the_records(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         parse("--help")
     out = " ".join(capsys.readouterr().out.split())
-    assert f"generate at most (default {SamplingParams().max_tokens})" in out
+    assert f"to the context's end (default {SamplingParams().max_tokens})" in out
     assert f"one per physical core (default {EngineConfig().threads})" in out
-    assert "same text --stop" in out  # a seed has no default to show
+    assert "same text; -1: any --stop" in out  # a seed has no default to show
 
 
 def test_no_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_prints_the_path_and_the_reason(tmp_path: Path) -> None:
         done = pull(hub.url, "me/model", "--to", tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout == f"{tmp_path / 'm-TQ2_0.gguf'}\n"
-        assert done.stderr == "m-TQ2_0.gguf, 1.0 kB (TQ2_0 of 2 GGUF files: ternary weights)\n"
+        assert done.stderr == "ternrun: downloading m-TQ2_0.gguf, 1.0 kB (TQ2_0 of 2 GGUF files: ternary weights)\n"
         done = pull(hub.url, "me/model", "m-Q8_0.gguf", "--to", tmp_path)
         assert done.stdout == f"{tmp_path / 'm-Q8_0.gguf'}\n"
 
@@ -39,7 +39,7 @@ def test_names_of_a_repository_are_shown_without_control_characters(tmp_path: Pa
         hub.files = {"\x1b[2J/m-TQ2_0.gguf": b"x"}
         done = pull(hub.url, "me/model", "--to", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("\ufffd[2J/m-TQ2_0.gguf, 1 B")
+    assert done.stderr.startswith("ternrun: downloading \ufffd[2J/m-TQ2_0.gguf, 1 B")
 
 
 def test_an_interrupted_download_is_one_sentence_and_resumes(tmp_path: Path) -> None:
@@ -47,9 +47,9 @@ def test_an_interrupted_download_is_one_sentence_and_resumes(tmp_path: Path) -> 
         hub.files, hub.cut = {"m.gguf": bytes(30_000_000)}, 12_000_000
         done = pull(hub.url, "me/model", "--to", tmp_path)
         assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr.startswith("ternrun: error: ")
+        assert done.stderr.startswith("ternrun: downloading m.gguf, 30.0 MB")
+        assert done.stderr.splitlines()[-1].startswith("ternrun: error: ")
         assert "run the same command again to resume" in done.stderr
-        assert done.stderr.count("\n") == 1
         hub.down = None
         assert pull(hub.url, "me/model", "--to", tmp_path).returncode == 0
         assert hub.ranges[-1] == "bytes=10485760-"

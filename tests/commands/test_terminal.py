@@ -58,9 +58,9 @@ def test_progress_is_silent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("columns", "line"),
     [
-        (200, "reading all of it ██████████·········· 50/100 tokens, "),
-        (50, "reading all of it 50/100 tokens, "),
-        (30, "50/100 tokens, "),
+        (200, "reading all of it ██████████·········· 50/100 tokens, 9 s left"),
+        (50, "reading all of it 50/100 tokens, 9 s left"),
+        (30, "50/100 tokens, 9 s left"),
         (10, "50/100 to"),
     ],
 )
@@ -69,7 +69,43 @@ def test_progress_keeps_to_one_line(columns: int, line: str, monkeypatch: pytest
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setattr("ternrun.progress.room", lambda: columns - 1)
     with Progress("reading all of it", "tokens") as progress:
+        progress.start -= 9
         progress.update(50, 100)
         drawn = screen.getvalue().removeprefix("\r\x1b[K")
-    assert drawn.startswith(line)
+    assert drawn == line
     assert len(drawn) < columns
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "spent", "line"),
+    [
+        (0, 0, 9.0, "reading 0 tokens"),  # how many there will be is not known yet
+        (7, 0, 9.0, "reading 7 tokens"),
+        (1, 10, 9.0, "reading ██·················· 1/10 tokens"),  # a tenth says too little
+        (5, 10, 2.0, "reading ██████████·········· 5/10 tokens"),  # so do two seconds
+        (5, 10, 4.0, "reading ██████████·········· 5/10 tokens, 4 s left"),
+    ],
+)
+def test_time_is_estimated_when_there_is_something_to_go_by(done: int, total: int, spent: float, line: str) -> None:
+    progress = Progress("reading", "tokens")
+    progress.start -= spent
+    assert progress.line(done, total, "") == line
+
+
+def test_work_that_is_told_has_a_line_at_each_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    with Progress("reading", "tokens", told=True) as progress:
+        progress.update(0, 2)
+        assert screen.getvalue() == "ternrun: reading ...\n"
+        progress.update(1, 2)
+        progress.update(2, 2)
+    assert screen.getvalue() == "ternrun: reading ...\nternrun: reading: 2 tokens in 0 s\n"
+
+
+def test_work_that_is_told_says_nothing_where_none_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    with Progress("reading", "tokens", told=True):
+        pass
+    assert screen.getvalue() == ""

@@ -165,7 +165,7 @@ def test_rows_that_a_type_cannot_divide_are_refused_with_those_that_can(tmp_path
     weights = fake_weights("qwen3", "F16", **(SMALL | {"dim": 192}))
     with pytest.raises(
         UsageError,
-        match=r"\[256, 192\] does not divide .* TQ2_0; .*: i2_s, q2_0, iq2_bn, iq1_bn, kernel, q8_0",
+        match=r"\[256, 192\] does not divide .* TQ2_0; .*: i2_s, q2_0, .*, kernel, q4_0, q4_1, q5_0, q5_1, q8_0",
     ):
         convert(fake_gguf(tmp_path / "a.gguf", weights), tmp_path / "b.gguf", "tq2_0")
 
@@ -190,7 +190,11 @@ def test_parts_of_a_split_model_are_not_written_over(tmp_path: Path) -> None:
 def test_users_mistakes(tmp_path: Path) -> None:
     path = fake_gguf(tmp_path / "a.gguf", fake_weights("qwen3", "I2_S", **SMALL))
     for target, type_name, fault in (
-        (tmp_path / "b.gguf", "q4_k", "'q4_k' is not a type to convert to; these are: tq2_0"),
+        (
+            tmp_path / "b.gguf",
+            "q4_k",
+            "'q4_k' is a type that llama.cpp's llama-quantize makes .* Q4_K.; ternrun writes tq2_0",
+        ),
         (tmp_path, "tq2_0", "is a folder"),
         (tmp_path / "none" / "b.gguf", "tq2_0", "lies in none that exists"),
         (path, "tq2_0", "is the model itself"),
@@ -212,5 +216,5 @@ def test_full_disk_leaves_the_old_file_as_it_was(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(module, "write_gguf", full)
     with pytest.raises(UsageError, match=r"b\.gguf cannot be written: No space left on device; nothing was changed"):
-        convert(path, tmp_path / "b.gguf", "tq2_0")
+        convert(path, tmp_path / "b.gguf", "tq2_0", force=True)
     assert (tmp_path / "b.gguf").read_bytes() == b"precious"

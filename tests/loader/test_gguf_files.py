@@ -21,13 +21,14 @@ LOOKALIKES = {
     b"\n  <!DOCTYPE html><html>": "is a web page, not a model; download the file itself",
     b"\xef\xbb\xbf<html>": "is a web page",
     b"version https://git-lfs.github.com/spec/v1\noid": "is a Git LFS pointer.* 'git lfs pull'",
-    b"PK\x03\x04model/data.pkl": "is a zip archive",
+    b"PK\x03\x04model.gguf": "is a zip archive",
     b'{"error":"Repository not found"}': "is a JSON text",
     b"tjgg\x03\x00\x00\x00": "is of a format older than GGUF; convert the model again",
     b"FUGG\x00\x00\x00\x03": "is big-endian",
     b'\x40\x00\x00\x00\x00\x00\x00\x00{"__metadata__"': "looks like a safetensors file",
-    b"GGU": r"is not a GGUF file \(it starts with b'GGU'\)",
-    b"\x7fELF\x02\x01\x01": "is not a GGUF file",
+    b"GGU": r"has only 3 bytes; download it again",
+    b"\x7fELF\x02\x01\x01": "is a program or library, not a GGUF file",
+    b"\x00\xff\x00\xff": r"is not a GGUF file \(it starts with ",
 }
 
 

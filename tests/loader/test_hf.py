@@ -245,7 +245,7 @@ def test_gemma3_nested_parameters() -> None:
         ({"rope_scaling": [1]}, "rope_scaling must be a table"),
         ({"rope_theta": 1e400}, "finite"),
         ({"use_sliding_window": True}, "use_sliding_window"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "'gptq' are not supported"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "is quantized by GPTQ"),
         ({"text_config": 3, "model_type": "gemma3"}, "model_type 'gemma3' is not supported"),
     ],
 )

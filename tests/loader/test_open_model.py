@@ -61,7 +61,7 @@ def test_weights_are_views_of_the_file_until_closed(gguf: Path) -> None:
         ("gone.gguf", None, "does not exist"),
         ("page.gguf", b"<!DOCTYPE html><html>", "is a web page"),
         ("empty.gguf", b"", "is empty"),
-        ("text.gguf", b"hello", "is not a GGUF file"),
+        ("text.gguf", b"hello", "is a text, not a GGUF file"),
         ("cut.gguf", b"GGUF\x03\0\0\0\x05\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0", "announces 5 tensors"),
     ],
 )

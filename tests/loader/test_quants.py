@@ -16,7 +16,7 @@ from ternrun.loader.quants_ternary import GROUPS, PACK_TENSOR, UNPACK_TENSOR
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 
 TERNARY = [n for n, e in ENCODINGS.items() if e.kind == "ternary"]
-ENCODED = ("F32", "F16", "BF16", "Q8_0", "TQ1_0", "TQ2_0")
+ENCODED = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "TQ1_0", "TQ2_0")
 
 
 def test_every_encoding_is_decoded():

@@ -9,8 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ternrun.errors import LoadError
+from ternrun.loader.onnx.open_file import open_file
 from ternrun.onnx.format.graph import Graph, Node
-from ternrun.onnx.format.reader import open_onnx, read_onnx
+from ternrun.onnx.format.reader import read_onnx
 from ternrun.onnx.format.tensors import CODES, OnnxTensor
 from ternrun.onnx.format.wire import varints
 
@@ -65,7 +66,7 @@ def test_every_stored_model_of_onnx_reads_as_onnx_reads_it() -> None:
     files = sorted((Path(onnx.__file__).parent / "backend/test/data").rglob("*.onnx"))
     assert len(files) > 100
     for file in files:
-        model, theirs = open_onnx(file), onnx.load(file)
+        model, theirs = open_file(file), onnx.load(file)
         same_graph(model.graph, theirs.graph)
         for function in theirs.functions:
             domain = "" if function.domain == "ai.onnx" else function.domain
@@ -234,9 +235,9 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
         file = tmp_path / "m.onnx"
         file.write_bytes(begins)
         with pytest.raises(LoadError, match=fault):
-            open_onnx(file)
+            open_file(file)
     with pytest.raises(LoadError, match="does not exist"):
-        open_onnx(tmp_path / "none.onnx")
+        open_file(tmp_path / "none.onnx")
     whole = tiny([numpy_helper.from_array(np.zeros(100, np.float32), "w")]).SerializeToString()
     for size in range(1, len(whole)):
         with pytest.raises(LoadError):

@@ -1,9 +1,10 @@
-"""One server with a tiny model for all tests that do not need another."""
+"""One server with a tiny model for all tests that do not need another, and a browser."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,4 +23,12 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(path: Path) -> Iterator[Server]:
     with running(ServerConfig(port=0), lambda: load(path, threads=1)) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from tests.server.browsing import chromium
+
+    with chromium(tmp_path_factory.mktemp("profile")) as it:
         yield it

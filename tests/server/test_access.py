@@ -39,7 +39,7 @@ def test_several_addresses(path: Path) -> None:
 def test_no_page(path: Path, server: Server) -> None:
     assert b"<!doctype html>" in server.ask("/").body
     with running(ServerConfig(port=0, page=False), lambda: load(path, threads=1)) as bare:
-        assert bare.ask("/").status == 404
+        assert bare.ask("/").status == 405
         assert bare.ask("/health").status == 200
 
 

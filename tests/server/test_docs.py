@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ternrun.server import anthropic, embeddings, library, ollama
+from ternrun.server import anthropic, embeddings, library, ollama, tgi
 from ternrun.server.app import ROUTES
 from ternrun.server.fields import Table
 from ternrun.server.llama import COMPLETION as LLAMA
@@ -65,6 +65,8 @@ def test_every_route_is_there() -> None:
         ("/api/generate", ollama.GENERATE),
         ("/api/generate", ollama.CHAT),
         ("/api/generate", ollama.OPTIONS),
+        ("/generate", tgi.GENERATE),
+        ("/generate", tgi.PARAMETERS),
     ],
 )
 def test_every_field_is_there(title: str, table: Table) -> None:
@@ -74,5 +76,5 @@ def test_every_field_is_there(title: str, table: Table) -> None:
     )
     text += sections["/completion"] if table is INFILL else ""
     families = re.findall(r"`(\w+)\*`", text)
-    for name in [*table.read, *table.ignored, *table.refused]:
+    for name in [*table.read, *table.hints, *table.constraints]:
         assert f"`{name}`" in text or any(name.startswith(family) for family in families), name

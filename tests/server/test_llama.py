@@ -68,7 +68,7 @@ def test_every_form_of_prompt(server: Server) -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"mirostat": 1}, "mirostat: this server does not support it"),
+        ({"mirostat": 3}, "mirostat: must be a whole number"),
         ({"grammar": "root ::= 1"}, "grammar: the grammar cannot be used"),
         ({"prompt": []}, "from 1 to 128 prompts"),
         ({"prompt": [None]}, "must be a string, a list"),

@@ -38,5 +38,5 @@ def test_completions(client: openai.OpenAI, server: Server) -> None:
 
 def test_refusals_are_the_clients_own_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
-        client.completions.create(model="tiny", prompt="a", extra_body={"frob": 1})
-    assert (refused.value.param, refused.value.code) == ("frob", "unknown_field")
+        client.completions.create(model="tiny", prompt="a", extra_body={"use_beam_search": True})
+    assert (refused.value.param, refused.value.code) == ("use_beam_search", "unsupported")

@@ -68,6 +68,6 @@ def test_two_replicas_give_the_same_answers(port: int, path: Path) -> None:
     assert len({{**{k.lower(): v for k, v in a.headers.items()}}["x-replica"] for a in answers}) == 2
     streamed = ask(port, "/v1/completions", asked | {"stream": True})
     assert "".join(event["choices"][0]["text"] for event in streamed.events) == text
-    refused = ask(port, "/v1/completions", {"prompt": "a", "frob": 1})
-    assert (refused.status, refused.json["error"]["param"]) == (400, "frob")
+    refused = ask(port, "/v1/completions", {"prompt": "a", "use_beam_search": True})
+    assert (refused.status, refused.json["error"]["param"]) == (400, "use_beam_search")
     assert ask(port, "/v1/models").json["data"][0]["id"] == "tiny"

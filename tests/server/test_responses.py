@@ -92,16 +92,17 @@ def test_history(client: openai.OpenAI, server: Server) -> None:
     [
         ({"input": None}, "input: it is missing"),
         ({"input": 3}, "input: must be a string"),
-        ({"input": [3]}, "input[0]: an item of type None"),
-        ({"input": [{"type": "reasoning"}]}, "type reasoning is not supported"),
+        ({"input": [3]}, "input[0]: must be an object"),
+        ({"input": [{"type": "computer_call"}]}, "input[0].type: an item of type computer_call"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "parts of type input_text only"),
         ({"input": [{"role": "robot", "content": "a"}]}, "role: must be one of"),
-        ({"input": []}, "messages: must be a list of 1"),
-        ({"tools": [{"type": "web_search"}]}, "only those of type function"),
-        ({"text": {"format": {"type": "xml"}}}, "text: must be"),
+        ({"input": []}, "input: must be a string or a list"),
+        ({"input": [{"type": "reasoning"}]}, "input: must be a string or a list"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "there are no functions"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format.type: must be"),
         ({"text": 3}, "text: must be"),
         ({"previous_response_id": "resp_1"}, "previous_response_id: this server does not support it"),
-        ({"frob": 1}, "unknown field"),
+        ({"text": {"format": {"type": "json_schema"}}}, "text.format.json_schema: it is missing"),
     ],
 )
 def test_what_cannot_be(server: Server, fields: dict[str, Any], says: str) -> None:

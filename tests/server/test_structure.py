@@ -105,11 +105,14 @@ def test_json_object(server: Server) -> None:
     [
         ({"json_schema": {"type": "objekt"}}, "json_schema"),
         ({"json_schema": "x"}, "json_schema"),
-        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"response_format": "json"}, "response_format"),
-        ({"response_format": {"type": "json_schema"}}, "response_format"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": 5}}}}, "response_format"),
-        ({"response_format": {"type": "json_object", "frob": 1}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": 5}}}},
+            "response_format.json_schema.schema",
+        ),
+        ({"response_format": {"type": "json_object", "value": 3}}, "response_format.value"),
         ({"guided_regex": "("}, "guided_regex"),
         ({"guided_choice": []}, "guided_choice"),
         ({"guided_json": "{"}, "guided_json"),

@@ -1,9 +1,11 @@
-"""Talk with a model in the terminal: one in a file, or one that any OpenAI-compatible server has.
+'''Talk with a model in the terminal: one in a file, or one that any OpenAI-compatible server has.
 
-Type a message; a line that ends with \\ goes on in the next. /help lists the commands. Ctrl-C stops an answer, and what
-was said of it stays in the conversation; Ctrl-D or /exit leaves. In a pipe, each line is a message, and only answers
-are printed. The key for a server is read from --api-key-file or TERNRUN_API_KEY.
-"""
+Type a message; """ begins and ends one of several lines, and a line that ends with \\ goes on in the next. /help lists
+the commands. Ctrl-C stops an answer, and what was said of it stays in the conversation; Ctrl-D or /bye leaves. In a
+pipe, each line is a message, and only answers are printed. The key for a server is read from --api-key-file or
+TERNRUN_API_KEY. The lines that are typed on a terminal are kept for its owner: TERNRUN_HISTORY names the file, and
+nothing is kept where it is empty.
+'''
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ import sys
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from ternrun.commands.models import add_model, add_template
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.models import add_only_model, add_template
 from ternrun.commands.options import ENGINE, SAMPLING, add_flags, given
 from ternrun.commands.terminal import safe
 from ternrun.errors import UsageError
@@ -24,9 +27,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
 examples:
-  ternrun chat -m model.gguf --system "Answer in one sentence."
-  ternrun chat --url http://localhost:8080 -t 0.7
-  printf '%s\\n' "Name a river." "And a longer one?" | ternrun chat -m model.gguf
+  ternrun chat model.gguf --system "Answer in one sentence."
+  ternrun chat --url http://localhost:8080 --temp 0.7
+  printf '%s\\n' "Name a river." "And a longer one?" | ternrun chat model.gguf
 """
 
 FLAGS = {name: flag for name, flag in SAMPLING.items() if name != "logprobs"}
@@ -37,16 +40,16 @@ TOLD = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
-    add_model(parser)
+    add_only_model(parser)
     add_template(parser)
     parser.add_argument("--url", metavar="URL", help="talk with a server; -m then names one of its models")
     parser.add_argument("--api-key-file", metavar="FILE", help="the key for that server, in the first line")
     parser.add_argument("--system", metavar="TEXT", help="a system message in front of the conversation")
     parser.add_argument("--plain", action="store_true", help="no chat: the model continues the text you type")
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save wrote")
-    parser.add_argument("--history", metavar="FILE", help="remember the lines you type in this file")
+    parser.add_argument("--history", metavar="FILE", help="where the lines you type are kept; '' keeps none")
     add_flags(parser, "how it answers", SamplingParams, FLAGS, TOLD)
     add_flags(parser, "how it runs", EngineConfig, ENGINE)
 

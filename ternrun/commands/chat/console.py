@@ -5,56 +5,47 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Self
 
+from ternrun.commands.chat.history import History
+from ternrun.commands.chat.message import read_message
 from ternrun.commands.inputs import typed
 from ternrun.commands.terminal import DIM, GREEN, coloured, paint, safe
 from ternrun.errors import UsageError
-from ternrun.loader.home import from_home
 
 try:
     import readline
 except ImportError:  # Windows: the terminal itself edits lines
     readline = None  # type: ignore[assignment]
 
-HISTORY = 1000  # lines that are kept
-
 
 class Console:
-    """Leaving it writes the history, where there is a file for that."""
+    """Entering it reads the history of what was typed and leaving it writes it, on a terminal only; see History."""
 
     def __init__(self, history: str | None = None) -> None:
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
-        self._history = from_home(history) if history else None
+        self._history = History(history)
         if isinstance(sys.stdin, io.TextIOWrapper):  # a line that cannot be decoded is ours to refuse, see `read`
             sys.stdin.reconfigure(errors="surrogateescape")
 
     def __enter__(self) -> Self:
-        if self.interactive and readline and self._history and self._history.exists():
-            try:
-                readline.read_history_file(self._history)
-            except OSError as error:  # it does not say of which file
-                raise UsageError(f"the history in {self._history} cannot be read: {error.strerror}") from error
+        if self.interactive:
+            self._history.read()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.interactive and readline and self._history:
-            readline.set_history_length(HISTORY)
-            try:
-                readline.write_history_file(self._history)
-            except OSError as error:
-                raise UsageError(f"the history cannot be written to {self._history}: {error.strerror}") from error
-            with suppress(OSError):
-                self._history.chmod(0o600)  # conversations are private
+        if self.interactive:
+            self._history.write()
 
-    def complete(self, words: Sequence[str]) -> None:
-        """Let the tab key complete these at the start of a line."""
+    def complete(self, words: Sequence[str], settings: Sequence[str] = ()) -> None:
+        """Let the tab key complete these words at the start of a line, and the names of settings after `/set`."""
         if not (self.interactive and readline):
             return
 
         def completer(text: str, state: int) -> str | None:
-            fitting = [f"{word} " for word in words if word.startswith(text)] if text.startswith("/") else []
+            before = readline.get_line_buffer()[: readline.get_begidx()].split()
+            among = words if not before else settings if before in (["/set"], ["/set", "parameter"]) else ()
+            fitting = [f"{word} " for word in among if word.startswith(text)] if text or before else []
             return fitting[state] if state < len(fitting) else None
 
         readline.set_completer(completer)
@@ -63,25 +54,19 @@ class Console:
         readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
 
     def read(self, prompt: str = "> ") -> str | None:
-        """What was typed, lines that end with a backslash joined; None at the end of input.
+        """One message as `read_message` reads it; None at the end of input.
 
         Raises UsageError for a line that is not UTF-8; on a terminal that is told, and the message asked for again.
         """
-        lines: list[str] = []
         while True:
             try:
-                lines.append(typed(input(self._prompt("... " if lines else prompt)), "the line"))
+                return read_message(lambda begun: typed(input(self._prompt("... " if begun else prompt)), "the line"))
             except EOFError:
-                return "\n".join(lines) if lines else None
+                return None
             except UsageError as error:
                 if not self.interactive:
                     raise
                 self.note(str(error))
-                lines.clear()
-                continue
-            if not lines[-1].endswith("\\"):
-                return "\n".join(lines)
-            lines[-1] = lines[-1][:-1]
 
     def piece(self, text: str) -> None:
         """Some more of an answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from ternrun.errors import UsageError
@@ -21,6 +22,7 @@ class Conversation:
 
     system: str | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
+    file: Path | None = None  # where it was saved or loaded last; only that may be written over unasked
 
     def all(self) -> list[dict[str, str]]:
         """What a chat template gets."""
@@ -40,16 +42,22 @@ class Conversation:
             return self.messages.pop()["content"]
         return None
 
-    def save(self, path: str) -> None:
-        """Write it to a file, which holds what it held before until all of it is. Raises OSError, UsageError."""
+    def save(self, path: str, *, force: bool = False) -> None:
+        """Write it to a file, which holds what it held before until all of it is.
+
+        Raises OSError, UsageError; a file that holds something else is written over only by `force`.
+        """
         file, data = from_home(path).resolve(), _json({"messages": self.all()})
         if file.exists() and not file.is_file():  # a pipe or a device takes the text, and stays
             file.write_bytes(data)
             return
+        if file.exists() and not force and file != self.file:
+            raise UsageError(f"{path} is there already; /save {path} --force writes over it")
         with replacing(file) as beside:
             beside.write_bytes(data)
             if file.exists():
                 shutil.copymode(file, beside)
+        self.file = file
 
     @classmethod
     def load(cls, path: str) -> Self:
@@ -64,7 +72,7 @@ class Conversation:
         messages = value.get("messages") if isinstance(value, dict) else value
         if not isinstance(messages, list) or not all(map(_is_message, messages)):
             raise UsageError(f"{path} holds no conversation: a list of messages with role and content is expected")
-        told = cls()
+        told = cls(file=file.resolve())
         for message in messages:
             if message["role"] in ROLES:
                 told.add(message["role"], message["content"])

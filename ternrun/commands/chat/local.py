@@ -15,6 +15,8 @@ from ternrun.completion import Stream
 class Local(AbstractContextManager[Partner]):
     """Leaving it closes the model. Raises as `load_model` does."""
 
+    end = "the context ends: /clear begins anew, /undo makes room, and -c N at the start gives more of it"
+
     def __init__(self, args: argparse.Namespace, engine: dict[str, Any], defaults: Mapping[str, Any]) -> None:
         self._model = load_model(args, engine)
         self._defaults = {**defaults, **self._model.sampling}
@@ -30,6 +32,9 @@ class Local(AbstractContextManager[Partner]):
 
     def chat(self, messages: Sequence[Message], sampling: Mapping[str, Any]) -> Reply:
         """See Partner."""
+        template, last = self._model.chat_template, messages[-1]
+        if template is not None and last["role"] == "assistant":
+            return self.go_on(template.render(messages[:-1]) + last["content"], sampling)
         return _Answer(self._model.chat_stream(messages, **{**self._defaults, **sampling}))
 
     def go_on(self, text: str, sampling: Mapping[str, Any]) -> Reply:

@@ -41,9 +41,10 @@ class Partner(AbstractContextManager["Partner"], Protocol):
 
     name: str
     can_chat: bool  # False: it is known to have no chat template
+    end: str  # what cuts an answer off that the user sets no limit to, and what helps
 
     def chat(self, messages: Sequence[Message], sampling: Mapping[str, Any]) -> Reply:
-        """Answer a conversation."""
+        """Answer a conversation; where its last message is the assistant's, go on with that."""
 
     def go_on(self, text: str, sampling: Mapping[str, Any]) -> Reply:
         """Continue a text."""

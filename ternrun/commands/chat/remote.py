@@ -30,6 +30,7 @@ class Remote(AbstractContextManager[Partner]):
     """`url` is the server's, with or without /v1. Raises UsageError where it does not answer."""
 
     can_chat = True  # as far as anybody can tell before asking
+    end = "the server's limit or its context ends: /more goes on if there is room"
 
     def __init__(self, url: str, model: str, key: str) -> None:
         self.url = _base(url)

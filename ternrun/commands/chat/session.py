@@ -13,6 +13,7 @@ from ternrun.commands.chat.partner import Partner, Reply, Usage
 from ternrun.errors import ContextError, TernrunError, UsageError
 
 LEAVING = "Ctrl-D or /exit leaves"
+AGAIN = "Ctrl-C again, Ctrl-D or /exit leaves"
 
 
 @dataclass(slots=True)
@@ -22,6 +23,17 @@ class Answered:
     first_s: float = 0.0
     whole_s: float = 0.0
     usage: Usage = Usage()  # noqa: RUF009 (frozen)
+
+    def told(self) -> str:
+        """Times, tokens and tokens a second, in lines for people."""
+        rest = self.whole_s - self.first_s
+        lines = [f"first text after {self.first_s:.2f} s, all of it after {self.whole_s:.2f} s"]
+        if self.usage.prompt is not None:
+            lines.append(f"prompt: {self.usage.prompt} tokens, {self.usage.cached or 0} of them found in the cache")
+        if self.usage.generated:
+            speed = f", {(self.usage.generated - 1) / rest:.1f} a second" if rest > 0 else ""
+            lines.append(f"answer: {self.usage.generated} tokens{speed}")
+        return "\n".join(lines)
 
 
 class Session:
@@ -33,14 +45,17 @@ class Session:
         self.partner, self.console, self.talk, self.plain = partner, console, talk, plain
         self.settings = dict(settings)  # what the user set, and nothing else
         self.answered = Answered()
+        self.verbose = False  # whether every answer is followed by what it took
         self.over = False
+        self._stopped = False  # whether Ctrl-C was the last that was typed
 
     def run(self) -> int:
         """The exit code."""
-        from ternrun.commands.chat.slash import COMMANDS
+        from ternrun.commands.chat.setting import NAMES, SWITCHES
+        from ternrun.commands.chat.slash import ALIASES, COMMANDS
 
         self._offer_plain()
-        self.console.complete([f"/{name}" for name in COMMANDS])
+        self.console.complete([f"/{name}" for name in (*COMMANDS, *ALIASES)], [*NAMES, *SWITCHES])
         if self.console.interactive and not self.over:
             kind = "your text is continued" if self.plain else "a chat"
             self.console.note(f"{self.partner.name}: {kind}; /help lists the commands, {LEAVING}")
@@ -49,11 +64,13 @@ class Session:
                 line = self.console.read()
                 if line is None:
                     break
+                self._stopped = False
                 self._take(line)
             except KeyboardInterrupt:
                 if not self.console.interactive:
                     raise
-                self.console.note(f"\n{LEAVING}")
+                self.over, self._stopped = self._stopped, True
+                self.console.note("" if self.over else f"\n{AGAIN}")
         return 0
 
     def say(self, text: str) -> None:
@@ -80,12 +97,22 @@ class Session:
             text, first, stopped = self._show(reply)
         except ContextError as error:
             raise UsageError(f"{error}; /undo takes the last message back, /clear begins anew") from error
-        self.talk.add("assistant", text)
+        self.talk.add("assistant", (self.talk.drop("assistant") or "") + text)
         self.answered = Answered(first - began if first else 0.0, time.perf_counter() - began, reply.usage)
         if stopped:
-            self.console.note("(stopped)")
+            self._stopped = True
+            self.console.note(f"(stopped; {AGAIN})")
         elif reply.reason == "length" and self.console.interactive:
-            self.console.note("(cut off: --max-tokens or the context ends here)")
+            self.console.note(f"(cut {self._where(reply.usage.generated)})")
+        if self.verbose:
+            self.console.note(self.answered.told())
+
+    def _where(self, generated: int | None) -> str:
+        """Where an answer was cut, and what goes on."""
+        if generated is not None and generated == self.settings.get("max_tokens"):
+            return f"at {generated} tokens: /more goes on, /set max_tokens N changes the limit"
+        length = "" if generated is None else f"after {generated} tokens, "
+        return f"{length}where {self.partner.end}"
 
     def _show(self, reply: Reply) -> tuple[str, float, bool]:
         """The text, when it began, and whether Ctrl-C ended it."""

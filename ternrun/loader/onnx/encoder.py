@@ -14,11 +14,11 @@ import numpy as np
 
 from ternrun.errors import ContextError, LoadError, UsageError
 from ternrun.loader.home import from_home
+from ternrun.loader.onnx.open_file import open_file
 from ternrun.loader.onnx.pooling import POOLING, Floats, read_limit, read_pooling
 from ternrun.loader.safetensors import read_json
 from ternrun.loader.tokenizer_hf import load_library
 from ternrun.onnx.format.half_precision import in_float32
-from ternrun.onnx.format.reader import open_onnx
 from ternrun.onnx.runtime.session import Session
 
 BATCH_TOKENS = 2048  # of one run, with padding: a larger run is no faster on a CPU and takes memory
@@ -36,7 +36,7 @@ class Encoder:
         self.folder = file.parent.parent if file.parent.name == "onnx" else file.parent
         self.name = self.folder.resolve().name
         self.path = file
-        self._session = Session(in_float32(open_onnx(file)))
+        self._session = Session(in_float32(open_file(file)))
         known = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
         self._inputs = {v.name: v for v in self._session.inputs}
         if "input_ids" not in self._inputs or not set(self._inputs) <= known:

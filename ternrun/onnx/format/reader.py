@@ -59,15 +59,6 @@ _ATTRIBUTE_FIELDS = {
     14: "type_protos",
 }  # fmt: skip
 
-# first bytes of files that people mistake for ONNX
-_LOOKALIKES: tuple[tuple[bytes, str], ...] = (
-    (b"<", "is a web page, not a model; download the file itself (a link with /resolve/ in it, not /blob/)"),
-    (b"version https://git-lfs", "is a Git LFS pointer, not the model; fetch the file itself with 'git lfs pull'"),
-    (b"PK\x03\x04", "is a zip archive (perhaps a torch checkpoint), not an ONNX file"),
-    (b"{", "is a JSON text, not an ONNX file"),
-    (b"GGUF", "is a GGUF file, not an ONNX file; name it .gguf"),
-)
-
 
 def open_onnx(path: str | Path) -> OnnxModel:
     """Map and check a .onnx file and the data files it names.
@@ -80,10 +71,6 @@ def open_onnx(path: str | Path) -> OnnxModel:
         if not stat.S_ISREG(mode):  # opening a pipe could wait forever
             raise LoadError(f"{path} is not a regular file")
         with path.open("rb") as f:
-            text = f.read(64).removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
-            for start, fault in _LOOKALIKES:
-                if text.startswith(start):
-                    raise LoadError(f"{path} {fault}")
             if not path.stat().st_size:
                 raise LoadError(f"{path} is empty (0 bytes); download it again")
             data = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))

@@ -34,6 +34,8 @@ class Scope:
 
 def resolved(node: Node, scope: Scope) -> Node:
     """The node with the attributes of a function's call in place of references to them."""
+    if not any(isinstance(value, Reference) for value in node.attributes.values()):
+        return node
     values = {}
     for name, value in node.attributes.items():
         if isinstance(value, Reference):

@@ -14,5 +14,4 @@ def load(
     weights: Weights, engine: EngineConfig, progress: Progress | None = None, idle: Idle | None = None
 ) -> CpuModel:
     """See `backend.Backend.load`."""
-    report = (lambda _, done, total: progress(done, total)) if progress else None
-    return CpuModel(weights, engine, progress=report, idle=idle)
+    return CpuModel(weights, engine, progress=progress, idle=idle)

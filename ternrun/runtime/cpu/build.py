@@ -1,14 +1,16 @@
-"""Compiles kernels to object files: `python -m ternrun.runtime.cpu.build DIR NAME...`, in a process of its own.
+"""Compiles kernels to object files: `python -m ternrun.runtime.cpu.build DIR`, in a process of its own.
 
-Only this process imports numba. Its environment names the instruction set (`objects.py` sets it); it prints a line
-a kernel when its file is in place.
+Only this process imports numba. Its environment names the instruction set (`compilers.py` sets it). Standard input
+gives it the names of kernels, a line each; it prints the name when the kernel's file is in place.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,42 +24,26 @@ def compile_kernel(name: str) -> tuple[Any, Any]:
 
     The module is one of `ternrun.runtime.cpu.kernels`, or any other by its full name.
     """
-    from numba import types
+    import llvmlite.binding as llvm
+
+    from ternrun.runtime.cpu.lowering import Unit
 
     module, _, entry = name.rpartition(".")
     home = module if "." in module else f"ternrun.runtime.cpu.kernels.{module}"
-    dispatcher = importlib.import_module(home).build(entry)
-    signature = (types.int64,) * 3
-    dispatcher.compile(signature)
-    return _export(dispatcher.overloads[signature], symbol_of(name))
-
-
-def _export(compiled: Any, symbol: str) -> tuple[Any, Any]:
-    """A compiled function behind a plain C entry; all else in its module is made private, and dropped if unused."""
-    import llvmlite.binding as llvm
-    from llvmlite import ir
-
-    library, i64 = compiled.library, ir.IntType(64)
-    entry = ir.Module()
-    function = ir.Function(entry, ir.FunctionType(i64, [i64] * 3), symbol)
-    builder = ir.IRBuilder(function.append_basic_block())
-    context = compiled.target_context
-    inner = context.call_conv.get_function_type(compiled.signature.return_type, compiled.signature.args)
-    callee = ir.Function(entry, inner, compiled.fndesc.llvm_func_name)
-    _, result = context.call_conv.call_function(
-        builder, callee, compiled.signature.return_type, compiled.signature.args, function.args
-    )
-    builder.ret(result)
-    module = llvm.parse_assembly(str(entry))
-    module.triple, module.data_layout = llvm.get_process_triple(), str(library.codegen.target_data)
-    module.link_in(library._final_module, preserve=True)
-    for item in [*module.functions, *module.global_variables]:
-        if not item.is_declaration and item.name != symbol:
-            item.linkage = "internal"
-    machine = _machine()
+    kernel = importlib.import_module(home).build(entry)
+    text = Unit(_operations()).entry(kernel, symbol_of(name))
+    machine, parsed = _machine(), llvm.parse_assembly(text)
+    parsed.triple, parsed.data_layout = llvm.get_process_triple(), str(machine.target_data)
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
-    passes.getModulePassManager().run(module, passes)
-    return machine, module
+    passes.getModulePassManager().run(parsed, passes)
+    return machine, parsed
+
+
+@cache
+def _operations() -> Any:
+    from ternrun.runtime.cpu.operations import Operations
+
+    return Operations()
 
 
 def _machine(*, anywhere: bool = True) -> Any:
@@ -77,9 +63,11 @@ def _machine(*, anywhere: bool = True) -> Any:
 
 
 def main(argv: list[str]) -> int:
-    """Compile each named kernel into the folder."""
+    """Compile each kernel that standard input names into the folder."""
     folder = Path(argv[0])
-    for name in argv[1:]:
+    gc.disable()  # nothing here forms cycles worth looking for, and the process is short
+    for line in sys.stdin:
+        name = line.strip()
         machine, module = compile_kernel(name)
         code = image(machine.emit_object(module), symbol_of(name))
         cachefiles.write(folder / name, code or _machine(anywhere=False).emit_object(module))

@@ -60,7 +60,7 @@ def write(path: Path, content: bytes) -> None:
     """Put a file in place whole, or not at all."""
     from tempfile import mkstemp  # most processes only read
 
-    handle, temporary = mkstemp(dir=path.parent, prefix=path.name)
+    handle, temporary = mkstemp(dir=path.parent, prefix=_unfinished(os.getpid()))
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(MAGIC + b" " + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
@@ -68,6 +68,17 @@ def write(path: Path, content: bytes) -> None:
     except BaseException:  # a full disk must not fill with what did not fit
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _unfinished(process: int) -> str:
+    """How names of files begin that a process has not written whole."""
+    return f".{process}-"
+
+
+def sweep(folder: Path, process: int) -> None:
+    """Remove what a process that was ended had written in part."""
+    for path in folder.glob(f"{_unfinished(process)}*"):
+        path.unlink(missing_ok=True)
 
 
 def keep(path: Path, content: bytes) -> None:

@@ -6,14 +6,19 @@ of the calling thread and how many threads call it at once; each does its share.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from numba import njit, types
+from numba import types
 
 from ternrun.runtime.cpu.simd import get
+from ternrun.runtime.cpu.source import Compiled
 
 #: Compile without bounds, without Python errors (a division by zero yields inf or nan) and without fast-math.
-compiled = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+compiled = Compiled
+#: The same for a function that is large and called from several places: it stays one, and the others become part of
+#: those that call them.
+apart = partial(Compiled, apart=True)
 
 
 @compiled

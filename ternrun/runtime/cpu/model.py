@@ -22,7 +22,7 @@ from ternrun.runtime.cpu.inputs import Inputs
 from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary, plain_scratch
 from ternrun.runtime.cpu.matrix import Plain, Ternary
 from ternrun.runtime.cpu.memory import address, gather, padded_vector
-from ternrun.runtime.cpu.objects import Kernels, Progress
+from ternrun.runtime.cpu.objects import Kernels, Progress, Tally
 from ternrun.runtime.cpu.packing import Packing
 from ternrun.runtime.cpu.program import Program, Scratch
 from ternrun.runtime.cpu.scales import block_scales
@@ -52,10 +52,11 @@ class CpuModel:
     ) -> None:  # fmt: skip
         self.config, self.engine = weights.config, engine
         ternary = any(map(is_ternary, weights.tensors.values()))
-        chosen = tune.pick(isa, progress) if ternary else instruction_sets.pick(isa)
+        tally = Tally(progress)
+        chosen = tune.pick(isa, tally) if ternary else instruction_sets.pick(isa)
         threads = engine.threads or default_threads()
         self.description = f"cpu/{chosen.name}, {threads} threads: {chosen.reason}{_told(weights, chosen.layout)}"
-        self._kernels = Kernels(chosen, progress)
+        self._kernels = Kernels(chosen, tally)
         limits = limits_for(self.config, engine)
         self.block_size, self.n_blocks, self.positions = layout.KV_BLOCK, limits.blocks, limits.positions
         self._tensors = weights.tensors  # keeps the file's map alive

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import platform
 import re
-import sys
 import weakref
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -21,12 +19,10 @@ from pathlib import Path
 from ternrun.errors import KernelError
 from ternrun.runtime.cpu import cachefiles
 from ternrun.runtime.cpu.executable import Executable
-from ternrun.runtime.cpu.host import usable_cpus
-from ternrun.runtime.cpu.isa import BUILD_ENV, Isa
+from ternrun.runtime.cpu.isa import Isa
 
-LONG = ("attention", "linear", "ternary", "ternary_bytes", "pack", "cache", "screen_copy", "screen")  # to compile
 Function = Callable[[int, int, int], int]
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[int, int], None]  # kernels done, and in all
 
 
 @cache
@@ -51,37 +47,38 @@ def symbol_of(name: str) -> str:
     return "ternrun_" + re.sub(r"\W", "_", name)
 
 
-def _build_environment(isa: Isa) -> dict[str, str]:
-    """What a compiling process must be told through its environment, before it imports numba."""
-    root = str(Path(__file__).parents[3])
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
-    return plain | {
-        BUILD_ENV: isa.name,
-        "NUMBA_CPU_NAME": isa.cpu,
-        "NUMBA_CPU_FEATURES": isa.features,
-        "NUMBA_OPT": "0",  # `build.py` optimizes once, at the end; numba would do so after every inner function
-        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
-    }
+class Tally:
+    """How many kernels are compiled, over all that one load compiles; `report` gets that and how many there are in all.
 
+    That is 0 while it is not known: kernels that only measure come first, and which others are wanted depends on them.
+    """
 
-def _brevity(name: str) -> tuple[int, str]:
-    """Puts kernels in order of how long they take to compile, roughly; so equal shares of a list take equally long."""
-    module = name.rpartition(".")[0]
-    return LONG.index(module) if module in LONG else len(LONG), name
+    def __init__(self, report: Progress | None = None) -> None:
+        self._report = report
+        self._done = self._total = 0
+        self.whole = True  # is what comes next the last?
 
+    def expect(self, count: int) -> None:
+        """So many more will be compiled."""
+        self._total += count
+        self._tell()
 
-def _reason(said: list[str], names: list[str]) -> str:
-    """The last that compiling processes said but for the names of kernels that they were done with."""
-    reasons = [line for line in map(str.strip, said) if line and line not in names]
-    return reasons[-1] if reasons else "the process ended without a word"
+    def step(self, name: str) -> None:
+        """One more is compiled."""
+        self._done += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._report:
+            self._report(self._done, self._total if self.whole else 0)
 
 
 class Kernels:
     """Kernels of one instruction set, by name: `kernels["norm.rms"]` is the address of its code."""
 
-    def __init__(self, isa: Isa, progress: Progress | None = None) -> None:
+    def __init__(self, isa: Isa, tally: Tally | None = None) -> None:
         self.isa = isa
-        self._progress = progress
+        self._tally = tally or Tally()
         self._addresses: dict[str, int] = {}
         self._code = Executable()
         self._folder = folder_for(isa)
@@ -121,29 +118,7 @@ class Kernels:
         return Path(private.name)
 
     def _compile(self, names: list[str]) -> None:
-        """Compile in a process for each usable CPU, which takes every n-th kernel, those that take long first."""
-        import subprocess  # not worth its time where all kernels are there
+        from ternrun.runtime.cpu.compilers import Compilers  # not worth its time where all kernels are there
 
-        workers = min(len(names), usable_cpus())
-        names = sorted(names, key=_brevity)
-        command = [sys.executable, "-P", "-m", "ternrun.runtime.cpu.build", str(self._folder)]
-        environment = _build_environment(self.isa)
-        read, write = os.pipe()
-        running = [
-            subprocess.Popen([*command, *names[i::workers]], env=environment, stdout=write, stderr=write)
-            for i in range(workers)
-        ]
-        os.close(write)
-        said = []
-        done = 0
-        with os.fdopen(read, encoding="utf-8", errors="replace") as lines:  # until the last process has closed its end
-            for line in lines:
-                said.append(line)
-                if line.strip() in names:
-                    done += 1
-                    if self._progress:
-                        self._progress(line.strip(), done, len(names))
-        if sum(process.wait() != 0 for process in running):
-            error = KernelError(f"kernels could not be compiled: {_reason(said, names)}")
-            error.add_note("".join(said[-20:]))  # all of it, for whoever looks at a traceback
-            raise error
+        self._tally.expect(len(names))
+        Compilers(self.isa, self._folder, names).run(self._tally.step)

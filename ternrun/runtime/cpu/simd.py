@@ -15,11 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ternrun.runtime.cpu.isa import FUSED
+from ternrun.runtime.cpu.source import Compiled
 from ternrun.runtime.cpu.vectors import (  # kernels take types and operations from one place
     VecType as VecType,
 )
@@ -293,7 +294,7 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     return a(a, a, a), codegen
 
 
-@njit(error_model="numpy")
+@Compiled
 def _round_by_adding(x: Any) -> Any:
     magic = splat(f32x16, 12582912.0)  # 1.5 * 2**23: the sum has no bits left below 1
     return (x + magic) - magic

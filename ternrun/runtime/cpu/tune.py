@@ -13,7 +13,7 @@ from math import prod
 
 from ternrun.runtime.cpu import cachefiles, isa
 from ternrun.runtime.cpu.isa import Isa
-from ternrun.runtime.cpu.objects import Kernels, Progress, folder_for
+from ternrun.runtime.cpu.objects import Kernels, Tally, folder_for
 
 SHAPE = 2048, 2048  # 0.9 MB of codes: what is compared is the instructions, not the memory, which is the same for all
 TOKENS = 1, 32  # decoding, and prompts
@@ -22,7 +22,7 @@ ENOUGH = 3e7  # multiply-adds a run
 FILE = "choice"
 
 
-def pick(name: str = "", progress: Progress | None = None) -> Isa:
+def pick(name: str = "", tally: Tally | None = None) -> Isa:
     """As `isa.pick`, but by what was measured, where neither `name` nor the environment forces one.
 
     Nothing is measured where nothing could be kept. Raises ConfigError, KernelError.
@@ -35,7 +35,10 @@ def pick(name: str = "", progress: Progress | None = None) -> Isa:
     if not rates:
         if not cachefiles.writable(path.parent):
             return best
-        rates = {candidate: measure(isa.pick(candidate), progress) for candidate in names}
+        tally = tally or Tally()
+        tally.whole = False
+        rates = {candidate: measure(isa.pick(candidate), tally) for candidate in names}
+        tally.whole = True
         cachefiles.keep(path, json.dumps(rates).encode())
     fastest = max(names, key=lambda candidate: prod(rates[candidate]))
     return replace(isa.pick(fastest), reason=_reason(rates, fastest))
@@ -47,9 +50,9 @@ def candidates() -> list[str]:
     return vectors[:2] if vectors[:1] == ["avx512"] else vectors[:1]
 
 
-def measure(chosen: Isa, progress: Progress | None = None) -> list[float]:
+def measure(chosen: Isa, tally: Tally | None = None) -> list[float]:
     """Operations a second of one thread, for each of TOKENS, the best of some runs. Raises KernelError."""
-    return [_rate(Kernels(chosen, progress), tokens) for tokens in TOKENS]
+    return [_rate(Kernels(chosen, tally), tokens) for tokens in TOKENS]
 
 
 def _rate(kernels: Kernels, tokens: int) -> float:

@@ -125,7 +125,7 @@ def _two_bit(block: int) -> Callable[..., Any]:
                 _spread(load(i8x16, at + i // 4), dst + block * b + i)
         return dst
 
-    return two_bit  # type: ignore[no-any-return]
+    return two_bit
 
 
 @compiled
@@ -231,7 +231,7 @@ def _words(chunk: int) -> Callable[..., Any]:
             src += 256 * count * blocks
         return dst
 
-    return unpack_words  # type: ignore[no-any-return]
+    return unpack_words
 
 
 ROWS: dict[str, Callable[..., Any]] = {

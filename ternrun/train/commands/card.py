@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ternrun.errors import UsageError
+from ternrun.files import add_force, check_new
+from ternrun.train.commands.checkpoint_file import checkpoint_file
 from ternrun.train.commands.say import say
 
 EXAMPLES = """\
@@ -19,7 +21,7 @@ examples:
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """The flags."""
-    p.add_argument("checkpoint", type=Path, help="what the model was exported from")
+    p.add_argument("checkpoint", type=Path, help="what the model was exported from: a checkpoint or a run's folder")
     p.add_argument("model", type=Path, help="the GGUF; its .json and MODEL_CARD.md are written beside it")
     p.add_argument(
         "--evaluation",
@@ -31,17 +33,20 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--data", type=Path, help="data folder (default: the one trained on)")
     p.add_argument("--note", default="", help="what else is to be told of the training")
+    add_force(p, "a card and its .json that are there already")
 
 
 def run(args: argparse.Namespace) -> None:
     """Raises LoadError, UsageError."""
     from ternrun.train import card, checkpoint
 
+    for path in card.written(args.model):
+        check_new(path, force=args.force)
     evaluation = [result for path in args.evaluation for result in _results(path)]
-    saved = checkpoint.load(args.checkpoint)
+    saved = checkpoint.load(checkpoint_file(args.checkpoint))
     data = args.data or Path(saved.config.data.path)
     card.write(card.gather(saved, data, args.model, evaluation, args.note), args.model)
-    say(f"{args.model.parent / card.CARD} and {args.model.with_suffix('.json')} written")
+    say(f"{' and '.join(map(str, card.written(args.model)))} written")
 
 
 def _results(path: Path) -> list[dict[str, Any]]:

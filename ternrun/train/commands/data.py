@@ -6,14 +6,17 @@ import argparse
 from collections import Counter
 from itertools import chain
 from pathlib import Path
+from shlex import quote
 
 from ternrun.errors import UsageError
+from ternrun.files import add_force
 from ternrun.train.commands.number import natural, positive
 from ternrun.train.commands.say import say
 from ternrun.train.commands.source_flags import add_source_flags, names, source_options
 
 EXAMPLES = """\
 examples:
+  ternrun train data notes.txt --out data/notes
   ternrun train data shakespeare --tokenizer char --split tail --val-share 0.1 --out data/shakespeare
   ternrun train data python --archives wheels --packages rich,click --holdout click --functions --out data/code
   ternrun train data jsonl:stories --column story --tokenizer bpe:8192 --out data/stories
@@ -24,6 +27,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     """The flags."""
     add_source_flags(p)
     p.add_argument("--out", type=Path, required=True, help="new folder for tokens, tokenizer and manifest")
+    add_force(p, "a folder of `ternrun train data` that is there already")
     p.add_argument(
         "--tokenizer",
         default="bpe:4096",
@@ -35,8 +39,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--split",
         choices=("hash", "tail"),
-        default="hash",
-        help="validate on documents chosen by hash, or on each text's end",
+        default="",
+        help="validate on documents chosen by hash, or on each text's end (default: hash, for a few documents tail)",
     )
     p.add_argument("--dtype", choices=("u16", "u32"), default="", help="of token ids (default: the smaller that fits)")
     p.add_argument("--holdout", type=names, default=(), help="packages kept out of training as a whole")
@@ -74,7 +78,9 @@ def run(args: argparse.Namespace) -> None:
         group_bytes=args.group_bytes, duplicates=args.keep_duplicates, repeat=args.repeat, functions=args.functions,
         documented=args.documented, bare=args.bare, dtype=args.dtype,
     )  # fmt: skip
-    prepare(found, args.out, plan, say, skipped)
+    prepare(found, args.out, plan, say, skipped, force=args.force)
+    out, run = (quote(str(path)) for path in (args.out, Path("runs") / args.out.name))
+    say(f"train on it, for example: ternrun train run shakespeare-char --data {out} --out {run}")
 
 
 def _times(text: str) -> dict[str, int]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from ternrun.errors import UsageError
 from ternrun.loader.embedded import NAME, located
+from ternrun.train.commands.checkpoint_file import checkpoint_file, is_run
 from ternrun.train.commands.number import natural, positive
 
 EXAMPLES = """\
 examples:
-  ternrun train eval runs/code/best.safetensors
+  ternrun train eval runs/code
   ternrun train eval runs/code/best.safetensors --against code.gguf
   ternrun train eval code.gguf other.gguf --data data/code
   ternrun train eval code.gguf --data data/code --humaneval HumanEval.jsonl --run-generated-code --json
@@ -27,7 +28,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help=f"a checkpoint (torch computes), or model files (the runtime does) to set side by side (default: {NAME})",
+        help="a checkpoint or a run's folder (torch computes), or model files (the runtime does) to set side by side "
+        f"(default: {NAME})",
     )
     p.add_argument("--data", type=Path, help="data folder (default: the one a checkpoint was trained on)")
     p.add_argument("--part", help="train, val or holdout (default: val of a checkpoint, holdout of a model file)")
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     if args.against or any(_is_checkpoint(name) for name in names):
         if len(names) > 1:
             raise UsageError("a checkpoint is evaluated by itself; export it to set it beside other models")
-        results = [_checkpoint(args, Path(names[0] or ""))]
+        results = [_checkpoint(args, checkpoint_file(Path(names[0] or "")))]
         rows = [[key.replace("_", " "), f"{value:.4g}"] for key, value in results[0].items()]
     else:
         results = _files(args, names)
@@ -66,8 +68,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _is_checkpoint(name: str | None) -> bool:
-    """By its name alone, so that one that does not exist is missed as what it was meant to be."""
-    return name is not None and name.endswith(".safetensors") and not Path(name).is_dir()
+    """A run's folder, or a file by its name alone: one that does not exist is missed as what it was meant to be."""
+    return name is not None and (is_run(Path(name)) or (name.endswith(".safetensors") and not Path(name).is_dir()))
 
 
 def _files(args: argparse.Namespace, names: Sequence[str | None]) -> list[dict[str, Any]]:

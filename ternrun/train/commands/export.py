@@ -6,11 +6,14 @@ import argparse
 from pathlib import Path
 
 from ternrun.errors import UsageError
+from ternrun.files import add_force, check_new
+from ternrun.loader.home import from_home
+from ternrun.train.commands.checkpoint_file import checkpoint_file
 from ternrun.train.commands.say import say
 
 EXAMPLES = """\
 examples:
-  ternrun train export runs/code/best.safetensors code.gguf
+  ternrun train export runs/code code.gguf
   ternrun train export runs/code/best.safetensors code.gguf --type i2_s --dense q8_0
   ternrun train export runs/code/best.safetensors code.onnx --onnx int2
 """
@@ -18,17 +21,22 @@ examples:
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
     """The flags."""
-    p.add_argument("checkpoint", type=Path)
+    p.add_argument("checkpoint", type=Path, help="a checkpoint, or a run's folder: its best.safetensors")
     p.add_argument("out", type=Path, help="the file to write: GGUF, or ONNX if it ends in .onnx")
     p.add_argument("--data", type=Path, help="data folder with the tokenizer (default: the one trained on)")
     p.add_argument(
         "--type",
+        type=str.lower,
         choices=("tq2_0", "tq1_0", "i2_s", "kernel"),
         default="tq2_0",
         help="ternary encoding (default %(default)s)",
     )
     p.add_argument(
-        "--dense", choices=("f16", "f32", "q8_0"), default="f16", help="embedding and head (default %(default)s)"
+        "--dense",
+        type=str.lower,
+        choices=("f16", "f32", "q8_0"),
+        default="f16",
+        help="embedding and head (default %(default)s)",
     )
     forms = ("matmulnbits", "int2", "dense")
     p.add_argument(
@@ -38,6 +46,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--repeat-penalty", type=float, default=1.0, help="GGUF: what the file recommends to who asks for none"
     )
+    add_force(p)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -48,15 +57,17 @@ def run(args: argparse.Namespace) -> None:
     onnx = args.out.suffix == ".onnx"
     if onnx and args.repeat_penalty != 1.0:
         raise UsageError("an ONNX file recommends no sampling: leave out --repeat-penalty, or write a .gguf")
-    found = restored(args.checkpoint, args.data)
+    out = from_home(args.out)
+    check_new(out, force=args.force)
+    found = restored(checkpoint_file(args.checkpoint), args.data)
     if onnx:
         from ternrun.train.export_onnx import export_onnx
 
-        export_onnx(found.model, found.tokenizer, args.out, form=args.onnx, dense=args.dense)
-        say(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, its tokenizer.json beside it")
+        export_onnx(found.model, found.tokenizer, out, form=args.onnx, dense=args.dense)
+        say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, its tokenizer.json beside it")
         return
     export(
-        found.model, found.tokenizer, args.out, ternary=args.type, dense=args.dense, name=args.name or args.out.stem,
+        found.model, found.tokenizer, out, ternary=args.type, dense=args.dense, name=args.name or out.stem,
         repeat_penalty=args.repeat_penalty,
     )  # fmt: skip
-    say(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB")
+    say(f"{out}: {out.stat().st_size / 1e6:.2f} MB")

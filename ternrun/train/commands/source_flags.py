@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 def add_source_flags(p: argparse.ArgumentParser) -> None:
     """The sources and their settings."""
-    kinds = "python, packages, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND"
+    kinds = (
+        "a text file, .jsonl, .json, .parquet, or a folder of such; python, packages, shakespeare[:FILE], text:PATH, "
+        "jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND"
+    )
     p.add_argument("sources", nargs="+", metavar="SOURCE", help=kinds)
     p.add_argument("--installed", type=names, default=(), help="python, packages: installed packages to read")
     p.add_argument("--packages", type=names, default=(), help="the same: packages to download with pip into --archives")

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from ternrun.errors import UsageError
+from ternrun.files import add_force, check_new, replacing
 from ternrun.train.commands.say import say
 from ternrun.train.commands.source_flags import add_source_flags, source_options
 
@@ -23,6 +24,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
     add_source_flags(p)
     p.add_argument("--size", type=int, default=4096, help="tokens, special ones included (default %(default)s)")
     p.add_argument("--out", type=Path, required=True, help="tokenizer.json to write")
+    add_force(p)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,11 +34,14 @@ def run(args: argparse.Namespace) -> None:
 
     if args.out.is_dir():
         raise UsageError(f"{args.out} is a folder; --out names the tokenizer.json to write")
+    if args.out.parent.is_dir():
+        check_new(args.out, force=args.force)
     skipped, options = Counter[str](), source_options(args)
     texts = [d.text for source in args.sources for d in documents(source, options, say, skipped)]
     if not texts:
         raise UsageError("the corpus is empty: there is no text to learn a vocabulary from")
     made = make_tokenizer(f"bpe:{args.size}", texts)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(made.to_str(pretty=True), encoding="utf-8")  # whose errors, unlike the library's, have kinds
+    with replacing(args.out) as beside:
+        beside.write_text(made.to_str(pretty=True), encoding="utf-8")  # its errors, unlike the library's, have kinds
     say(f"{args.out}: {made.get_vocab_size()} tokens")

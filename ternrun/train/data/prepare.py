@@ -22,6 +22,8 @@ from ternrun.train.data.licences import joined
 from ternrun.train.data.tokenfile import Manifest, write_tokens
 
 _SAMPLE = 64_000_000  # characters a vocabulary is learned from
+_TAIL = 20_000  # characters to validate on where documents are too few to be shared out, or
+_TAIL_SHARE = 0.1  # of a small text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class Plan:
 
     tokenizer: str = "bpe:4096"  # bpe:SIZE, char, gpt2:VOCAB,MERGES, a tokenizer.json, or a GGUF file
     val_share: float = 0.01
-    split: str = "hash"  # hash: by document; tail: the last val_share of one text (nanoGPT's split)
+    split: str = ""  # hash: by document; tail: the end of each text (nanoGPT's split); empty: hash, else tail
     holdout: tuple[str, ...] = ()  # groups kept out of training as a whole
     group_bytes: int = 0  # most text taken of one group; 0: all
     duplicates: bool = False  # keep duplicates
@@ -47,19 +49,22 @@ def prepare(
     plan: Plan,
     report: Callable[[str], None],
     skipped: Mapping[str, int] | None = None,
+    *,
+    force: bool = False,
 ) -> Manifest:
-    """Write a data folder; `skipped` goes into its manifest.
+    """Write a data folder; `skipped` goes into its manifest. `force` lets it take another data folder's place.
 
     Raises UsageError where one is there already or a part would be empty, TernrunError where the disk refuses.
     """
     if plan.split == "tail" and plan.holdout:
         raise UsageError("--split tail learns from the beginning of every text and cannot hold any out (--holdout)")
-    check_free(folder)  # before hours of reading
+    check_free(folder, force=force)  # before hours of reading
     kept = _held_out_first(documents, plan)
     if not plan.duplicates:
         before = len(kept)
         kept = list(dedup.distinct(kept))
-        report(f"{before - len(kept)} duplicates removed, {len(kept)} documents left")
+        removed = _counted(before - len(kept), "duplicate")
+        report(f"{removed} removed, {_counted(len(kept), 'document')} left")
     parts = _parts(kept, plan, report)
     learned = parts if plan.tokenizer == "char" else ("train",)  # a character never seen would have no token at all
     tokenizer = make_tokenizer(plan.tokenizer, [d.text for name in learned for d in parts[name]])
@@ -76,23 +81,32 @@ def prepare(
         documented=plan.documented,
         bare=plan.bare,
     )
-    with made_whole(folder) as beside:
+    with made_whole(folder, force=force) as beside:
         (beside / "tokenizer.json").write_bytes(vocabulary)
         for name, listed in parts.items():
             part = write_tokens(beside / f"{name}.bin", [d.text for d in listed], tokenizer, manifest.dtype)
             manifest.parts[name] = part
-            size = f"{part.text_bytes / 1e6:.1f} MB, {part.tokens / 1e6:.2f}M tokens"
-            report(f"{name}: {part.documents} documents, {size}")
+            size = f"{part.text_bytes / 1e3:,.1f} kB of text, {part.tokens:,} tokens"
+            report(f"{name}: {_counted(part.documents, 'document')}, {size}")
         manifest.save(beside)
     return manifest
 
 
 def _parts(kept: Sequence[Document], plan: Plan, report: Callable[[str], None]) -> dict[str, list[Document]]:
     """What goes into each token file. Raises UsageError where nothing is left to train on, or to validate on."""
-    parts = _split(_capped(kept, plan), plan)
-    if not any(d.text for d in parts["train"]):
+    capped = _capped(kept, plan)
+    parts = _split(capped, plan)
+    if not _filled(parts["train"] + parts["val"]):
         raise UsageError("the corpus is empty: no document is left to train on")
-    if not any(d.text for d in parts["val"]):
+    few = not (_filled(parts["train"]) and _filled(parts["val"]))
+    if few and not plan.split and not plan.holdout:
+        size = sum(len(d.text) for d in capped)
+        plan = replace(plan, split="tail", val_share=max(plan.val_share, min(_TAIL_SHARE, _TAIL / size)))
+        report(f"too few documents to choose some for validation: the last {plan.val_share:.1%} of each text is taken")
+        parts = _split(capped, plan)
+    if not _filled(parts["train"]):
+        raise UsageError("the corpus is empty: no document is left to train on")
+    if not _filled(parts["val"]):
         remedy = "take --split tail, which keeps the end of each text, or a larger --val-share"
         raise UsageError(f"no document of {len(kept)} fell to the validation part; {remedy}")
     if plan.functions:
@@ -101,6 +115,14 @@ def _parts(kept: Sequence[Document], plan: Plan, report: Callable[[str], None]) 
         parts["train"] += found
     parts["train"] = _shuffled([d for d in parts["train"] for _ in range(plan.repeat.get(d.group, 1))])
     return parts
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _filled(documents: Iterable[Document]) -> bool:
+    return any(d.text for d in documents)
 
 
 def _licences(documents: Iterable[Document]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import chain, islice
 from pathlib import Path
 
@@ -17,8 +18,14 @@ from ternrun.train.data.document import Document
 from ternrun.train.data.filters import reason_to_skip
 from ternrun.train.data.synthetic import synthetic
 
-KINDS = "python, packages, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, synthetic:KIND"
+KINDS = (
+    "a file or folder, python, packages, shakespeare[:FILE], text:PATH, jsonl:PATH, parquet:PATH, hf:NAME, "
+    "synthetic:KIND"
+)
+_WORDS = ("python", "packages", "shakespeare", "text", "jsonl", "parquet", "hf", "synthetic")
+_TABLES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}  # by suffix; others are text
 _SYNTHETIC_DOCUMENTS = 300
+_LOOK = 10_000  # names of a folder that are looked at to tell what it holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +45,7 @@ def documents(
     source: str, options: Options, report: Callable[[str], None], skipped: Counter[str]
 ) -> Iterable[Document]:
     """The documents of one source; `skipped` counts what is left out, by reason. Raises UsageError, LoadError."""
-    kind, _, rest = source.partition(":")
+    kind, _, rest = spelt_out(source).partition(":")
     if kind == "python":
         return _filtered(chain(python_source.stdlib(), _packages(options, report)), skipped)
     if kind == "packages":
@@ -51,11 +58,34 @@ def documents(
         made, floor = synthetic(rest, _SYNTHETIC_DOCUMENTS)
         report(f"synthetic {rest}: the lowest loss possible is {'not known' if math.isnan(floor) else f'{floor:.4f}'}")
         return made
-    if not rest or kind not in ("text", "jsonl", "parquet", "hf"):
-        raise UsageError(f"{source!r} is not a source; these are: {KINDS}")
     if kind == "text":
         return text_source.text_files(Path(rest))
     return islice(_table(kind, rest, options, report, skipped), options.limit or None)
+
+
+def spelt_out(source: str) -> str:
+    """The source, with the kind in front that a bare path stands for. Raises UsageError for what is neither."""
+    kind, colon, rest = source.partition(":")
+    path = Path(source).expanduser()
+    if kind in _WORDS and (rest or (kind in _WORDS[:3] and not colon)):
+        return f"{kind}:{Path(rest).expanduser()}" if rest.startswith("~") else source
+    if not path.exists():
+        raise UsageError(f"{source!r} is not a source; {_meant(source, path)}sources are: {KINDS}")
+    if path.is_file():
+        return f"{_TABLES.get(path.suffix.lower(), 'text')}:{path}"
+    suffixes = Counter(_TABLES.get(p.suffix.lower(), "text") for p in islice(path.rglob("*"), _LOOK) if p.is_file())
+    return f"{suffixes.most_common(1)[0][0] if suffixes else 'text'}:{path}"
+
+
+def _meant(source: str, path: Path) -> str:
+    """What a source that is none may have meant: one of the words, or a file beside the path."""
+    kind, colon, rest = source.partition(":")
+    if near := get_close_matches(kind, _WORDS, 1, 0.7):
+        return f"did you mean {near[0]}{colon}{rest}? "
+    beside = [p.name for p in islice(path.parent.iterdir(), _LOOK)] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, beside, 1, 0.7)
+    told = f"did you mean {path.with_name(near[0])}? " if near else ""
+    return f"there is no file or folder {source}; {told}"
 
 
 def _table(

@@ -26,16 +26,39 @@ def text_files(path: Path) -> Iterator[Document]:
 
 
 def jsonl_files(path: Path, column: str = COLUMN) -> Iterator[Document]:
-    """One document a line that is not blank, under the key `column`. Raises LoadError naming the line at fault."""
-    for file in _files(path, ".jsonl"):
-        for number, line in enumerate(_read(file).split("\n"), 1):  # strings of JSON may hold what splitlines cuts at
-            if not line.strip():
-                continue
+    """One document a line that is not blank, or an item of a .json file's list, under the key `column`.
+
+    Raises LoadError naming the line at fault.
+    """
+    for file in _files(path, ".jsonl", ".ndjson", ".json"):
+        for number, row in _rows(file):
+            if not isinstance(row, dict) or column not in row:
+                raise LoadError(f"{file} line {number} is not a JSON object with the key {column!r}{_columns(row)}")
+            yield row_document(row[column], column, f"{file.name}:{number}", file.stem)
+
+
+def _rows(file: Path) -> Iterator[tuple[int, Any]]:
+    """The values of a file of JSON lines, or of one JSON list, with their numbers; None for what is not JSON."""
+    text = _read(file)
+    if file.suffix == ".json" and text.lstrip().startswith("["):
+        try:
+            yield from enumerate(json.loads(text), 1)
+        except (ValueError, RecursionError) as error:
+            raise LoadError(f"{file} is not JSON: {error}") from None
+        return
+    for number, line in enumerate(text.split("\n"), 1):  # strings of JSON may hold what splitlines cuts at
+        if line.strip():
             try:
-                value = json.loads(line)[column]
-            except (ValueError, KeyError, TypeError, RecursionError):
-                raise LoadError(f"{file} line {number} is not a JSON object with the key {column!r}") from None
-            yield row_document(value, column, f"{file.name}:{number}", file.stem)
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            yield number, row
+
+
+def _columns(row: Any) -> str:
+    """What a row has in place of the column that was asked for, and how to name it."""
+    held = [repr(key[:40]) for key, value in row.items() if isinstance(value, str)] if isinstance(row, dict) else []
+    return f"; it has {', '.join(held[:8])}: name one with --column" if held else ""
 
 
 def parquet_files(path: Path, column: str = COLUMN) -> Iterator[Document]:
@@ -80,12 +103,13 @@ def row_document(value: Any, column: str, name: str, group: str) -> Document:
     return Document(name, group, "as given", well_formed(value))
 
 
-def _files(path: Path, suffix: str) -> list[Path]:
+def _files(path: Path, *suffixes: str) -> list[Path]:
     if not path.exists():
         raise UsageError(f"{path} does not exist")
-    found = [path] if path.is_file() else sorted(p for p in path.rglob(f"*{suffix}") if p.is_file())
+    files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file() and p.name.endswith(suffixes))
+    found = sorted(files)
     if not found:
-        raise UsageError(f"{path} holds no {suffix or 'text'} file")
+        raise UsageError(f"{path} holds no {suffixes[0] or 'text'} file")
     return found
 
 

@@ -10,8 +10,9 @@ from collections import Counter
 import pytest
 
 from ternrun.runtime.cpu import isa
+from ternrun.runtime.cpu.compilers import build_environment
 from ternrun.runtime.cpu.layout import KV_SIZE
-from ternrun.runtime.cpu.objects import _build_environment, folder_for
+from ternrun.runtime.cpu.objects import folder_for
 from tests.runtime.cpu.harness import ISAS, machine
 
 PRINT = (
@@ -28,7 +29,7 @@ def assembly(name: str, kernel: str) -> list[str]:
     if not kept.exists():
         command = [sys.executable, "-P", "-c", PRINT, kernel]
         done = subprocess.run(
-            command, env=_build_environment(isa.pick(name)), capture_output=True, text=True, check=True
+            command, env=build_environment(isa.pick(name)), capture_output=True, text=True, check=True
         )
         kept.write_text(done.stdout)
     return kept.read_text().replace("{vex}", "").splitlines()

@@ -35,7 +35,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_folder_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     build(tmp_path / "d")
     before = contents(tmp_path / "d")
-    with pytest.raises(UsageError, match="holds files already.*another --out, or delete it"):
+    with pytest.raises(UsageError, match="is there already and holds files; --force"):
         build(tmp_path / "d", "another text\n" * 40)
     assert contents(tmp_path / "d") == before
     with pytest.raises(UsageError, match=r"train.bin is a file"):

@@ -46,7 +46,7 @@ def validating(share: float) -> Document:
 
 
 def build(folder: Path, plan: Plan, texts: list[Document] | None = None) -> None:
-    texts = [*(texts or documents()), *([validating(plan.val_share)] if plan.split == "hash" else [])]
+    texts = [*(texts or documents()), *([validating(plan.val_share)] if plan.split != "tail" else [])]
     prepare(texts, folder, plan, lambda _: None)
 
 
@@ -180,7 +180,11 @@ def test_char_level_tail_split(tmp_path: Path) -> None:
         (Plan(holdout=("nothing",)), documents(4), "nothing to hold out of nothing"),
         (Plan(repeat={"nothing": 2}), documents(4), "nothing to repeat of nothing"),
         (Plan(split="tail", holdout=("package3",)), documents(4), "--split tail .* cannot hold any out"),
-        (Plan(val_share=1e-9), documents(1), "no document of 1 fell to the validation part; take --split tail"),
+        (
+            Plan(split="hash", val_share=1e-9),
+            documents(1),
+            "no document of 1 fell to .*; take --split tail",
+        ),
         (Plan(tokenizer="bpe:many", val_share=0.5), documents(40), "bpe:SIZE needs a number"),
         (Plan(tokenizer="bpe:3", val_share=0.5), documents(40), "300 to"),
     ],

@@ -18,7 +18,7 @@ from numba import types
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.functions import exp
 from ternrun.runtime.cpu.isa import build_target
-from ternrun.runtime.cpu.jit import compiled, number, share, word
+from ternrun.runtime.cpu.jit import apart, compiled, number, share, word
 from ternrun.runtime.cpu.kernels.ternary_sums import emit
 from ternrun.runtime.cpu.kv import BLOCK, READ, SLOTS, block_of
 from ternrun.runtime.cpu.queries import (
@@ -242,7 +242,7 @@ def _make_tile(kv: str, width: int, *, fetch: bool = True) -> Any:
             factor = scale * load(f32x16, keys + steps) if stepped else scale
             keep(args, queries, s, factor, first, p + 4 * (first - start), row)
 
-    @compiled
+    @apart
     def tile(args: int, queries: int, head: int) -> None:
         """Queries as described, in the order of their tokens; scores go behind the descriptions."""
         dim, window, cache = word(args, 5), word(args, 7), word(args, 8) + word(args, 10) * head
@@ -319,4 +319,4 @@ def build(entry: str) -> Callable[..., Any]:
             t = end
         return 0
 
-    return attend  # type: ignore[no-any-return]
+    return attend

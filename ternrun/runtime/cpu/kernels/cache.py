@@ -56,10 +56,10 @@ def _rotate(x: int, half: int, interleaved: int, cos: int, sin: int) -> None:
         store(high, q)
     for i in range(whole, half):
         low, high = (x + 8 * i, x + 8 * i + 4) if interleaved else (x + 4 * i, x + 4 * (i + half))
-        a, b = get(types.float32, low), get(types.float32, high)
-        c, s = get(types.float32, cos + 4 * i), get(types.float32, sin + 4 * i)
-        put(low, a * c - b * s)
-        put(high, a * s + b * c)
+        first, second = get(types.float32, low), get(types.float32, high)
+        cosine, sine = get(types.float32, cos + 4 * i), get(types.float32, sin + 4 * i)
+        put(low, first * cosine - second * sine)
+        put(high, first * sine + second * cosine)
 
 
 def build(entry: str) -> Callable[..., Any]:
@@ -108,4 +108,4 @@ def build(entry: str) -> Callable[..., Any]:
                 write(x, padded, keys + size * (BLOCK * dim + padded * at), size, step)
         return 0
 
-    return store_tokens  # type: ignore[no-any-return]
+    return store_tokens

@@ -74,7 +74,7 @@ def _chains(operation: Any, vec: Any) -> Callable[..., Any]:
         store(at, s[0] + s[1] + s[2] + s[3] + s[4] + s[5] + s[6] + s[7])
         return 0
 
-    return chains  # type: ignore[no-any-return]
+    return chains
 
 
 @compiled
@@ -102,4 +102,4 @@ def build(entry: str) -> Callable[..., Any]:
     """Entries: read, clock, and those of OPERATIONS."""
     if entry in OPERATIONS:
         return _chains(*OPERATIONS[entry])
-    return {"read": _read, "clock": _clock}[entry]  # type: ignore[no-any-return]
+    return {"read": _read, "clock": _clock}[entry]

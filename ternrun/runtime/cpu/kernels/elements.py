@@ -58,7 +58,7 @@ def _each(function: Any) -> Callable[..., Any]:
             store_some(out + 4 * i, function(load_some(x + 4 * i, n - i, zero(f32x16))), n - i)
         return 0
 
-    return each  # type: ignore[no-any-return]
+    return each
 
 
 @compiled

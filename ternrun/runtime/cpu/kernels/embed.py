@@ -37,7 +37,7 @@ def _ordinary(decode: Any) -> Callable[..., Any]:
                 store(out + i, load(f32x16, out + i) * scale)
         return 0
 
-    return embed  # type: ignore[no-any-return]
+    return embed
 
 
 def _ternary(unpack: Any) -> Callable[..., Any]:
@@ -58,4 +58,4 @@ def _ternary(unpack: Any) -> Callable[..., Any]:
                 put(out + 4 * i, trit * get(types.float32, scales + 4 * (i // group)) * scale)
         return 0
 
-    return embed  # type: ignore[no-any-return]
+    return embed

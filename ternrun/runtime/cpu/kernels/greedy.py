@@ -24,7 +24,7 @@ TOKENS, IDS, POSITIONS, LEFT, TOLD, STOPS, N_STOPS = (
 
 def build(entry: str) -> Callable[..., Any]:
     """Entries: best, feed."""
-    return {"best": _best, "feed": _feed}[entry]  # type: ignore[no-any-return]
+    return {"best": _best, "feed": _feed}[entry]
 
 
 @compiled
@@ -52,8 +52,8 @@ def _argmax(logits: int, n: int) -> int:
         peak, check = maximum(peak, value), fma(value, zero(f32x16), check)  # 0 * inf and 0 * NaN are NaN
     most, sane = largest(peak), total(check)
     for i in range(whole, n):
-        value = get(f32, logits + 4 * i)
-        most, sane = max(most, value), sane + value * f32(0.0)
+        one = get(f32, logits + 4 * i)
+        most, sane = max(most, one), sane + one * f32(0.0)
     if sane != f32(0.0):
         return -1
     i = 0

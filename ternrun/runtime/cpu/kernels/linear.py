@@ -53,4 +53,4 @@ def build(entry: str) -> Callable[..., Any]:
                 multiply(w, ldw, count, n, x, ldx, tokens, to, ldo, add, scale, scratch, soon, max(soon, end))
         return 0
 
-    return linear  # type: ignore[no-any-return]
+    return linear

@@ -88,4 +88,4 @@ def _mean(args: int, tid: int, nt: int) -> int:
 
 def build(entry: str) -> Callable[..., Any]:
     """Entries: spread, read, write, mean."""
-    return {"spread": _spread, "read": _read, "write": _write, "mean": _mean}[entry]  # type: ignore[no-any-return]
+    return {"spread": _spread, "read": _read, "write": _write, "mean": _mean}[entry]

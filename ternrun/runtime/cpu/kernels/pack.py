@@ -45,7 +45,7 @@ def _fault(digits: int, n: int) -> Any:
     for i in range(0, n - 63, 64):
         v = load(i8x64, digits + i)
         bad = bad | (v & (v >> 1))
-    found = total(bad & 1)
+    found = types.int64(total(bad & 1))
     for i in range(n // 64 * 64, n):
         found += get(types.int8, digits + i) == 3
     return found != 0
@@ -225,4 +225,4 @@ def build(entry: str) -> Callable[..., Any]:
             part = atomic_add(word(args, 9) + 8, 1)
         return 0
 
-    return pack  # type: ignore[no-any-return]
+    return pack

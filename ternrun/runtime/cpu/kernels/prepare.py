@@ -110,4 +110,4 @@ def build(entry: str) -> Callable[..., Any]:
             finish(q, n, word(args, 10), out + word(args, 8) + word(args, 9) * t)
         return 0
 
-    return prepare  # type: ignore[no-any-return]
+    return prepare

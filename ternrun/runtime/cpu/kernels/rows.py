@@ -41,7 +41,7 @@ def _make_norm(add: bool) -> Callable[..., Any]:
                 store(at, load(f32x16, at) + value if add else value)
         return 0
 
-    return norm  # type: ignore[no-any-return]
+    return norm
 
 
 @compiled
@@ -100,4 +100,4 @@ def _gated(activation: Any) -> Callable[..., Any]:
                 store(out + 4 * ldo * t + 64 * i, activation(gate) * up)
         return 0
 
-    return gated  # type: ignore[no-any-return]
+    return gated

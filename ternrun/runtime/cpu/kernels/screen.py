@@ -22,7 +22,7 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.dequantize import ROWS
-from ternrun.runtime.cpu.jit import compiled, number, share, word
+from ternrun.runtime.cpu.jit import apart, compiled, number, share, word
 from ternrun.runtime.cpu.kernels.screen_products import high4, planes, planes4
 from ternrun.runtime.cpu.simd import (
     f32x16,
@@ -153,7 +153,7 @@ def _note(args: int, t: int, block: int, x: int, high: Any, low: Any) -> None:
     put(word(args, 11) + 4 * (word(args, 12) * t + block), largest(lower))
 
 
-@compiled
+@apart
 def _note4(args: int, t: int, block: int, x: int, stride: int, high: Any, low: Any) -> None:
     """The same for four tokens."""
     _note(args, t, block, x, high[0], low[0])
@@ -189,8 +189,8 @@ def _scan(args: int, tid: int, nt: int) -> int:
         for i in range(block, other + 1):
             for t in range(tokens // 4 * 4, tokens):
                 x = word(args, 1) + stride * t
-                high, low = planes(word(args, 5) + size * i, n, x)
-                _note(args, t, i, x, high, low)
+                upper, lower = planes(word(args, 5) + size * i, n, x)
+                _note(args, t, i, x, upper, lower)
     return 0
 
 
@@ -267,7 +267,7 @@ def _make_exact(decode: Any) -> Callable[..., Any]:
             put(word(args, 22) + COUNTS * t + 8 * (2 + tid), found - start - BLOCK * first)
         return 0
 
-    return exact  # type: ignore[no-any-return]
+    return exact
 
 
 @compiled
@@ -300,4 +300,4 @@ def build(entry: str) -> Callable[..., Any]:
     what, _, encoding = entry.partition("-")
     if encoding:
         return _make_exact(ROWS[encoding])
-    return {"prepare": _prepare, "scan": _scan, "select": _select, "gather": _gather}[what]  # type: ignore[no-any-return]
+    return {"prepare": _prepare, "scan": _scan, "select": _select, "gather": _gather}[what]

@@ -145,4 +145,4 @@ def build(entry: str) -> Callable[..., Any]:
             block = atomic_add(word(args, 10), 1)
         return 0
 
-    return copy  # type: ignore[no-any-return]
+    return copy

@@ -75,7 +75,7 @@ def execute_once(team: int, tid: int, nt: int) -> None:
 
 def build(entry: str) -> Callable[..., Any]:
     """Entries: `lead` (the caller), `post` (begin a generation), `work` (a worker, until it parks or stops)."""
-    return {"lead": _lead, "post": _post, "work": _work}[entry]  # type: ignore[no-any-return]
+    return {"lead": _lead, "post": _post, "work": _work}[entry]
 
 
 @compiled

@@ -176,4 +176,4 @@ def build(entry: str) -> Callable[..., Any]:
             before += word(segment, 3)
         return 0
 
-    return ternary  # type: ignore[no-any-return]
+    return ternary

@@ -79,7 +79,7 @@ def emitter(vec: VecType) -> Callable[[Any, int, int, int], None]:
             at = out + 4 * r
             put(at, get(types.float32, at) + lane(value, r) if add else lane(value, r))
 
-    return emit  # type: ignore[no-any-return]
+    return emit
 
 
 emit = emitter(f32x16)

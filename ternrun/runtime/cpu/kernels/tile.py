@@ -50,7 +50,7 @@ def _make_fold(step: int) -> Callable[..., Any]:
     """
     own = shuffler(f32x16, tuple(i + 16 * (i // step % 2) for i in range(16)))
     other = shuffler(f32x16, tuple((i ^ step) + 16 * (i // step % 2) for i in range(16)))
-    return compiled(lambda x, y: own(x, y) + other(x, y))  # type: ignore[no-any-return]
+    return compiled(lambda x, y: own(x, y) + other(x, y))
 
 
 _fold8, _fold4, _fold2, _fold1 = _make_fold(8), _make_fold(4), _make_fold(2), _make_fold(1)
@@ -109,21 +109,21 @@ def _finish4(out: int, ldo: int, add: int, scale: Any, a: Any, b: Any, c: Any, d
 
 def _zeros(n: int) -> Callable[..., Any]:
     if n == 1:
-        return compiled(lambda: (zero(f32x16),))  # type: ignore[no-any-return]
+        return compiled(lambda: (zero(f32x16),))
     rest = _zeros(n - 1)
-    return compiled(lambda: (zero(f32x16), *rest()))  # type: ignore[no-any-return]
+    return compiled(lambda: (zero(f32x16), *rest()))
 
 
 def _loads(n: int) -> Callable[..., Any]:
     if n == 1:
-        return compiled(lambda at: (load(f32x16, at),))  # type: ignore[no-any-return]
+        return compiled(lambda at: (load(f32x16, at),))
     rest = _loads(n - 1)
-    return compiled(lambda at: (load(f32x16, at), *rest(at + 64)))  # type: ignore[no-any-return]
+    return compiled(lambda at: (load(f32x16, at), *rest(at + 64)))
 
 
 def _stores(n: int) -> Callable[..., Any]:
     if n == 1:
-        return compiled(lambda at, values: store(at, values[0]))  # type: ignore[no-any-return]
+        return compiled(lambda at, values: store(at, values[0]))
     rest = _stores(n - 1)
 
     @compiled
@@ -131,17 +131,15 @@ def _stores(n: int) -> Callable[..., Any]:
         store(at, values[0])
         rest(at + 64, values[1:])
 
-    return stores  # type: ignore[no-any-return]
+    return stores
 
 
 def _meet(n: int) -> Callable[..., Any]:
     """A vector of weights against n tokens, ldx bytes apart."""
     if n == 1:
-        return compiled(lambda sums, w, x, ldx: (fma(w, load(f32x16, x), sums[0]),))  # type: ignore[no-any-return]
+        return compiled(lambda sums, w, x, ldx: (fma(w, load(f32x16, x), sums[0]),))
     rest = _meet(n - 1)
-    return compiled(  # type: ignore[no-any-return]
-        lambda sums, w, x, ldx: (fma(w, load(f32x16, x), sums[0]), *rest(sums[1:], w, x + ldx, ldx))
-    )
+    return compiled(lambda sums, w, x, ldx: (fma(w, load(f32x16, x), sums[0]), *rest(sums[1:], w, x + ldx, ldx)))
 
 
 def _finish(n: int) -> Callable[..., Any]:
@@ -149,7 +147,7 @@ def _finish(n: int) -> Callable[..., Any]:
     many = 4 if n >= 4 else min(n, 2)
     some = {1: _finish1, 2: _finish2, 4: _finish4}[many]
     if n == many:
-        return some  # type: ignore[no-any-return]
+        return some
     rest = _finish(n - many)
 
     @compiled
@@ -157,7 +155,7 @@ def _finish(n: int) -> Callable[..., Any]:
         some(out, ldo, add, scale, a[:many], b[:many], c[:many], d[:many])
         rest(out + many * ldo, ldo, add, scale, a[many:], b[many:], c[many:], d[many:])
 
-    return finish  # type: ignore[no-any-return]
+    return finish
 
 
 def _fetch(n: int) -> Callable[..., Any]:
@@ -175,7 +173,7 @@ def _fetch(n: int) -> Callable[..., Any]:
         prefetch(w[3] + i)
         prefetch(x + i)
 
-    return lines if n >= 4 else nothing  # type: ignore[no-any-return]
+    return lines if n >= 4 else nothing
 
 
 def _tile(n: int) -> Callable[..., Any]:
@@ -206,7 +204,7 @@ def _tile(n: int) -> Callable[..., Any]:
             stores(partial + 2 * size, c)
             stores(partial + 3 * size, d)
 
-    return tile  # type: ignore[no-any-return]
+    return tile
 
 
 _wide, _two, _one = _tile(WIDE), _tile(min(WIDE, 2)), _tile(1)
