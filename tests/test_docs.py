@@ -14,7 +14,7 @@ import ternrun
 from ternrun import cli
 from ternrun.runtime.config import EngineConfig, SamplingParams
 from tests.fakes import fake_gguf, fake_weights
-from tests.loader.onnx.bert import tiny_folder
+from tests.onnx.bert import tiny_folder
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

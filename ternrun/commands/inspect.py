@@ -88,10 +88,10 @@ def read(path: Path) -> Contents:
 
 
 def read_onnx(path: Path) -> Contents:
-    """An ONNX file as the decoder it was recognised as; else its own tensors. Raises LoadError for a damaged file."""
+    """An ONNX file as the decoder it was recognized as; else its own tensors. Raises LoadError for a damaged file."""
     known: Mapping[str, Any] = {}
     from ternrun.loader.model import open_model
-    from ternrun.loader.onnx.reader import open_onnx
+    from ternrun.loader.onnx.open_file import open_file
 
     try:
         with open_model(path) as model:
@@ -101,7 +101,7 @@ def read_onnx(path: Path) -> Contents:
                 return Contents("ONNX", model.size, known, rows, [])
     except LoadError:
         pass  # told where it is asked whether ternrun runs it
-    graph = open_onnx(path)
+    graph = open_file(path)
     metadata = {"onnx.producer": graph.producer, "onnx.opset": graph.opsets.get("", 0)} | dict(graph.metadata)
     rows = [Row(t.name, t.dtype, t.shape, t.nbytes) for t in graph.graph.initializers.values()]
     return Contents("ONNX", graph.size, metadata | dict(known), rows, [])

@@ -1,7 +1,7 @@
 """Turn text into token ids, exactly as `ternrun complete` would feed them to the model.
 
 The model's own rules decide whether a beginning-of-text token is put in front; special tokens that are written in the
-text are recognised, unless `--no-special` says that the text is plain.
+text are recognized, unless `--no-special` says that the text is plain.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a path to mapped bytes: what is not a GGUF file is recognised and refused with a remedy."""
+"""From a path to mapped bytes: what is not a GGUF file is recognized and refused with a remedy."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ from ternrun.runtime.weights import Tensor, Weights
 
 if TYPE_CHECKING:  # both pull in packages that take time: imported when text is first at hand
     from ternrun.loader.chat import ChatTemplate
-    from ternrun.loader.onnx.graph import OnnxModel
     from ternrun.loader.tokenizer import Tokenizer
+    from ternrun.onnx.format.graph import OnnxModel
 
 
 _COMPANIONS = ("mmproj", "imatrix")  # in the names of files that lie beside a model and are none
@@ -165,15 +165,16 @@ def _open_folder(path: Path) -> ModelFile:
 def _open_graph(path: Path) -> ModelFile:
     from ternrun.loader.hf_text import chat_metadata
     from ternrun.loader.onnx.folder import stated_context, text_folder
-    from ternrun.loader.onnx.reader import open_onnx
-    from ternrun.loader.onnx.recognition.recognise import UnrecognisedError, recognise
+    from ternrun.loader.onnx.open_file import open_file
+    from ternrun.loader.onnx.recognize import recognize
+    from ternrun.onnx.recognition.trace import UnrecognizedError
 
     folder = text_folder(path)
-    graph = open_onnx(path)
+    graph = open_file(path)
     try:
-        found = recognise(graph, context=stated_context(folder))
-    except UnrecognisedError as e:
-        return _open_unrecognised(path, folder, graph, e)
+        found = recognize(graph, context=stated_context(folder))
+    except UnrecognizedError as e:
+        return _open_unrecognized(path, folder, graph, e)
     name = path.stem if path.stem not in ("model", "decoder_model_merged") else folder.name
     metadata: dict[str, Any] = {"general.architecture": found.weights.config.architecture, "general.name": name}
     metadata |= {"onnx.producer": graph.producer, "onnx.opset": graph.opsets.get("", 0), "onnx.decoder": found.summary}
@@ -183,17 +184,17 @@ def _open_graph(path: Path) -> ModelFile:
     return ModelFile(path, found.weights, metadata, graph.size, text_folder=folder, pre=None)
 
 
-def _open_unrecognised(path: Path, folder: Path, graph: OnnxModel, why: LoadError) -> ModelFile:
+def _open_unrecognized(path: Path, folder: Path, graph: OnnxModel, why: LoadError) -> ModelFile:
     """A decoder of unknown make, which is run operator by operator. Raises LoadError that says why twice over."""
     from ternrun.loader.hf_text import chat_metadata
     from ternrun.loader.onnx.folder import stated_context, stated_width
-    from ternrun.loader.onnx.graph_decoder import GraphDecoder
-    from ternrun.loader.onnx.graph_model import GraphModel
+    from ternrun.onnx.runtime.graph_decoder import GraphDecoder
+    from ternrun.onnx.runtime.graph_model import GraphModel
 
     try:
         decoder = GraphDecoder(graph, context=stated_context(folder), width=stated_width(folder))
     except LoadError as e:
-        raise LoadError(f"it is not a decoder that ternrun recognises: {why}; nor can it be run as it is: {e}") from e
+        raise LoadError(f"it is not a decoder that ternrun recognizes: {why}; nor can it be run as it is: {e}") from e
     name = path.stem if path.stem not in ("model", "decoder_model_merged") else folder.name
     metadata: dict[str, Any] = {"general.architecture": decoder.config.architecture, "general.name": name}
     metadata |= {"onnx.producer": graph.producer, "onnx.opset": graph.opsets.get("", 0)}

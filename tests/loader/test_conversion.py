@@ -110,7 +110,7 @@ def test_head_may_change_type(head: str, tmp_path: Path) -> None:
             assert np.array_equal(new.data, encode(new.type, decode("F32", old.data, old.shape)))
 
 
-def test_float_weights_that_are_ternary_are_recognised_and_others_refused(tmp_path: Path) -> None:
+def test_float_weights_that_are_ternary_are_recognized_and_others_refused(tmp_path: Path) -> None:
     ternary = fake_weights("qwen3", "TQ2_0", **SMALL)
     dense = convert(fake_gguf(tmp_path / "t.gguf", ternary), tmp_path / "dense.gguf", "f16")
     back = convert(dense, tmp_path / "back.gguf", "tq1_0")

@@ -5,7 +5,7 @@ python -m tests.oracle.onnx_beside levels FILE...      the same with onnxruntime
 python -m tests.oracle.onnx_beside rounding GGUF...    ternary models: what rounding activations to 8 bits changes
 python -m tests.oracle.onnx_beside speed FILE...       tokens a second of both, in turns: a prompt, and behind it
 
-With --general, ternrun runs the graph operator by operator though it recognises it.
+With --general, ternrun runs the graph operator by operator though it recognizes it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import onnxruntime
 
 from ternrun.loader.model import open_model
 from ternrun.loader.onnx.folder import stated_width
-from ternrun.loader.onnx.graph_decoder import GraphDecoder
-from ternrun.loader.onnx.graph_model import GraphModel
-from ternrun.loader.onnx.reader import open_onnx
 from ternrun.loader.onnx.write import write_onnx
+from ternrun.onnx.format.reader import open_onnx
+from ternrun.onnx.runtime.graph_decoder import GraphDecoder
+from ternrun.onnx.runtime.graph_model import GraphModel
 from ternrun.runtime.backend import Batch
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu.model import CpuModel
@@ -82,9 +82,9 @@ class Reference:
         return logits[0].astype(np.float32)
 
 
-def _ours(path: Path, recognised: bool = True):
+def _ours(path: Path, recognized: bool = True):
     engine = EngineConfig(threads=2, context=1024)
-    if recognised:
+    if recognized:
         return CpuModel(open_model(path).weights, engine)
     return GraphModel(GraphDecoder(open_onnx(path), context=1024, width=stated_width(path.with_suffix(""))), engine)
 
@@ -99,8 +99,8 @@ def _likeliest(row) -> int:
     return int(row.argmax()) if isinstance(row, np.ndarray) else row.best
 
 
-def compare(path: Path, recognised: bool = True) -> None:
-    ours, same, total, furthest = _ours(path, recognised), 0, 0, 0.0
+def compare(path: Path, recognized: bool = True) -> None:
+    ours, same, total, furthest = _ours(path, recognized), 0, 0, 0.0
     for ids in _texts(ours.config.vocab_size):
         theirs, mine = Reference(path).run(ids), _step(ours, ids, 0)
         same += int((theirs.argmax(1) == mine.argmax(1)).sum())
@@ -156,12 +156,12 @@ def _own_text(model) -> list[int]:
     return model.tokenizer.encode(Path(__file__).read_text())[:140]
 
 
-def speed(path: Path, recognised: bool = True) -> None:
+def speed(path: Path, recognized: bool = True) -> None:
     """Both in turns, the median of five: a prompt of 128 tokens with all its logits, then greedy decoding behind it.
 
     Each waits until the other's threads have come to rest: onnxruntime's spin for a while after a run.
     """
-    reference, ours = Reference(path), _ours(path, recognised)
+    reference, ours = Reference(path), _ours(path, recognized)
     ids = [i for text in _texts(ours.config.vocab_size) for i in text]
     prompt = (ids * 128)[:128]
 
@@ -191,7 +191,7 @@ def speed(path: Path, recognised: bool = True) -> None:
 
 
 def _quick(run, prompt: list[int]) -> bool:
-    """Whether a token takes less than half a millisecond; the width of a graph that is not recognised is unknown."""
+    """Whether a token takes less than half a millisecond; the width of a graph that is not recognized is unknown."""
     run(prompt, 0)
     run(prompt[:1], len(prompt))
     start = time.perf_counter()

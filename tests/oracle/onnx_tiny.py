@@ -1,4 +1,4 @@
-"""Tiny decoders through every exporter, for tests/loader/onnx/test_exporters.py: graphs as they really come.
+"""Tiny decoders through every exporter, for tests/onnx/test_exporters.py: graphs as they really come.
 
     python -m tests.oracle.onnx_tiny tests/data/onnx [ROUTE...]
 

@@ -10,7 +10,7 @@ import pytest
 
 from ternrun import Encoder, LoadError, UsageError, load
 from ternrun.server.settings import ServerConfig
-from tests.loader.onnx.bert import tiny_folder
+from tests.onnx.bert import tiny_folder
 from tests.server.serving import Server, running
 
 

@@ -1,4 +1,4 @@
-"""A sentence encoder behind the engine's Model protocol: a server batches and pools its texts as it does others."""
+"""A sentence encoder behind the engine's Model protocol, so that a server batches its texts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ternrun.loader.sentence_pooling import ENGINE_POOLING
 from ternrun.runtime.backend import Batch
 from ternrun.runtime.config import EngineConfig, ModelConfig, RopeConfig
 
-BLOCK = 16  # tokens of a cache block, which holds nothing here
+BLOCK = 16  # tokens of a cache block; an encoder stores nothing in it
 MOST = 4096  # tokens that a text may have: the engine's largest step
 
 
 def encoder_config(encoder: Encoder) -> ModelConfig:
-    """What the engine asks of a model. Raises LoadError for a pooling that it does not do."""
+    """The engine's configuration of an encoder. Raises LoadError for a pooling that the engine does not have."""
     if encoder.pooling not in ENGINE_POOLING:
         raise LoadError(f"{encoder.folder} pools by {encoder.pooling}, which ternrun.Encoder does, but no server")
     return ModelConfig(

@@ -1,6 +1,6 @@
-"""Sentence embeddings from a folder with an ONNX encoder (BERT and its kin) and the files of sentence-transformers.
+"""Sentence embeddings from a folder with an ONNX encoder (such as BERT) and the files of sentence-transformers.
 
-Pooling and normalisation are those that `modules.json` names; without one, vectors are means and normalised.
+`modules.json` names pooling and normalization; without that file, vectors are normalized means.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 
 from ternrun.errors import ContextError, LoadError, UsageError
 from ternrun.loader.home import from_home
-from ternrun.loader.onnx.halves import in_float32
+from ternrun.loader.onnx.open_file import open_file
 from ternrun.loader.onnx.pooling import POOLING, Floats, read_limit, read_pooling
-from ternrun.loader.onnx.reader import open_onnx
-from ternrun.loader.onnx.session import Session
 from ternrun.loader.safetensors import read_json
 from ternrun.loader.tokenizer_hf import load_library
+from ternrun.onnx.format.half_precision import in_float32
+from ternrun.onnx.runtime.session import Session
 
-BATCH_TOKENS = 2048  # of one run, padding included: more gain nothing on a CPU and take memory
+BATCH_TOKENS = 2048  # of one run, with padding: a larger run is no faster on a CPU and takes memory
 
 
 class Encoder:
@@ -36,7 +36,7 @@ class Encoder:
         self.folder = file.parent.parent if file.parent.name == "onnx" else file.parent
         self.name = self.folder.resolve().name
         self.path = file
-        self._session = Session(in_float32(open_onnx(file)))
+        self._session = Session(in_float32(open_file(file)))
         known = {"input_ids", "attention_mask", "token_type_ids", "position_ids"}
         self._inputs = {v.name: v for v in self._session.inputs}
         if "input_ids" not in self._inputs or not set(self._inputs) <= known:
@@ -100,7 +100,7 @@ class Encoder:
         return vectors, sum(map(len, rows))
 
     def close(self) -> None:
-        """Nothing to do: threads and files are let go of with the object."""
+        """Does nothing: threads and files are freed with the object."""
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +116,7 @@ class Encoder:
         return vectors
 
     def hidden(self, rows: Sequence[Sequence[int]]) -> tuple[Floats, Floats]:
-        """Hidden states (B, T, dim) of token ids and their mask (B, T); T is 1 where the graph pools by itself."""
+        """Hidden states (B, T, dim) of token ids and their mask (B, T); T is 1 if the graph pools."""
         longest = max(map(len, rows))
         ids = np.full((len(rows), longest), self._pad, np.int64)
         mask = np.zeros((len(rows), longest), np.int64)
@@ -139,7 +139,7 @@ class Encoder:
 
 
 def graph_file(path: Path) -> Path:
-    """The .onnx file of a folder: `model.onnx`, `onnx/model.onnx`, or the only one there is."""
+    """The .onnx file of a folder: `model.onnx`, `onnx/model.onnx`, or its only one."""
     if path.is_file():
         return path
     for name in ("model.onnx", "onnx/model.onnx"):
@@ -162,7 +162,7 @@ def is_encoder(path: Path) -> bool:
 
 
 def _output(session: Session, file: Path) -> tuple[str, bool]:
-    """The graph's output to use, and whether it is pooled already."""
+    """The name of the output to use, and whether the graph pools it."""
     ranks = {v.name: len(v.shape) if v.shape is not None else None for v in session.outputs}
     for name, pooled in (("sentence_embedding", True), ("last_hidden_state", False), ("token_embeddings", False)):
         if name in ranks:
@@ -174,7 +174,7 @@ def _output(session: Session, file: Path) -> tuple[str, bool]:
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Numbers of texts that go together: of like length, so that little is padding."""
+    """Indices of texts of similar length, batch by batch, so that little is padding."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and (len(batch) + 1) * lengths[i] > BATCH_TOKENS:

@@ -1,4 +1,4 @@
-"""Which file of a folder of ONNX files is the model, and what lies beside it: its tokenizer, how long a text may be."""
+"""Finds the model among a folder's ONNX files, its tokenizer, and the limits that the files beside it state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_onnx_folder(folder: Path) -> bool:
 def model_file(folder: Path, variant: str | None = None) -> Path:
     """The graph to open: the one genai_config.json names, `model.onnx`, the only one, or `model_VARIANT.onnx`.
 
-    Raises LoadError where there is none or no one choice, UsageError for a variant that is not there.
+    Raises LoadError for a folder without one clear choice, UsageError for an unknown variant.
     """
     files = {p.stem: p for base in (folder, folder / "onnx") for p in sorted(base.glob("*.onnx")) if p.is_file()}
     stems = [name for name in _NAMES if any(s == name or s.startswith(f"{name}_") for s in files)]
@@ -46,7 +46,7 @@ def model_file(folder: Path, variant: str | None = None) -> Path:
 
 
 def text_folder(file: Path) -> Path:
-    """Where the tokenizer of a model file lies: beside it, or above the folder `onnx` that it is in."""
+    """The folder of a model file's tokenizer: the file's own, or the one above its folder `onnx`."""
     above = file.absolute().parent
     if not (above / "tokenizer.json").is_file() and above.name == "onnx":
         return above.parent
@@ -69,13 +69,13 @@ def stated_width(folder: Path) -> int:
 
 
 def _descriptions(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The model of genai_config.json, and config.json; {} for what is not there."""
+    """The model of genai_config.json, and config.json; {} for a missing file."""
     genai, config = (read_json(f) if f.is_file() else {} for f in (folder / GENAI, folder / "config.json"))
     return _table(genai, "model"), config
 
 
 def _table(within: dict[str, Any], key: str) -> dict[str, Any]:
-    """The table of that name; {} where there is none."""
+    """The table of that name, or {}."""
     found = within.get(key)
     return found if isinstance(found, dict) else {}
 

@@ -1,4 +1,4 @@
-"""The files that sentence-transformers puts beside a model: how its hidden states become one vector, and its limits."""
+"""Reads pooling, normalization and the longest text from the files of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ternrun.errors import LoadError
 from ternrun.loader.safetensors import MAX_JSON, parse_json, read_json
 from ternrun.loader.sentence_pooling import stated_modes
 
-MAX_TOKENS = 512  # where no file states a limit
+MAX_TOKENS = 512  # if no file states a limit
 Floats = NDArray[np.float32]
 
 
@@ -44,7 +44,7 @@ POOLING: dict[str, Callable[[Floats, Floats], Floats]] = {
 
 
 def read_pooling(folder: Path) -> tuple[str, bool]:
-    """Name of the pooling, and whether vectors are normalised."""
+    """Name of the pooling, and whether vectors are normalized."""
     path = folder / "modules.json"
     if not path.is_file():
         return "mean", True

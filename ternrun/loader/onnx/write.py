@@ -107,7 +107,7 @@ class _Writer:
         self._constant("sin", np.sin(turned).astype(np.float32))
 
     def _mask(self) -> str:
-        """(batch, 1, new, total), true where a token may look: up to its own position, and not at padding."""
+        """(batch, 1, new, total), true for keys up to a token's own position that are not padding."""
         for name, value in (("zero", 0), ("one", 1)):
             self._constant(name, np.int64(value))
         for name, axes in (("axes_1_2", [1, 2]), ("axes_1_3", [1, 3])):
@@ -162,7 +162,7 @@ class _Writer:
         return self._sum(p + "ffn", x, self._sub(p, "ffn_down", active))
 
     def _sub(self, p: str, name: str, x: str) -> str:
-        """A projection back into the residual stream, behind its sub-norm where there is one."""
+        """A projection back into the residual stream, after its sub-norm if the layer has one."""
         norm = f"{p}{name.split('_')[0]}_sub_norm"
         return self._linear(p + name, self._norm(norm, x) if f"{norm}.weight" in self.tensors else x)
 
@@ -249,7 +249,7 @@ class _Writer:
 
 
 def _trits(tensor: Tensor) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Trits and scales, one for all or one a row where that says the same."""
+    """Trits and scales; equal scales are joined to one for all, or one a row."""
     codes, scales = trits(tensor.type, tensor.data, tensor.shape, name=tensor.name)
     scales = scales * np.float32(tensor.scale)
     if (scales == scales[:, :1]).all():

@@ -1,0 +1,22 @@
+"""What runs each operator: importing this package fills the table (see table.py)."""
+
+from ternrun.onnx.operators import (
+    activations,
+    attention,
+    cached,
+    elementwise,
+    gathering,
+    matrices,
+    norms,
+    optional,
+    quantized,
+    reducing,
+    rotary,
+    shapes,
+    windows,
+)
+
+__all__ = [
+    "activations", "attention", "cached", "elementwise", "gathering", "matrices", "norms", "optional", "quantized",
+    "reducing", "rotary", "shapes", "windows",
+]  # fmt: skip

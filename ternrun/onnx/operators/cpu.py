@@ -1,0 +1,108 @@
+"""The seam to the CPU runtime: the only module of ternrun.onnx that imports ternrun.runtime.cpu.
+
+Operators use three things of `workers()`: `prepare(tensor)` compiles the product with a constant matrix, `multiply`
+runs it, and `call(name, ...)` runs one of the row kernels `elements.{erf,gelu,silu,softmax,layer_norm}`. A second
+backend provides a class with these three methods; arrays go in and out as numpy arrays in host memory. Everything else
+in this room is numpy.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.runtime.cpu import isa, layout
+from ternrun.runtime.cpu.linears import PLAIN_OUT, PLAIN_X, Rows, plain_product, plain_scratch
+from ternrun.runtime.cpu.matrix import Plain
+from ternrun.runtime.cpu.memory import address, aligned
+from ternrun.runtime.cpu.model import default_threads
+from ternrun.runtime.cpu.objects import Kernels
+from ternrun.runtime.cpu.program import Argument, Program, Records, Scratch, words
+from ternrun.runtime.cpu.team import Team
+from ternrun.runtime.weights import Tensor
+
+TOKENS = layout.STATE["tokens"] // 8
+
+
+class Product(NamedTuple):
+    """A product's program, without a bias and with one, and the arguments that hold its operands' addresses."""
+
+    alone: Records
+    biased: Records
+    multiply: NDArray[np.int64]
+    add: NDArray[np.int64]
+    matrix: Plain  # the program reads its memory
+
+
+class Workers:
+    """A team of threads over kernels, shared by all graphs of this process."""
+
+    def __init__(self) -> None:
+        self.kernels, self._threads = Kernels(isa.pick()), default_threads()
+        self._team, self._turn = Team(self.kernels, self._threads), threading.Lock()
+        self._state = aligned(layout.STATE_BYTES)[: layout.STATE_BYTES].view(np.int64)
+        self._base = address(self._state)
+        self._scratch: dict[int, Scratch] = {}  # by the columns that there is room for
+        self._calls: dict[str, Records] = {}
+
+    def prepare(self, tensor: Tensor) -> Product:
+        """The program of a product with `tensor` (rows, cols); the addresses of its operands are set when it runs."""
+        matrix = Plain.of(tensor)
+        with self._turn:
+            if matrix.padded not in self._scratch:
+                self._scratch[matrix.padded] = Scratch(self._threads, plain_scratch(matrix.padded))
+            program, count = Program(), self._base + layout.STATE["tokens"]
+            x, out = Rows(0, matrix.cols, matrix.cols), Rows(0, matrix.rows, matrix.rows)
+            plain_product(program, count, x, matrix, out, self._scratch[matrix.padded])
+            program.call("elements.bias", count, matrix.rows, 0, 0)
+            both = self._assembled(program)
+            return Product(both._replace(calls=1), both, _arguments(both, 0), _arguments(both, 1), matrix)
+
+    def multiply(
+        self, product: Product, x: NDArray[np.float32], out: NDArray[np.float32], bias: NDArray[np.float32] | None
+    ) -> None:
+        """Run such a program: out (n, rows) = x (n, cols) W^T + bias; all contiguous."""
+        to = address(out)
+        with self._turn:
+            product.multiply[PLAIN_X], product.multiply[PLAIN_OUT] = address(x), to
+            if bias is not None:
+                product.add[2], product.add[3] = to, address(bias)
+            self._state[TOKENS] = len(x)
+            self._team.run(product.alone if bias is None else product.biased, self._base)
+
+    def call(self, kernel: str, *values: Argument | NDArray[np.float32]) -> None:
+        """Run one kernel. Floats go as doubles, contiguous arrays as their addresses."""
+        args = [address(v) if isinstance(v, np.ndarray) else v for v in values]
+        with self._turn:
+            if kernel not in self._calls:
+                program = Program()
+                program.call(kernel, *args)
+                self._calls[kernel] = self._assembled(program)
+            records = self._calls[kernel]
+            _arguments(records, 0)[: len(args)] = words(args)
+            self._team.run(records, self._base)
+
+    def _assembled(self, program: Program) -> Records:
+        self.kernels.require(program.kernels)
+        return program.assemble(self.kernels)
+
+
+def _arguments(records: Records, call: int) -> NDArray[np.int64]:
+    """Those of one call of a program, to be changed."""
+    at = layout.RECORD * call
+    return records.memory[at : at + layout.RECORD].view(np.int64)[layout.RECORD_HEAD :]
+
+
+@cache
+def workers() -> Workers:
+    """The team, started at the first call."""
+    return Workers()
+
+
+def in_use() -> bool:
+    """Whether the team has been started."""
+    return bool(workers.cache_info().currsize)

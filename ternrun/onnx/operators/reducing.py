@@ -1,0 +1,125 @@
+"""Sums, means and extremes over axes; softmax, which rests on two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from ternrun.errors import LoadError
+from ternrun.onnx.operators import rowwise
+from ternrun.onnx.operators.shapes import numbers
+from ternrun.onnx.operators.table import Array, Call, Kernel, operator, widened
+
+Reduce = Callable[..., Array]
+
+
+def _mean(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
+    wide = widened(x)
+    return np.mean(wide, axis=axis, keepdims=keepdims, dtype=wide.dtype).astype(x.dtype, copy=False)
+
+
+def _sum(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
+    wide = widened(x)
+    return np.sum(wide, axis=axis, keepdims=keepdims, dtype=wide.dtype).astype(x.dtype, copy=False)
+
+
+def _prod(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
+    return np.asarray(np.prod(x, axis=axis, keepdims=keepdims, dtype=x.dtype))
+
+
+# operator -> (function, whether its axes are an input, and from which opset on)
+REDUCE: dict[str, tuple[Reduce, int]] = {
+    "ReduceMean": (_mean, 18), "ReduceSum": (_sum, 13), "ReduceMax": (np.max, 18), "ReduceMin": (np.min, 18),
+    "ReduceProd": (_prod, 18),
+}  # fmt: skip
+
+
+def _reduce(function: Reduce, as_input: int, call: Call) -> Kernel:
+    keep = bool(call.integer("keepdims", 1))
+    stated = call.integers("axes") if call.opset < as_input else None
+    nothing = bool(call.integer("noop_with_empty_axes"))
+
+    def kernel(x: Array, axes: Array | None = None) -> Array:
+        over = stated if axes is None else tuple(numbers(axes))
+        if not over:
+            if nothing:
+                return x.copy()
+            over = None
+        if (x.size == 0 and function not in (_sum, _prod)) or x.dtype.kind not in "fiu":
+            return np.asarray(call.reference()(x, *([] if axes is None else [axes]))[0])
+        return np.asarray(function(x, axis=over, keepdims=keep))
+
+    return kernel
+
+
+for _name, (_function, _since) in REDUCE.items():
+    operator(_name, fresh=True)(partial(_reduce, _function, _since))
+
+
+@operator("CumSum", fresh=True)
+def cumulative_sum(call: Call) -> Kernel | None:
+    """Sums of the elements up to each one along an axis; other orders are the reference's."""
+    if call.integer("exclusive") or call.integer("reverse"):
+        return None
+    return lambda x, axis: np.cumsum(x, int(axis.reshape(())), dtype=x.dtype)
+
+
+@operator("TopK", since=10, fresh=True)
+def top_k(call: Call) -> Kernel:
+    """The k largest (or smallest) along an axis, in order, and their indices; equal elements keep their order."""
+    axis, largest = call.integer("axis", -1), call.integer("largest", 1)
+
+    def kernel(x: Array, k: Array) -> tuple[Array, Array]:
+        (count,) = numbers(k)
+        if not 0 <= count <= x.shape[axis]:
+            raise LoadError(f"asks for {count} of {x.shape[axis]}")
+        if largest:  # from the back, so that of equals the first comes first
+            order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+        else:
+            order = np.argsort(x, axis, kind="stable")
+        order = order.take(range(count), axis)
+        return np.take_along_axis(x, order, axis), order.astype(np.int64)
+
+    return kernel
+
+
+def softmax(x: Array, axis: int = -1) -> Array:
+    """exp(x - max) / sum, in x's type (halves in float32); a row of nothing but -inf gives zeros."""
+    wide = widened(x)
+    top = wide.max(axis, keepdims=True, initial=-np.inf)
+    np.maximum(top, np.finfo(wide.dtype).min, out=top)
+    out: Array = wide - top
+    np.exp(out, out=out)
+    total = out.sum(axis, keepdims=True)
+    total[total == 0] = 1
+    out /= total
+    return out.astype(x.dtype, copy=False)
+
+
+@operator("Softmax", fresh=True)
+def softmax_operator(call: Call) -> Kernel:
+    """Over one axis; before opset 13 over all from `axis` on."""
+    axis = call.integer("axis", -1 if call.opset >= 13 else 1)
+
+    def kernel(x: Array) -> Array:
+        if x.dtype.kind not in "fV":
+            raise LoadError(f"takes floats, not {x.dtype}")
+        if call.opset >= 13 or axis in (-1, x.ndim - 1):
+            return _exact(x, axis)
+        at = axis + x.ndim if axis < 0 else axis
+        return _exact(x.reshape(*x.shape[:at], -1), -1).reshape(x.shape)
+
+    return kernel
+
+
+def _exact(x: Array, axis: int) -> Array:
+    """Softmax as ONNX has it: a row of nothing but -inf gives NaN."""
+    if axis in (-1, x.ndim - 1) and rowwise.large(x):
+        return rowwise.softmax(x)
+    wide = widened(x)
+    out: Array = wide - wide.max(axis, keepdims=True, initial=-np.inf)
+    np.exp(out, out=out)
+    out /= out.sum(axis, keepdims=True)
+    return out.astype(x.dtype, copy=False)

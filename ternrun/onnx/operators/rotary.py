@@ -1,0 +1,93 @@
+"""Rotary position embedding with tables of cos and sin (arXiv 2104.09864)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ternrun.errors import LoadError
+from ternrun.onnx.operators.gathering import integers
+from ternrun.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
+
+
+def rotate(x: Array, cos: Array, sin: Array, interleaved: bool) -> Array:
+    """Turn the first elements of each head of x (..., d); cos and sin (..., r / 2) broadcast against them, r <= d."""
+    half = cos.shape[-1]
+    if cos.shape != sin.shape or 2 * half > x.shape[-1]:
+        raise LoadError(f"tables of shape {list(cos.shape)} and {list(sin.shape)} do not fit heads of {x.shape[-1]}")
+    first, second = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if interleaved else (
+        slice(0, half), slice(half, 2 * half)
+    )  # fmt: skip
+    a, b = x[..., first], x[..., second]
+    out = np.empty_like(x)
+    out[..., first] = a * cos - b * sin
+    out[..., second] = a * sin + b * cos
+    out[..., 2 * half :] = x[..., 2 * half :]
+    return out
+
+
+def as_heads(x: Array, heads: int) -> Array:
+    """(B, T, heads * d) as (B, heads, T, d): a view."""
+    if x.ndim != 3 or heads < 1 or x.shape[2] % heads:
+        raise LoadError(f"cannot part {list(x.shape)} into {heads} heads")
+    return x.reshape(*x.shape[:2], heads, -1 if x.size else x.shape[2] // heads).swapaxes(1, 2)
+
+
+def as_rows(x: Array) -> Array:
+    """(B, heads, T, d) as (B, T, heads * d)."""
+    b, heads, t, d = x.shape
+    return x.swapaxes(1, 2).reshape(b, t, heads * d)
+
+
+def look_up(table: Array, positions: Array, tokens: int) -> Array:
+    """Rows (B or 1, T, r / 2) of a table (max, r / 2); a single position is the first token's."""
+    if positions.size == 1 and positions.ndim < 2:
+        positions = positions.reshape(1, 1) + np.arange(tokens)
+    if table.ndim != 2 or positions.ndim != 2 or positions.shape[1] != tokens:
+        raise LoadError(f"positions of shape {list(positions.shape)} do not fit {tokens} tokens")
+    return table.take(integers(positions), 0)
+
+
+def turned(x: Array, heads: int, cos: Array, sin: Array, interleaved: bool) -> Array:
+    """x, (B, T, heads * d) or (B, heads, T, d), turned by tables (B or 1, T, r / 2)."""
+    split = x if x.ndim == 4 else as_heads(x, heads)
+    out = rotate(widened(split), widened(cos)[:, None], widened(sin)[:, None], interleaved).astype(x.dtype, copy=False)
+    return out if x.ndim == 4 else as_rows(out)
+
+
+@operator("RotaryEmbedding", fresh=True)
+def rotary_embedding(call: Call) -> Kernel:
+    """ONNX's operator: positions select rows of the tables; without them the tables are (B, T, r / 2)."""
+    interleaved, heads, dim = (
+        bool(call.integer("interleaved")),
+        call.integer("num_heads"),
+        call.integer("rotary_embedding_dim"),
+    )
+
+    def kernel(x: Array, cos: Array, sin: Array, positions: Array | None = None) -> Array:
+        same_type(cos, sin)
+        if x.ndim not in (3, 4):
+            raise LoadError(f"takes three or four dimensions, not {list(x.shape)}")
+        if positions is not None:
+            tokens = x.shape[-2]
+            cos, sin = look_up(cos, positions, tokens), look_up(sin, positions, tokens)
+        width = dim or (x.shape[-1] if x.ndim == 4 else x.shape[-1] // max(heads, 1))
+        if cos.ndim != 3 or 2 * cos.shape[-1] != width:
+            raise LoadError(f"tables of shape {list(cos.shape)} do not turn {width} elements")
+        return turned(x, heads, cos, sin, interleaved)
+
+    return kernel
+
+
+@operator("RotaryEmbedding", domains=(MICROSOFT,), fresh=True)
+def microsoft_rotary_embedding(call: Call) -> Kernel:
+    """onnxruntime's: positions come second; one stands for the first token of every sequence."""
+    interleaved, heads = bool(call.integer("interleaved")), call.integer("num_heads")
+
+    def kernel(x: Array, positions: Array, cos: Array, sin: Array) -> Array:
+        if x.ndim not in (3, 4):
+            raise LoadError(f"takes three or four dimensions, not {list(x.shape)}")
+        tokens = x.shape[-2]
+        count = heads or (x.shape[-1] // max(2 * cos.shape[-1], 1))
+        return turned(x, count, look_up(cos, positions, tokens), look_up(sin, positions, tokens), interleaved)
+
+    return kernel

@@ -1,0 +1,48 @@
+"""Operators on rows of float32 that are large enough for the engine's threads (`kernels/elements.py`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ternrun.onnx.operators.cpu import workers
+from ternrun.onnx.operators.table import Array
+
+LEAST = 1 << 12  # elements from which on a call of the threads costs less than numpy's passes
+
+
+def large(x: Array) -> bool:
+    """Whether x is for these kernels."""
+    return x.dtype == np.float32 and x.size >= LEAST
+
+
+def each(kernel: str, x: Array, out: Array | None = None) -> Array:
+    """`erf`, `gelu` or `silu` of every element; `out` may be x."""
+    x = np.ascontiguousarray(x)
+    if out is None or not out.flags.c_contiguous:
+        out = np.empty_like(x)
+    workers().call(f"elements.{kernel}", x.size, x, out)
+    return out
+
+
+def softmax(x: Array) -> Array:
+    """Over the last dimension, as ONNX has it: a row of nothing but -inf gives NaN."""
+    x = np.ascontiguousarray(x)
+    out, n = np.empty_like(x), x.shape[-1]
+    workers().call("elements.softmax", x.size // n, n, x, out)
+    return out
+
+
+def layer_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
+    """(x - mean) / deviation * weight + bias over the last dimension; vectors of its length."""
+    x, weight = np.ascontiguousarray(x), np.ascontiguousarray(weight)
+    plus = None if bias is None else np.ascontiguousarray(bias)
+    out, n = np.empty_like(x), x.shape[-1]
+    shift = 0 if plus is None else plus
+    workers().call("elements.layer_norm", x.size // n, n, x, weight, shift, eps, out)
+    return out
+
+
+def fits(x: Array, *vectors: Array | None) -> bool:
+    """Whether x is for `layer_norm` with these vectors."""
+    shape = x.shape[-1:]
+    return large(x) and all(v is None or (v.dtype == np.float32 and v.shape == shape) for v in vectors)

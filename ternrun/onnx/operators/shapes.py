@@ -1,0 +1,280 @@
+"""Operators that look at shapes or move elements about; most of them return views."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from ternrun.errors import LoadError
+from ternrun.onnx.format.limits import room
+from ternrun.onnx.format.tensors import OnnxTensor
+from ternrun.onnx.operators.table import Array, Call, Kernel, operator
+
+
+def numbers(x: Array | None) -> list[int]:
+    """The elements of a one-dimensional (or single) integer tensor."""
+    if x is None:
+        return []
+    if x.dtype.kind not in "iu" or x.ndim > 1 or x.size > 1 << 16:
+        raise LoadError(f"wants a list of integers, not a tensor of {x.dtype} {list(x.shape)}")
+    return list(x.reshape(-1).tolist())
+
+
+@operator("Identity")
+def identity(call: Call) -> Kernel:
+    """The same, not a copy."""
+    return lambda x: x
+
+
+@operator("Constant")
+def constant(call: Call) -> Kernel | None:
+    """The value that an attribute states."""
+    for name, value in call.attributes.items():
+        if isinstance(value, OnnxTensor):
+            array = value.array()
+        elif name in ("value_float", "value_floats"):
+            array = np.array(value, np.float32)
+        elif name in ("value_int", "value_ints"):
+            array = np.array(value, np.int64)
+        elif name in ("value_string", "value_strings"):
+            array = np.array(value, dtype=object)
+        else:
+            return None
+        return lambda: array
+    return None
+
+
+@operator("ConstantOfShape", fresh=True)
+def constant_of_shape(call: Call) -> Kernel:
+    """One element repeated."""
+    value = call.tensor("value")
+    value = np.zeros(1, np.float32) if value is None else value
+    if value.size != 1:
+        raise LoadError("its value is not a single element")
+    element = value.reshape(())
+
+    def kernel(shape: Array) -> Array:
+        dims = numbers(shape)
+        room(dims, element.itemsize)
+        return np.full(dims, element, element.dtype)
+
+    return kernel
+
+
+@operator("Shape", fresh=True)
+def shape_of(call: Call) -> Kernel:
+    """All dimensions, or those from `start` to `end`."""
+    part = slice(call.integer("start"), call.integer("end") if "end" in call.attributes else None)
+    return lambda x: np.array(x.shape[part], np.int64)
+
+
+@operator("Size", fresh=True)
+def size_of(call: Call) -> Kernel:
+    """The number of elements."""
+    return lambda x: np.array(x.size, np.int64)
+
+
+@operator("Dropout", since=12)
+def dropout(call: Call) -> Kernel:
+    """The input and a mask of ones: nothing is dropped, except in training, which is the reference's."""
+    outputs = len(call.node.outputs)
+
+    def kernel(x: Array, ratio: Array | None = None, training: Array | None = None) -> tuple[Array, ...]:
+        if training is not None and training.any():
+            return tuple(call.reference()(x, ratio, training))
+        return (x, np.ones(x.shape, bool))[:outputs] if outputs > 1 else (x,)
+
+    return kernel
+
+
+@operator("Reshape", since=5)
+def reshape(call: Call) -> Kernel:
+    """0 takes the dimension from the input, -1 what is left."""
+    keep_zeros = bool(call.integer("allowzero"))
+
+    def kernel(x: Array, shape: Array) -> Array:
+        dims = numbers(shape)
+        if not keep_zeros:
+            dims = [x.shape[i] if n == 0 else n for i, n in enumerate(dims)]
+        return x.reshape(dims)
+
+    return kernel
+
+
+@operator("Flatten")
+def flatten(call: Call) -> Kernel:
+    """A matrix: the dimensions before `axis`, and those from it on."""
+    axis = call.integer("axis", 1)
+
+    def kernel(x: Array) -> Array:
+        at = axis + x.ndim if axis < 0 else axis
+        return x.reshape(prod(x.shape[:at]), prod(x.shape[at:]))
+
+    return kernel
+
+
+@operator("Transpose")
+def transpose(call: Call) -> Kernel:
+    """Reversed dimensions, or those of `perm`."""
+    perm = call.integers("perm")
+    return lambda x: x.transpose(perm)
+
+
+def _axes_of(call: Call, axes: Array | None) -> tuple[int, ...] | None:
+    if call.opset < 13:
+        return call.integers("axes")
+    return None if axes is None else tuple(numbers(axes))
+
+
+@operator("Squeeze")
+def squeeze(call: Call) -> Kernel:
+    """Without dimensions of 1."""
+
+    def kernel(x: Array, axes: Array | None = None) -> Array:
+        return x.squeeze(_axes_of(call, axes))
+
+    return kernel
+
+
+@operator("Unsqueeze")
+def unsqueeze(call: Call) -> Kernel:
+    """With dimensions of 1."""
+
+    def kernel(x: Array, axes: Array | None = None) -> Array:
+        where = _axes_of(call, axes)
+        if where is None:
+            raise LoadError("states no axes")
+        rank = x.ndim + len(where)
+        added = {a % rank for a in where if -rank <= a < rank}
+        if len(added) != len(where):
+            raise LoadError(f"axes {list(where)} do not fit {list(x.shape)}")
+        dims = iter(x.shape)
+        return x.reshape([1 if i in added else next(dims) for i in range(rank)])
+
+    return kernel
+
+
+@operator("Concat", since=4, fresh=True)
+def concat(call: Call) -> Kernel:
+    """All inputs along an axis."""
+    if "axis" not in call.attributes:
+        raise LoadError("states no axis")
+    axis = call.integer("axis")
+
+    def kernel(*arrays: Array) -> Array:
+        if len({a.dtype for a in arrays}) != 1:
+            raise LoadError(f"its inputs are of the types {sorted({str(a.dtype) for a in arrays})}")
+        room([sum(a.size for a in arrays)], arrays[0].itemsize)
+        return np.concatenate(arrays, axis)
+
+    return kernel
+
+
+@operator("Split")
+def split(call: Call) -> Kernel:
+    """Parts along an axis: as stated, or as equal as can be."""
+    axis, parts = call.integer("axis"), call.integer("num_outputs") or len(call.node.outputs)
+
+    def kernel(x: Array, sizes: Array | None = None) -> tuple[Array, ...]:
+        length = x.shape[axis]
+        stated = call.integers("split") if call.opset < 13 else None
+        each = list(stated or ()) if sizes is None else numbers(sizes)
+        if not each:
+            most = -(-length // parts)
+            each = [min(most, length - i * most) for i in range(parts)]
+        if min(each) < 0 or sum(each) != length or len(each) < len(call.node.outputs):
+            raise LoadError(f"cannot split a dimension of {length} into {str(each)[:80]}")
+        ends = np.cumsum(each)
+        before = (slice(None),) * (axis % x.ndim)
+        return tuple(x[(*before, slice(end - n, end))] for end, n in zip(ends.tolist(), each, strict=True))
+
+    return kernel
+
+
+@operator("Slice")
+def slice_operator(call: Call) -> Kernel:
+    """Ranges of some axes; ends beyond the tensor are cut, as Python does. Before opset 10 attributes state them."""
+    stated = [call.integers(name) for name in ("starts", "ends", "axes")] if call.opset < 10 else [None] * 3
+
+    def kernel(
+        x: Array, starts: Array | None = None, ends: Array | None = None, axes: Array | None = None,
+        steps: Array | None = None,
+    ) -> Array:  # fmt: skip
+        begin, end, over = (list(s or numbers(a)) for s, a in zip(stated, (starts, ends, axes), strict=True))
+        over = over or list(range(len(begin)))
+        by = numbers(steps) if steps is not None else [1] * len(begin)
+        if not len(begin) == len(end) == len(over) == len(by):
+            raise LoadError(f"states {len(begin)} starts, {len(end)} ends, {len(over)} axes and {len(by)} steps")
+        index = [slice(None)] * x.ndim
+        for b, e, a, s in zip(begin, end, over, by, strict=True):
+            n = x.shape[a]
+            if s < 0 and e < -n:  # to the very beginning, which a slice cannot say but by None
+                index[a] = slice(b, None, s)
+            else:
+                index[a] = slice(b, e, s)
+        return x[tuple(index)]
+
+    return kernel
+
+
+@operator("Expand")
+def expand(call: Call) -> Kernel:
+    """Broadcast to a shape: a view."""
+
+    def kernel(x: Array, shape: Array) -> Array:
+        dims = np.broadcast_shapes(x.shape, tuple(numbers(shape)))
+        room(dims, x.itemsize)
+        return np.broadcast_to(x, dims)
+
+    return kernel
+
+
+@operator("Tile", since=6, fresh=True)
+def tile(call: Call) -> Kernel:
+    """Repeated along each dimension."""
+
+    def kernel(x: Array, repeats: Array) -> Array:
+        times = numbers(repeats)
+        if len(times) != x.ndim:
+            raise LoadError(f"states {len(times)} repeats for {x.ndim} dimensions")
+        room([n * t for n, t in zip(x.shape, times, strict=True)], x.itemsize)
+        return np.tile(x, times)
+
+    return kernel
+
+
+@operator("Range", fresh=True)
+def range_operator(call: Call) -> Kernel:
+    """From start to limit, without it; as many numbers as the specification's formula says."""
+
+    def kernel(start: Array, limit: Array, delta: Array) -> Array:
+        if not start.dtype == limit.dtype == delta.dtype or start.size * limit.size * delta.size != 1:
+            raise LoadError("wants three single numbers of one type")
+        whole = start.dtype.kind in "iu"
+        first, last, step = ((int if whole else float)(v.reshape(()).item()) for v in (start, limit, delta))
+        if step == 0:
+            raise LoadError("has a step of 0")
+        count = -((first - last) // step) if whole else np.ceil((last - first) / step)
+        if not np.isfinite(count):
+            raise LoadError("asks for a range without end")
+        n = max(0, int(count))
+        room([n], start.itemsize)
+        steps: Array = np.arange(n, dtype=np.int64 if whole else np.float64)
+        return np.asarray(steps * step + first).astype(start.dtype)
+
+    return kernel
+
+
+@operator("Trilu", fresh=True)
+def trilu(call: Call) -> Kernel:
+    """The upper or lower triangle."""
+    upper = call.integer("upper", 1)
+
+    def kernel(x: Array, k: Array | None = None) -> Array:
+        diagonal = 0 if k is None else max(-(1 << 40), min(1 << 40, int(k.reshape(()))))
+        rows, columns = np.ogrid[: x.shape[-2], : x.shape[-1]]
+        keep = columns - rows >= diagonal if upper else columns - rows <= diagonal
+        return np.where(keep, x, np.zeros((), x.dtype))
+
+    return kernel
