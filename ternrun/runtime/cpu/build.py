@@ -15,6 +15,7 @@ from typing import Any
 from ternrun.runtime.cpu import cachefiles
 from ternrun.runtime.cpu.link import image
 from ternrun.runtime.cpu.objects import symbol_of
+from ternrun.runtime.cpu.signatures import signature_of
 
 
 def compile_kernel(name: str) -> tuple[Any, Any]:
@@ -24,10 +25,14 @@ def compile_kernel(name: str) -> tuple[Any, Any]:
     """
     from numba import types
 
+    from ternrun.runtime.cpu.jit import Arguments
+
     module, _, entry = name.rpartition(".")
     home = module if "." in module else f"ternrun.runtime.cpu.kernels.{module}"
     dispatcher = importlib.import_module(home).build(entry)
-    signature = (types.int64,) * 3
+    parameters = signature_of(name)
+    args = types.int64 if parameters is None else Arguments(parameters)
+    signature = (args, types.int64, types.int64)
     dispatcher.compile(signature)
     return _export(dispatcher.overloads[signature], symbol_of(name))
 

@@ -21,7 +21,7 @@ def each(kernel: str, x: Array, out: Array | None = None) -> Array:
     x = np.ascontiguousarray(x)
     if out is None or not out.flags.c_contiguous:
         out = np.empty_like(x)
-    workers().call(f"elements.{kernel}", x.size, address(x), address(out))
+    workers().call(f"elements.{kernel}", n=x.size, x=address(x), out=address(out))
     return out
 
 
@@ -29,7 +29,7 @@ def softmax(x: Array) -> Array:
     """Over the last dimension, as ONNX has it: a row of nothing but -inf gives NaN."""
     x = np.ascontiguousarray(x)
     out, n = np.empty_like(x), x.shape[-1]
-    workers().call("elements.softmax", x.size // n, n, address(x), address(out))
+    workers().call("elements.softmax", rows=x.size // n, n=n, x=address(x), out=address(out))
     return out
 
 
@@ -39,7 +39,10 @@ def layer_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array
     plus = None if bias is None else np.ascontiguousarray(bias)
     out, n = np.empty_like(x), x.shape[-1]
     shift = 0 if plus is None else address(plus)
-    workers().call("elements.layer_norm", x.size // n, n, address(x), address(weight), shift, eps, address(out))
+    workers().call(
+        "elements.layer_norm", rows=x.size // n, n=n, x=address(x), weight=address(weight), bias=shift,
+        eps=float(eps), out=address(out),
+    )  # fmt: skip
     return out
 
 
