@@ -17,6 +17,7 @@ from typing import Any
 from ternrun.runtime.cpu import cachefiles
 from ternrun.runtime.cpu.link import image
 from ternrun.runtime.cpu.objects import symbol_of
+from ternrun.runtime.cpu.signatures import signature_of
 
 
 def compile_kernel(name: str) -> tuple[Any, Any]:
@@ -25,13 +26,17 @@ def compile_kernel(name: str) -> tuple[Any, Any]:
     The module is one of `ternrun.runtime.cpu.kernels`, or any other by its full name.
     """
     import llvmlite.binding as llvm
+    from numba import types
 
+    from ternrun.runtime.cpu.arguments import Arguments
     from ternrun.runtime.cpu.lowering import Unit
 
     module, _, entry = name.rpartition(".")
     home = module if "." in module else f"ternrun.runtime.cpu.kernels.{module}"
     kernel = importlib.import_module(home).build(entry)
-    text = Unit(_operations()).entry(kernel, symbol_of(name))
+    parameters = signature_of(name)
+    first = types.int64 if parameters is None else Arguments(parameters)
+    text = Unit(_operations()).entry(kernel, symbol_of(name), first)
     machine, parsed = _machine(), llvm.parse_assembly(text)
     parsed.triple, parsed.data_layout = llvm.get_process_triple(), str(machine.target_data)
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))

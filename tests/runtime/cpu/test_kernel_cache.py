@@ -156,7 +156,7 @@ def test_images_and_objects_do_the_same(name: str, monkeypatch: pytest.MonkeyPat
         rows, bias = copy_of(np.arange(32)), copy_of(np.arange(32) * 3)
         count = copy_of(np.array([1]), np.int64)
         monkeypatch.setitem(on.kernels._addresses, NAME, entry)
-        on.call(NAME, address(count), address(rows), 32, 32, address(bias))
+        on.call(NAME, count=address(count), x=address(rows), ldx=32, n=32, bias=address(bias))
         results.append(rows.tolist())
     assert results[0] == results[1] == (np.arange(32) * 4).tolist()
 
