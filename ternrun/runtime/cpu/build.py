@@ -1,7 +1,7 @@
 """Compiles kernels to object files: `python -m ternrun.runtime.cpu.build DIR`, in a process of its own.
 
 Only this process imports numba. Its environment names the instruction set (`compilers.py` sets it). Standard input
-gives it the names of kernels, a line each; it prints the name when the kernel's file is in place.
+gives it the names of kernels, a line each; it reports the name when the kernel's file is in place.
 """
 
 from __future__ import annotations
@@ -76,8 +76,17 @@ def main(argv: list[str]) -> int:
         machine, module = compile_kernel(name)
         code = image(machine.emit_object(module), symbol_of(name))
         cachefiles.write(folder / name, code or _machine(anywhere=False).emit_object(module))
-        print(name, flush=True)
+        report(name)
     return 0
+
+
+def report(name: str) -> None:
+    """Tell the parent that a kernel is done, on a line of its own in one write.
+
+    All compiling processes share one pipe. Text of two writes, or behind words without a line end, would be mixed up.
+    """
+    sys.stdout.flush()
+    os.write(sys.stdout.fileno(), f"\n{name}\n".encode())
 
 
 if __name__ == "__main__":

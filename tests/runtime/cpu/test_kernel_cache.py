@@ -15,6 +15,7 @@ import pytest
 
 from ternrun.errors import KernelError
 from ternrun.runtime.cpu import cachefiles, compilers, isa, link, objects, tune
+from ternrun.runtime.cpu.build import report
 from ternrun.runtime.cpu.executable import Executable
 from ternrun.runtime.cpu.memory import address
 from ternrun.runtime.cpu.objects import Kernels, symbol_of
@@ -182,3 +183,14 @@ def test_what_cannot_be_compiled_is_told_in_one_line() -> None:
         Kernels(isa.pick("portable")).require(["no_such.kernel"])
     assert "\n" not in str(caught.value)
     assert "Traceback" in caught.value.__notes__[0]
+
+
+def test_a_kernel_that_is_done_is_reported_in_one_write(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes share a pipe: where a name and its line end come apart, each would wait for the other for ever."""
+    written: list[bytes] = []
+    monkeypatch.setattr(os, "write", lambda handle, data: written.append(data))
+    report("rows.bias")
+    assert written == [b"\nrows.bias\n"]
+    assert capfd.readouterr().out == ""
