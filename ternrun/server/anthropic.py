@@ -26,7 +26,6 @@ from ternrun.server.stream import NAMED, Items, stream
 from ternrun.server.talk import Said, Talk, read_talk, talking
 
 
-
 def _output(value: Any) -> structure.Source | None:
     """`output_config`: {"effort": ..., "format": {"type": "json_schema", "schema": ...}}."""
     if not isinstance(value, dict):
