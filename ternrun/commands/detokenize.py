@@ -30,7 +30,7 @@ def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
     add_model(parser)
     parser.add_argument(
-        "ids", metavar="ID", nargs="*", help="token ids, also as [1, 2]; - or nothing: a JSON list on standard input"
+        "ids", metavar="ID", nargs="*", help="token ids, or [1, 2]; - or nothing: a JSON list on standard input"
     )
     parser.settle(model_and_ids)
     parser.add_argument("--json", action="store_true", help="print {text}")
