@@ -24,7 +24,12 @@ def check_new(path: Path, *, force: bool) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Raises UsageError where no file can take the name `path`, or would put a pipe or device out of the way."""
+    """Raises UsageError where no file can take the name `path`, or would put a pipe or device out of the way.
+
+    `-` is refused, too: it means standard output elsewhere, and a file of that name is hard to get rid of.
+    """
+    if str(path) == "-":
+        raise UsageError("- is standard output; name the file to write")
     if path.is_dir() or not path.parent.is_dir():
         raise UsageError(f"{path} is a folder or lies in none that exists; name the file to write")
     if path.exists() and not path.is_file():

@@ -23,14 +23,15 @@ def room() -> int:
     return (columns or 80) - 1
 
 
+LONG = 5.0  # seconds after which work is told also where nobody can watch it
 ENOUGH = 0.2, 3.0  # the share, and the seconds, after which the time that is left can be estimated
 
 
 class Progress:
     """One line on stderr that shows how far long work has come.
 
-    Where stderr is no terminal, nothing is shown; or, for work that is `told`, one line when it begins and one when it
-    ends.
+    Elsewhere than on a terminal, one line is written when work that is `told` begins, or other work turns out to be
+    long, and one line when it ends.
     """
 
     def __init__(self, label: str, unit: str = "", *, told: bool = False) -> None:
@@ -61,7 +62,7 @@ class Progress:
                 self.shown = now
                 sys.stderr.write(f"\r\x1b[K{self.line(done, total, note)}")
                 sys.stderr.flush()
-        elif self.told and not self.shown:
+        elif not self.shown and (self.told or now - self.start >= LONG):
             self.shown = now
             sys.stderr.write(f"ternrun: {self.label} ...\n")
             sys.stderr.flush()

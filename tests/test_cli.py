@@ -208,4 +208,4 @@ def test_no_flag_takes_a_word_from_behind_two_dashes(capsys: pytest.CaptureFixtu
     assert "argument --pre: expected one argument" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cli.main(["tokenize", "a", "--", "-x", "-y"])
-    assert "unrecognized arguments: -y (" in capsys.readouterr().err
+    assert "unrecognized arguments: -y; text of several words goes in quotes (" in capsys.readouterr().err

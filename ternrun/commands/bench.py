@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         engine.kv_type,
         peer,
     )
-    with Progress("measuring", "works") as progress:
+    with Progress("measuring", "works", told=True) as progress:
         report = suite.run(options, progress.update)
     if args.plot:
         roofline.draw(report, args.plot)
@@ -95,6 +95,6 @@ def run(args: argparse.Namespace) -> int:
 def _model(args: argparse.Namespace) -> str:
     """A shape's name or a path; a model of the hub is one on this machine, or downloaded. Raises as `model_path`."""
     if args.model is None:
-        args.model = os.environ.get(DEFAULT, "nano-125m")
+        args.model = os.environ.get(DEFAULT) or "nano-125m"
     name: str = args.model
     return name if parse(name) is None else model_path(args)

@@ -23,12 +23,15 @@ examples:
   ternrun detokenize model.gguf 1604 28304
   ternrun tokenize model.gguf --json "some text" | jq .ids | ternrun detokenize model.gguf
 """
+LIST = str.maketrans("[],", "   ")  # what stands around and between ids where another program printed them
 
 
 def add_arguments(parser: Parser) -> None:
     """Add this command's flags."""
     add_model(parser)
-    parser.add_argument("ids", metavar="ID", nargs="*", help="token ids; - or nothing: a JSON list on standard input")
+    parser.add_argument(
+        "ids", metavar="ID", nargs="*", help="token ids, or [1, 2]; - or nothing: a JSON list on standard input"
+    )
     parser.settle(model_and_ids)
     parser.add_argument("--json", action="store_true", help="print {text}")
 
@@ -46,10 +49,11 @@ def run(args: argparse.Namespace) -> int:
 def wanted(words: Sequence[str]) -> list[int]:
     """The ids given as arguments, else a JSON list from standard input. Raises UsageError."""
     if words and words != ["-"]:
-        try:
-            return [int(word) for word in words]
-        except ValueError as error:
-            raise UsageError(f"a token id is a number: {error}") from error
+        given = " ".join(words).translate(LIST).split()
+        wrong = next((word for word in given if not word.removeprefix("-").isdecimal()), None)
+        if wrong is not None:
+            raise UsageError(f"a token id is a number, not {wrong!r}")
+        return [int(word) for word in given]
     rows = read_ids(read_text(None, "ids"), "standard input")
     if len(rows) > 1:
         raise UsageError("standard input holds several lists of ids; detokenize takes one")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 KINDS = "a GGUF or ONNX file, a folder with one or with safetensors, or OWNER/NAME of the Hugging Face hub"
 USUAL = f"default: ${DEFAULT}, else {NAME}, which ternrun carries"
-COMPILING = "compiling kernels for this CPU, this once"
 
 
 def add_model(parser: Parser, *, usual: str = USUAL, variant: bool = True) -> None:
@@ -53,6 +52,7 @@ def add_model_and_text(parser: Parser, metavar: str) -> None:
     parser.add_argument("-p", "--prompt", metavar="TEXT", help="the same, also where it looks like a model's name")
     parser.add_argument("-f", "--file", metavar="FILE", help="the text is in this file")
     parser.settle(words.model_and_text)
+    parser.surplus = "; text of several words goes in quotes"
 
 
 def _add_variant(parser: Parser) -> None:
@@ -84,7 +84,7 @@ def model_path(args: argparse.Namespace) -> str:
 
     `args.model` is that path afterwards. Raises UsageError, LoadError where there is none, MissingExtra.
     """
-    path = reached(os.environ.get(DEFAULT) if args.model is None else args.model)
+    path = reached((os.environ.get(DEFAULT) or None) if args.model is None else args.model)
     if getattr(args, "variant", None):
         from ternrun.loader.onnx.folder import model_file
 
@@ -173,10 +173,20 @@ def check_model(args: argparse.Namespace) -> None:
         pass
 
 
+def compiling() -> str:
+    """What happens while kernels are compiled, and whether it happens again next time."""
+    from ternrun.runtime.cpu.cachefiles import cache_root, usable, writable
+
+    root = cache_root()
+    kept = usable(root) and writable(root)
+    often = "this once" if kept else "each time, as none are kept: TERNRUN_CACHE names a folder"
+    return f"compiling kernels for this CPU, {often}"
+
+
 def load_model(args: argparse.Namespace, engine: dict[str, Any]) -> Model:
     """The model, ready to run; shows progress where kernels have to be compiled first. Raises as `api.load` does."""
     from ternrun.api import load
 
     path, template = model_path(args), _template(args)
-    with Progress(COMPILING, "kernels", told=True) as progress:
+    with Progress(compiling(), "kernels", told=True) as progress:
         return load(path, pre=args.pre, chat_template=template, progress=progress.update, **engine)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from ternrun.commands.line.parser import Parser
-from ternrun.commands.models import COMPILING, add_only_model, load_model
+from ternrun.commands.models import add_only_model, compiling, load_model
 from ternrun.commands.options import ENGINE, add_flags, given
 from ternrun.commands.terminal import safe
 from ternrun.errors import UsageError
@@ -65,7 +65,7 @@ def _compile_all() -> None:
     from ternrun.runtime.cpu.catalogue import all_kernels
     from ternrun.runtime.cpu.objects import Kernels, Tally
 
-    with Progress(COMPILING, "kernels", told=True) as progress:
+    with Progress(compiling(), "kernels", told=True) as progress:
         tally = Tally(progress.update)
         chosen = tune.pick(tally=tally)
         Kernels(chosen, tally).require(all_kernels(chosen))

@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
+from ternrun.server import structure
 from ternrun.server.answers import Answers
 from ternrun.server.fields import Table, anything, flag, number, read_fields, shaped, stops, text, whole
 from ternrun.server.functions import offered
@@ -24,7 +25,26 @@ from ternrun.server.service import Service
 from ternrun.server.stream import NAMED, Items, stream
 from ternrun.server.talk import Said, Talk, read_talk, talking
 
+
+def _output(value: Any) -> structure.Source | None:
+    """`output_config`: {"effort": ..., "format": {"type": "json_schema", "schema": ...}}."""
+    if not isinstance(value, dict):
+        raise ValueError('must be an object such as {"effort": "low"}')  # noqa: TRY004
+    if value.get("effort") is not None:
+        current().hint("output_config.effort")
+    pass_over(value, ("effort", "format"), "output_config")
+    form = value.get("format")
+    return None if form is None else structure.response_format(form, ".format", "output_config.format")
+
+
+def _output_format(value: Any) -> structure.Source | None:
+    """`output_format`: what stood before `output_config.format`."""
+    return structure.response_format(value, field="output_format")
+
+
+FORM: structure.Fields = {"output_config": (_output, None), "output_format": (_output_format, None)}
 _ASKED: Fields = {
+    **FORM,
     "model": (text, ""),
     "messages": (shaped(MESSAGE_LIST), None),
     "system": (anything, None),
@@ -77,7 +97,8 @@ async def count_tokens(request: web.Request, service: Service) -> web.Response:
 
 
 async def _read(request: web.Request, service: Service, values: dict[str, Any], params: SamplingParams) -> Talk:
-    return await read_talk(request, service, partial(_conversation, values), _tools(values), params)
+    start = await structure.constraint(service, values, FORM)
+    return await read_talk(request, service, partial(_conversation, values), _tools(values), params, start)
 
 
 async def _events(service: Service, talk: Talk, request: web.Request) -> Items:

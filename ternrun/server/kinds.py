@@ -84,7 +84,7 @@ RESPONSES_CONSTRAINTS: Kind = {
 ANTHROPIC_HINTS: Kind = {
     **_harmless(("metadata", "service_tier", "anthropic_version", "anthropic_beta", "betas", "inference_geo", "speed",
                  "user_profile_id")),
-    "thinking": ({"type": "disabled"},), "output_config": ({},), "context_management": ({},), "cache_control": (),
+    "thinking": ({"type": "disabled"},), "context_management": ({},), "cache_control": (),
     "container": (),
 }  # fmt: skip
 

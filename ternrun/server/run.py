@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -143,7 +144,10 @@ def _cannot_listen(config: ServerConfig, error: OSError) -> UsageError:
     where = config.unix_socket or f"{config.host}:{config.port}"
     if error.errno == errno.EADDRINUSE and not config.unix_socket:
         return UsageError(f"{where} is in use by another program: choose another --port (0: any that is free)")
-    why = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text says it all twice
+    if isinstance(error, socket.gaierror):
+        why = f"no address is known for {config.host!r}"
+    else:
+        why = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text says it all twice
     return UsageError(f"{where} cannot be listened on: {why}")
 
 

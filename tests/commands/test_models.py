@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ternrun.commands import models
 from tests.commands.conftest import Done
 from tests.fake_hub import COMMIT, FakeHub, fake_hub
 
@@ -123,5 +124,14 @@ def test_the_default_model_is_that_of_the_environment(
     assert ternrun("complete", "-n", "2", "ab").out == expected
     assert ternrun("inspect").out.startswith(tiny)
     assert ternrun("complete", "code-9m", "-n", "2", "ab").out != expected
+    monkeypatch.setenv("TERNRUN_MODEL", "")  # as good as none
+    assert "code-9m" in ternrun("inspect").out
     monkeypatch.setenv("TERNRUN_MODEL", str(tmp_path / "absent.gguf"))
     assert "absent.gguf does not exist" in ternrun("complete", "ab").err
+
+
+def test_compiling_each_time_is_not_called_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERNRUN_CACHE", str(tmp_path / "kernels"))
+    assert models.compiling().endswith(", this once")
+    monkeypatch.setenv("TERNRUN_CACHE", "/dev/null/kernels")
+    assert "each time" in models.compiling()

@@ -103,6 +103,18 @@ def test_work_that_is_told_has_a_line_at_each_end(monkeypatch: pytest.MonkeyPatc
     assert screen.getvalue() == "ternrun: reading ...\nternrun: reading: 2 tokens in 0 s\n"
 
 
+def test_long_work_has_a_line_at_each_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    with Progress("reading", "tokens") as progress:
+        progress.update(0, 2)
+        assert screen.getvalue() == ""
+        progress.start -= 6
+        progress.update(1, 2)
+        progress.update(2, 2)
+    assert screen.getvalue() == "ternrun: reading ...\nternrun: reading: 2 tokens in 6 s\n"
+
+
 def test_work_that_is_told_says_nothing_where_none_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr("sys.stderr", screen)

@@ -44,6 +44,9 @@ def test_the_way_back(ternrun: Run, with_bos: Path, text: str, monkeypatch: pyte
     assert json.loads(ternrun("detokenize", with_bos, "--json", *ids).out) == {"text": text}
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(ids).encode())))
     assert ternrun("detokenize", with_bos).out == text + "\n"
+    if ids:
+        assert ternrun("detokenize", with_bos, json.dumps(ids)).out == text + "\n"
+        assert ternrun("detokenize", with_bos, ",".join(map(str, ids))).out == text + "\n"
 
 
 def test_text_without_control_characters_on_a_terminal(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ CITY = {
     "type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"],
     "additionalProperties": False,
 }  # fmt: skip
+FORM = {"type": "json_schema", "schema": CITY}
 WEATHER: Any = {"name": "weather", "description": "Tells it.", "input_schema": CITY}
 
 
@@ -66,6 +68,14 @@ def test_tools(client: anthropic.Anthropic) -> None:
     assert streamed.input["city"] in ("Rome", "Oslo")
 
 
+@pytest.mark.parametrize("asked", [{"output_config": {"format": FORM, "effort": "low"}}, {"output_format": FORM}])
+def test_an_answer_of_a_form(server: Server, asked: dict[str, Any]) -> None:
+    body = {"messages": HELLO, "max_tokens": 200, **asked}
+    answer = server.ask("/v1/messages", body)
+    assert json.loads(answer.json["content"][0]["text"])["city"] in ("Rome", "Oslo")
+    assert answer.headers.get("X-Ternrun-Ignored") == ("output_config.effort" if "output_config" in asked else None)
+
+
 def test_an_answer_that_is_begun_goes_on(client: anthropic.Anthropic, server: Server) -> None:
     messages: Any = [*HELLO, {"role": "assistant", "content": "Well,"}]
     done = client.messages.create(model="any", messages=messages, max_tokens=8, extra_body=COLD)
@@ -105,6 +115,9 @@ def test_history(client: anthropic.Anthropic, server: Server) -> None:
         ({"system": 3}, "system: must be a string"),
         ({"tools": [{"name": "a", "input_schema": 3}]}, "tools[0].input_schema: must be a JSON schema"),
         ({"tool_choice": "any"}, "tool_choice.type: must be"),
+        ({"output_config": 3}, "output_config: must be an object"),
+        ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type: must be one of"),
+        ({"output_format": {"type": "json_schema"}}, "output_format.json_schema: it is missing"),
         ({"mcp_servers": [{"url": "x"}]}, "mcp_servers: this server does not support it"),
     ],
 )

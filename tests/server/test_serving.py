@@ -465,6 +465,14 @@ def test_a_model_that_cannot_be_loaded_ends_it(tmp_path: Path) -> None:
         assert process.lines[-1].startswith("ternrun: error: ")
 
 
+def test_a_host_without_an_address_is_one_sentence(path: Path) -> None:
+    with Process(path, "--port", "0", "--host", "nosuch.invalid") as process:
+        assert process.popen.wait(60) == 2
+        process.reader.join()
+        says = "nosuch.invalid:0 cannot be listened on: no address is known for 'nosuch.invalid'"
+        assert process.lines[-1] == f"ternrun: error: {says}\n"
+
+
 def test_a_port_that_is_taken_is_one_sentence(server: Server, path: Path) -> None:
     with Process(path, "--port", str(server.port)) as process:
         assert process.popen.wait(60) == 2

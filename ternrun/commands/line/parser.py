@@ -21,6 +21,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs | {"allow_abbrev": False})
         self.nested = False
         self.settlers: list[Callable[[argparse.Namespace], None]] = []
+        self.surplus = ""  # what to do about words that are too many
 
     def add_subparsers(self, **kwargs: Any) -> Any:
         """As argparse has it; commands of a command rule out positionals among the flags."""
@@ -43,7 +44,10 @@ class Parser(argparse.ArgumentParser):
         if "--" in given:  # argparse forgets it between its pass for flags and that for words
             end = given.index("--")
             given[end:] = [WORD + word for word in given[end + 1 :]]
-        args = self.parse_intermixed_args(given)
+        args, rest = self.parse_known_intermixed_args(given)
+        if rest:
+            flags = any(word.startswith("-") for word in rest)
+            self.error(f"unrecognized arguments: {' '.join(rest)}{'' if flags else self.surplus}")
         for decide in self.settlers:
             decide(args)
         return args

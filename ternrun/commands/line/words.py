@@ -71,9 +71,9 @@ def model_and_text(args: argparse.Namespace) -> None:
 
 
 def model_and_ids(args: argparse.Namespace) -> None:
-    """Of a command with [MODEL] [ID ...]: a first word that is no number is the model, unless -m names one."""
+    """Of a command with [MODEL] [ID ...]: the first word is the model, unless it holds ids or -m names one."""
     words = [] if args.word is None else [args.word, *args.ids]
-    if words and words[0] != "-" and not words[0].removeprefix("-").isdecimal() and args.model is None:
+    if words and words[0] != "-" and words[0].strip("-0123456789[], ") and args.model is None:
         _name(args, words.pop(0))
     args.ids = words
 
