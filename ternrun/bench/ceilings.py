@@ -67,7 +67,7 @@ class Probe:
 
     def read(self, threads: int, runs: int = READS) -> Rate:
         """Bytes a second out of memory."""
-        return Rate.of(self._size, self._run("read", threads, runs, address(self._buffer), self._size))
+        return Rate.of(self._size, self._run("read", threads, runs, source=address(self._buffer), nbytes=self._size))
 
     def operations(self, name: str, threads: int, enough: float = 0.0) -> float:
         """Operations a second of one instruction; the best run, since it is a ceiling.
@@ -78,7 +78,7 @@ class Probe:
         best = 0.0
         for window in range(WINDOWS):
             time.sleep(PAUSE if window else 0.0)
-            best = max(best, 2 * macs * CHAINS * ROUNDS * threads / min(self._run(name, threads, RUNS, ROUNDS)))
+            best = max(best, 2 * macs * CHAINS * ROUNDS * threads / min(self._run(name, threads, RUNS, rounds=ROUNDS)))
             if best >= enough:
                 break
         return best
@@ -102,9 +102,9 @@ class Probe:
         time.sleep(seconds)
         return (clock(0, 0, 1) - first) / (time.perf_counter() - start)
 
-    def _run(self, name: str, threads: int, runs: int, *args: int) -> list[float]:
+    def _run(self, name: str, threads: int, runs: int, **args: int) -> list[float]:
         program = Program()
-        program.call(f"ceiling.{name}", *args, address(self._cells))
+        program.call(f"ceiling.{name}", cells=address(self._cells), **args)
         records, team = program.assemble(self._kernels), Team(self._kernels, threads)
         try:
             return seconds_of(lambda: team.run(records, address(self._state)), runs)

@@ -50,7 +50,7 @@ def test_chains_do_as_many_operations_as_are_counted(name: str) -> None:
         start = rng.uniform(0.1, 0.4, 16) if entry == "floats" else rng.integers(1, 5, 64 // np.dtype(dtype).itemsize)
         wide = {"bytes": 32, "floats": 64 if name == "avx512" else 32}.get(entry, 64)
         cells = copy_of(np.tile(start.astype(dtype), (2, 1)), dtype)
-        machine(name).call(f"ceiling.{entry}", 3, address(cells), threads=2)
+        machine(name).call(f"ceiling.{entry}", rounds=3, cells=address(cells), threads=2)
         other = expected = start.astype(dtype)[: wide // np.dtype(dtype).itemsize]
         for _ in range(3):
             expected = operation(expected, other)
@@ -64,7 +64,7 @@ def test_chains_do_as_many_operations_as_are_counted(name: str) -> None:
 def test_reading_reads_every_byte_once(name: str) -> None:
     data = copy_of(np.random.default_rng(2).integers(0, 256, 64 * 4 * 7), np.uint8)
     out = copy_of(np.zeros(128), np.uint8)
-    machine(name).call("ceiling.read", address(data), data.size, address(out), threads=2)
+    machine(name).call("ceiling.read", source=address(data), nbytes=data.size, cells=address(out), threads=2)
     seen = np.bitwise_xor.reduce(data.reshape(-1, 64), 0)
     assert np.array_equal(out[:64] ^ out[64:], seen)
     assert out[:64].any()

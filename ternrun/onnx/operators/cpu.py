@@ -16,16 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.runtime.cpu import isa, layout
-from ternrun.runtime.cpu.linears import PLAIN_OUT, PLAIN_X, Rows, plain_product, plain_scratch
+from ternrun.runtime.cpu.linears import Rows, plain_product, plain_scratch
 from ternrun.runtime.cpu.matrix import Plain
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.model import default_threads
 from ternrun.runtime.cpu.objects import Kernels
-from ternrun.runtime.cpu.program import Argument, Program, Records, Scratch, words
+from ternrun.runtime.cpu.program import Program, Records, Scratch
+from ternrun.runtime.cpu.signatures import SIGNATURES, Argument
 from ternrun.runtime.cpu.team import Team
 from ternrun.runtime.weights import Tensor
 
 TOKENS = layout.STATE["tokens"] // 8
+MULTIPLY, ADD = SIGNATURES["linear"], SIGNATURES["elements.bias"]
 
 
 class Product(NamedTuple):
@@ -58,7 +60,7 @@ class Workers:
             program, count = Program(), self._base + layout.STATE["tokens"]
             x, out = Rows(0, matrix.cols, matrix.cols), Rows(0, matrix.rows, matrix.rows)
             plain_product(program, count, x, matrix, out, self._scratch[matrix.padded])
-            program.call("elements.bias", count, matrix.rows, 0, 0)
+            program.call("elements.bias", count=count, n=matrix.rows, x=0, bias=0)
             both = self._assembled(program)
             return Product(both._replace(calls=1), both, _arguments(both, 0), _arguments(both, 1), matrix)
 
@@ -68,22 +70,22 @@ class Workers:
         """Run such a program: out (n, rows) = x (n, cols) W^T + bias; all contiguous."""
         to = address(out)
         with self._turn:
-            product.multiply[PLAIN_X], product.multiply[PLAIN_OUT] = address(x), to
+            product.multiply[MULTIPLY.index("x")], product.multiply[MULTIPLY.index("out")] = address(x), to
             if bias is not None:
-                product.add[2], product.add[3] = to, address(bias)
+                product.add[ADD.index("x")], product.add[ADD.index("bias")] = to, address(bias)
             self._state[TOKENS] = len(x)
             self._team.run(product.alone if bias is None else product.biased, self._base)
 
-    def call(self, kernel: str, *values: Argument | NDArray[np.float32]) -> None:
-        """Run one kernel. Floats go as doubles, contiguous arrays as their addresses."""
-        args = [address(v) if isinstance(v, np.ndarray) else v for v in values]
+    def call(self, kernel: str, /, **values: Argument | NDArray[np.float32]) -> None:
+        """Run one kernel with the arguments that its signature names; contiguous arrays go as their addresses."""
+        args = {name: address(v) if isinstance(v, np.ndarray) else v for name, v in values.items()}
         with self._turn:
             if kernel not in self._calls:
                 program = Program()
-                program.call(kernel, *args)
+                program.call(kernel, **args)
                 self._calls[kernel] = self._assembled(program)
             records = self._calls[kernel]
-            _arguments(records, 0)[: len(args)] = words(args)
+            _arguments(records, 0)[: len(args)] = SIGNATURES[kernel].pack(kernel, args)
             self._team.run(records, self._base)
 
     def _assembled(self, program: Program) -> Records:

@@ -20,7 +20,7 @@ def each(kernel: str, x: Array, out: Array | None = None) -> Array:
     x = np.ascontiguousarray(x)
     if out is None or not out.flags.c_contiguous:
         out = np.empty_like(x)
-    workers().call(f"elements.{kernel}", x.size, x, out)
+    workers().call(f"elements.{kernel}", n=x.size, x=x, out=out)
     return out
 
 
@@ -28,7 +28,7 @@ def softmax(x: Array) -> Array:
     """Over the last dimension, as ONNX has it: a row of nothing but -inf gives NaN."""
     x = np.ascontiguousarray(x)
     out, n = np.empty_like(x), x.shape[-1]
-    workers().call("elements.softmax", x.size // n, n, x, out)
+    workers().call("elements.softmax", rows=x.size // n, n=n, x=x, out=out)
     return out
 
 
@@ -37,8 +37,10 @@ def layer_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array
     x, weight = np.ascontiguousarray(x), np.ascontiguousarray(weight)
     plus = None if bias is None else np.ascontiguousarray(bias)
     out, n = np.empty_like(x), x.shape[-1]
-    shift = 0 if plus is None else plus
-    workers().call("elements.layer_norm", x.size // n, n, x, weight, shift, eps, out)
+    workers().call(
+        "elements.layer_norm", rows=x.size // n, n=n, x=x, weight=weight, bias=0 if plus is None else plus,
+        eps=float(eps), out=out,
+    )  # fmt: skip
     return out
 
 

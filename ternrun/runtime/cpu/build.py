@@ -1,7 +1,7 @@
 """Compiles kernels to object files: `python -m ternrun.runtime.cpu.build DIR`, in a process of its own.
 
 Only this process imports numba. Its environment names the instruction set (`compilers.py` sets it). Standard input
-gives it the names of kernels, a line each; it prints the name when the kernel's file is in place.
+gives it the names of kernels, a line each; it reports the name when the kernel's file is in place.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from ternrun.runtime.cpu import cachefiles
 from ternrun.runtime.cpu.link import image
 from ternrun.runtime.cpu.objects import symbol_of
+from ternrun.runtime.cpu.signatures import signature_of
 
 
 def compile_kernel(name: str) -> tuple[Any, Any]:
@@ -25,13 +26,17 @@ def compile_kernel(name: str) -> tuple[Any, Any]:
     The module is one of `ternrun.runtime.cpu.kernels`, or any other by its full name.
     """
     import llvmlite.binding as llvm
+    from numba import types
 
+    from ternrun.runtime.cpu.arguments import Arguments
     from ternrun.runtime.cpu.lowering import Unit
 
     module, _, entry = name.rpartition(".")
     home = module if "." in module else f"ternrun.runtime.cpu.kernels.{module}"
     kernel = importlib.import_module(home).build(entry)
-    text = Unit(_operations()).entry(kernel, symbol_of(name))
+    parameters = signature_of(name)
+    first = types.int64 if parameters is None else Arguments(parameters)
+    text = Unit(_operations()).entry(kernel, symbol_of(name), first)
     machine, parsed = _machine(), llvm.parse_assembly(text)
     parsed.triple, parsed.data_layout = llvm.get_process_triple(), str(machine.target_data)
     passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
@@ -71,8 +76,17 @@ def main(argv: list[str]) -> int:
         machine, module = compile_kernel(name)
         code = image(machine.emit_object(module), symbol_of(name))
         cachefiles.write(folder / name, code or _machine(anywhere=False).emit_object(module))
-        print(name, flush=True)
+        report(name)
     return 0
+
+
+def report(name: str) -> None:
+    """Tell the parent that a kernel is done, on a line of its own in one write.
+
+    All compiling processes share one pipe. Text of two writes, or behind words without a line end, would be mixed up.
+    """
+    sys.stdout.flush()
+    os.write(sys.stdout.fileno(), f"\n{name}\n".encode())
 
 
 if __name__ == "__main__":

@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from ternrun.runtime.config import EngineConfig, ModelConfig
 from ternrun.runtime.cpu import layout, rope
 from ternrun.runtime.cpu.head import Screen
-from ternrun.runtime.cpu.linears import NO_NORM, Linears, Matrix, Norm, Rows
+from ternrun.runtime.cpu.linears import NO_NORM, Linears, Matrix, Norm, Rows, norm_rows
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.program import Program, Scratch
+from ternrun.runtime.cpu.signatures import Argument
+
+#: A kernel that looks up rows of the embedding table, and its arguments but for the state and the outputs.
+Embedding = tuple[str, dict[str, Argument]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Decoder:
 
     def __init__(
         self, config: ModelConfig, limits: Limits, linears: Linears, matrices: dict[str, Matrix],
-        vectors: dict[str, NDArray[np.float32]], embedding: tuple[str, tuple[int | float, ...]], scratch: Scratch,
+        vectors: dict[str, NDArray[np.float32]], embedding: Embedding, scratch: Scratch,
     ) -> None:  # fmt: skip
         self.config, self._limits, self._linears, self._scratch = config, limits, linears, scratch
         self._matrices, self._vectors = matrices, vectors
@@ -104,24 +108,27 @@ class Decoder:
 
     # ---- program ----
 
-    def _make_body(self, embedding: tuple[str, tuple[int | float, ...]]) -> Program:
+    def _make_body(self, embedding: Embedding) -> Program:
         c, program = self.config, Program()
         kernel, args = embedding
         stride = self._x.ld * c.mhc_streams
-        program.call(kernel, self._state, *args[:4], self._x.base, stride, *args[4:])
+        program.call(kernel, state=self._state, out=self._x.base, ldo=stride, **args)
         if c.mhc_streams > 1:
-            program.call("mhc.spread", self._count, self._x.base, self._x.ld, c.mhc_streams)
+            program.call("mhc.spread", **self._streams())
         for layer in range(c.n_layers):
             self._sublayer(program, layer, "attn")
             self._sublayer(program, layer, "ffn")
         if c.mhc_streams > 1:
-            program.call("mhc.mean", self._count, self._x.base, self._x.ld, c.mhc_streams)
+            program.call("mhc.mean", **self._streams())
         norm = self._norm("output_norm")
         program.call(
-            "rows.norm_wanted", self._state, self._x.base, stride, c.dim, norm.weight, norm.eps, self._final.base,
-            self._final.ld,
+            "rows.norm_wanted", state=self._state, x=self._x.base, ldx=stride, n=c.dim, weight=norm.weight,
+            eps=norm.eps, out=self._final.base, ldo=self._final.ld,
         )  # fmt: skip
         return program
+
+    def _streams(self) -> dict[str, int]:
+        return {"count": self._count, "x": self._x.base, "ld": self._x.ld, "streams": self.config.mhc_streams}
 
     def _make_head(self) -> Program:
         program = Program()
@@ -138,18 +145,19 @@ class Decoder:
         if screen:
             screen.emit(program, self._state, self._final, self._logits)
             self._softcap(program, self._state + layout.STATE["outputs"])
-            program.call("greedy.feed", self._state, *screen.best)
+            program.call("greedy.feed", state=self._state, **screen.best)
             return program
-        best = address(self._buffer(8 * self._limits.tokens)), 8
+        best: dict[str, int] = {"best": address(self._buffer(8 * self._limits.tokens)), "best_stride": 8}
         program += self.head
         logits = self._logits
-        program.call("greedy.best", self._state, logits.base, logits.ld, logits.cols, *best)
-        program.call("greedy.feed", self._state, *best)
+        program.call("greedy.best", state=self._state, logits=logits.base, ldl=logits.ld, n=logits.cols, **best)
+        program.call("greedy.feed", state=self._state, **best)
         return program
 
     def _softcap(self, program: Program, count: int) -> None:
         if cap := self.config.logit_softcap:
-            program.call("rows.softcap", count, self._logits.base, self._logits.ld, self.config.vocab_size, cap)
+            x = self._logits
+            program.call("rows.softcap", count=count, x=x.base, ldx=x.ld, n=self.config.vocab_size, cap=cap)
 
     def _norm(self, name: str) -> Norm:
         """A norm by name, or no norm where the model has none."""
@@ -159,7 +167,9 @@ class Decoder:
     def _bias(self, program: Program, name: str, out: Rows, count: int = 0) -> None:
         vector = self._vectors.get(f"{name}.bias")
         if vector is not None:
-            program.call("rows.bias", count or self._count, out.base, out.ld, out.cols, address(vector))
+            program.call(
+                "rows.bias", count=count or self._count, x=out.base, ldx=out.ld, n=out.cols, bias=address(vector)
+            )
 
     def _sublayer(self, program: Program, layer: int, kind: str) -> None:
         """x += post_norm(f(norm(x))), or mHC's reading and writing of streams."""
@@ -173,16 +183,14 @@ class Decoder:
         if c.mhc_streams == 1:
             run(program, layer, self._x, norm, self._branch, add=False)
             program.call(
-                "rows.norm_add", self._count, self._branch.base, self._branch.ld, c.dim, post.weight, post.eps,
-                self._x.base,
-                self._x.ld,
+                "rows.norm_add", count=self._count, x=self._branch.base, ldx=self._branch.ld, n=c.dim,
+                weight=post.weight, eps=post.eps, out=self._x.base, ldo=self._x.ld,
             )  # fmt: skip
             return
         table = address(self._vectors[f"{blk}mhc_{kind}.weight"])
-        streams = (self._count, self._x.base, self._x.ld, c.mhc_streams, table)
-        program.call("mhc.read", *streams, self._branch.base)
+        program.call("mhc.read", table=table, out=self._branch.base, **self._streams())
         run(program, layer, self._branch, norm, self._branch, add=False)
-        program.call("mhc.write", *streams, self._branch.base, self._scratch.base, self._scratch.stride)
+        program.call("mhc.write", table=table, y=self._branch.base, **self._streams(), **self._scratch.arguments)
 
     def _project(
         self, program: Program, x: Rows, norm: Norm, parts: list[tuple[str, Rows]], *, add: bool = False
@@ -201,9 +209,7 @@ class Decoder:
                 source = x
                 if norm is not NO_NORM:
                     source = self._normed
-                    program.call(
-                        "rows.norm", self._count, x.base, x.ld, x.cols, norm.weight, norm.eps, source.base, source.ld
-                    )
+                    norm_rows(program, self._count, x, norm, source)
                 self._linears.emit(
                     program, self._count, source, inner, [(self._matrices[f"{name}.weight"], out)], add=add
                 )
@@ -221,18 +227,20 @@ class Decoder:
         self._project(program, x, norm, parts)
         sliding = bool(c.sliding_layers and c.sliding_layers[layer])
         angles = self.angles[sliding and bool(c.rope.local_base)]
-        cos, sin = address(angles.cos), address(angles.sin)
-        q_norm, k_norm = self._norm(blk + "attn_q_norm"), self._norm(blk + "attn_k_norm")
-        cache = (address(self.cache) + self._layer_bytes * layer, self._block_bytes, self._head_bytes)
-        heads = (c.n_heads, c.n_kv_heads, c.head_dim)
+        shared: dict[str, int] = {
+            "state": self._state, "heads": c.n_heads, "kv_heads": c.n_kv_heads, "head_dim": c.head_dim,
+            "cache": address(self.cache) + self._layer_bytes * layer, "block_bytes": self._block_bytes,
+            "head_bytes": self._head_bytes, **scratch.arguments,
+        }  # fmt: skip
         program.call(
-            f"cache.{limits.kv_type}", self._state, qkv.base, qkv.ld, cos, sin, *heads, c.rope.dim,
-            int(c.rope.style == "norm"), q_norm.weight, k_norm.weight, c.norm_eps, *cache, scratch.base, scratch.stride,
-            self._q.base, self._q.ld,
+            f"cache.{limits.kv_type}", qkv=qkv.base, ldq=qkv.ld, cos=address(angles.cos), sin=address(angles.sin),
+            rope_dim=c.rope.dim, interleaved=int(c.rope.style == "norm"),
+            q_norm=self._norm(blk + "attn_q_norm").weight, k_norm=self._norm(blk + "attn_k_norm").weight,
+            eps=c.norm_eps, out=self._q.base, ldo=self._q.ld, **shared,
         )  # fmt: skip
         program.call(
-            f"attention.{limits.kv_type}", self._state, self._q.base, self._q.ld, *heads, c.scale,
-            c.sliding_window if sliding else 0, *cache, self._mixed.base, self._mixed.ld, scratch.base, scratch.stride,
+            f"attention.{limits.kv_type}", q=self._q.base, ldq=self._q.ld, scale=c.scale,
+            window=c.sliding_window if sliding else 0, out=self._mixed.base, ldo=self._mixed.ld, **shared,
         )  # fmt: skip
         self._project(program, self._mixed, self._norm(blk + "attn_sub_norm"), [(blk + "attn_output", out)], add=add)
 
@@ -243,8 +251,9 @@ class Decoder:
         self._project(program, x, norm, parts)
         hidden = self._hidden
         program.call(
-            f"rows.{c.activation}", self._count, self._up.base, self._up.ld, c.ffn_dim, up, hidden.base, hidden.ld
-        )
+            f"rows.{c.activation}", count=self._count, x=self._up.base, ldx=self._up.ld, n=c.ffn_dim, offset=up,
+            out=hidden.base, ldo=hidden.ld,
+        )  # fmt: skip
         self._project(program, hidden, self._norm(blk + "ffn_sub_norm"), [(blk + "ffn_down", out)], add=add)
 
 

@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from ternrun.runtime.cpu.arguments import read
 from ternrun.runtime.cpu.operations import Constant, Item, Value
 from ternrun.runtime.cpu.shapes import flat, kinds_of, shape_of, shaped
 from ternrun.runtime.cpu.source import Compiled
@@ -111,8 +112,10 @@ class Expressions:
         return shaped(shape_of(known), iter([self.builder.load(slot) for slot in flat(known)]))
 
     def of_attribute(self, node: ast.Attribute) -> Item:
-        """What a module or a type has by a name."""
+        """What a module or a type has by a name, or one of a kernel's arguments."""
         base = self.value(node.value)
+        if isinstance(base, Value):
+            return Value(*read(self.builder, base.kind, base.code, node.attr))
         assert isinstance(base, Constant)
         return Constant(getattr(base.value, node.attr))
 

@@ -39,9 +39,9 @@ class Screen:
         self._best, self._totals = cells[1 :: layout.SCREEN_COUNTS // 8], cells[:: layout.SCREEN_COUNTS // 8]
 
     @property
-    def best(self) -> tuple[int, int]:
+    def best(self) -> dict[str, int]:
         """Where the id of the first row's largest logit stands (int64, see `kept`), and bytes to the next row's."""
-        return address(self._counts) + 8, layout.SCREEN_COUNTS
+        return {"best": address(self._counts) + 8, "best_stride": layout.SCREEN_COUNTS}
 
     @property
     def read_bytes(self) -> int:
@@ -55,31 +55,36 @@ class Screen:
         self._taken = aligned(64 * (m.rows // some + 1))
         for row in range(0, m.rows, some):
             rows = min(some, m.rows - row)
-            at = (address(self._codes) + row * m.padded, *(bound + 4 * row for bound in self._bounds()))
+            bounds = {name: at + 4 * row for name, at in self._bounds().items()}
             packing.call(
-                f"screen_copy.{m.tensor.type}", address(m.data) + row * m.stride, m.stride, rows, m.padded, *at,
-                self._scratch.base, self._scratch.stride, address(self._taken) + 64 * (row // some),
-                source=m.data[row * m.stride : (row + rows) * m.stride],
+                f"screen_copy.{m.tensor.type}", m.data[row * m.stride : (row + rows) * m.stride],
+                weights=address(m.data) + row * m.stride, row_bytes=m.stride, rows=rows, n=m.padded,
+                codes=address(self._codes) + row * m.padded, taken=address(self._taken) + 64 * (row // some),
+                **bounds, **self._scratch.arguments,
             )  # fmt: skip
 
     def emit(self, program: Program, state: int, x: Rows, logits: Rows) -> None:
         """The logits W x that can be among the `keep` largest, together at the beginning of their row; see `kept`."""
         m, count = self._matrix, state + layout.STATE["outputs"]
         assert logits.ld == self._numbers_ld
-        prepared, peaks, bars = address(self._prepared), address(self._peaks), address(self._bars)
-        private = (self._scratch.base, self._scratch.stride)
-        program.call("screen.prepare", count, x.base, x.ld, m.padded, prepared, self._stride)
-        common = (
-            count, prepared, self._stride, m.rows, m.padded, address(self._codes), *self._bounds(), logits.base,
-            logits.ld, peaks, self._peaks_ld, bars, float(m.tensor.scale),
-        )  # fmt: skip
-        program.call("screen.scan", *common)
+        prepared, scratch = address(self._prepared), self._scratch.arguments
+        peaks: dict[str, int] = {"peaks": address(self._peaks), "ldp": self._peaks_ld, "bars": address(self._bars)}
+        to: dict[str, int] = {"logits": logits.base, "ldl": logits.ld}
+        found: dict[str, int] = {"numbers": address(self._numbers), "counts": address(self._counts)}
+        rows: dict[str, int] = {"x": x.base, "ldx": x.ld}
+        program.call("screen.prepare", count=count, n=m.padded, out=prepared, out_stride=self._stride, **rows)
+        copy: dict[str, int | float] = {
+            "count": count, "prepared": prepared, "prepared_stride": self._stride, "rows": m.rows, "n": m.padded,
+            "codes": address(self._codes), "scale": float(m.tensor.scale), **self._bounds(), **to, **peaks,
+        }  # fmt: skip
+        program.call("screen.scan", **copy)
         keep = state + layout.STATE["keep"]
-        program.call("screen.select", count, keep, peaks, self._peaks_ld, self._blocks, bars, *private)
-        numbers, counts = address(self._numbers), address(self._counts)
-        exact = (address(m.data), m.stride, x.base, x.ld, *private, numbers, counts)
-        program.call(f"screen.exact-{m.tensor.type}", *common, *exact)
-        program.call("screen.gather", count, m.rows, logits.base, logits.ld, numbers, counts)
+        program.call("screen.select", count=count, keep=keep, blocks=self._blocks, **peaks, **scratch)
+        program.call(
+            f"screen.exact-{m.tensor.type}", weights=address(m.data), row_bytes=m.stride, **copy, **rows, **scratch,
+            **found,
+        )  # fmt: skip
+        program.call("screen.gather", count=count, rows=m.rows, **to, **found)
 
     def kept(self, logits: NDArray[np.float32], outputs: int) -> list[KeptRow]:
         """What the last step kept in each row of `logits`, all rows on end."""
@@ -90,8 +95,8 @@ class Screen:
         some = slice(self._numbers_ld * row, self._numbers_ld * row + self._totals[row])
         return self._numbers.view(np.int32)[some], logits[some]
 
-    def _bounds(self) -> tuple[int, int, int]:
-        return address(self._steps), address(self._errors), address(self._norms)
+    def _bounds(self) -> dict[str, int]:
+        return {"steps": address(self._steps), "errors": address(self._errors), "norms": address(self._norms)}
 
 
 class KeptRow:

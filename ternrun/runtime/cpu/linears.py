@@ -57,13 +57,17 @@ def is_ternary(tensor: Tensor) -> bool:
     return not (codes & (codes >> 1) & 0x55).any()
 
 
+def norm_rows(program: Program, count: int, x: Rows, norm: Norm, out: Rows) -> None:
+    """out = norm(x)."""
+    program.call(
+        "rows.norm", count=count, x=x.base, ldx=x.ld, n=x.cols, weight=norm.weight, eps=norm.eps, out=out.base,
+        ldo=out.ld,
+    )  # fmt: skip
+
+
 def plain_scratch(cols: int) -> int:
     """Bytes a thread that `linear.*` needs for rows of at most so many columns."""
     return layout.PLAIN_PARTIAL + 4 * max(layout.PLAIN_FLOATS, 4 * round_up(cols, 256))
-
-
-#: Arguments of `linear.*` that say where x and out lie, for who changes them in a program that is assembled.
-PLAIN_X, PLAIN_OUT = 1, 8
 
 
 def plain_product(
@@ -72,8 +76,9 @@ def plain_product(
 ) -> None:  # fmt: skip
     """out (+)= W x for an ordinary matrix; `scratch` has the room that `plain_scratch` says."""
     program.call(
-        f"linear.{m.tensor.type}", count, x.base, x.ld, address(m.data), m.stride, m.rows, m.padded, int(add), out.base,
-        out.ld, scratch.base, scratch.stride, float(m.tensor.scale), barrier=barrier,
+        f"linear.{m.tensor.type}", barrier, count=count, x=x.base, ldx=x.ld, weights=address(m.data),
+        row_bytes=m.stride, rows=m.rows, n=m.padded, add=int(add), out=out.base, ldo=out.ld,
+        scale=float(m.tensor.scale), **scratch.arguments,
     )  # fmt: skip
 
 
@@ -133,23 +138,28 @@ class Linears:
         self, program: Program, count: int, x: Rows, norm: Norm, parts: Sequence[tuple[Ternary, Rows]], add: bool
     ) -> None:
         first, out = parts[0]
-        base, stride, scratch = address(self._prepared), self._stride(first), (self._scratch.base, self._scratch.stride)
-        program.call(
-            f"prepare.{self.layout}", count, x.base, x.ld, first.cols, norm.weight, norm.eps, base, self._private,
-            self._header, stride, first.chunk, *scratch,
-            barrier=2,  # one token: every thread prepares for itself
+        base, scratch = address(self._prepared), self._scratch.arguments
+        shape: dict[str, int] = {
+            "n": first.cols, "chunk": first.chunk, "header": self._header, "token_bytes": self._stride(first),
+        }  # fmt: skip
+        program.call(  # one token needs no barrier: every thread prepares for itself
+            f"prepare.{self.layout}", 2, count=count, x=x.base, ldx=x.ld, weight=norm.weight, eps=norm.eps, out=base,
+            out_stride=self._private, **shape, **scratch,
         )  # fmt: skip
-        segments: list[int] = []
-        for matrix, to in parts:
-            column = (to.base - out.base) // 4
-            segments += [address(matrix.codes), address(matrix.scales), matrix.rows, matrix.superblocks, column]
+        segments = [
+            {
+                "codes": address(matrix.codes), "scales": address(matrix.scales), "rows": matrix.rows,
+                "superblocks": matrix.superblocks, "column": (to.base - out.base) // 4,
+            }
+            for matrix, to in parts
+        ]  # fmt: skip
         kernel = (
             ("ternary.blocks" if first.by_block else "ternary.rows") if self.layout == "words" else "ternary_bytes.any"
         )
         program.call(
-            kernel, count, base, self._private, self._header, stride, first.cols, first.chunk, first.words, out.base,
-            out.ld,
-            int(add), address(self._sums), self._sums_stride, len(parts), *scratch, *segments,
+            kernel, ALWAYS, segments, count=count, prepared=base, prepared_stride=self._private,
+            chunk_words=first.words, out=out.base, ldo=out.ld, add=int(add), sums=address(self._sums),
+            sums_stride=self._sums_stride, matrices=len(parts), **shape, **scratch,
         )  # fmt: skip
 
     def _plain(
@@ -157,7 +167,7 @@ class Linears:
     ) -> None:
         if norm.eps >= 0:
             normed = Rows(address(self._normed), self._normed_ld, x.cols)
-            program.call("rows.norm", count, x.base, x.ld, x.cols, norm.weight, norm.eps, normed.base, normed.ld)
+            norm_rows(program, count, x, norm, normed)
             x = normed
         for i, (m, out) in enumerate(parts):
             barrier = ALWAYS if i == len(parts) - 1 else NEVER

@@ -37,9 +37,9 @@ class Unit:
             self._functions[key] = Walk(self, compiled, shapes).done()
         return self._functions[key]
 
-    def entry(self, compiled: Compiled, symbol: str) -> str:
-        """The module's text, with the kernel under its symbol."""
-        inner, _ = self.function(compiled, (types.int64,) * 3)
+    def entry(self, compiled: Compiled, symbol: str, first: types.Type = types.int64) -> str:
+        """The module's text, with the kernel under its symbol; `first` is the type of its first argument."""
+        inner, _ = self.function(compiled, (first, types.int64, types.int64))
         word = ir.IntType(64)
         outer = ir.Function(self.module, ir.FunctionType(word, [word] * 3), symbol)
         builder = ir.IRBuilder(outer.append_basic_block())

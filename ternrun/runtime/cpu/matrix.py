@@ -101,8 +101,8 @@ class Ternary:
             _laid(scales, encodings.SUPERBLOCK * blocks), aligned(16).view(np.int64),
         )  # fmt: skip
         packing.call(
-            "check.words", address(tensor.data), blocks, cols, chunk, scratch.base, scratch.stride,
-            address(matrix.status), source=tensor.data[:0],
+            "check.words", tensor.data[:0], codes=address(tensor.data), superblocks=blocks, n=cols, chunk=chunk,
+            status=address(matrix.status), **scratch.arguments,
         )  # fmt: skip
         return matrix
 
@@ -132,8 +132,9 @@ class Ternary:
             matrix.keep.append(held)
             group, table = cols // gaps.shape[1], address(held)
         packing.call(
-            f"pack.{tensor.type}-{layout}", address(tensor.data), rows, cols, address(matrix.codes), blocks, chunk,
-            words, scratch.base, scratch.stride, address(matrix.status), table, group, source=tensor.data,
+            f"pack.{tensor.type}-{layout}", tensor.data, source=address(tensor.data), rows=rows, n=cols,
+            out=address(matrix.codes), superblocks=blocks, chunk=chunk, chunk_words=words,
+            status=address(matrix.status), scales=table, group=group, **scratch.arguments,
         )  # fmt: skip
         return matrix
 

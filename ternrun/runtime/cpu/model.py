@@ -15,7 +15,7 @@ from ternrun.runtime.backend import Batch, Idle, Memory, Rows
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu import isa as instruction_sets
 from ternrun.runtime.cpu import layout, tune
-from ternrun.runtime.cpu.decoder import Decoder, limits_for
+from ternrun.runtime.cpu.decoder import Decoder, Embedding, limits_for
 from ternrun.runtime.cpu.head import Screen, can_screen
 from ternrun.runtime.cpu.host import usable_cpus
 from ternrun.runtime.cpu.inputs import Inputs
@@ -105,21 +105,24 @@ class CpuModel:
             return Screen(matrix, outputs, self._scratch)
         return None
 
-    def _embedding(self, tensor: Tensor) -> tuple[str, tuple[int | float, ...]]:
-        """Kernel and arguments that look rows up (all but the output)."""
+    def _embedding(self, tensor: Tensor) -> Embedding:
+        """The kernel that looks rows up, and its arguments but for the state and the outputs."""
         scale = self.config.embedding_scale
         if is_ternary(tensor):
             scales = np.ascontiguousarray(block_scales(tensor))
             self._embedding_scales = scales
             rows, cols = tensor.shape
-            group = cols // scales.shape[1]
-            tail = (address(scales), group, self._scratch.base, self._scratch.stride)
-            return f"embed.{tensor.type}-trits", (address(tensor.data), rows, cols, scale, *tail)
+            return f"embed.{tensor.type}-trits", {
+                "weights": address(tensor.data), "rows": rows, "n": cols, "scale": scale,
+                "scales": address(scales), "group": cols // scales.shape[1], **self._scratch.arguments,
+            }  # fmt: skip
         plain = self.matrices.get("token_embd.weight")
         if not isinstance(plain, Plain):
             plain = Plain.of(tensor)
         self._embedding_table = plain
-        return f"embed.{tensor.type}", (address(plain.data), plain.stride, plain.padded, scale * tensor.scale)
+        return f"embed.{tensor.type}", {
+            "weights": address(plain.data), "row_bytes": plain.stride, "n": plain.padded, "scale": scale * tensor.scale,
+        }  # fmt: skip
 
     def forward(self, batch: Batch) -> Rows:
         """Logits of the wanted tokens; the buffer is overwritten by the next call."""

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.runtime.cpu.memory import address, round_up
-from ternrun.runtime.cpu.program import NEVER, Argument, Program
+from ternrun.runtime.cpu.program import NEVER, Program
+from ternrun.runtime.cpu.signatures import Argument
 
 PORTION = 64 << 20  # bytes read between two releases
 
@@ -25,15 +26,15 @@ class Packing:
         self._portions: list[tuple[Program, list[NDArray[np.uint8]]]] = []
         self._size = PORTION
 
-    def call(self, kernel: str, *args: Argument, source: NDArray[np.uint8]) -> None:
-        """Append a call that reads `source`, bytes of a weight file."""
+    def call(self, kernel: str, reads: NDArray[np.uint8], /, **args: Argument) -> None:
+        """Append a call that reads `reads`, bytes of a weight file."""
         if self._size >= PORTION:
             self._portions.append((Program(), []))
             self._size = 0
         program, sources = self._portions[-1]
-        program.call(kernel, *args, barrier=NEVER)
-        sources.append(source)
-        self._size += source.nbytes
+        program.call(kernel, NEVER, **args)
+        sources.append(reads)
+        self._size += reads.nbytes
 
     @property
     def kernels(self) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.objects import Kernels
+from ternrun.runtime.cpu.signatures import Argument, signature_of
 
-Argument = int | float
 ALWAYS, NEVER = 0, 2**62
 
 
@@ -31,13 +31,22 @@ class Program:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self._calls: list[tuple[str, int, Sequence[Argument]]] = []
+        self._calls: list[tuple[str, int, list[int]]] = []
 
-    def call(self, kernel: str, *args: Argument, barrier: int = ALWAYS) -> None:
-        """Append a call; floats go as doubles."""
-        if len(args) > layout.RECORD_ARGS:
-            raise AssertionError(f"{kernel} takes too many arguments: {len(args)}")
-        self._calls.append((kernel, barrier, args))
+    def call(
+        self, kernel: str, barrier: int = ALWAYS, records: Sequence[Mapping[str, Argument]] = (), /, **args: Argument
+    ) -> None:
+        """Append a call with the arguments, and the repeated records, that the kernel's signature names.
+
+        Raises TypeError for arguments that the signature does not allow.
+        """
+        signature = signature_of(kernel)
+        if signature is None:
+            raise TypeError(f"{kernel} has no signature")
+        words = signature.pack(kernel, args, records)
+        if len(words) > layout.RECORD_ARGS:
+            raise TypeError(f"{kernel} takes too many arguments: {len(words)}")
+        self._calls.append((kernel, barrier, words))
         self.names.append(kernel)
 
     def __add__(self, other: Program) -> Program:
@@ -57,15 +66,10 @@ class Program:
     def assemble(self, kernels: Kernels) -> Records:
         """With the addresses of the kernels, which must be there."""
         out = aligned(layout.RECORD * len(self._calls))
-        for i, (name, barrier, args) in enumerate(self._calls):
-            record = struct.pack(f"<{2 + len(args)}q", kernels[name], barrier, *words(args))
+        for i, (name, barrier, words) in enumerate(self._calls):
+            record = struct.pack(f"<{2 + len(words)}q", kernels[name], barrier, *words)
             out[layout.RECORD * i : layout.RECORD * i + len(record)] = np.frombuffer(record, np.uint8)
         return Records(out, address(out), len(self._calls))
-
-
-def words(args: Sequence[Argument]) -> list[int]:
-    """Arguments as a record holds them: integers, and of doubles the bits."""
-    return [a if isinstance(a, int) else int(struct.unpack("<q", struct.pack("<d", a))[0]) for a in args]
 
 
 class Scratch:
@@ -76,3 +80,8 @@ class Scratch:
         self.stride = round_up(nbytes, 4096) + 64  # the odd line keeps threads off each other's cache sets
         self._memory = aligned(self.stride * threads)
         self.base = int(self._memory.ctypes.data)
+
+    @property
+    def arguments(self) -> dict[str, int]:
+        """The arguments of a kernel that uses it."""
+        return {"scratch": self.base, "scratch_stride": self.stride}

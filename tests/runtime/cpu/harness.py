@@ -22,6 +22,7 @@ from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.objects import Kernels
 from ternrun.runtime.cpu.program import Program
 from ternrun.runtime.encodings import ENCODINGS
+from tests.runtime.cpu import vector_signature
 
 ISAS = isa.available()
 ORDINARY = [name for name, e in ENCODINGS.items() if e.kind != "ternary"]
@@ -42,10 +43,10 @@ class Machine:
         """How ternary codes are laid out for it."""
         return self.kernels.isa.layout
 
-    def call(self, name: str, *args: int | float, threads: int = 1) -> None:
+    def call(self, name: str, *, threads: int = 1, **args: Any) -> None:
         """Run one kernel."""
         program = Program()
-        program.call(name, *args)
+        program.call(name, **args)
         self.run(program, threads)
 
     def run(self, program: Program, threads: int = 1) -> None:
@@ -80,6 +81,7 @@ def machine(name: str) -> Machine:
     return found
 
 
+vector_signature.register()
 VECTOR_ENTRIES = (
     "i8x32", "i8x64", "i16x16", "i16x32", "i32x8", "i32x16", "f32x16", "casts", "halves", "floats_to_half", "functions",
     "byte_products",
@@ -96,7 +98,10 @@ def apply(on: Machine, entry: str, data: NDArray[Any], out_bytes: int) -> NDArra
     """Run a kernel of `vectors.py` over each row of `data` (n, ...); gives (n, out_bytes) uint8."""
     source = np.ascontiguousarray(data)
     out = aligned(out_bytes * len(source))
-    on.call(vector_kernel(entry), address(source), source.nbytes // len(source), address(out), out_bytes, len(source))
+    on.call(
+        vector_kernel(entry), source=address(source), source_bytes=source.nbytes // len(source), out=address(out),
+        out_bytes=out_bytes, items=len(source),
+    )  # fmt: skip
     return out[: out_bytes * len(source)].reshape(len(source), out_bytes)
 
 

@@ -95,17 +95,20 @@ class Layer:
         q = copy_of(np.full((tokens, case.heads * self.padded), np.nan))
         out = copy_of(np.full((tokens, case.heads * case.dim + 16), np.nan))
         scratch = aligned(threads * 4096)
-        norms = (0 if n is None else address(n) for n in self.norms)
-        cache = (address(self.cache), self.head_bytes * case.kv_heads, self.head_bytes)
-        shape = (case.heads, case.kv_heads, case.dim)
+        q_norm, k_norm = (0 if n is None else address(n) for n in self.norms)
+        shared = {
+            "state": address(state), "heads": case.heads, "kv_heads": case.kv_heads, "head_dim": case.dim,
+            "cache": address(self.cache), "block_bytes": self.head_bytes * case.kv_heads,
+            "head_bytes": self.head_bytes, "scratch": address(scratch), "scratch_stride": 4096,
+        }  # fmt: skip
         self.on.call(
-            f"cache.{case.kv}", address(state), address(qkv), ld, address(self.cos), address(self.sin),
-            *shape, self.config.dim, int(case.style == "norm"), *norms, EPS, *cache, address(scratch), 4096, address(q),
-            q.shape[1], threads=threads,
+            f"cache.{case.kv}", qkv=address(qkv), ldq=ld, cos=address(self.cos), sin=address(self.sin),
+            rope_dim=self.config.dim, interleaved=int(case.style == "norm"), q_norm=q_norm, k_norm=k_norm, eps=EPS,
+            out=address(q), ldo=q.shape[1], threads=threads, **shared,
         )  # fmt: skip
         self.on.call(
-            f"attention.{case.kv}", address(state), address(q), q.shape[1], *shape, 1 / math.sqrt(case.dim),
-            case.window, *cache, address(out), out.shape[1], address(scratch), 4096, threads=threads,
+            f"attention.{case.kv}", q=address(q), ldq=q.shape[1], scale=1 / math.sqrt(case.dim), window=case.window,
+            out=address(out), ldo=out.shape[1], threads=threads, **shared,
         )  # fmt: skip
         assert np.isnan(out[:, -16:]).all()
         return slots, positions, qkv[:, :per_token], q, out[:, :-16]

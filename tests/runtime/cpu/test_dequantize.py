@@ -18,15 +18,13 @@ from tests.runtime.cpu.products import ternary_tensor
 ANY_BYTES = ("TQ1_0", "PTQ1_0", "IQ1_BN", "Q1_0", "Q1_58")  # each byte of codes is a legal one
 
 
-def looked_up(
-    on: Machine, kernel: str, ids: list[int], weights: tuple[float, ...], cols: int, *tail: int
-) -> NDArray[np.float32]:
+def looked_up(on: Machine, kernel: str, ids: list[int], cols: int, **weights: int) -> NDArray[np.float32]:
     """Rows `ids` of an embedding table as its kernel gives them, scale 1."""
     rows = copy_of(np.array(ids), np.int32)
     state = copy_of(np.zeros(layout.STATE_BYTES // 8), np.int64)
     state[layout.STATE["tokens"] // 8], state[layout.STATE["ids"] // 8] = len(ids), address(rows)
     out = copy_of(np.zeros((len(ids), cols)))
-    on.call(kernel, address(state), *weights, 1.0, address(out), cols, *tail, threads=2)
+    on.call(kernel, state=address(state), n=cols, scale=1.0, out=address(out), ldo=cols, threads=2, **weights)
     return out
 
 
@@ -44,7 +42,7 @@ def test_ordinary_encodings(machine: Machine, name: str) -> None:
     stride = cols // encoding.block * encoding.block_bytes
     data = guarded(np.random.default_rng(1).integers(0, 256, 64 * stride, np.uint8))
     ids = [63, 0, *range(1, 63), 5]
-    found = looked_up(machine, f"embed.{name}", ids, (address(data), stride, cols), cols)
+    found = looked_up(machine, f"embed.{name}", ids, cols, weights=address(data), row_bytes=stride)
     same_bits(found, decode(name, data, (64, cols))[ids])
 
 
@@ -60,8 +58,9 @@ def test_ternary_encodings(machine: Machine, name: str) -> None:
     scratch = copy_of(np.zeros(2 * (shape[1] + 1024)), np.uint8)
     ids = [31, 0, 1, 2, 3, 30, *range(4, 30)]
     found = looked_up(
-        machine, f"embed.{name}-trits", ids, (address(tensor.data), *shape), shape[1], address(scales),
-        shape[1] // scales.shape[1], address(scratch), shape[1] + 1024,
+        machine, f"embed.{name}-trits", ids, shape[1], weights=address(tensor.data), rows=shape[0],
+        scales=address(scales), group=shape[1] // scales.shape[1], scratch=address(scratch),
+        scratch_stride=shape[1] + 1024,
     )  # fmt: skip
     assert trits(name, tensor.data, shape)[0].max() == 1
     same_bits(found, decode(name, tensor.data, shape)[ids])

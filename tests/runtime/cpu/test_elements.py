@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ def test_erf_gelu_and_silu(machine: Machine, shape: tuple[int, int]) -> None:
     gelu, silu = x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))), x / (1 + np.exp(-x.astype(np.float64)))
     for kernel, wanted in (("erf", erf), ("gelu", gelu), ("silu", silu)):
         rows = held(x)
-        machine.call(f"elements.{kernel}", x.size, address(rows), address(rows), threads=2)
+        machine.call(f"elements.{kernel}", n=x.size, x=address(rows), out=address(rows), threads=2)
         np.testing.assert_allclose(rows, wanted, atol=2e-6)
 
 
@@ -43,7 +42,7 @@ def test_softmax(machine: Machine, shape: tuple[int, int]) -> None:
     x[0, 0] = -np.inf if shape[1] > 1 else 5
     e = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
     rows, out = held(x), held(np.zeros_like(x))
-    machine.call("elements.softmax", *shape, address(rows), address(out), threads=2)
+    machine.call("elements.softmax", rows=shape[0], n=shape[1], x=address(rows), out=address(out), threads=2)
     np.testing.assert_allclose(out, e / e.sum(1, keepdims=True), atol=1e-6)
     np.testing.assert_array_equal(rows, x)
 
@@ -53,10 +52,10 @@ def test_nan_stays_nan(machine: Machine) -> None:
     x[0, 3], x[1] = np.nan, -np.inf
     out = copy_of(np.zeros_like(x))
     rows = copy_of(x)
-    machine.call("elements.softmax", 4, 20, address(rows), address(out))
+    machine.call("elements.softmax", rows=4, n=20, x=address(rows), out=address(out))
     assert np.isnan(out[:2]).all()
     assert np.isfinite(out[2:]).all()
-    machine.call("elements.gelu", x.size, address(rows), address(out))
+    machine.call("elements.gelu", n=x.size, x=address(rows), out=address(out))
     assert np.isnan(out[0]).sum() == 1
 
 
@@ -68,8 +67,8 @@ def test_layer_norm(machine: Machine, shape: tuple[int, int], biased: bool) -> N
     wanted = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + eps) * weight + bias * biased
     rows, w, b = held(x), held(weight), held(bias)
     machine.call(
-        "elements.layer_norm", *shape, address(rows), address(w), address(b) if biased else 0,
-        struct.unpack("<q", struct.pack("<d", eps))[0], address(rows), threads=3,
+        "elements.layer_norm", rows=shape[0], n=shape[1], x=address(rows), weight=address(w),
+        bias=address(b) if biased else 0, eps=eps, out=address(rows), threads=3,
     )  # fmt: skip
     np.testing.assert_allclose(rows, wanted, atol=2e-5)
 
@@ -78,5 +77,5 @@ def test_layer_norm(machine: Machine, shape: tuple[int, int], biased: bool) -> N
 def test_bias(machine: Machine, shape: tuple[int, int]) -> None:
     x, bias = numbers(shape), numbers((2, shape[1]))[1]
     rows, b, count = held(x), held(bias), copy_of(np.array([shape[0]]), np.int64)
-    machine.call("elements.bias", address(count), shape[1], address(rows), address(b), threads=2)
+    machine.call("elements.bias", count=address(count), n=shape[1], x=address(rows), bias=address(b), threads=2)
     np.testing.assert_array_equal(rows, x + bias)

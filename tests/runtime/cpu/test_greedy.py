@@ -80,11 +80,13 @@ def test_the_best_is_the_largest_the_lowest_among_equals(machine: Machine, n: in
     best, held = copy_of(np.full((6, 2), 77), np.int64), copy_of(logits)
     state = copy_of(np.zeros(layout.STATE_BYTES // 8), np.int64)
     state[layout.STATE["tokens"] // 8] = 6
-    call = ("greedy.best", address(state), address(held), 64, n, address(best), 16)
-    machine.call(*call, threads=2)
+    args = {
+        "state": address(state), "logits": address(held), "ldl": 64, "n": n, "best": address(best), "best_stride": 16,
+    }  # fmt: skip
+    machine.call("greedy.best", threads=2, **args)
     assert (best == 77).all()  # no step is left that would want it
     state[layout.STATE["left"] // 8] = 1
-    machine.call(*call, threads=2)
+    machine.call("greedy.best", threads=2, **args)
     usual = [int(row[:n].argmax()) for row in logits]
     assert best[:, 0].tolist() == [usual[0], n // 2, -1, -1, -1, usual[5]]
 
@@ -96,7 +98,7 @@ def test_a_row_without_a_best_token_ends_the_call_and_is_not_told(machine: Machi
     for name, value in (("tokens", 2), ("left", 9), ("ids", address(ids)), ("positions", address(positions)),
                         ("told", address(told))):  # fmt: skip
         state[layout.STATE[name] // 8] = value
-    machine.call("greedy.feed", address(state), address(best), 8, threads=2)
+    machine.call("greedy.feed", state=address(state), best=address(best), best_stride=8, threads=2)
     assert state[layout.STATE["left"] // 8] == 0
     assert state[layout.STATE["told"] // 8] == address(told)
     assert (ids.tolist(), positions.tolist(), told.tolist()) == ([1, 2], [5, 6], [8, 8])

@@ -15,6 +15,7 @@ import pytest
 
 from ternrun.errors import KernelError
 from ternrun.runtime.cpu import cachefiles, compilers, isa, link, objects, tune
+from ternrun.runtime.cpu.build import report
 from ternrun.runtime.cpu.executable import Executable
 from ternrun.runtime.cpu.memory import address
 from ternrun.runtime.cpu.objects import Kernels, symbol_of
@@ -156,7 +157,7 @@ def test_images_and_objects_do_the_same(name: str, monkeypatch: pytest.MonkeyPat
         rows, bias = copy_of(np.arange(32)), copy_of(np.arange(32) * 3)
         count = copy_of(np.array([1]), np.int64)
         monkeypatch.setitem(on.kernels._addresses, NAME, entry)
-        on.call(NAME, address(count), address(rows), 32, 32, address(bias))
+        on.call(NAME, count=address(count), x=address(rows), ldx=32, n=32, bias=address(bias))
         results.append(rows.tolist())
     assert results[0] == results[1] == (np.arange(32) * 4).tolist()
 
@@ -182,3 +183,14 @@ def test_what_cannot_be_compiled_is_told_in_one_line() -> None:
         Kernels(isa.pick("portable")).require(["no_such.kernel"])
     assert "\n" not in str(caught.value)
     assert "Traceback" in caught.value.__notes__[0]
+
+
+def test_a_kernel_that_is_done_is_reported_in_one_write(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes share a pipe: where a name and its line end come apart, each would wait for the other for ever."""
+    written: list[bytes] = []
+    monkeypatch.setattr(os, "write", lambda handle, data: written.append(data))
+    report("rows.bias")
+    assert written == [b"\nrows.bias\n"]
+    assert capfd.readouterr().out == ""

@@ -18,7 +18,7 @@ from tests.runtime.cpu.harness import ISAS, machine
 
 HEAD = """
 from numba import types
-from ternrun.runtime.cpu.jit import apart, compiled, word
+from ternrun.runtime.cpu.jit import apart, compiled
 from ternrun.runtime.cpu.simd import f32x16, get, put, zero
 
 KNOWN, NOTHING = 3, False
@@ -84,7 +84,7 @@ def test_the_catalogue_has_what_tests_use(name: str) -> None:
 
 def test_a_range_of_no_step_is_empty(tmp_path: Path) -> None:
     """It would be an error in Python; a kernel has nobody to tell, and must not stop the process."""
-    body = "n = 0\nfor i in range(0, 10, word(args, 0)):\n    n += 1\nput(args + 8, n)\nreturn 0"
+    body = "n = 0\nfor i in range(0, 10, get(types.int64, args)):\n    n += 1\nput(args + 8, n)\nreturn 0"
     (tmp_path / "stepless.py").write_text(
         f"{HEAD}\n@compiled\ndef kernel(args, tid, nt):\n"
         + "".join(f"    {line}\n" for line in body.splitlines())

@@ -37,13 +37,16 @@ def test_norms(machine: Machine, tokens: int, n: int) -> None:
     weight = rng.uniform(0.5, 1.5, n).astype(np.float32)
     rows, held, count = padded(x), padded_vector(weight), copy_of(np.array([tokens]), np.int64)
     out = copy_of(np.full_like(rows, 3))
-    args = (address(rows), rows.shape[1], n, address(held), EPS, address(out), rows.shape[1])
-    machine.call("rows.norm", address(count), *args, threads=2)
+    args: dict[str, int | float] = {
+        "count": address(count), "x": address(rows), "ldx": rows.shape[1], "n": n, "weight": address(held),
+        "eps": EPS, "out": address(out), "ldo": rows.shape[1],
+    }  # fmt: skip
+    machine.call("rows.norm", threads=2, **args)
     np.testing.assert_allclose(out[:, :n], exact_norm(x, weight), rtol=1e-6)
     assert (out[:, n:] == 0).all()
-    machine.call("rows.norm_add", address(count), *args, threads=2)
+    machine.call("rows.norm_add", threads=2, **args)
     np.testing.assert_allclose(out[:, :n], 2 * exact_norm(x, weight), rtol=1e-6)
-    machine.call("rows.norm", address(count), *args[:3], 0, *args[4:])
+    machine.call("rows.norm", **(args | {"weight": 0}))
     np.testing.assert_allclose(out[:, :n], exact_norm(x, np.ones(n, np.float32)), rtol=1e-6)
 
 
@@ -54,8 +57,9 @@ def test_norm_of_wanted_rows(machine: Machine) -> None:
     state[layout.STATE["outputs"] // 8], state[layout.STATE["wanted"] // 8] = 3, address(wanted)
     out = copy_of(np.zeros((3, 32)))
     machine.call(
-        "rows.norm_wanted", address(state), address(rows), 32, 20, address(weight), EPS, address(out), 32, threads=2
-    )
+        "rows.norm_wanted", state=address(state), x=address(rows), ldx=32, n=20, weight=address(weight), eps=EPS,
+        out=address(out), ldo=32, threads=2,
+    )  # fmt: skip
     np.testing.assert_allclose(out[:, :20], exact_norm(x[wanted], np.ones(20, np.float32)), rtol=1e-6)
 
 
@@ -76,8 +80,9 @@ def test_gated_activations(machine: Machine, name: str, tokens: int, n: int) -> 
     rows = copy_of(np.concatenate([padded(gate), padded(up)], axis=1))
     out, count = copy_of(np.full((tokens, offset), 3)), copy_of(np.array([tokens]), np.int64)
     machine.call(
-        f"rows.{name}", address(count), address(rows), rows.shape[1], n, offset, address(out), offset, threads=3
-    )
+        f"rows.{name}", count=address(count), x=address(rows), ldx=rows.shape[1], n=n, offset=offset,
+        out=address(out), ldo=offset, threads=3,
+    )  # fmt: skip
     wanted = exact_activation(name, gate.astype(np.float64)) * up
     np.testing.assert_allclose(
         out[:, :n], wanted, rtol=2e-5 if name == "gelu" else 2e-6, atol=1e-30
@@ -89,10 +94,11 @@ def test_bias_and_softcap(machine: Machine) -> None:
     rng = np.random.default_rng(2)
     x, bias = rng.standard_normal((4, 37)).astype(np.float32) * 40, rng.standard_normal(37).astype(np.float32)
     rows, count = padded(x), copy_of(np.array([4]), np.int64)
-    machine.call("rows.bias", address(count), address(rows), 48, 37, address(padded_vector(bias)), threads=2)
+    held = padded_vector(bias)
+    machine.call("rows.bias", count=address(count), x=address(rows), ldx=48, n=37, bias=address(held), threads=2)
     np.testing.assert_array_equal(rows[:, :37], x + bias)
     assert (rows[:, 37:] == 0).all()
-    machine.call("rows.softcap", address(count), address(rows), 48, 37, 30.0, threads=2)
+    machine.call("rows.softcap", count=address(count), x=address(rows), ldx=48, n=37, cap=30.0, threads=2)
     np.testing.assert_allclose(rows[:, :37], 30 * np.tanh((x + bias).astype(np.float64) / 30), rtol=1e-5, atol=5e-6)
 
 
@@ -111,12 +117,15 @@ def test_streams(machine: Machine, streams: int) -> None:
     count, scratch = copy_of(np.array([tokens]), np.int64), copy_of(np.zeros(1024))
     for name, wanted in STREAMS.items():
         rows, given = copy_of(x), copy_of(y)
-        args = (address(rows), ld, streams, address(table), address(given), address(scratch), 1024)
-        machine.call(f"mhc.{name}", address(count), *args, threads=3)
+        args = {"count": address(count), "x": address(rows), "ld": ld, "streams": streams}
+        if name == "write":
+            args |= {"table": address(table), "y": address(given), "scratch": address(scratch), "scratch_stride": 1024}
+        machine.call(f"mhc.{name}", threads=3, **args)
         np.testing.assert_allclose(rows, wanted(x, table, y), rtol=1e-5, atol=1e-6)
     rows, out = copy_of(x), copy_of(np.zeros((tokens, ld)))
-    machine.call("mhc.read", address(count), address(rows), ld, streams, address(table), address(out), threads=3)
+    args = {"count": address(count), "x": address(rows), "ld": ld, "streams": streams}
+    machine.call("mhc.read", table=address(table), out=address(out), threads=3, **args)
     np.testing.assert_allclose(out, np.einsum("s,tsd->td", table[streams], x), rtol=1e-5, atol=1e-6)
-    machine.call("mhc.mean", address(count), address(rows), ld, streams, threads=3)
+    machine.call("mhc.mean", threads=3, **args)
     np.testing.assert_allclose(rows[:, 0], x.mean(1), rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(rows[:, 1:], x[:, 1:])

@@ -1,7 +1,7 @@
 """Small kernels that store what each vector instruction makes of its inputs, for `test_vectors.py` to check.
 
-Each is built as `entry-version` (see `harness.vector_kernel`). Arguments: source, bytes an item, destination, bytes an
-item, items. An item is the operands, one after another; the results are stored one after another.
+Each is built as `entry-version` (see `harness.vector_kernel`). An item is the operands, one after another; the results
+are stored one after another.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import functions, half, simd, x86
-from ternrun.runtime.cpu.jit import compiled, word
+from ternrun.runtime.cpu.jit import compiled
 from ternrun.runtime.cpu.simd import (
     VecType,
     f32x16,
@@ -26,6 +26,9 @@ from ternrun.runtime.cpu.simd import (
     put,
     store,
 )  # fmt: skip
+from tests.runtime.cpu import vector_signature
+
+vector_signature.register()
 
 
 def build(entry: str) -> Callable[..., Any]:
@@ -33,9 +36,9 @@ def build(entry: str) -> Callable[..., Any]:
     body = compiled(ENTRIES[entry.partition("-")[0]])
 
     @compiled
-    def kernel(args: int, tid: int, nt: int) -> int:
-        for i in range(word(args, 4)):
-            body(word(args, 0) + word(args, 1) * i, word(args, 2) + word(args, 3) * i)
+    def kernel(args: Any, tid: int, nt: int) -> int:
+        for i in range(args.items):
+            body(args.source + args.source_bytes * i, args.out + args.out_bytes * i)
         return 0
 
     return kernel  # type: ignore[no-any-return]

@@ -18,7 +18,7 @@ from numba import types
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.functions import exp
 from ternrun.runtime.cpu.isa import build_target
-from ternrun.runtime.cpu.jit import apart, compiled, number, share, word
+from ternrun.runtime.cpu.jit import apart, compiled, share
 from ternrun.runtime.cpu.kernels.ternary_sums import emit
 from ternrun.runtime.cpu.kv import BLOCK, READ, SLOTS, block_of
 from ternrun.runtime.cpu.queries import (
@@ -71,17 +71,17 @@ def _softmax(p: int, n: int) -> Any:
 
 
 @compiled
-def _position(args: int, t: int) -> Any:
-    return types.int64(get(types.int32, get(types.int64, word(args, 0) + POSITIONS) + 4 * t))
+def _position(args: Any, t: int) -> Any:
+    return types.int64(get(types.int32, get(types.int64, args.state + POSITIONS) + 4 * t))
 
 
 @compiled
-def _run_end(args: int, t: int, tokens: int) -> Any:
+def _run_end(args: Any, t: int, tokens: int) -> Any:
     """End of the tokens from t on that follow one another in one sequence; with a window each is on its own."""
-    slots, end = get(types.int64, word(args, 0) + SLOTS), t + 1
+    slots, end = get(types.int64, args.state + SLOTS), t + 1
     while (
         end < tokens
-        and not word(args, 7)
+        and not args.window
         and get(types.int32, slots + 4 * end) == get(types.int32, slots + 4 * t)
         and _position(args, end) == _position(args, end - 1) + 1
     ):
@@ -99,34 +99,34 @@ def _make_parts(kv: str) -> Any:
         return read(row), read(row + 16 * size), read(row + 32 * size), read(row + 48 * size)
 
     @compiled
-    def keep(args: int, query: int, s: Any, first: int, p: int) -> None:
+    def keep(args: Any, query: int, s: Any, first: int, p: int) -> None:
         """Scores of the 16 keys from `first` on; -inf where the query does not see them."""
-        position, window = get(types.int64, query + POSITION), word(args, 7)
+        position, window = get(types.int64, query + POSITION), args.window
         oldest = max(0, position - window + 1) if window else 0
         at, lowest = iota(i32x16) + first, splat(f32x16, f32(-math.inf))
         s = where_less(at, splat(i32x16, position + 1), s, lowest)
         store(p, where_less(at, splat(i32x16, oldest), lowest, s))
 
     @compiled
-    def weigh(args: int, query: int, start: int, steps: int, p: int) -> None:
+    def weigh(args: Any, query: int, start: int, steps: int, p: int) -> None:
         """Scores to weights, and the inverse of their sum; weights times the steps of the values they meet."""
         position, t = get(types.int64, query + POSITION), get(types.int64, query + TOKEN)
         put(query + INVERSE, f32(1.0) / _softmax(p, position + 1 - start))
         if stepped:
             for first in range(start, position + 1, BLOCK):
                 at = p + 4 * (first - start)
-                step = load(f32x16, steps + word(args, 9) * block_of(word(args, 0), t, first))
+                step = load(f32x16, steps + args.block_bytes * block_of(args.state, t, first))
                 store(at, load(f32x16, at) * step)
 
     @compiled
-    def finish(args: int, query: int, acc: Any, at: Any, i: int, p: int) -> None:
+    def finish(args: Any, query: int, acc: Any, at: Any, i: int, p: int) -> None:
         """Add the positions behind `seen`, which the tile's first query does not see; write outputs i to i + 63.
 
         `at`: the first position of `p`, `seen`, and where value elements from i on begin.
         """
-        dim, t, (start, seen, values) = word(args, 5), get(types.int64, query + TOKEN), at
+        dim, t, (start, seen, values) = args.head_dim, get(types.int64, query + TOKEN), at
         for j in range(seen + 1, get(types.int64, query + POSITION) + 1):
-            row = word(args, 9) * block_of(word(args, 0), t, j) + size * ((dim + 15) // 16 * 16) * (j % BLOCK)
+            row = args.block_bytes * block_of(args.state, t, j) + size * ((dim + 15) // 16 * 16) * (j % BLOCK)
             acc = blend_one(acc, p + 4 * (j - start), value_at(values + row))
         inverse, out = number_at(query + INVERSE), get(types.int64, query + OUT) + 4 * i
         emit(acc[0] * inverse, out, dim - i, 0)
@@ -141,31 +141,31 @@ def _make_each(keep: Any, finish: Any, width: int) -> Any:
     """`keep` and `finish` for each query of a tile, whose scores lie `row` bytes apart."""
 
     @compiled
-    def keep1(args: int, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
+    def keep1(args: Any, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
         keep(args, queries, s[0] * factor, first, p)
 
     @compiled
-    def keep2(args: int, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
+    def keep2(args: Any, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
         keep1(args, queries, s, factor, first, p, row)
         keep(args, queries + DESCRIBED, s[1] * factor, first, p + row)
 
     @compiled
-    def keep4(args: int, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
+    def keep4(args: Any, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
         keep2(args, queries, s, factor, first, p, row)
         keep(args, queries + 2 * DESCRIBED, s[2] * factor, first, p + 2 * row)
         keep(args, queries + 3 * DESCRIBED, s[3] * factor, first, p + 3 * row)
 
     @compiled
-    def finish1(args: int, queries: int, acc: Any, at: Any, i: int, p: int, row: int) -> None:
+    def finish1(args: Any, queries: int, acc: Any, at: Any, i: int, p: int, row: int) -> None:
         finish(args, queries, acc[0], at, i, p)
 
     @compiled
-    def finish2(args: int, queries: int, acc: Any, at: Any, i: int, p: int, row: int) -> None:
+    def finish2(args: Any, queries: int, acc: Any, at: Any, i: int, p: int, row: int) -> None:
         finish1(args, queries, acc, at, i, p, row)
         finish(args, queries + DESCRIBED, acc[1], at, i, p + row)
 
     @compiled
-    def finish4(args: int, queries: int, acc: Any, at: Any, i: int, p: int, row: int) -> None:
+    def finish4(args: Any, queries: int, acc: Any, at: Any, i: int, p: int, row: int) -> None:
         finish2(args, queries, acc, at, i, p, row)
         finish(args, queries + 2 * DESCRIBED, acc[2], at, i, p + 2 * row)
         finish(args, queries + 3 * DESCRIBED, acc[3], at, i, p + 3 * row)
@@ -204,13 +204,13 @@ def _make_streams(kv: str, width: int, value_at: Any, *, fetch: bool) -> Any:
         return sums(a, b, c, d)
 
     @compiled
-    def mix(args: int, t: int, start: int, position: int, values: int, p: int, row: int) -> Any:
+    def mix(args: Any, t: int, start: int, position: int, values: int, p: int, row: int) -> Any:
         """Sums over start..position of weight times value, for 64 elements from `values` on."""
-        padded, z = (word(args, 5) + 15) // 16 * 16, zero(f32x16)
+        padded, z = (args.head_dim + 15) // 16 * 16, zero(f32x16)
         acc = same((z, z, z, z))
         for first in range(start, position + 1, BLOCK):
-            at = values + word(args, 9) * block_of(word(args, 0), t, first)
-            ahead = values + word(args, 9) * block_of(word(args, 0), t, min(first + AHEAD, position))
+            at = values + args.block_bytes * block_of(args.state, t, first)
+            ahead = values + args.block_bytes * block_of(args.state, t, min(first + AHEAD, position))
             for j in range(min(BLOCK, position + 1 - first)):
                 ask(ahead + size * padded * j)
                 acc = blend(acc, p + 4 * (first - start + j), row, value_at(at + size * padded * j))
@@ -227,14 +227,14 @@ def _make_tile(kv: str, width: int, *, fetch: bool = True) -> Any:
     scores_of, mix = _make_streams(kv, width, value_at, fetch=fetch)
 
     @compiled
-    def score(args: int, queries: int, cache: int, span: Any, p: int, row: int) -> None:
+    def score(args: Any, queries: int, cache: int, span: Any, p: int, row: int) -> None:
         """Scaled scores of all queries, from position span[0] to span[1]."""
-        dim, t, (start, last) = word(args, 5), get(types.int64, queries + TOKEN), span
-        q, scale = queries_at(queries), splat(f32x16, number(args, 6))
+        dim, t, (start, last) = args.head_dim, get(types.int64, queries + TOKEN), span
+        q, scale = queries_at(queries), splat(f32x16, args.scale)
         steps = size * BLOCK * (dim + (dim + 15) // 16 * 16)
         for first in range(start, last + 1, BLOCK):
-            keys = cache + word(args, 9) * block_of(word(args, 0), t, first)
-            ahead = cache + word(args, 9) * block_of(word(args, 0), t, min(first + AHEAD, last))
+            keys = cache + args.block_bytes * block_of(args.state, t, first)
+            ahead = cache + args.block_bytes * block_of(args.state, t, min(first + AHEAD, last))
             if stepped and fetch:
                 prefetch_far(ahead + steps)
                 prefetch_far(ahead + steps + 4 * BLOCK)  # of values, which `weigh` will want
@@ -243,9 +243,9 @@ def _make_tile(kv: str, width: int, *, fetch: bool = True) -> Any:
             keep(args, queries, s, factor, first, p + 4 * (first - start), row)
 
     @apart
-    def tile(args: int, queries: int, head: int) -> None:
+    def tile(args: Any, queries: int, head: int) -> None:
         """Queries as described, in the order of their tokens; scores go behind the descriptions."""
-        dim, window, cache = word(args, 5), word(args, 7), word(args, 8) + word(args, 10) * head
+        dim, window, cache = args.head_dim, args.window, args.cache + args.head_bytes * head
         seen, t = get(types.int64, queries + POSITION), get(types.int64, queries + TOKEN)
         last = get(types.int64, queries + DESCRIBED * (width - 1) + POSITION)
         start = (max(0, seen - window + 1) if window else 0) // BLOCK * BLOCK
@@ -269,19 +269,19 @@ def build(entry: str) -> Callable[..., Any]:
     again = _make_tile(entry, TILE, fetch=False)
 
     @compiled
-    def tile(args: int, t: int, head: int, first: int, last: int, queries: int, alone: Any) -> None:
+    def tile(args: Any, t: int, head: int, first: int, last: int, queries: int, alone: Any) -> None:
         """Queries first..last (at most TILE) of key/value head `head`, whose group is heads of token t, t + 1, ...
 
         `alone`: token t is the only one of its sequence; else other tiles read the same keys and values, from caches,
         where asking for them ahead costs a fifth of the time.
         """
-        group, dim = word(args, 3) // word(args, 4), word(args, 5)
+        group, dim = args.heads // args.kv_heads, args.head_dim
         for i in range(TILE):
             query = min(first + i, last - 1)  # a tile that is not full computes its last query again
             token, h, at = t + query // group, group * head + query % group, queries + DESCRIBED * i
-            put(at + QUERY, word(args, 1) + 4 * (word(args, 2) * token + (dim + 15) // 16 * 16 * h))
+            put(at + QUERY, args.q + 4 * (args.ldq * token + (dim + 15) // 16 * 16 * h))
             put(at + POSITION, _position(args, token))
-            put(at + OUT, word(args, 11) + 4 * (word(args, 12) * token + dim * h))
+            put(at + OUT, args.out + 4 * (args.ldo * token + dim * h))
             put(at + TOKEN, token)
         if not alone:
             again(args, queries, head)
@@ -293,11 +293,10 @@ def build(entry: str) -> Callable[..., Any]:
             full(args, queries, head)
 
     @compiled
-    def attend(args: int, tid: int, nt: int) -> int:
-        """Arguments: state, q, ldq, heads, kv heads, head dim, scale, window or 0, cache of the layer, bytes a
-        block, bytes a head, out, ldo, scratch (scores of TILE queries), scratch bytes a thread."""
-        tokens, heads, kv_heads = get(types.int64, word(args, 0) + TOKENS), word(args, 3), word(args, 4)
-        queries, group = word(args, 13) + word(args, 14) * tid, heads // kv_heads
+    def attend(args: Any, tid: int, nt: int) -> int:
+        """out = softmax(scale q k) v. `window` 0: all positions; the scratch holds the scores of TILE queries."""
+        tokens, heads, kv_heads = get(types.int64, args.state + TOKENS), args.heads, args.kv_heads
+        queries, group = args.scratch + args.scratch_stride * tid, heads // kv_heads
         if tokens == 1:
             first, last = share(heads, tid, nt)
             low_head, high_head = first // group, (last + group - 1) // group

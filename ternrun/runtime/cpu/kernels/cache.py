@@ -10,7 +10,7 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.functions import inverse_rms
-from ternrun.runtime.cpu.jit import compiled, number, share, word
+from ternrun.runtime.cpu.jit import compiled, share
 from ternrun.runtime.cpu.kv import BLOCK, WRITE, block_of
 from ternrun.runtime.cpu.simd import f32x16, get, load, put, shuffler, splat, store, zero
 
@@ -67,43 +67,38 @@ def build(entry: str) -> Callable[..., Any]:
     size, write = layout.KV_SIZE[entry], WRITE[entry]
 
     @compiled
-    def store_tokens(args: int, tid: int, nt: int) -> int:
-        """q to a buffer of padded heads, k and v to the cache.
-
-        Arguments: state, qkv, ldq, cos, sin, heads, kv heads, head dim, rope dim, interleaved, q norm or 0, k norm
-        or 0, eps,
-        cache of the layer, bytes a block, bytes a head, scratch, scratch bytes a thread, q out, ldo.
-        """
+    def store_tokens(args: Any, tid: int, nt: int) -> int:
+        """q to `out`, a buffer of padded heads; k and v to the cache. `q_norm` and `k_norm` may be 0: no norm."""
         state, heads, kv_heads, dim, half = (
-            word(args, 0),
-            word(args, 5),
-            word(args, 6),
-            word(args, 7),
-            word(args, 8) // 2,
+            args.state,
+            args.heads,
+            args.kv_heads,
+            args.head_dim,
+            args.rope_dim // 2,
         )
-        eps, x, padded = number(args, 12), word(args, 16) + word(args, 17) * tid, (dim + 15) // 16 * 16
+        eps, x, padded = args.eps, args.scratch + args.scratch_stride * tid, (dim + 15) // 16 * 16
         per_token = heads + 2 * kv_heads
         first, last = share(get(types.int64, state + TOKENS) * per_token, tid, nt)
         for task in range(first, last):
             t, head = task // per_token, task % per_token
             position = types.int64(get(types.int32, get(types.int64, state + POSITIONS) + 4 * t))
-            _copy_head(word(args, 1) + 4 * (word(args, 2) * t + dim * head), dim, x)
+            _copy_head(args.qkv + 4 * (args.ldq * t + dim * head), dim, x)
             if head < heads + kv_heads:
-                norm = word(args, 10 if head < heads else 11)
+                norm = args.q_norm if head < heads else args.k_norm
                 if norm:
                     _normalize(x, dim, norm, eps)
                 angles = 4 * half * position
-                _rotate(x, half, word(args, 9), word(args, 3) + angles, word(args, 4) + angles)
+                _rotate(x, half, args.interleaved, args.cos + angles, args.sin + angles)
             if head < heads:
-                _copy_head(x, padded, word(args, 18) + 4 * (word(args, 19) * t + padded * head))
+                _copy_head(x, padded, args.out + 4 * (args.ldo * t + padded * head))
                 continue
-            block = word(args, 13) + word(args, 14) * block_of(state, t, position)
+            block = args.cache + args.block_bytes * block_of(state, t, position)
             at = position % BLOCK
             if head < heads + kv_heads:
-                keys = block + word(args, 15) * (head - heads)
+                keys = block + args.head_bytes * (head - heads)
                 write(x, dim, keys + size * at, size * BLOCK, keys + size * BLOCK * (dim + padded) + 4 * at)
             else:
-                keys = block + word(args, 15) * (head - heads - kv_heads)
+                keys = block + args.head_bytes * (head - heads - kv_heads)
                 step = keys + size * BLOCK * (dim + padded) + 4 * (BLOCK + at)
                 write(x, padded, keys + size * (BLOCK * dim + padded * at), size, step)
         return 0

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ternrun.runtime.cpu.isa import build_target
-from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.jit import compiled, share
 from ternrun.runtime.cpu.simd import (
     VecType,
     f32x16,
@@ -61,12 +61,12 @@ OPERATIONS = {
 
 def _chains(operation: Any, vec: Any) -> Callable[..., Any]:
     @compiled
-    def chains(args: int, tid: int, nt: int) -> int:
-        """CHAINS * rounds operations by every thread. Arguments: rounds, 64 bytes a thread to read and write."""
-        at = word(args, 1) + 64 * tid
+    def chains(args: Any, tid: int, nt: int) -> int:
+        """CHAINS * rounds operations by every thread, on its 64 bytes of `cells`."""
+        at = args.cells + 64 * tid
         v = load(vec, at)
         s = (v, v, v, v, v, v, v, v)
-        for _ in range(word(args, 0)):
+        for _ in range(args.rounds):
             s = (
                 operation(s[0], v), operation(s[1], v), operation(s[2], v), operation(s[3], v),
                 operation(s[4], v), operation(s[5], v), operation(s[6], v), operation(s[7], v),
@@ -78,22 +78,22 @@ def _chains(operation: Any, vec: Any) -> Callable[..., Any]:
 
 
 @compiled
-def _read(args: int, tid: int, nt: int) -> int:
-    """Read memory once, each thread one stretch. Arguments: address, bytes, 64 bytes a thread to write."""
-    first, last = share(word(args, 1) // 256, tid, nt)
+def _read(args: Any, tid: int, nt: int) -> int:
+    """Read memory once, each thread one stretch; `cells` has 64 bytes a thread to write."""
+    first, last = share(args.nbytes // 256, tid, nt)
     z = splat(i32x16, 0)
     a, b, c, d = z, z, z, z
-    for at in range(word(args, 0) + 256 * first, word(args, 0) + 256 * last, 256):
+    for at in range(args.source + 256 * first, args.source + 256 * last, 256):
         a = a ^ load(i32x16, at)
         b = b ^ load(i32x16, at + 64)
         c = c ^ load(i32x16, at + 128)
         d = d ^ load(i32x16, at + 192)
-    store(word(args, 2) + 64 * tid, (a ^ b) ^ (c ^ d))
+    store(args.cells + 64 * tid, (a ^ b) ^ (c ^ d))
     return 0
 
 
 @compiled
-def _clock(args: int, tid: int, nt: int) -> int:
+def _clock(args: Any, tid: int, nt: int) -> int:
     """The counter that profiles are in (`Team.run`)."""
     return cycles()  # type: ignore[no-any-return]
 

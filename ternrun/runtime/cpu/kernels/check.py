@@ -8,7 +8,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.atomic import atomic_add
-from ternrun.runtime.cpu.jit import compiled, word
+from ternrun.runtime.cpu.jit import compiled
 from ternrun.runtime.cpu.simd import i16x32, load, put, total, zero
 from ternrun.runtime.cpu.x86 import lookup
 
@@ -41,14 +41,14 @@ def build(entry: str) -> Callable[..., Any]:
 
 
 @compiled
-def _words(args: int, tid: int, nt: int) -> int:
-    """Arguments: codes, superblocks, columns, chunk, scratch, scratch bytes a thread, status and parts taken so far.
+def _words(args: Any, tid: int, nt: int) -> int:
+    """Set the status word if a word is not ternary. The second word of `status` counts the parts taken so far.
 
     A part is a superblock of one chunk.
     """
-    codes, blocks, n, chunk = word(args, 0), word(args, 1), word(args, 2), word(args, 3)
-    full = word(args, 4) + word(args, 5) * tid
-    last, status, words = full + 192, word(args, 6), (chunk + 8) // 9
+    codes, blocks, n, chunk = args.codes, args.superblocks, args.n, args.chunk
+    full = args.scratch + args.scratch_stride * tid
+    last, status, words = full + 192, args.status, (chunk + 8) // 9
     for k in range(3):
         _forbid(3, full + 64 * k)
     bad, part = zero(i16x32), atomic_add(status + 8, 1)

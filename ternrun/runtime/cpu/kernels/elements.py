@@ -12,7 +12,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.functions import exp, silu
-from ternrun.runtime.cpu.jit import compiled, number, share, word
+from ternrun.runtime.cpu.jit import compiled, share
 from ternrun.runtime.cpu.masked import load_some, store_some
 from ternrun.runtime.cpu.simd import f32x16, fma, get, largest, load, maximum, splat, store, total, where_less, zero
 
@@ -47,9 +47,9 @@ def _gelu(x: Any) -> Any:
 
 def _each(function: Any) -> Callable[..., Any]:
     @compiled
-    def each(args: int, tid: int, nt: int) -> int:
-        """out = function(x). Arguments: elements, x, out."""
-        n, x, out = word(args, 0), word(args, 1), word(args, 2)
+    def each(args: Any, tid: int, nt: int) -> int:
+        """out = function(x), n elements."""
+        n, x, out = args.n, args.x, args.out
         first, last = share((n + 15) // 16, tid, nt)
         for i in range(16 * first, min(16 * last, n // 16 * 16), 16):
             store(out + 4 * i, function(load(f32x16, x + 4 * i)))
@@ -62,12 +62,12 @@ def _each(function: Any) -> Callable[..., Any]:
 
 
 @compiled
-def _softmax(args: int, tid: int, nt: int) -> int:
-    """out[t] = exp(x[t] - max) / sum. Arguments: rows, columns, x, out."""
-    n, lowest = word(args, 1), splat(f32x16, -INF)
-    first, last = share(word(args, 0), tid, nt)
+def _softmax(args: Any, tid: int, nt: int) -> int:
+    """out[t] = exp(x[t] - max) / sum, over n columns."""
+    n, lowest = args.n, splat(f32x16, -INF)
+    first, last = share(args.rows, tid, nt)
     for t in range(first, last):
-        x, out = word(args, 2) + 4 * n * t, word(args, 3) + 4 * n * t
+        x, out = args.x + 4 * n * t, args.out + 4 * n * t
         peak = lowest
         for i in range(0, n, 16):
             peak = maximum(peak, load_some(x + 4 * i, n - i, lowest))
@@ -83,13 +83,13 @@ def _softmax(args: int, tid: int, nt: int) -> int:
 
 
 @compiled
-def _layer_norm(args: int, tid: int, nt: int) -> int:
-    """out[t] = (x[t] - mean) / deviation * weight + bias. Arguments: rows, columns, x, weight, bias or 0, eps, out."""
-    n, weight, bias = word(args, 1), word(args, 3), word(args, 4)
+def _layer_norm(args: Any, tid: int, nt: int) -> int:
+    """out[t] = (x[t] - mean) / deviation * weight + bias, over n columns; `bias` may be 0."""
+    n, weight, bias = args.n, args.weight, args.bias
     z, size = zero(f32x16), f32(n)
-    first, last = share(word(args, 0), tid, nt)
+    first, last = share(args.rows, tid, nt)
     for t in range(first, last):
-        x, out, acc = word(args, 2) + 4 * n * t, word(args, 6) + 4 * n * t, z
+        x, out, acc = args.x + 4 * n * t, args.out + 4 * n * t, z
         for i in range(0, n, 16):
             acc = acc + load_some(x + 4 * i, n - i, z)
         mean = splat(f32x16, total(acc) / size)
@@ -97,7 +97,7 @@ def _layer_norm(args: int, tid: int, nt: int) -> int:
         for i in range(0, n, 16):
             v = load_some(x + 4 * i, n - i, mean) - mean
             acc = fma(v, v, acc)
-        inverse = splat(f32x16, f32(1.0) / math.sqrt(total(acc) / size + number(args, 5)))
+        inverse = splat(f32x16, f32(1.0) / math.sqrt(total(acc) / size + args.eps))
         for i in range(0, n, 16):
             v = (load_some(x + 4 * i, n - i, z) - mean) * inverse * load_some(weight + 4 * i, n - i, z)
             store_some(out + 4 * i, v + load_some(bias + 4 * i, n - i, z) if bias else v, n - i)
@@ -105,12 +105,12 @@ def _layer_norm(args: int, tid: int, nt: int) -> int:
 
 
 @compiled
-def _bias(args: int, tid: int, nt: int) -> int:
-    """x[t] += bias. Arguments: the address of the number of rows, columns, x, bias."""
-    n, bias = word(args, 1), word(args, 3)
-    first, last = share(get(types.int64, word(args, 0)), tid, nt)
+def _bias(args: Any, tid: int, nt: int) -> int:
+    """x[t] += bias, over n columns."""
+    n, bias = args.n, args.bias
+    first, last = share(get(types.int64, args.count), tid, nt)
     for t in range(first, last):
-        x = word(args, 2) + 4 * n * t
+        x = args.x + 4 * n * t
         for i in range(0, n, 16):
             v = load_some(x + 4 * i, n - i, zero(f32x16)) + load_some(bias + 4 * i, n - i, zero(f32x16))
             store_some(x + 4 * i, v, n - i)

@@ -13,7 +13,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.jit import compiled, share
 from ternrun.runtime.cpu.simd import f32x16, fma, get, largest, load, maximum, put, splat, total, zero
 
 f32 = types.float32
@@ -28,18 +28,17 @@ def build(entry: str) -> Callable[..., Any]:
 
 
 @compiled
-def _best(args: int, tid: int, nt: int) -> int:
+def _best(args: Any, tid: int, nt: int) -> int:
     """best[i] = the id of the largest of n logits, the lowest among equals; -1 where one is not a finite number.
 
-    Nothing is done in the last step of a call, where Python looks at the logits itself. Arguments: state, logits, ld,
-    n, best, bytes from one to the next.
+    Nothing is done in the last step of a call, where Python looks at the logits itself.
     """
-    state, n = word(args, 0), word(args, 3)
+    state, n = args.state, args.n
     if not get(types.int64, state + LEFT):
         return 0
     first, last = share(get(types.int64, state + TOKENS), tid, nt)
     for row in range(first, last):
-        put(word(args, 4) + word(args, 5) * row, _argmax(word(args, 1) + 4 * word(args, 2) * row, n))
+        put(args.best + args.best_stride * row, _argmax(args.logits + 4 * args.ldl * row, n))
     return 0
 
 
@@ -65,13 +64,12 @@ def _argmax(logits: int, n: int) -> int:
 
 
 @compiled
-def _feed(args: int, tid: int, nt: int) -> int:
+def _feed(args: Any, tid: int, nt: int) -> int:
     """While steps are left: make the best tokens the next step's, one position on, and tell them.
 
     A token that ends a sequence ends the call, so does a row without a best one, which is not told.
-    Arguments: state, best (int64), bytes from one to the next.
     """
-    state, best, stride = word(args, 0), word(args, 1), word(args, 2)
+    state, best, stride = args.state, args.best, args.best_stride
     left, n = get(types.int64, state + LEFT), get(types.int64, state + TOKENS)
     if tid or not left:
         return 0

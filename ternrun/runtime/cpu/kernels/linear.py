@@ -12,7 +12,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.dequantize import ROWS
-from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.jit import compiled, share
 from ternrun.runtime.cpu.kernels.tile import FEW, multiply, multiply_few
 from ternrun.runtime.cpu.layout import PLAIN_FLOATS, PLAIN_PARTIAL, PLAIN_ROWS
 from ternrun.runtime.cpu.simd import get
@@ -23,17 +23,13 @@ def build(entry: str) -> Callable[..., Any]:
     decode, floats = ROWS[entry], entry == "F32"
 
     @compiled
-    def linear(args: int, tid: int, nt: int) -> int:
-        """out[t] (+)= scale * W x[t].
-
-        Arguments: count, x, ldx, weights, bytes a row, rows, columns (padded to the block and 16), add, out, ldo,
-        scratch, scratch bytes a thread, scale.
-        """
-        tokens, x, ldx = get(types.int64, word(args, 0)), word(args, 1), 4 * word(args, 2)
-        weights, stride, rows, n = word(args, 3), word(args, 4), word(args, 5), word(args, 6)
-        add, out, ldo = word(args, 7), word(args, 8), 4 * word(args, 9)
-        scale = types.float32(get(types.float64, args + 96))
-        scratch = word(args, 10) + word(args, 11) * tid
+    def linear(args: Any, tid: int, nt: int) -> int:
+        """out[t] (+)= scale * W x[t]; n columns, padded to the block and to 16."""
+        tokens, x, ldx = get(types.int64, args.count), args.x, 4 * args.ldx
+        weights, stride, rows, n = args.weights, args.row_bytes, args.rows, args.n
+        add, out, ldo = args.add, args.out, 4 * args.ldo
+        scale = args.scale
+        scratch = args.scratch + args.scratch_stride * tid
         first, last = share((rows + 3) // 4, tid, nt)
         first, last = 4 * first, min(4 * last, rows)
         few = tokens <= 16 or tokens * n <= FEW

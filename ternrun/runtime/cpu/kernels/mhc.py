@@ -11,7 +11,7 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.jit import compiled, share
 from ternrun.runtime.cpu.simd import f32x16, get, load, splat, store, zero
 
 MAX_STREAMS = 4
@@ -23,10 +23,10 @@ def _weight(table: int, i: int) -> Any:
 
 
 @compiled
-def _spread(args: int, tid: int, nt: int) -> int:
-    """Copy the first stream to the others. Arguments: count, x, ld, streams."""
-    x, ld, streams = word(args, 1), 4 * word(args, 2), word(args, 3)
-    first, last = share(get(types.int64, word(args, 0)), tid, nt)
+def _spread(args: Any, tid: int, nt: int) -> int:
+    """Copy the first stream to the others."""
+    x, ld, streams = args.x, 4 * args.ld, args.streams
+    first, last = share(get(types.int64, args.count), tid, nt)
     for t in range(first, last):
         row = x + ld * streams * t
         for i in range(0, ld, 64):
@@ -36,10 +36,10 @@ def _spread(args: int, tid: int, nt: int) -> int:
 
 
 @compiled
-def _read(args: int, tid: int, nt: int) -> int:
-    """out[t] = sum of streams, weighted by row `streams` of the table. Arguments: count, x, ld, streams, table, out."""
-    x, ld, streams, table, out = word(args, 1), 4 * word(args, 2), word(args, 3), word(args, 4), word(args, 5)
-    first, last = share(get(types.int64, word(args, 0)), tid, nt)
+def _read(args: Any, tid: int, nt: int) -> int:
+    """out[t] = sum of streams, weighted by row `streams` of the table."""
+    x, ld, streams, table, out = args.x, 4 * args.ld, args.streams, args.table, args.out
+    first, last = share(get(types.int64, args.count), tid, nt)
     for t in range(first, last):
         for i in range(0, ld, 64):
             acc = zero(f32x16)
@@ -50,12 +50,11 @@ def _read(args: int, tid: int, nt: int) -> int:
 
 
 @compiled
-def _write(args: int, tid: int, nt: int) -> int:
-    """streams = mix(streams) + write weights * y. Arguments: count, x, ld, streams, table, y, scratch, scratch bytes
-    a thread."""
-    x, ld, streams, table, y = word(args, 1), 4 * word(args, 2), word(args, 3), word(args, 4), word(args, 5)
-    old = word(args, 6) + word(args, 7) * tid
-    first, last = share(get(types.int64, word(args, 0)), tid, nt)
+def _write(args: Any, tid: int, nt: int) -> int:
+    """streams = mix(streams) + write weights * y."""
+    x, ld, streams, table, y = args.x, 4 * args.ld, args.streams, args.table, args.y
+    old = args.scratch + args.scratch_stride * tid
+    first, last = share(get(types.int64, args.count), tid, nt)
     for t in range(first, last):
         row = x + ld * streams * t
         for i in range(0, ld, 64):
@@ -71,11 +70,11 @@ def _write(args: int, tid: int, nt: int) -> int:
 
 
 @compiled
-def _mean(args: int, tid: int, nt: int) -> int:
-    """The first stream becomes the mean of all. Arguments: count, x, ld, streams."""
-    x, ld, streams = word(args, 1), 4 * word(args, 2), word(args, 3)
+def _mean(args: Any, tid: int, nt: int) -> int:
+    """The first stream becomes the mean of all."""
+    x, ld, streams = args.x, 4 * args.ld, args.streams
     share_of_one = splat(f32x16, types.float32(1.0) / types.float32(streams))
-    first, last = share(get(types.int64, word(args, 0)), tid, nt)
+    first, last = share(get(types.int64, args.count), tid, nt)
     for t in range(first, last):
         row = x + ld * streams * t
         for i in range(0, ld, 64):

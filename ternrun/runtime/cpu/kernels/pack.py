@@ -11,7 +11,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.atomic import atomic_add
-from ternrun.runtime.cpu.jit import compiled, word
+from ternrun.runtime.cpu.jit import compiled
 from ternrun.runtime.cpu.kernels import ternary, ternary_bytes
 from ternrun.runtime.cpu.simd import (
     constant,
@@ -189,40 +189,41 @@ def build(entry: str) -> Callable[..., Any]:
     groups = (ternary.SUPERBLOCK if in_words else ternary_bytes.SUPERBLOCK) // ROWS_AT_ONCE
 
     @compiled
-    def row_digits(args: int, row: int, to: int) -> Any:
+    def row_digits(args: Any, row: int, to: int) -> Any:
         """Digits of one row, zeros behind them; a row beyond the matrix is all zeros. Returns where they begin."""
-        rows, cols, scales, group = word(args, 1), word(args, 2), word(args, 10), word(args, 11)
+        rows, cols, scales, group = args.rows, args.n, args.scales, args.group
         if row >= rows:
             for i in range(cols):
                 put(to + i, types.uint8(ZERO_DIGIT))
             _pad(to, cols)
             return to
-        digits = unpack(word(args, 0), row, rows, cols, to)
+        digits = unpack(args.source, row, rows, cols, to)
         if _fault(digits, cols):
-            put(word(args, 9), types.int64(1))
+            put(args.status, types.int64(1))
         if scales:
             _silence(digits, cols, scales + 4 * (cols // group) * row, group)
         _pad(digits, cols)
         return digits
 
     @compiled
-    def pack(args: int, tid: int, nt: int) -> int:
-        """Arguments: source, rows, cols, destination, superblocks, chunk, words a chunk, scratch, scratch bytes a
-        thread,
-        status and parts taken so far, scales where a block may have scale 0 (else 0), its columns a scale."""
-        cols, dst, blocks = word(args, 2), word(args, 3), word(args, 4)
-        spots = word(args, 7) + word(args, 8) * tid
+    def pack(args: Any, tid: int, nt: int) -> int:
+        """Rows of n columns to `out`. The second word of `status` counts the parts taken so far.
+
+        `scales`, one for each `group` columns, is 0 unless a block may have the scale 0.
+        """
+        cols, dst, blocks = args.n, args.out, args.superblocks
+        spots = args.scratch + args.scratch_stride * tid
         room = (cols + SPARE) // 128 * 128 + 64  # an odd number of cache lines keeps rows off each other's cache sets
-        part = atomic_add(word(args, 9) + 8, 1)  # whoever is free: text is being made ready at the same time
+        part = atomic_add(args.status + 8, 1)  # whoever is free: text is being made ready at the same time
         while part < groups * blocks:
             row = ROWS_AT_ONCE * part
             for r in range(ROWS_AT_ONCE):
                 put(spots + 8 * r, row_digits(args, row + r, spots + 256 + room * r))
             if in_words:
-                _put_words(spots, cols, word(args, 5), word(args, 6), dst, blocks, row)
+                _put_words(spots, cols, args.chunk, args.chunk_words, dst, blocks, row)
             else:
                 _put_bytes(spots, cols, dst, row)
-            part = atomic_add(word(args, 9) + 8, 1)
+            part = atomic_add(args.status + 8, 1)
         return 0
 
     return pack

@@ -19,7 +19,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.functions import inverse_rms, normalized
-from ternrun.runtime.cpu.jit import compiled, number, share, word
+from ternrun.runtime.cpu.jit import compiled, share
 from ternrun.runtime.cpu.simd import (
     f32x16,
     fma,
@@ -95,19 +95,17 @@ def build(entry: str) -> Callable[..., Any]:
     finish = {"words": _words, "bytes": _bytes}[entry]
 
     @compiled
-    def prepare(args: int, tid: int, nt: int) -> int:
-        """Arguments: count, x, ldx, n, weight or 0, eps (< 0: no norm), out, bytes a thread, header, stride, chunk,
-        scratch,
-        scratch bytes a thread."""
-        tokens, x, ldx, n = get(types.int64, word(args, 0)), word(args, 1), 4 * word(args, 2), word(args, 3)
-        out, q = word(args, 6), word(args, 11) + word(args, 12) * tid
+    def prepare(args: Any, tid: int, nt: int) -> int:
+        """Quantize rows of n inputs. `weight` 0: a norm without weights; `eps` below 0: no norm."""
+        tokens, x, ldx, n = get(types.int64, args.count), args.x, 4 * args.ldx, args.n
+        out, q = args.out, args.scratch + args.scratch_stride * tid
         first, last = share(tokens, tid, nt)
         if tokens == 1:
-            out += word(args, 7) * tid
+            out += args.out_stride * tid
             first, last = 0, 1
         for t in range(first, last):
-            put(out + 4 * t, quantize_row(x + ldx * t, n, word(args, 4), number(args, 5), q))
-            finish(q, n, word(args, 10), out + word(args, 8) + word(args, 9) * t)
+            put(out + 4 * t, quantize_row(x + ldx * t, n, args.weight, args.eps, q))
+            finish(q, n, args.chunk, out + args.header + args.token_bytes * t)
         return 0
 
     return prepare

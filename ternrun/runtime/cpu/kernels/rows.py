@@ -12,7 +12,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import functions, layout
-from ternrun.runtime.cpu.jit import compiled, number, share, word
+from ternrun.runtime.cpu.jit import compiled, share
 from ternrun.runtime.cpu.simd import f32x16, get, load, put, splat, store
 
 OUTPUTS, WANTED = layout.STATE["outputs"], layout.STATE["wanted"]
@@ -28,14 +28,14 @@ def build(entry: str) -> Callable[..., Any]:
 
 def _make_norm(add: bool) -> Callable[..., Any]:
     @compiled
-    def norm(args: int, tid: int, nt: int) -> int:
-        """out[t] (+)= rmsnorm(x[t]) * weight. Arguments: count, x, ldx, n, weight or 0, eps, out, ldo."""
-        x, ldx, n, weight = word(args, 1), word(args, 2), word(args, 3), word(args, 4)
-        out, ldo = word(args, 6), word(args, 7)
-        first, last = share(get(types.int64, word(args, 0)), tid, nt)
+    def norm(args: Any, tid: int, nt: int) -> int:
+        """out[t] (+)= rmsnorm(x[t]) * weight; `weight` may be 0."""
+        x, ldx, n, weight = args.x, args.ldx, args.n, args.weight
+        out, ldo = args.out, args.ldo
+        first, last = share(get(types.int64, args.count), tid, nt)
         for t in range(first, last):
             row = x + 4 * ldx * t
-            inverse = functions.inverse_rms(row, n, number(args, 5))
+            inverse = functions.inverse_rms(row, n, args.eps)
             for i in range((n + 15) // 16):
                 at, value = out + 4 * ldo * t + 64 * i, functions.normalized(row, inverse, weight, i)
                 store(at, load(f32x16, at) + value if add else value)
@@ -45,25 +45,25 @@ def _make_norm(add: bool) -> Callable[..., Any]:
 
 
 @compiled
-def _norm_wanted(args: int, tid: int, nt: int) -> int:
-    """out[i] = rmsnorm(x[wanted[i]]) * weight. Arguments as `norm`, with the state in place of the count."""
-    state, x, ldx, n, weight = word(args, 0), word(args, 1), word(args, 2), word(args, 3), word(args, 4)
-    out, ldo = word(args, 6), word(args, 7)
+def _norm_wanted(args: Any, tid: int, nt: int) -> int:
+    """out[i] = rmsnorm(x[wanted[i]]) * weight; `weight` may be 0."""
+    state, x, ldx, n, weight = args.state, args.x, args.ldx, args.n, args.weight
+    out, ldo = args.out, args.ldo
     wanted = get(types.int64, state + WANTED)
     first, last = share(get(types.int64, state + OUTPUTS), tid, nt)
     for i in range(first, last):
         row = x + 4 * ldx * get(types.int32, wanted + 4 * i)
-        inverse = functions.inverse_rms(row, n, number(args, 5))
+        inverse = functions.inverse_rms(row, n, args.eps)
         for j in range((n + 15) // 16):
             store(out + 4 * ldo * i + 64 * j, functions.normalized(row, inverse, weight, j))
     return 0
 
 
 @compiled
-def _bias(args: int, tid: int, nt: int) -> int:
-    """x[t] += bias. Arguments: count, x, ldx, n, bias (padded)."""
-    x, ldx, n, bias = word(args, 1), word(args, 2), word(args, 3), word(args, 4)
-    first, last = share(get(types.int64, word(args, 0)), tid, nt)
+def _bias(args: Any, tid: int, nt: int) -> int:
+    """x[t] += bias."""
+    x, ldx, n, bias = args.x, args.ldx, args.n, args.bias
+    first, last = share(get(types.int64, args.count), tid, nt)
     for t in range(first, last):
         for i in range(n):
             at = x + 4 * (ldx * t + i)
@@ -72,12 +72,12 @@ def _bias(args: int, tid: int, nt: int) -> int:
 
 
 @compiled
-def _softcap(args: int, tid: int, nt: int) -> int:
-    """x = cap * tanh(x / cap) on output rows. Arguments: count, x, ldx, n, cap."""
-    x, ldx, n, cap = word(args, 1), word(args, 2), word(args, 3), number(args, 4)
+def _softcap(args: Any, tid: int, nt: int) -> int:
+    """x = cap * tanh(x / cap) on output rows."""
+    x, ldx, n, cap = args.x, args.ldx, args.n, args.cap
     first, last = share((n + 15) // 16, tid, nt)
     one, two = splat(f32x16, 1.0), splat(f32x16, 2.0)
-    for t in range(get(types.int64, word(args, 0))):
+    for t in range(get(types.int64, args.count)):
         for i in range(first, last):
             at = x + 4 * ldx * t + 64 * i
             u = load(f32x16, at) / splat(f32x16, cap)
@@ -87,13 +87,13 @@ def _softcap(args: int, tid: int, nt: int) -> int:
 
 def _gated(activation: Any) -> Callable[..., Any]:
     @compiled
-    def gated(args: int, tid: int, nt: int) -> int:
-        """out[t] = activation(x[t, :n]) * x[t, offset:offset+n]. Arguments: count, x, ldx, n, offset, out, ldo."""
+    def gated(args: Any, tid: int, nt: int) -> int:
+        """out[t] = activation(x[t, :n]) * x[t, offset:offset+n]."""
         x, ldx, n, offset, out, ldo = (
-            word(args, 1), word(args, 2), word(args, 3), word(args, 4), word(args, 5), word(args, 6),
+            args.x, args.ldx, args.n, args.offset, args.out, args.ldo,
         )  # fmt: skip
         first, last = share((n + 15) // 16, tid, nt)
-        for t in range(get(types.int64, word(args, 0))):
+        for t in range(get(types.int64, args.count)):
             row = x + 4 * ldx * t
             for i in range(first, last):
                 gate, up = load(f32x16, row + 64 * i), load(f32x16, row + 4 * offset + 64 * i)

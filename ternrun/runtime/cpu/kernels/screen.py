@@ -22,7 +22,7 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.dequantize import ROWS
-from ternrun.runtime.cpu.jit import apart, compiled, number, share, word
+from ternrun.runtime.cpu.jit import apart, compiled, share
 from ternrun.runtime.cpu.kernels.screen_products import high4, planes, planes4
 from ternrun.runtime.cpu.simd import (
     f32x16,
@@ -75,15 +75,15 @@ def _peak(x: int, n: int) -> Any:
 
 
 @compiled
-def _prepare(args: int, tid: int, nt: int) -> int:
-    """Split rows of x into two int8 planes. Arguments: count, x, ldx, columns (padded), out, bytes a row.
+def _prepare(args: Any, tid: int, nt: int) -> int:
+    """Split rows of x into two int8 planes.
 
     A row: HEADER bytes, the high plane, the low plane.
     """
-    n = word(args, 3)
-    first, last = share(get(types.int64, word(args, 0)), tid, nt)
+    n = args.n
+    first, last = share(get(types.int64, args.count), tid, nt)
     for t in range(first, last):
-        x, out = word(args, 1) + 4 * word(args, 2) * t, word(args, 4) + word(args, 5) * t
+        x, out = args.x + 4 * args.ldx * t, args.out + args.out_stride * t
         step = _peak(x, n) / f32(16256.0)
         inverse, wide = splat(f32x16, f32(1.0) / step), splat(f32x16, step)
         loss, coarse_loss = zero(f32x16), zero(f32x16)
@@ -103,7 +103,7 @@ def _prepare(args: int, tid: int, nt: int) -> int:
             high_sum, low_sum = high_sum + high, low_sum + low
         put(out + STEP, step)
         norm, coarser = f32(math.sqrt(_square_norm(x, n))), f32(math.sqrt(total(coarse_loss)))
-        coarse = get(types.int64, word(args, 0)) >= MANY and coarser <= f32(FINE) * norm
+        coarse = get(types.int64, args.count) >= MANY and coarser <= f32(FINE) * norm
         put(out + NORM, norm)
         put(out + LOSS, coarser if coarse else f32(math.sqrt(total(loss))))
         put(out + COARSE, types.int32(coarse))
@@ -130,31 +130,31 @@ def _no_low4(x: int, stride: int) -> Any:
 
 
 @compiled
-def _bound(args: int, row: int, x: int) -> Any:
+def _bound(args: Any, row: int, x: int) -> Any:
     """How far the copies of sixteen rows can be off for this x."""
     norm, loss = get(types.float32, x + NORM), get(types.float32, x + LOSS)
-    slack = loss + norm * f32(ROUNDING) * f32(word(args, 4))
-    errors, norms = load(f32x16, word(args, 7) + 4 * row), load(f32x16, word(args, 8) + 4 * row)
+    slack = loss + norm * f32(ROUNDING) * f32(args.n)
+    errors, norms = load(f32x16, args.errors + 4 * row), load(f32x16, args.norms + 4 * row)
     return (errors * splat(f32x16, norm) + norms * splat(f32x16, slack)) * splat(f32x16, f32(1.0001))
 
 
 @compiled
-def _note(args: int, t: int, block: int, x: int, high: Any, low: Any) -> None:
+def _note(args: Any, t: int, block: int, x: int, high: Any, low: Any) -> None:
     """Keep sixteen approximate logits, and the largest of their lower bounds."""
     row = BLOCK * block
     high = to_float(f32x16, high - splat(i32x16, get(types.int32, x + HIGH_SUM)))
     low = to_float(f32x16, low - splat(i32x16, get(types.int32, x + LOW_SUM)))
-    scale = load(f32x16, word(args, 6) + 4 * row) * splat(f32x16, get(types.float32, x + STEP) * number(args, 14))
+    scale = load(f32x16, args.steps + 4 * row) * splat(f32x16, get(types.float32, x + STEP) * args.scale)
     value = fma(high, splat(f32x16, f32(128.0)), low) * scale
-    store(word(args, 9) + 4 * (word(args, 10) * t + row), value)
-    lower = value - _bound(args, row, x) * splat(f32x16, abs(number(args, 14)))
-    valid = splat(i32x16, word(args, 3) - row)
+    store(args.logits + 4 * (args.ldl * t + row), value)
+    lower = value - _bound(args, row, x) * splat(f32x16, abs(args.scale))
+    valid = splat(i32x16, args.rows - row)
     lower = where_less(iota(i32x16), valid, lower, splat(f32x16, f32(-math.inf)))
-    put(word(args, 11) + 4 * (word(args, 12) * t + block), largest(lower))
+    put(args.peaks + 4 * (args.ldp * t + block), largest(lower))
 
 
 @apart
-def _note4(args: int, t: int, block: int, x: int, stride: int, high: Any, low: Any) -> None:
+def _note4(args: Any, t: int, block: int, x: int, stride: int, high: Any, low: Any) -> None:
     """The same for four tokens."""
     _note(args, t, block, x, high[0], low[0])
     _note(args, t + 1, block, x + stride, high[1], low[1])
@@ -163,33 +163,29 @@ def _note4(args: int, t: int, block: int, x: int, stride: int, high: Any, low: A
 
 
 @compiled
-def _scan(args: int, tid: int, nt: int) -> int:
-    """Approximate logits of all rows.
-
-    Arguments: count, prepared x, bytes a row of it, rows, columns (padded), codes, steps, error norms, norms,
-    logits, ld, block peaks, ld, bars, scale of the matrix.
-    """
-    tokens, stride, n = get(types.int64, word(args, 0)), word(args, 2), word(args, 4)
-    first, last = share((word(args, 3) + BLOCK - 1) // BLOCK, tid, nt)
+def _scan(args: Any, tid: int, nt: int) -> int:
+    """Approximate logits of all rows, and the peak of each block's lower bounds."""
+    tokens, stride, n = get(types.int64, args.count), args.prepared_stride, args.n
+    first, last = share((args.rows + BLOCK - 1) // BLOCK, tid, nt)
     size = BLOCK * n
     step = 2 * size // (n // 4 * max(1, tokens // 4))
     for block in range(first, last, 2):
-        codes, other = word(args, 5) + size * block, min(block + 1, last - 1)
-        more, ahead = word(args, 5) + size * other, codes + 2 * size
+        codes, other = args.codes + size * block, min(block + 1, last - 1)
+        more, ahead = args.codes + size * other, codes + 2 * size
         for t in range(0, tokens - 3, 4):
-            x = word(args, 1) + stride * t
+            x = args.prepared + stride * t
             if _all_coarse(x, stride):
                 here, there = high4(codes, more, n, x, stride, ahead + step * (n // 4) * (t // 4), step)
                 _note4(args, t, block, x, stride, here, _no_low4(x, stride))
                 _note4(args, t, other, x, stride, there, _no_low4(x, stride))
             else:
                 for i in range(block, other + 1):
-                    high, low = planes4(word(args, 5) + size * i, n, x, stride)
+                    high, low = planes4(args.codes + size * i, n, x, stride)
                     _note4(args, t, i, x, stride, high, low)
         for i in range(block, other + 1):
             for t in range(tokens // 4 * 4, tokens):
-                x = word(args, 1) + stride * t
-                upper, lower = planes(word(args, 5) + size * i, n, x)
+                x = args.prepared + stride * t
+                upper, lower = planes(args.codes + size * i, n, x)
                 _note(args, t, i, x, upper, lower)
     return 0
 
@@ -212,18 +208,15 @@ def _kth_largest(peaks: int, n: int, k: int, heap: int) -> Any:
 
 
 @compiled
-def _select(args: int, tid: int, nt: int) -> int:
-    """The bar of each row of logits: the k-th largest lower bound, k = keep[t]; the k largest logits reach it.
-
-    Arguments: count, keep (int32), block peaks, ld, blocks, bars (float32), scratch, bytes a thread.
-    """
-    for t in range(tid, get(types.int64, word(args, 0)), nt):
-        keep, blocks = types.int64(get(types.int32, get(types.int64, word(args, 1)) + 4 * t)), word(args, 4)
+def _select(args: Any, tid: int, nt: int) -> int:
+    """The bar of each row of logits: the k-th largest lower bound, k = keep[t]; the k largest logits reach it."""
+    for t in range(tid, get(types.int64, args.count), nt):
+        keep, blocks = types.int64(get(types.int32, get(types.int64, args.keep) + 4 * t)), args.blocks
         bar = f32(-math.inf)
         if 0 < keep < blocks and keep <= layout.SCREEN_KEEP:
-            heap = word(args, 6) + word(args, 7) * tid
-            bar = _kth_largest(word(args, 2) + 4 * word(args, 3) * t, blocks, keep, heap)
-        put(word(args, 5) + 4 * t, bar)
+            heap = args.scratch + args.scratch_stride * tid
+            bar = _kth_largest(args.peaks + 4 * args.ldp * t, blocks, keep, heap)
+        put(args.bars + 4 * t, bar)
     return 0
 
 
@@ -238,55 +231,49 @@ def _dot(w: int, x: int, n: int) -> Any:
 
 def _make_exact(decode: Any) -> Callable[..., Any]:
     @compiled
-    def exact(args: int, tid: int, nt: int) -> int:
+    def exact(args: Any, tid: int, nt: int) -> int:
         """Rows whose upper bound reaches the bar are computed: their numbers and logits stand where the thread's share
-        of the approximate logits began. How many they are goes to counts[2 + thread].
-
-        Arguments: as `scan`, then weights, bytes a row, x, ldx, scratch, bytes a thread, numbers, counts.
-        """
-        rows, n, scale = word(args, 3), word(args, 4), number(args, 14)
-        scratch = word(args, 19) + word(args, 20) * tid
+        of the approximate logits began. How many they are goes to counts[2 + thread]."""
+        rows, n, scale = args.rows, args.n, args.scale
+        scratch = args.scratch + args.scratch_stride * tid
         first, last = share((rows + BLOCK - 1) // BLOCK, tid, nt)
-        for t in range(get(types.int64, word(args, 0))):
-            x, prepared = word(args, 17) + 4 * word(args, 18) * t, word(args, 1) + word(args, 2) * t
-            bar, start = get(types.float32, word(args, 13) + 4 * t), word(args, 10) * t
+        for t in range(get(types.int64, args.count)):
+            x, prepared = args.x + 4 * args.ldx * t, args.prepared + args.prepared_stride * t
+            bar, start = get(types.float32, args.bars + 4 * t), args.ldl * t
             found = start + BLOCK * first  # never ahead of the approximate logits that are still to be read
             for block in range(first, last):
                 row = BLOCK * block
-                upper = load(f32x16, word(args, 9) + 4 * (start + row))
+                upper = load(f32x16, args.logits + 4 * (start + row))
                 upper = upper + _bound(args, row, prepared) * splat(f32x16, abs(scale))
                 reached = where_less(upper, splat(f32x16, bar), zero(f32x16), splat(f32x16, 1.0))  # by a NaN, too
                 if largest(reached) == 0:
                     continue
                 for r in range(min(BLOCK, rows - row)):
                     if not lane(upper, r) < bar:
-                        decode(word(args, 15) + word(args, 16) * (row + r), 0, n, scratch)
-                        put(word(args, 9) + 4 * found, _dot(scratch, x, n) * scale)
-                        put(word(args, 21) + 4 * found, types.int32(row + r))
+                        decode(args.weights + args.row_bytes * (row + r), 0, n, scratch)
+                        put(args.logits + 4 * found, _dot(scratch, x, n) * scale)
+                        put(args.numbers + 4 * found, types.int32(row + r))
                         found += 1
-            put(word(args, 22) + COUNTS * t + 8 * (2 + tid), found - start - BLOCK * first)
+            put(args.counts + COUNTS * t + 8 * (2 + tid), found - start - BLOCK * first)
         return 0
 
     return exact
 
 
 @compiled
-def _gather(args: int, tid: int, nt: int) -> int:
+def _gather(args: Any, tid: int, nt: int) -> int:
     """What all threads found, moved together: how many there are goes to counts[0], the number of the largest, or -1
-    where it is not finite, to counts[1].
-
-    Arguments: count, rows, logits, ld, numbers, counts.
-    """
-    for t in range(tid, get(types.int64, word(args, 0)), nt):
-        counts, start = word(args, 5) + COUNTS * t, 4 * word(args, 3) * t
+    where it is not finite, to counts[1]."""
+    for t in range(tid, get(types.int64, args.count), nt):
+        counts, start = args.counts + COUNTS * t, 4 * args.ldl * t
         found, best, peak = 0, -1, f32(-math.inf)
         for thread in range(nt):
-            first, _ = share((word(args, 1) + BLOCK - 1) // BLOCK, thread, nt)
+            first, _ = share((args.rows + BLOCK - 1) // BLOCK, thread, nt)
             for i in range(get(types.int64, counts + 8 * (2 + thread))):
                 at, to = start + 4 * (BLOCK * first + i), start + 4 * found
-                value, row = get(types.float32, word(args, 2) + at), get(types.int32, word(args, 4) + at)
-                put(word(args, 2) + to, value)
-                put(word(args, 4) + to, row)
+                value, row = get(types.float32, args.logits + at), get(types.int32, args.numbers + at)
+                put(args.logits + to, value)
+                put(args.numbers + to, row)
                 if value > peak or value != value:  # nothing is above a NaN
                     best, peak = types.int64(row), value
                 found += 1

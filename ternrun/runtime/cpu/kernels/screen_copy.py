@@ -14,7 +14,7 @@ from numba import types
 
 from ternrun.runtime.cpu.atomic import atomic_add
 from ternrun.runtime.cpu.dequantize import ROWS
-from ternrun.runtime.cpu.jit import compiled, word
+from ternrun.runtime.cpu.jit import compiled
 from ternrun.runtime.cpu.simd import (
     f32x16,
     fma,
@@ -66,10 +66,10 @@ def _codes(at: int, inverse: Any, step: Any, error: Any) -> Any:
 
 
 @compiled
-def _note(args: int, row: int, step: Any, error: Any, norm: Any) -> None:
-    put(word(args, 5) + 4 * row, step)
-    put(word(args, 6) + 4 * row, f32(math.sqrt(total(error))))
-    put(word(args, 7) + 4 * row, f32(math.sqrt(total(norm))))
+def _note(args: Any, row: int, step: Any, error: Any, norm: Any) -> None:
+    put(args.steps + 4 * row, step)
+    put(args.errors + 4 * row, f32(math.sqrt(total(error))))
+    put(args.norms + 4 * row, f32(math.sqrt(total(norm))))
 
 
 @compiled
@@ -79,9 +79,9 @@ def _step(peak: Any) -> Any:
 
 def _make_four(decode: Any) -> Any:
     @compiled
-    def four(args: int, row: int, w: int) -> None:
+    def four(args: Any, row: int, w: int) -> None:
         """Rows row .. row + 3; a last block that is not full repeats its last row, in places that nobody reads."""
-        source, stride, rows, n = word(args, 0), word(args, 1), word(args, 2) - 1, word(args, 3)
+        source, stride, rows, n = args.weights, args.row_bytes, args.rows - 1, args.n
         at, next_at = source + stride * min(row, rows), source + stride * min(row + 1, rows)
         third, fourth = source + stride * min(row + 2, rows), source + stride * min(row + 3, rows)
         z = zero(f32x16)
@@ -102,7 +102,7 @@ def _make_four(decode: Any) -> Any:
         ic, id_ = splat(f32x16, f32(1.0) / sc), splat(f32x16, f32(1.0) / sd)
         wa, wb, wc, wd = splat(f32x16, sa), splat(f32x16, sb), splat(f32x16, sc), splat(f32x16, sd)
         ea, eb, ec, ed = z, z, z, z
-        to = word(args, 4) + BLOCK * n * (row // BLOCK) + 4 * (row % BLOCK)
+        to = args.codes + BLOCK * n * (row // BLOCK) + 4 * (row % BLOCK)
         for start in range(0, n, PIECE):
             some = min(PIECE, n - start)
             decode(at, start, some, w)
@@ -134,15 +134,14 @@ def build(entry: str) -> Callable[..., Any]:
     four = _make_four(ROWS[entry])
 
     @compiled
-    def copy(args: int, tid: int, nt: int) -> int:
-        """Arguments: weights, bytes a row, rows, columns (padded), codes, steps, error norms, norms, scratch, bytes a
-        thread, blocks taken so far."""
-        w = word(args, 8) + word(args, 9) * tid
-        block = atomic_add(word(args, 10), 1)  # whoever is free
-        while block < (word(args, 2) + BLOCK - 1) // BLOCK:
+    def copy(args: Any, tid: int, nt: int) -> int:
+        """Codes, steps and bounds of all rows; `taken` counts the blocks taken so far."""
+        w = args.scratch + args.scratch_stride * tid
+        block = atomic_add(args.taken, 1)  # whoever is free
+        while block < (args.rows + BLOCK - 1) // BLOCK:
             for row in range(BLOCK * block, BLOCK * block + BLOCK, 4):
                 four(args, row, w)
-            block = atomic_add(word(args, 10), 1)
+            block = atomic_add(args.taken, 1)
         return 0
 
     return copy

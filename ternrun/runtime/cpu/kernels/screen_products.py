@@ -49,25 +49,33 @@ def planes4(codes: int, n: int, x: int, stride: int) -> Any:
 
 
 @compiled
+def _four_inputs(here: Any, there: Any, codes: int, more: int, high: int, stride: int) -> Any:
+    """Add the products of four inputs of four x with two blocks of sixteen rows."""
+    w, v = load(i32x16, codes), load(i32x16, more)
+    p, q = splat(i32x16, get(types.int32, high)), splat(i32x16, get(types.int32, high + stride))
+    r, s = splat(i32x16, get(types.int32, high + 2 * stride)), splat(i32x16, get(types.int32, high + 3 * stride))
+    return (
+        (dot_bytes(here[0], w, p), dot_bytes(here[1], w, q), dot_bytes(here[2], w, r), dot_bytes(here[3], w, s)),
+        (dot_bytes(there[0], v, p), dot_bytes(there[1], v, q), dot_bytes(there[2], v, r), dot_bytes(there[3], v, s)),
+    )
+
+
+@compiled
 def high4(codes: int, more: int, n: int, x: int, stride: int, ahead: int, step: int) -> Any:
     """Two blocks of sixteen rows against the high planes of four x: four sums for each block.
 
-    Meanwhile the next blocks are asked for from `ahead` on, `step` bytes with every four inputs.
+    Meanwhile the next blocks are asked for from `ahead` on, `step` bytes with every four inputs. LLVM does not unroll
+    this loop by itself, so a round takes eight inputs.
     """
     z = zero(i32x16)
-    a, b, c, d, e, f, g, h = z, z, z, z, z, z, z, z
+    here, there = (z, z, z, z), (z, z, z, z)
     high = x + SCREEN_HEADER
-    for i in range(0, n, 4):
-        w, v = load(i32x16, codes + 16 * i), load(i32x16, more + 16 * i)
+    for i in range(0, n, 8):
         prefetch_far(ahead)
         prefetch_far(ahead + 64)
-        ahead += step
-        q = splat(i32x16, get(types.int32, high + i))
-        a, e = dot_bytes(a, w, q), dot_bytes(e, v, q)
-        q = splat(i32x16, get(types.int32, high + stride + i))
-        b, f = dot_bytes(b, w, q), dot_bytes(f, v, q)
-        q = splat(i32x16, get(types.int32, high + 2 * stride + i))
-        c, g = dot_bytes(c, w, q), dot_bytes(g, v, q)
-        q = splat(i32x16, get(types.int32, high + 3 * stride + i))
-        d, h = dot_bytes(d, w, q), dot_bytes(h, v, q)
-    return (a, b, c, d), (e, f, g, h)
+        here, there = _four_inputs(here, there, codes + 16 * i, more + 16 * i, high + i, stride)
+        prefetch_far(ahead + step)
+        prefetch_far(ahead + step + 64)
+        here, there = _four_inputs(here, there, codes + 16 * i + 64, more + 16 * i + 64, high + i + 4, stride)
+        ahead += 2 * step
+    return here, there

@@ -15,7 +15,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.jit import compiled, record, share
 from ternrun.runtime.cpu.kernels.ternary_sums import blocks_flush, blocks_values, emit, rows_flush, rows_values
 from ternrun.runtime.cpu.kernels.ternary_tables import TILE, build_tables, fetch_inputs, tile_width
 from ternrun.runtime.cpu.kernels.ternary_tiles import tile1, tile2, tile4_of_few, tile4_of_many
@@ -24,7 +24,6 @@ from ternrun.runtime.cpu.vectors import f32x16
 
 SUPERBLOCK = 128  # rows: four vectors of 32
 BATCH = layout.TERNARY_TOKENS
-SEGMENT = 5  # words that describe one matrix: codes, scales, rows, superblocks, output column
 
 
 def _make_superblock(flush: Any) -> Any:
@@ -73,14 +72,14 @@ def _words_from(start: int, n: int, words: int) -> Any:
 def _make_multiply(superblock: Any, by_block: bool) -> Any:
     @compiled
     def multiply(
-        args: int, segment: int, first: int, last: int, q: int, tokens: int, acc: int, ld: int, tables: int, then: int
+        args: Any, segment: Any, first: int, last: int, q: int, tokens: int, acc: int, ld: int, tables: int, then: int
     ) -> None:
         """Superblocks first..last of one matrix against up to BATCH tokens; sums to acc[token][row of this part].
 
         `then` is where the codes lie that are wanted when these are done.
         """
-        stride, n, chunk, words = word(args, 4), word(args, 5), word(args, 6), word(args, 7)
-        codes, scales, blocks = word(segment, 0), word(segment, 1), word(segment, 3)
+        stride, n, chunk, words = args.token_bytes, args.n, args.chunk, args.chunk_words
+        codes, scales, blocks = segment.codes, segment.scales, segment.superblocks
         tiles = (tokens + TILE - 1) // TILE
         for start in range(0, n, chunk):
             count = _words_from(start, n, words)
@@ -114,16 +113,16 @@ def _make_multiply(superblock: Any, by_block: bool) -> Any:
 def _make_finish(values_of: Any) -> Any:
     @compiled
     def finish(
-        args: int, segment: int, first: int, last: int, steps: int, begin: int, tokens: int, acc: int, ld: int
+        args: Any, segment: Any, first: int, last: int, steps: int, begin: int, tokens: int, acc: int, ld: int
     ) -> None:
         """Sums to outputs, for the same part and the tokens from `begin` on."""
-        ldo, add = 4 * word(args, 9), word(args, 10)
-        out, scales, rows = word(args, 8) + ldo * begin, word(segment, 1), word(segment, 2)
+        ldo, add = 4 * args.ldo, args.add
+        out, scales, rows = args.out + ldo * begin, segment.scales, segment.rows
         for t in range(tokens):
             step = splat(f32x16, get(types.float32, steps + 4 * (begin + t)))
             for row in range(SUPERBLOCK * first, min(rows, SUPERBLOCK * last), 32):
                 low, high = values_of(acc + ld * t + 4 * (row - SUPERBLOCK * first), scales + 4 * row)
-                to = out + ldo * t + 4 * (word(segment, 4) + row)
+                to = out + ldo * t + 4 * (segment.column + row)
                 emit(low * step, to, rows - row, add)
                 emit(high * step, to + 64, rows - row - 16, add)
 
@@ -132,16 +131,16 @@ def _make_finish(values_of: Any) -> Any:
 
 def _make_part(multiply: Any, finish: Any) -> Any:
     @compiled
-    def part(args: int, segment: int, low: int, high: int, tid: int, tokens: int, prepared: int) -> None:
+    def part(args: Any, segment: Any, low: int, high: int, tid: int, tokens: int, prepared: int) -> None:
         """Superblocks low..high of one matrix against all tokens, as many at a time as sums have room."""
-        acc, tables = word(args, 11) + word(args, 12) * tid, word(args, 14) + word(args, 15) * tid
+        acc, tables = args.sums + args.sums_stride * tid, args.scratch + args.scratch_stride * tid
         some = layout.TERNARY_SUMS // (512 * ((min(BATCH, tokens) + TILE - 1) // TILE * TILE))
-        begin = 256 * _words_from(0, word(args, 5), word(args, 7))  # bytes of a superblock's first chunk
+        begin = 256 * _words_from(0, args.n, args.chunk_words)  # bytes of a superblock's first chunk
         for s in range(low, high, some):
             end = min(s + some, high)
             for t in range(0, tokens, BATCH):
-                count, q = min(BATCH, tokens - t), prepared + word(args, 3) + word(args, 4) * t
-                then = word(segment, 0) + begin * (s if t + BATCH < tokens else end)
+                count, q = min(BATCH, tokens - t), prepared + args.header + args.token_bytes * t
+                then = segment.codes + begin * (s if t + BATCH < tokens else end)
                 multiply(args, segment, s, end, q, count, acc, 512 * some, tables, then)
                 finish(args, segment, s, end, prepared, t, count, acc, 512 * some)
 
@@ -154,26 +153,20 @@ def build(entry: str) -> Callable[..., Any]:
     part = _make_part(_make_multiply(_make_superblock(flush), entry == "blocks"), _make_finish(values_of))
 
     @compiled
-    def ternary(args: int, tid: int, nt: int) -> int:
-        """Up to three matrices that read the same input, as one range of superblocks shared out to the threads.
-
-        Arguments: count, prepared input, its bytes a thread, header, bytes a token, n, chunk, words a chunk, out,
-        ldo, add,
-        accumulators, their bytes a thread, matrices, scratch, scratch bytes a thread, then SEGMENT words for each
-        matrix.
-        """
-        tokens, prepared, segments = get(types.int64, word(args, 0)), word(args, 1), args + 8 * 16
+    def ternary(args: Any, tid: int, nt: int) -> int:
+        """Up to three matrices that read the same input, as one range of superblocks shared out to the threads."""
+        tokens, prepared = get(types.int64, args.count), args.prepared
         if tokens == 1:
-            prepared += word(args, 2) * tid
+            prepared += args.prepared_stride * tid
         total = 0
-        for m in range(word(args, 13)):
-            total += word(segments, SEGMENT * m + 3)
+        for m in range(args.matrices):
+            total += record(args, m).superblocks
         first, last = share(total, tid, nt)
         before = 0
-        for m in range(word(args, 13)):
-            segment = segments + 8 * SEGMENT * m
-            part(args, segment, max(first - before, 0), min(last - before, word(segment, 3)), tid, tokens, prepared)
-            before += word(segment, 3)
+        for m in range(args.matrices):
+            segment = record(args, m)
+            part(args, segment, max(first - before, 0), min(last - before, segment.superblocks), tid, tokens, prepared)
+            before += segment.superblocks
         return 0
 
     return ternary

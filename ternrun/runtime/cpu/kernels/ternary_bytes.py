@@ -16,7 +16,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.isa import build_target
-from ternrun.runtime.cpu.jit import compiled, share, word
+from ternrun.runtime.cpu.jit import compiled, record, share
 from ternrun.runtime.cpu.kernels.ternary_sums import emitter
 from ternrun.runtime.cpu.simd import (
     VecType,
@@ -36,7 +36,6 @@ f32 = types.float32
 f32x8 = VecType("f", 32, 8)
 _emit = emitter(f32x8)
 SUPERBLOCK = 32
-SEGMENT = 5
 TILE = 0 if build_target() == "portable" else 4  # tokens; 0: no tiles
 
 
@@ -115,27 +114,27 @@ def _chunk(codes: int, q: int, inputs: int) -> Any:
 
 
 @compiled
-def _product(args: int, segment: int, s: int, prepared: int, t: int) -> None:
+def _product(args: Any, segment: Any, s: int, prepared: int, t: int) -> None:
     """Superblock s of one matrix against token t."""
-    n, chunk = word(args, 5), word(args, 6)
-    blocks, width = word(segment, 3), (n + 15) // 16 * 16
-    codes, q = word(segment, 0) + 8 * width * s, prepared + word(args, 3) + word(args, 4) * t
+    n, chunk = args.n, args.chunk
+    blocks, width = segment.superblocks, (n + 15) // 16 * 16
+    codes, q = segment.codes + 8 * width * s, prepared + args.header + args.token_bytes * t
     z = zero(f32x8)
     a, b, c, d = z, z, z, z
     for k in range((n + chunk - 1) // chunk):
         e, f, g, h = _chunk(codes + 8 * chunk * k, q + chunk * k, min(chunk, n - chunk * k))
         less = splat(i32x8, get(types.int32, q + width + 4 * k))
-        scales = word(segment, 1) + 4 * SUPERBLOCK * (blocks * k + s)
+        scales = segment.scales + 4 * SUPERBLOCK * (blocks * k + s)
         a = a + to_float(f32x8, e - less) * load(f32x8, scales)
         b = b + to_float(f32x8, f - less) * load(f32x8, scales + 32)
         c = c + to_float(f32x8, g - less) * load(f32x8, scales + 64)
         d = d + to_float(f32x8, h - less) * load(f32x8, scales + 96)
     step, rows, add = (
         splat(f32x8, get(types.float32, prepared + 4 * t)),
-        word(segment, 2) - SUPERBLOCK * s,
-        word(args, 10),
+        segment.rows - SUPERBLOCK * s,
+        args.add,
     )
-    at = word(args, 8) + 4 * (word(args, 9) * t + word(segment, 4) + SUPERBLOCK * s)
+    at = args.out + 4 * (args.ldo * t + segment.column + SUPERBLOCK * s)
     _emit(a * step, at, rows, add)
     _emit(b * step, at + 32, rows - 8, add)
     _emit(c * step, at + 64, rows - 16, add)
@@ -208,24 +207,24 @@ def _scaled2(acc: Any, sums: Any, less: int, scales: int) -> Any:
 
 
 @compiled
-def _emit2(args: int, segment: int, row: int, acc: Any, prepared: int, t: int) -> None:
-    step, rows = splat(f32x8, get(types.float32, prepared + 4 * t)), word(segment, 2) - row
-    at = word(args, 8) + 4 * (word(args, 9) * t + word(segment, 4) + row)
-    _emit(acc[0] * step, at, rows, word(args, 10))
-    _emit(acc[1] * step, at + 32, rows - 8, word(args, 10))
+def _emit2(args: Any, segment: Any, row: int, acc: Any, prepared: int, t: int) -> None:
+    step, rows = splat(f32x8, get(types.float32, prepared + 4 * t)), segment.rows - row
+    at = args.out + 4 * (args.ldo * t + segment.column + row)
+    _emit(acc[0] * step, at, rows, args.add)
+    _emit(acc[1] * step, at + 32, rows - 8, args.add)
 
 
 @compiled
-def _product4(args: int, segment: int, s: int, half: int, prepared: int, t: int) -> None:
+def _product4(args: Any, segment: Any, s: int, half: int, prepared: int, t: int) -> None:
     """Half of superblock s against tokens t to t + 3; operations in the order of `_product`."""
-    n, chunk, stride, blocks = word(args, 5), word(args, 6), word(args, 4), word(segment, 3)
+    n, chunk, stride, blocks = args.n, args.chunk, args.token_bytes, segment.superblocks
     width = (n + 15) // 16 * 16
-    codes, q = word(segment, 0) + 8 * width * s + 64 * half, prepared + word(args, 3) + stride * t
+    codes, q = segment.codes + 8 * width * s + 64 * half, prepared + args.header + stride * t
     z = zero(f32x8)
     a, b, c, d = (z, z), (z, z), (z, z), (z, z)
     for k in range((n + chunk - 1) // chunk):
         e, f, g, h = _chunk4(codes + 8 * chunk * k, q + chunk * k, stride, min(chunk, n - chunk * k))
-        less, scales = q + width + 4 * k, word(segment, 1) + 4 * (SUPERBLOCK * (blocks * k + s) + 16 * half)
+        less, scales = q + width + 4 * k, segment.scales + 4 * (SUPERBLOCK * (blocks * k + s) + 16 * half)
         a, b = _scaled2(a, e, less, scales), _scaled2(b, f, less + stride, scales)
         c, d = _scaled2(c, g, less + 2 * stride, scales), _scaled2(d, h, less + 3 * stride, scales)
     row = SUPERBLOCK * s + 16 * half
@@ -236,14 +235,14 @@ def _product4(args: int, segment: int, s: int, half: int, prepared: int, t: int)
 
 
 @compiled
-def ternary(args: int, tid: int, nt: int) -> int:
-    """Arguments as in `ternary.py`; matrices with a scale a row have one chunk."""
-    tokens, prepared, segments = get(types.int64, word(args, 0)), word(args, 1), args + 8 * 16
+def ternary(args: Any, tid: int, nt: int) -> int:
+    """As in `ternary.py`; matrices with a scale a row have one chunk."""
+    tokens, prepared = get(types.int64, args.count), args.prepared
     if tokens == 1:
-        prepared += word(args, 2) * tid
-    for m in range(word(args, 13)):
-        segment = segments + 8 * SEGMENT * m
-        first, last = share(word(segment, 3), tid, nt)
+        prepared += args.prepared_stride * tid
+    for m in range(args.matrices):
+        segment = record(args, m)
+        first, last = share(segment.superblocks, tid, nt)
         for s in range(first, last):
             tiled = tokens // TILE * TILE if TILE else 0
             for t in range(0, tiled, 4):
