@@ -1,15 +1,10 @@
-"""The model that the package carries: found without a name, whole, and in the wheel."""
+"""The model that the package carries: found without a name, and whole."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +62,3 @@ def test_the_readme_shows_what_the_carried_model_writes() -> None:
     scope: dict[str, Any] = {}
     exec(made, scope)
     assert [scope["fibonacci"](n) for n in range(8)] == [0, 1, 1, 2, 3, 5, 8, 13]
-
-
-def test_the_wheel_holds_everything_beside_the_model(tmp_path: Path) -> None:
-    """Built by setuptools from a copy: what `pip install` would copy into an environment."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "ternrun", tmp_path / "ternrun", ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    build = "from setuptools.build_meta import build_wheel; build_wheel('.')"
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, env=environment, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        packed = set(archive.namelist())
-    kept = {p.relative_to(ROOT).as_posix() for p in (ROOT / "ternrun").rglob("*") if p.is_file() and p.suffix != ".pyc"}
-    assert kept - packed == set()

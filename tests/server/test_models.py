@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import openai
 import pytest
 
 from ternrun.api import load
-from ternrun.commands.models import add_model, named_models
+from ternrun.commands.line.parser import Parser
+from ternrun.commands.models import add_models, named_models
 from ternrun.errors import UsageError
 from ternrun.server.models import Services
 from ternrun.server.settings import ServerConfig
@@ -131,16 +131,17 @@ def test_one_model_takes_any_name_and_may_have_aliases(path: Path) -> None:
 
 def test_names(path: Path, other: Path) -> None:
     def named(*given: str, alias: str = "") -> dict[str, str]:
-        parser = argparse.ArgumentParser()
-        add_model(parser, several=True)
-        args = parser.parse_args([word for one in given for word in ("-m", one)])
+        parser = Parser()
+        add_models(parser)
+        args = parser.parse([word for one in given for word in ("-m", one)])
         return {names: one.model for names, one in named_models(args, alias).items()}
 
     assert named(str(path)) == {"": str(path)}
     assert named(str(path), alias="x") == {"x": str(path)}
     assert named(f"a={path}", f"b,c={other}") == {"a": str(path), "b,c": str(other)}
-    for wrong in ([str(path), str(other)], [f"a={path}", str(other)], [f"a={path}", f"a={other}"]):
-        with pytest.raises(UsageError, match="several models need a name each"):
+    assert named(str(path), f"a={other}") == {path.stem: str(path), "a": str(other)}
+    for wrong in ([str(path), str(path)], [f"a={path}", f"a={other}"]):
+        with pytest.raises(UsageError, match="two models are called"):
             named(*wrong)
     with pytest.raises(UsageError, match="two models are called b"):
         Services(ServerConfig(), {"a,b": lambda: load(path), "b": lambda: load(path)})

@@ -114,7 +114,8 @@ PARTS: dict[str, Callable[[Session], None]] = {
     "system": lambda session: system(session, ""),
 }
 KEYS = (
-    '""" begins a message of several lines, and the next """ ends it; so does a backslash at the end of a line',
+    '""" begins a message of several lines, and the next """ ends it',
+    "a line that ends with \\ goes on in the next",
     "Ctrl-C stops an answer, and leaves when pressed again; Ctrl-D leaves",
 )
 ALIASES = {
@@ -132,11 +133,7 @@ COMMANDS = {
     "show": Command(_show, "[PART]", "show the conversation, or its info, parameters or system message"),
     "save": Command(_save, "FILE [--force]", "write the conversation to a file; --force: over another one"),
     "load": Command(_load, "FILE", "go on with a conversation from a file"),
-    "set": Command(
-        change,
-        "[NAME [VALUE]]",
-        "change how it answers, as in /set top_p 0.9; NAME alone: the default; verbose, quiet: /stats each time",
-    ),
+    "set": Command(change, "[NAME [VALUE]]", "change how it answers: /set top_p 0.9, /set verbose"),
     "stats": Command(_stats, "", "times and tokens of the last answer"),
     "exit": Command(_exit, "", "leave, also /bye and /quit"),
 }

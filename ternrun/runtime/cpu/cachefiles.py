@@ -102,4 +102,4 @@ def installed(package: str) -> str:
     if spec is None or spec.origin is None:
         raise KernelError(f"{package} is not installed: pip install --upgrade ternrun")
     info = Path(spec.origin).stat()
-    return f"{spec.origin} {info.st_size} {info.st_mtime_ns}"
+    return f"{spec.origin} {info.st_size} {int(info.st_mtime)}"  # layers of a container's image keep whole seconds
