@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import ternrun
 from ternrun import cli
 from ternrun.errors import UsageError
 from tests.commands.conftest import TEMPLATE
@@ -35,6 +36,8 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "folder/tiny.gguf").symlink_to(folder / "tiny.gguf")
     (folder / "text.txt").write_text("ab")
     (folder / "long.txt").write_text("ab" * 100)
+    with ternrun.load(folder / "tiny.gguf") as model:  # kernels are compiled here: rows compare standard error
+        model.complete("ab", max_tokens=3)
     named = {"TINY": "tiny.gguf", "OTHER": "other.gguf", "CHAT": "chat.gguf", "NEW": "out.gguf"}
     return named | {"FOLDER": "folder", "TEXT": "text.txt", "LONG": "long.txt", "HERE": str(folder)}
 
