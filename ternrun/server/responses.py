@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,15 @@ from ternrun.server.service import Service
 from ternrun.server.stream import NAMED, Items, stream
 from ternrun.server.structure import Source
 from ternrun.server.talk import Said, Talk, read_talk, talking
+
+#: Items that hold what a tool answered.
+OUTPUTS = ("function_call_output", "custom_tool_call_output", "local_shell_call_output", "shell_call_output")
+#: Items that only the server that made them can use: what its model thought, and calls of tools that it ran itself.
+PASSED_OVER = (
+    "reasoning", "compaction", "web_search_call", "file_search_call", "computer_call", "computer_call_output",
+    "image_generation_call", "code_interpreter_call", "local_shell_call", "shell_call", "mcp_call", "mcp_list_tools",
+    "mcp_approval_request", "mcp_approval_response",
+)  # fmt: skip
 
 PARTS = ("text", "output_text", "refusal", "input_text")
 MESSAGE = ("type", "role", "content", "id", "status")
@@ -209,17 +219,18 @@ def _conversation(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _worded(item: Any, where: str) -> dict[str, Any]:
-    """Nothing for a hint: what a model thought, which no template here shows again."""
+    """Nothing for a hint: an item of PASSED_OVER, which no template here shows again."""
     if not isinstance(item, dict):
         raise wrong(where, "must be an object")
     kind = item.get("type") or "message"
-    if kind == "reasoning":
+    if kind in PASSED_OVER:
         current().hint(f"{where}.{kind}")
         return {}
-    if kind == "function_call":
-        call = {"id": item.get("call_id"), "function": {"name": item.get("name"), "arguments": item.get("arguments")}}
+    if kind in ("function_call", "custom_tool_call"):
+        written = item.get("arguments") if kind == "function_call" else json.dumps({"input": item.get("input")})
+        call = {"id": item.get("call_id"), "function": {"name": item.get("name"), "arguments": written}}
         return {"role": "assistant", "content": "", "tool_calls": read_calls([call], where)}
-    if kind == "function_call_output":
+    if kind in OUTPUTS:
         content = plain_text(item.get("output"), f"{where}.output", PARTS)
         return {"role": "tool", "tool_call_id": item.get("call_id") or "", "content": content}
     if kind != "message":

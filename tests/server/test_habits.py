@@ -75,6 +75,31 @@ HINTS: list[tuple[str, dict[str, Any], str]] = [  # path, body, what the header 
     (R, INPUT | {"text": {"format": {"type": "text"}, "verbosity": "high"}}, "text.verbosity"),
     (R, INPUT | {"text": {"verbosity": "medium"}, "store": False}, "store"),
     (R, INPUT | {"input": [{"type": "reasoning", "summary": []}, *HELLO]}, "input[].reasoning"),
+    (R, INPUT | {"input": [*HELLO, {"type": "web_search_call", "id": "ws_1"}, *HELLO]}, "input[].web_search_call"),
+    (
+        R,
+        INPUT
+        | {
+            "input": [
+                *HELLO,
+                {"type": "local_shell_call", "call_id": "c"},
+                {"type": "local_shell_call_output", "call_id": "c", "output": "ok"},
+            ]
+        },
+        "input[].local_shell_call",
+    ),
+    (
+        R,
+        INPUT
+        | {
+            "input": [
+                *HELLO,
+                {"type": "custom_tool_call", "call_id": "c", "name": "apply_patch", "input": "x"},
+                {"type": "custom_tool_call_output", "call_id": "c", "output": "done"},
+            ]
+        },
+        "",
+    ),
     (R, INPUT | {"input": [{"type": "message", "id": "a", "phase": "b", **HELLO[0]}]}, "input[].phase"),
     (A, MESSAGE | {"max_tokens": 40, "thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
     (A, MESSAGE | {"thinking": {"type": "disabled"}, "system": [{"type": "text", "text": "Be short."}]}, ""),

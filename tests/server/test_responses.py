@@ -93,7 +93,7 @@ def test_history(client: openai.OpenAI, server: Server) -> None:
         ({"input": None}, "input: it is missing"),
         ({"input": 3}, "input: must be a string"),
         ({"input": [3]}, "input[0]: must be an object"),
-        ({"input": [{"type": "computer_call"}]}, "input[0].type: an item of type computer_call"),
+        ({"input": [{"type": "item_reference"}]}, "input[0].type: an item of type item_reference"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "parts of type input_text only"),
         ({"input": [{"role": "robot", "content": "a"}]}, "role: must be one of"),
         ({"input": []}, "input: must be a string or a list"),
