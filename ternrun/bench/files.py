@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ternrun.bench.synthetic import SHAPES, write_synthetic
+from ternrun.bench.synthetic import SHAPES, check_types, write_synthetic
 from ternrun.errors import UsageError
 from ternrun.loader.embedded import located
 from ternrun.loader.home import from_home
@@ -37,7 +37,8 @@ def wanted(model: str, type_name: str | None, head: str | None, folder: str, usu
 
     `usual` is the encoding that a runtime to compare with wants; a shape is then named as such runtimes know it.
 
-    Raises UsageError for types given for a file, which has its own, and for a folder that does not exist.
+    Raises UsageError for types given for a file, which has its own, for names that are no types, and for a folder that
+    does not exist.
     """
     if model not in SHAPES:
         if type_name or head or folder:
@@ -46,7 +47,9 @@ def wanted(model: str, type_name: str | None, head: str | None, folder: str, usu
     if folder and not Path(folder).is_dir():
         raise UsageError(f"--folder {folder} is not a folder")
     foreign = PEER_ARCHITECTURES.get(SHAPES[model][0].architecture, "") if usual else ""
-    return Wanted(model, (type_name or usual or "i2_s").upper(), (head or "f16").upper(), foreign, folder)
+    projections, head = (type_name or usual or "i2_s").upper(), (head or "f16").upper()
+    check_types(projections, head)
+    return Wanted(model, projections, head, foreign, folder)
 
 
 @contextmanager

@@ -65,6 +65,12 @@ class _Made:
         return self.make()
 
 
+def check_types(type_name: str, head: str) -> None:
+    """Raises UsageError unless these are types of projections and a head."""
+    if type_name not in ENCODINGS or head not in HEAD_TYPES:
+        raise UsageError(f"{type_name} and {head} are not types of projections and a head ({', '.join(HEAD_TYPES)})")
+
+
 def write_synthetic(
     path: str | Path, shape: str | ModelConfig, type_name: str = "I2_S", *, head: str = "F16", vocab: str = "bytes",
     architecture: str = "", seed: int = 0,
@@ -78,8 +84,7 @@ def write_synthetic(
         row = ARCHITECTURES[architecture]
         config = replace(config, architecture=architecture, activation=row.activation,
                          rope=replace(config.rope, style=row.style))  # fmt: skip
-    if type_name not in ENCODINGS or head not in HEAD_TYPES:
-        raise UsageError(f"{type_name} and {head} are not types of projections and a head ({', '.join(HEAD_TYPES)})")
+    check_types(type_name, head)
     rng = np.random.default_rng(seed)
     maker = _Maker(type_name, rng)
     tensors = [
