@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -272,6 +273,14 @@ def test_key_files(tmp_path: Path) -> None:
         read_keys(str(file))
     with pytest.raises(UsageError, match="cannot be read"):
         read_keys(str(tmp_path / "absent"))
+
+
+@pytest.fixture(autouse=True)
+def _hangups_are_heard() -> Iterator[None]:
+    """Processes inherit which signals are ignored, as SIGHUP is where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 class Process:
