@@ -124,7 +124,7 @@ def sample(
     Raises LoadError where the logits are not numbers, UsageError where bias and `allowed` leave no token.
     """
     best = takes_best(params)
-    if best and bias is None and allowed is None and not (penalizes(params) or dries(params)):
+    if best and bias is None and allowed is None and _unpenalized(params):
         return greedy(row)  # the usual case, in as little time as it takes
     how = Draw(params, history, seed, bias, allowed, breakers, mirostat)
     if best:
@@ -155,9 +155,14 @@ def sampled(
     )
 
 
+def _unpenalized(params: SamplingParams) -> bool:
+    """Whether no token is made less likely for what was said before; mirostat takes the place of the penalties."""
+    return bool(params.mirostat) or not (penalizes(params) or dries(params))
+
+
 def _best(row: Row, how: Draw) -> int:
     row = _restricted(row, how)
-    if how.params.mirostat or not (penalizes(how.params) or dries(how.params)):
+    if _unpenalized(how.params):
         return greedy(row)
     c = _candidates(row)
     for name in ("penalties", "dry"):

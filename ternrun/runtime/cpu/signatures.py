@@ -53,11 +53,11 @@ class Signature:
 
         Raises TypeError for a missing or surplus argument, and for a value that is not of the parameter's kind.
         """
-        if records and self.repeated is None:
-            raise TypeError(f"{kernel} takes no repeated records")
         words = self._words(kernel, arguments)
         for record in records:
-            words += self.repeated._words(kernel, record) if self.repeated else []
+            if self.repeated is None:
+                raise TypeError(f"{kernel} takes no repeated records")
+            words += self.repeated._words(kernel, record)
         return words
 
     def _words(self, kernel: str, arguments: Mapping[str, Argument]) -> list[int]:
