@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
 import ternrun
-from ternrun.server.models import Services
-from ternrun.server.run import listening
-from ternrun.server.settings import ServerConfig
+from ternrun.server.app.run import listening
+from ternrun.server.app.settings import ServerConfig
+from ternrun.server.generation.models import Services
 
 HOPS = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}  # of one connection, not passed on
 

@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ternrun.completion import Completion, Stream
 from ternrun.errors import ConfigError, UsageError
-from ternrun.loader.breakers import SequenceBreakers
-from ternrun.loader.chat_named import named_or_given
-from ternrun.loader.embedded import located
+from ternrun.loader.chat.named_templates import named_or_given
+from ternrun.loader.default_model import located
 from ternrun.loader.model import ModelFile, open_model
+from ternrun.loader.tokenizers.sequence_breakers import SequenceBreakers
 from ternrun.options import EngineOptions, SamplingOptions, sampling_params
-from ternrun.runtime.backend import Progress
+from ternrun.runtime.backend.protocol import Progress
+from ternrun.runtime.backend.registry import pick
 from ternrun.runtime.config import EngineConfig, ModelConfig, SamplingParams
-from ternrun.runtime.driver import Driver
-from ternrun.runtime.engine import Engine
-from ternrun.runtime.logprobs import TokenLogprobs
-from ternrun.runtime.pick import pick
-from ternrun.runtime.request import Request
-from ternrun.runtime.speculate import Lookup
+from ternrun.runtime.engine.driver import Driver
+from ternrun.runtime.engine.engine import Engine
+from ternrun.runtime.engine.request import Request
+from ternrun.runtime.ngram_proposer import Lookup
+from ternrun.runtime.sampling.logprobs import TokenLogprobs
 
 if TYPE_CHECKING:
     from ternrun.grammar.compiler import Grammar, Grammars, Kind
-    from ternrun.loader.chat import ChatTemplate
-    from ternrun.loader.tokenizer import Tokenizer
+    from ternrun.loader.chat.template import ChatTemplate
+    from ternrun.loader.tokenizers.tokenizer import Tokenizer
     from ternrun.perplexity import Perplexity
 
 Message = Mapping[str, Any]  # {"role": "user", "content": "..."}

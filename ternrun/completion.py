@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ternrun.runtime.logprobs import TokenLogprobs
-from ternrun.runtime.request import FinishReason, Request, StepOutput
+from ternrun.runtime.engine.request import FinishReason, Request, StepOutput
+from ternrun.runtime.sampling.logprobs import TokenLogprobs
 from ternrun.text import StopMatcher
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ternrun.errors import UsageError
-from ternrun.runtime.backend import Progress
+from ternrun.runtime.backend.protocol import Progress
 
 if TYPE_CHECKING:
     from ternrun.api import Model

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.bench.vocabulary import byte_vocabulary
-from ternrun.loader.architectures import write_config
-from ternrun.loader.assemble import is_linear, shapes
-from ternrun.loader.gguf_write import write_gguf
-from ternrun.loader.quants import encode, encode_trits
+from ternrun.loader.architectures.assemble import is_linear, shapes
+from ternrun.loader.architectures.table import write_config
+from ternrun.loader.gguf.write import write_gguf
+from ternrun.loader.quants.table import encode, encode_trits
 from ternrun.runtime.config import ModelConfig, RopeConfig
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor, Weights

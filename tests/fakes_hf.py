@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.bench.vocabulary import byte_vocabulary
-from ternrun.loader.assemble import is_linear
-from ternrun.loader.quants import decode, trits
+from ternrun.loader.architectures.assemble import is_linear
+from ternrun.loader.quants.table import decode, trits
 from ternrun.runtime.weights import Tensor, Weights
 
 Stored = tuple[str, tuple[int, ...], bytes]  # dtype, shape, bytes

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.loader.quants import decode, trits
+from ternrun.loader.quants.table import decode, trits
 from ternrun.runtime.config import ModelConfig, RopeConfig
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor, Weights

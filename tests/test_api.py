@@ -24,7 +24,7 @@ from ternrun import options
 from ternrun.api import Model, load
 from ternrun.perplexity import windows
 from ternrun.runtime.config import EngineConfig, SamplingParams
-from ternrun.runtime.logprobs import log_sum_exp
+from ternrun.runtime.sampling.logprobs import log_sum_exp
 from tests.fakes import fake_gguf, fake_weights
 from tests.runtime.fake_model import FakeModel
 

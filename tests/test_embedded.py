@@ -12,7 +12,7 @@ import pytest
 
 import ternrun
 from ternrun.errors import UsageError
-from ternrun.loader import embedded
+from ternrun.loader import default_model
 from tests.fakes import fake_gguf, fake_weights
 
 ROOT = Path(__file__).parent.parent
@@ -20,21 +20,21 @@ ROOT = Path(__file__).parent.parent
 
 def test_a_path_is_a_path_and_a_file_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert embedded.located("some/model.gguf") == Path("some/model.gguf")
-    (tmp_path / embedded.NAME).touch()
-    assert embedded.located(embedded.NAME) == Path(embedded.NAME)
+    assert default_model.located("some/model.gguf") == Path("some/model.gguf")
+    (tmp_path / default_model.NAME).touch()
+    assert default_model.located(default_model.NAME) == Path(default_model.NAME)
 
 
 def test_without_a_name_the_carried_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(embedded, "FILE", fake_gguf(tmp_path / "carried.gguf", fake_weights("llama")))
-    for model in (ternrun.load(), ternrun.load(embedded.NAME)):
+    monkeypatch.setattr(default_model, "FILE", fake_gguf(tmp_path / "carried.gguf", fake_weights("llama")))
+    for model in (ternrun.load(), ternrun.load(default_model.NAME)):
         with model:
             assert model.complete("ab", max_tokens=2).ids
 
 
 def test_an_installation_without_one_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "FILE", tmp_path / "absent.gguf")
+    monkeypatch.setattr(default_model, "FILE", tmp_path / "absent.gguf")
     with pytest.raises(UsageError, match="this installation carries none: pass -m FILE"):
         ternrun.load()
 
@@ -45,8 +45,8 @@ def test_an_empty_name_is_no_model() -> None:
 
 
 def test_the_carried_model_is_the_one_its_card_tells_of_and_writes_python() -> None:
-    record = json.loads(embedded.FILE.with_suffix(".json").read_text())
-    assert hashlib.sha256(embedded.FILE.read_bytes()).hexdigest() == record["file"]["sha256"]
+    record = json.loads(default_model.FILE.with_suffix(".json").read_text())
+    assert hashlib.sha256(default_model.FILE.read_bytes()).hexdigest() == record["file"]["sha256"]
     assert record["file"]["bytes"] < 12_000_000
     with ternrun.load() as model:
         assert model.config.vocab_size == record["model"]["vocab_size"]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ternrun.commands.names import command_parser
-from ternrun.server.access import HEALTH
+from ternrun.server.app.access import HEALTH
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"]

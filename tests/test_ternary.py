@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ternrun.loader.quants import encode_trits, trits
+from ternrun.loader.quants.table import encode_trits, trits
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor, Weights
 from tests.fakes import fake_weights

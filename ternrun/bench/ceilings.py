@@ -10,11 +10,11 @@ import numpy as np
 
 from ternrun.bench.machine import l3_bytes, memory_bytes
 from ternrun.bench.timing import Rate, seconds_of
-from ternrun.runtime.cpu.isa import Isa
+from ternrun.runtime.cpu.compile.isa import Isa
+from ternrun.runtime.cpu.compile.kernel_cache import Kernels, Progress, Tally
 from ternrun.runtime.cpu.memory import address, aligned
-from ternrun.runtime.cpu.objects import Kernels, Progress, Tally
-from ternrun.runtime.cpu.program import Program
-from ternrun.runtime.cpu.team import Team
+from ternrun.runtime.cpu.program.program import Program
+from ternrun.runtime.cpu.program.thread_pool import Team
 
 CHAINS = 8  # as in kernels/ceiling.py, which must not be imported: it needs numba
 ROUNDS = 1 << 17

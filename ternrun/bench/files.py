@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ternrun.bench.synthetic import SHAPES, check_types, write_synthetic
 from ternrun.errors import UsageError
-from ternrun.loader.embedded import located
-from ternrun.loader.home import from_home
+from ternrun.loader.default_model import located
+from ternrun.loader.user_path import from_home
 
 PEER_ARCHITECTURES = {"bitnet-b1.58": "bitnet"}  # names that other runtimes know a shape by
 

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ternrun.runtime.cpu import isa as instruction_sets
-from ternrun.runtime.cpu.isa import Isa
+from ternrun.runtime.cpu.compile import isa as instruction_sets
+from ternrun.runtime.cpu.compile.isa import Isa
 from ternrun.runtime.cpu.model import default_threads
 
 TELLING = ("avx2", "avxvnni", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi", "avx512vbmi2", "avx512bf16", "neon")

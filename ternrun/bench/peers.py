@@ -14,7 +14,7 @@ from ternrun.bench.subject import Subject, tokens
 from ternrun.bench.timing import Rate
 from ternrun.bench.works import Work
 from ternrun.errors import UsageError
-from ternrun.loader.home import from_home
+from ternrun.loader.user_path import from_home
 
 
 class Peer(Protocol):

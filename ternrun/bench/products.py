@@ -8,9 +8,9 @@ from typing import Any
 
 from ternrun.bench.ceilings import Ceilings
 from ternrun.bench.timing import Rate, seconds_of
-from ternrun.runtime.cpu.isa import Isa
-from ternrun.runtime.cpu.objects import Kernels, Progress, Tally
-from ternrun.runtime.cpu.trial import Trial
+from ternrun.runtime.cpu.autotune_probe import Trial
+from ternrun.runtime.cpu.compile.isa import Isa
+from ternrun.runtime.cpu.compile.kernel_cache import Kernels, Progress, Tally
 
 SHAPES = ((2048, 2048), (4096, 4096), (4096, 11008), (11008, 4096))
 GEMM = 128  # tokens

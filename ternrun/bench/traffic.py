@@ -7,8 +7,8 @@ from math import ceil
 
 from ternrun.bench.works import DECODED, Work
 from ternrun.runtime.cpu.layout import KV_BLOCK, KV_SIZE, KV_STEPS
-from ternrun.runtime.cpu.matrix import Ternary
 from ternrun.runtime.cpu.model import CpuModel
+from ternrun.runtime.cpu.weights.matrix import Ternary
 
 SCREEN_PLANES = 2  # an input of the screening copy has two halves of eight bits
 COARSE = 4  # from so many outputs a step on, the first half will do
@@ -73,6 +73,8 @@ def kernel(model: CpuModel) -> str:
     """The kernels that do most of a step: ternary products, and the head."""
     name = model.description.partition(",")[0]
     main = [
-        k for k in dict.fromkeys(model.programs["largest"].names) if k.startswith(("ternary", "linear", "screen.scan"))
+        k
+        for k in dict.fromkeys(model.programs["largest"].names)
+        if k.startswith(("ternary", "linear", "lm_head_screen.scan"))
     ]
     return f"{name}: {' + '.join(main)}"

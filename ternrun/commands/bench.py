@@ -18,8 +18,8 @@ from ternrun.commands.options import ENGINE, add_flags, given
 from ternrun.commands.terminal import safe
 from ternrun.errors import UsageError
 from ternrun.files import add_force, check_new
-from ternrun.loader.embedded import DEFAULT
-from ternrun.loader.reference import parse
+from ternrun.loader.default_model import DEFAULT
+from ternrun.loader.hub.reference import parse
 from ternrun.progress import Progress
 from ternrun.runtime.config import EngineConfig
 

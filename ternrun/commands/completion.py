@@ -11,8 +11,8 @@ import sys
 
 from ternrun.commands.line.parser import Parser
 from ternrun.commands.names import COMMANDS, SAME, command_parser
-from ternrun.loader.embedded import NAME
-from ternrun.loader.reference import MODELS
+from ternrun.loader.default_model import NAME
+from ternrun.loader.hub.reference import MODELS
 
 EXAMPLES = """\
 examples:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from ternrun.commands.terminal import safe, size
-from ternrun.loader.hub import pull
-from ternrun.loader.hub_choice import Choice
-from ternrun.loader.reference import Reference
+from ternrun.loader.hub.download import pull
+from ternrun.loader.hub.file_choice import Choice
+from ternrun.loader.hub.reference import Reference
 
 
 def downloaded(wanted: Reference, to: Path, *, force: bool = False) -> Path:

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 def read(path: Path) -> Contents:
     """Metadata and tensor table of a GGUF file, or of what else can be opened. Raises LoadError."""
-    from ternrun.loader.gguf import open_gguf
+    from ternrun.loader.gguf.file import open_gguf
     from ternrun.loader.model import open_model
 
     if path.suffix == ".onnx":

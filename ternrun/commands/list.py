@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from ternrun.commands.line.parser import Parser
 from ternrun.commands.terminal import safe, size, table
 from ternrun.errors import TernrunError
-from ternrun.loader import embedded
-from ternrun.loader.reference import Reference
-from ternrun.loader.stored import downloads, snapshot_models, snapshots
+from ternrun.loader import default_model
+from ternrun.loader.hub.local_models import downloads, snapshot_models, snapshots
+from ternrun.loader.hub.reference import Reference
 
 if TYPE_CHECKING:
     from ternrun.loader.model import ModelFile
@@ -78,9 +78,9 @@ def places() -> Iterator[tuple[str, Path]]:
 
 
 def _all() -> Iterator[tuple[str, Path]]:
-    if embedded.FILE.is_file():
-        yield embedded.NAME, embedded.FILE
-    if named := os.environ.get(embedded.DEFAULT):
+    if default_model.FILE.is_file():
+        yield default_model.NAME, default_model.FILE
+    if named := os.environ.get(default_model.DEFAULT):
         yield named, Path(named)
     for path in sorted(Path().glob("*.gguf")):
         if "-of-" not in path.name or "-00001-of-" in path.name:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from ternrun.commands.line import words
 from ternrun.commands.line.parser import Parser
 from ternrun.errors import LoadError, UsageError
-from ternrun.loader import reference
-from ternrun.loader.embedded import DEFAULT, NAME, located
-from ternrun.loader.home import from_home
+from ternrun.loader.default_model import DEFAULT, NAME, located
+from ternrun.loader.hub import reference
+from ternrun.loader.user_path import from_home
 from ternrun.progress import Progress
 
 if TYPE_CHECKING:
     from ternrun.api import Model
-    from ternrun.loader.tokenizer import Tokenizer
+    from ternrun.loader.tokenizers.tokenizer import Tokenizer
 
 KINDS = "a GGUF or ONNX file, a folder with one or with safetensors, or OWNER/NAME of the Hugging Face hub"
 USUAL = f"default: ${DEFAULT}, else {NAME}, which ternrun carries"
@@ -102,7 +102,7 @@ def reached(name: str | None) -> Path:
     wanted = reference.parse(name or "")
     if wanted is None:
         raise LoadError(f"{path} does not exist{_beside(path)}")
-    from ternrun.loader.stored import find, models_folder
+    from ternrun.loader.hub.local_models import find, models_folder
 
     found = find(wanted)
     if found is not None:
@@ -152,9 +152,9 @@ def named_models(args: argparse.Namespace, alias: str) -> dict[str, argparse.Nam
 
 def open_tokenizer(args: argparse.Namespace) -> Tokenizer:
     """The model's tokenizer; a GGUF file needs no weights for it, a bare vocabulary will do. Raises LoadError."""
-    from ternrun.loader.gguf import open_gguf
+    from ternrun.loader.gguf.file import open_gguf
     from ternrun.loader.model import open_model
-    from ternrun.loader.tokenizer import Tokenizer
+    from ternrun.loader.tokenizers.tokenizer import Tokenizer
 
     path = model_path(args)
     if path.endswith(".gguf"):
@@ -175,7 +175,7 @@ def check_model(args: argparse.Namespace) -> None:
 
 def compiling() -> str:
     """What happens while kernels are compiled, and whether it happens again next time."""
-    from ternrun.runtime.cpu.cachefiles import cache_root, usable, writable
+    from ternrun.runtime.cpu.compile.cache_files import cache_root, usable, writable
 
     root = cache_root()
     kept = usable(root) and writable(root)

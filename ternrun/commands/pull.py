@@ -42,8 +42,8 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Download, and print the path to load."""
     from ternrun.commands.download import downloaded
-    from ternrun.loader.home import from_home
-    from ternrun.loader.reference import repository
+    from ternrun.loader.hub.reference import repository
+    from ternrun.loader.user_path import from_home
 
     if args.model is None:
         raise UsageError("the repository is missing: ternrun pull OWNER/NAME")

@@ -20,7 +20,7 @@ from ternrun.commands.models import add_models, add_template, check_model, load_
 from ternrun.commands.options import APPEND, ENGINE, OFF, SWITCH, Flag, add_flags, given
 from ternrun.commands.terminal import safe
 from ternrun.runtime.config import EngineConfig
-from ternrun.server.settings import ServerConfig, hosts, read_keys
+from ternrun.server.app.settings import ServerConfig, hosts, read_keys
 
 EXAMPLES = """\
 examples:
@@ -82,7 +82,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    from ternrun.server.run import serve
+    from ternrun.server.app.run import serve
 
     engine, config = given(args, EngineConfig), settings(args)
     models = named_models(args, config.alias)
@@ -104,7 +104,7 @@ def settings(args: argparse.Namespace) -> ServerConfig:
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k in known}
     keys = [*values.get("api_keys", ()), *filter(None, os.environ.get("TERNRUN_API_KEYS", "").split(","))]
     keys += read_keys(args.api_key_file) if args.api_key_file else ()
-    from ternrun.server.defaults import read_defaults
+    from ternrun.server.fields.defaults import read_defaults
 
     return ServerConfig(**(values | {"api_keys": tuple(keys), "defaults": read_defaults(args.default)}))
 

@@ -40,16 +40,16 @@ def add_arguments(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compile what is missing, and say what that was."""
-    from ternrun.runtime.cpu import cachefiles
-    from ternrun.runtime.cpu.isa import ENV, pick
-    from ternrun.runtime.cpu.objects import folder_for
+    from ternrun.runtime.cpu.compile import cache_files
+    from ternrun.runtime.cpu.compile.isa import ENV, pick
+    from ternrun.runtime.cpu.compile.kernel_cache import folder_for
 
     if args.all and args.model is not None:
         raise UsageError("--all is for any model: name one, or give --all")
     if args.isa:
         os.environ[ENV] = args.isa
     folder = folder_for(pick())
-    if not (cachefiles.usable(folder) and cachefiles.writable(folder)):
+    if not (cache_files.usable(folder) and cache_files.writable(folder)):
         raise UsageError(f"kernels cannot be kept in {folder}: it is not a folder of yours that can be written to")
     before, start = _kept(), time.perf_counter()
     if args.all:
@@ -61,30 +61,30 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compile_all() -> None:
-    from ternrun.runtime.cpu import tune
-    from ternrun.runtime.cpu.catalogue import all_kernels
-    from ternrun.runtime.cpu.objects import Kernels, Tally
+    from ternrun.runtime.cpu import autotune
+    from ternrun.runtime.cpu.compile.kernel_cache import Kernels, Tally
+    from ternrun.runtime.cpu.kernel_catalogue import all_kernels
 
     with Progress(compiling(), "kernels", told=True) as progress:
         tally = Tally(progress.update)
-        chosen = tune.pick(tally=tally)
+        chosen = autotune.pick(tally=tally)
         Kernels(chosen, tally).require(all_kernels(chosen))
 
 
 def _kept() -> set[Path]:
     """The files of all kernels that are there."""
-    from ternrun.runtime.cpu import cachefiles
+    from ternrun.runtime.cpu.compile import cache_files
 
     return {
-        path for path in cachefiles.cache_root().glob("kernels-*/*.*") if not path.name.startswith(".")
+        path for path in cache_files.cache_root().glob("kernels-*/*.*") if not path.name.startswith(".")
     }  # what has no dot is no kernel: tune.FILE
 
 
 def _tell(compiled: list[Path], seconds: float, *, as_json: bool) -> None:
-    from ternrun.runtime.cpu import tune
-    from ternrun.runtime.cpu.objects import folder_for
+    from ternrun.runtime.cpu import autotune
+    from ternrun.runtime.cpu.compile.kernel_cache import folder_for
 
-    folders = sorted({str(path.parent) for path in compiled}) or [str(folder_for(tune.pick()))]
+    folders = sorted({str(path.parent) for path in compiled}) or [str(folder_for(autotune.pick()))]
     if as_json:
         names = [path.name for path in compiled]
         print(json.dumps({"compiled": names, "folders": folders, "seconds": round(seconds, 3)}))

@@ -19,7 +19,7 @@ from ternrun.errors import MissingExtra, UsageError
 from ternrun.grammar.sequence import PATIENCE_S, TOO_COSTLY, Channel, SequenceConstraint
 
 if TYPE_CHECKING:
-    from ternrun.loader.tokenizer import Tokenizer
+    from ternrun.loader.tokenizers.tokenizer import Tokenizer
 
 Kind = Literal["json_schema", "regex", "lark", "gbnf"]
 

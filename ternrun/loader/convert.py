@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
 from ternrun.files import check_new, check_target
-from ternrun.loader.architectures import ARCHITECTURES, write_config
-from ternrun.loader.assemble import is_linear, vector
-from ternrun.loader.gguf_files import part_paths
-from ternrun.loader.gguf_types import TYPE_IDS
-from ternrun.loader.gguf_write import write_gguf
-from ternrun.loader.hf_text import vocabulary_metadata
-from ternrun.loader.home import from_home
+from ternrun.loader.architectures.assemble import is_linear, vector
+from ternrun.loader.architectures.table import ARCHITECTURES, write_config
+from ternrun.loader.gguf.open_file import part_paths
+from ternrun.loader.gguf.types import TYPE_IDS
+from ternrun.loader.gguf.write import write_gguf
 from ternrun.loader.model import ModelFile, open_model
-from ternrun.loader.quants import decode, encode, encode_trits, trits
-from ternrun.loader.quants_ternary import HALF_SCALES
-from ternrun.loader.ternary import Matrix, as_ternary
+from ternrun.loader.quants.detect_ternary import Matrix, as_ternary
+from ternrun.loader.quants.table import decode, encode, encode_trits, trits
+from ternrun.loader.quants.ternary import HALF_SCALES
+from ternrun.loader.tokenizers.to_gguf import vocabulary_metadata
+from ternrun.loader.user_path import from_home
 from ternrun.runtime.config import ModelConfig
-from ternrun.runtime.cpu.scales import row_scales
+from ternrun.runtime.cpu.weights.scales import row_scales
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.runtime.weights import Tensor
 

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ternrun.errors import ConfigError, LoadError, UsageError
-from ternrun.loader import seed
-from ternrun.loader.architectures import read_config
-from ternrun.loader.assemble import assemble, vector
-from ternrun.loader.gguf import GGUFFile, open_gguf
-from ternrun.loader.modelid import model_id
-from ternrun.loader.sampling import read_sampling
-from ternrun.runtime.backend import Model
+from ternrun.loader.architectures import nanochat_ternary
+from ternrun.loader.architectures.assemble import assemble, vector
+from ternrun.loader.architectures.table import read_config
+from ternrun.loader.gguf.file import GGUFFile, open_gguf
+from ternrun.loader.model_id import model_id
+from ternrun.loader.sampling_defaults import read_sampling
+from ternrun.runtime.backend.protocol import Model
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.weights import Tensor, Weights
 
 if TYPE_CHECKING:  # both pull in packages that take time: imported when text is first at hand
-    from ternrun.loader.chat import ChatTemplate
-    from ternrun.loader.tokenizer import Tokenizer
+    from ternrun.loader.chat.template import ChatTemplate
+    from ternrun.loader.tokenizers.tokenizer import Tokenizer
     from ternrun.onnx.format.graph import OnnxModel
 
 
@@ -82,7 +82,7 @@ class ModelFile:
     @property
     def tokenizer(self) -> Tokenizer:
         """Raises LoadError for a vocabulary that is missing, damaged or of an unknown kind."""
-        from ternrun.loader.tokenizer import Tokenizer
+        from ternrun.loader.tokenizers.tokenizer import Tokenizer
 
         with self._lock:
             if self._tokenizer is None:
@@ -103,7 +103,7 @@ class ModelFile:
 
         Raises TemplateError.
         """
-        from ternrun.loader.chat import ChatTemplate, template_for
+        from ternrun.loader.chat.template import ChatTemplate, template_for
 
         source = template_for(self.metadata) if self.template is None else self.template
         if source is None:
@@ -142,7 +142,7 @@ def open_model(path: str | Path, *, pre: str | None = None) -> ModelFile:
         file = open_gguf(path)
         return ModelFile(path, gguf_weights(file), file.metadata, file.size, text_folder=None, pre=pre)
     except (LoadError, ConfigError, OSError, RuntimeError) as e:  # RuntimeError: a ~user who does not exist
-        from ternrun.loader.foreign.describe import describe  # a model need not wait for this
+        from ternrun.loader.unsupported.describe import describe  # a model need not wait for this
 
         for place in dict.fromkeys((asked, path)):
             if says := describe(place):
@@ -152,8 +152,8 @@ def open_model(path: str | Path, *, pre: str | None = None) -> ModelFile:
 
 
 def _open_folder(path: Path) -> ModelFile:
-    from ternrun.loader.hf import open_hf  # most models are GGUF files: they need not wait for this
-    from ternrun.loader.hf_text import chat_metadata
+    from ternrun.loader.hf.folder import open_hf  # most models are GGUF files: they need not wait for this
+    from ternrun.loader.tokenizers.to_gguf import chat_metadata
 
     model = open_hf(path)
     metadata = {"general.architecture": model.config.architecture, "general.name": path.resolve().name}
@@ -163,10 +163,10 @@ def _open_folder(path: Path) -> ModelFile:
 
 
 def _open_graph(path: Path) -> ModelFile:
-    from ternrun.loader.hf_text import chat_metadata
     from ternrun.loader.onnx.folder import stated_context, text_folder
     from ternrun.loader.onnx.open_file import open_file
     from ternrun.loader.onnx.recognize import recognize
+    from ternrun.loader.tokenizers.to_gguf import chat_metadata
     from ternrun.onnx.recognition.trace import UnrecognizedError
 
     folder = text_folder(path)
@@ -186,8 +186,8 @@ def _open_graph(path: Path) -> ModelFile:
 
 def _open_unrecognized(path: Path, folder: Path, graph: OnnxModel, why: LoadError) -> ModelFile:
     """A decoder of unknown make, which is run operator by operator. Raises LoadError that says why twice over."""
-    from ternrun.loader.hf_text import chat_metadata
     from ternrun.loader.onnx.folder import stated_context, stated_width
+    from ternrun.loader.tokenizers.to_gguf import chat_metadata
     from ternrun.onnx.runtime.graph_decoder import GraphDecoder
     from ternrun.onnx.runtime.graph_model import GraphModel
 
@@ -234,8 +234,8 @@ def gguf_weights(file: GGUFFile) -> Weights:
         entry.checked()
         tensors[name] = Tensor(name, entry.type, entry.shape, entry.data)
     metadata = file.metadata
-    if seed.wrote(metadata):
-        metadata, tensors = seed.translate(metadata, tensors, file.paths[0])
+    if nanochat_ternary.wrote(metadata):
+        metadata, tensors = nanochat_ternary.translate(metadata, tensors, file.paths[0])
     embedding = tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise LoadError("tensor 'token_embd.weight' is missing or not a matrix: this file holds no language model")

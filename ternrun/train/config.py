@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from ternrun.errors import ConfigError
 from ternrun.runtime.config import Activation, _Record
-from ternrun.train.bitlinear import GROUP, Granularity
+from ternrun.train.model.bitlinear import GROUP, Granularity
 
 PRESETS = Path(__file__).parent / "presets"
 

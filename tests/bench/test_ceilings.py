@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ternrun.bench import ceilings
 from ternrun.bench.ceilings import CHAINS, Probe, instructions
-from ternrun.runtime.cpu import isa
+from ternrun.runtime.cpu.compile import isa
 from ternrun.runtime.cpu.memory import address
 from tests.runtime.cpu.harness import ISAS, copy_of, machine
 

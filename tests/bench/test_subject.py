@@ -13,8 +13,8 @@ from ternrun.bench.ceilings import Ceilings
 from ternrun.bench.phases import profile
 from ternrun.bench.subject import Subject, loaded, tokens
 from ternrun.bench.works import DECODED, Work
-from ternrun.runtime.backend import Batch
-from ternrun.runtime.cpu import isa
+from ternrun.runtime.backend.protocol import Batch
+from ternrun.runtime.cpu.compile import isa
 from tests.fakes import SHAPE, fake_gguf, fake_weights
 
 WORKS = [Work("pp", 200), Work("tg", 5), Work("batch", 3), Work("ctx", 128)]

@@ -11,8 +11,8 @@ from ternrun.bench.synthetic import HEAD_TYPES, SHAPES, main, random_floats, wri
 from ternrun.bench.vocabulary import full_vocabulary
 from ternrun.errors import UsageError
 from ternrun.loader.model import open_model
-from ternrun.loader.quants import decode, trits
-from ternrun.loader.tokenizer import Tokenizer
+from ternrun.loader.quants.table import decode, trits
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
 from tests.fakes import fake_config
 from tests.reference import forward
 

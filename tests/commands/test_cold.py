@@ -44,7 +44,7 @@ def leftovers(environment: dict[str, str]) -> Iterator[str]:
             command = (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if b"ternrun.runtime.cpu.build" in command and os.fsencode(cache) in command:
+        if b"ternrun.runtime.cpu.compile.build" in command and os.fsencode(cache) in command:
             yield command.decode()
 
 

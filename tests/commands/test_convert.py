@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ternrun.loader.convert import HEAD_TYPES, TYPES
-from ternrun.loader.embedded import NAME
+from ternrun.loader.default_model import NAME
 
 Run = Callable[..., Any]
 

@@ -14,7 +14,7 @@ import pytest
 
 from ternrun.commands.inputs import read_file, read_ids, read_text
 from ternrun.errors import UsageError
-from ternrun.loader.home import from_home
+from ternrun.loader.user_path import from_home
 
 Run = Callable[..., Any]
 

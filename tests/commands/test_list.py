@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ternrun.loader.stored import Download, downloads, models_folder, remember
+from ternrun.loader.hub.local_models import Download, downloads, models_folder, remember
 from tests.commands.conftest import Done
 from tests.fakes import fake_gguf, fake_weights
 

@@ -49,7 +49,7 @@ def surroundings(names: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> N
     for name in ("TERNRUN_DEBUG", "TERNRUN_API_KEYS", "HF_ENDPOINT", "_ARGCOMPLETE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", names["HERE"])
-    monkeypatch.setattr("ternrun.server.run.serve", serve)
+    monkeypatch.setattr("ternrun.server.app.run.serve", serve)
     monkeypatch.setattr("ternrun.bench.suite.run", measure)
 
 

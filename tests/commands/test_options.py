@@ -10,7 +10,7 @@ import pytest
 from ternrun.commands import models, options
 from ternrun.commands.line.parser import Parser
 from ternrun.errors import ConfigError, UsageError
-from ternrun.loader import embedded
+from ternrun.loader import default_model
 from ternrun.runtime.config import EngineConfig, SamplingParams
 
 
@@ -51,6 +51,6 @@ def test_help_shows_the_defaults_of_the_records(capsys: pytest.CaptureFixture[st
 
 def test_no_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of an installation that carries none; one that does runs it: see test_embedded.py."""
-    monkeypatch.setattr(embedded, "FILE", tmp_path / "absent.gguf")
+    monkeypatch.setattr(default_model, "FILE", tmp_path / "absent.gguf")
     with pytest.raises(UsageError, match="pass -m FILE .*, or download one with `ternrun pull"):
         models.model_path(parse())

@@ -11,7 +11,7 @@ import pytest
 
 from ternrun.commands.chat.conversation import Conversation
 from ternrun.errors import UsageError
-from ternrun.loader import hub
+from ternrun.loader.hub import download
 from tests.fake_hub import fake_hub
 
 Run = Callable[..., Any]
@@ -42,11 +42,11 @@ def test_pull_takes_what_is_right_and_writes_over_another_file_by_force(tmp_path
         server.files = {"m.gguf": b"right" * 100}
         (tmp_path / "m.gguf").write_bytes(b"precious")
         with pytest.raises(UsageError, match="is there already, but is not what me/model has; --force writes over it"):
-            hub.pull("me/model", to=tmp_path, endpoint=server.url)
+            download.pull("me/model", to=tmp_path, endpoint=server.url)
         assert (tmp_path / "m.gguf").read_bytes() == b"precious"
-        hub.pull("me/model", to=tmp_path, endpoint=server.url, force=True)
+        download.pull("me/model", to=tmp_path, endpoint=server.url, force=True)
         assert (tmp_path / "m.gguf").read_bytes() == b"right" * 100
-        hub.pull("me/model", to=tmp_path, endpoint=server.url)  # the identical file is no obstacle
+        download.pull("me/model", to=tmp_path, endpoint=server.url)  # the identical file is no obstacle
 
 
 def test_a_conversation_is_saved_over_its_own_file_alone(tmp_path: Path) -> None:

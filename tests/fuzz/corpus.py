@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ternrun.bench.vocabulary import byte_vocabulary
-from ternrun.loader.gguf import write_gguf
-from ternrun.loader.gguf_types import TYPE_IDS
-from ternrun.loader.quants import encode
+from ternrun.loader.gguf.file import write_gguf
+from ternrun.loader.gguf.types import TYPE_IDS
+from ternrun.loader.quants.table import encode
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from tests.fakes import fake_gguf, fake_weights
 from tests.fuzz.build import KINDS, Array, Bytes, Tensor, f32, gguf, noise

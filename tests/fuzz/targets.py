@@ -10,12 +10,12 @@ from collections.abc import Callable
 import numpy as np
 
 from ternrun.errors import ConfigError, LoadError
-from ternrun.loader import safetensors
-from ternrun.loader.chat import ChatTemplate
-from ternrun.loader.gguf import GGUFFile, StringArray, read_gguf
+from ternrun.loader.chat.template import ChatTemplate
+from ternrun.loader.gguf.file import GGUFFile, StringArray, read_gguf
+from ternrun.loader.hf import safetensors
 from ternrun.loader.model import gguf_weights
-from ternrun.loader.quants import decode, trits
-from ternrun.loader.tokenizer import Tokenizer
+from ternrun.loader.quants.table import decode, trits
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
 from ternrun.runtime.encodings import ENCODINGS
 
 FILE = "fuzz.gguf"

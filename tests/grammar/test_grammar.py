@@ -15,7 +15,7 @@ from ternrun.bench.vocabulary import byte_vocabulary
 from ternrun.errors import MissingExtra, UsageError
 from ternrun.grammar import compiler
 from ternrun.grammar.compiler import Grammar, Grammars, Kind
-from ternrun.loader.tokenizer import Tokenizer
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
 
 TOKENIZER = Tokenizer.from_gguf(byte_vocabulary(320))
 (EOS,) = TOKENIZER.eos_ids

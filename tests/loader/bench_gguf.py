@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ternrun.loader.gguf import StringArray, open_gguf
+from ternrun.loader.gguf.file import StringArray, open_gguf
 from tests.fuzz.build import Array, f32, gguf
 
 

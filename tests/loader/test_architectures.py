@@ -11,11 +11,11 @@ import pytest
 
 from ternrun.bench.vocabulary import byte_vocabulary
 from ternrun.errors import ConfigError, LoadError
-from ternrun.loader.architectures import ARCHITECTURES, read_config, write_config
-from ternrun.loader.assemble import GROUPS, assemble
-from ternrun.loader.gguf_write import write_gguf
+from ternrun.loader.architectures.assemble import GROUPS, assemble
+from ternrun.loader.architectures.table import ARCHITECTURES, read_config, write_config
+from ternrun.loader.gguf.write import write_gguf
 from ternrun.loader.model import open_model
-from ternrun.loader.quants import encode
+from ternrun.loader.quants.table import encode
 from ternrun.runtime.weights import Tensor, Weights
 from tests.fakes import fake_config, fake_gguf, fake_weights
 from tests.reference import forward

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ternrun.errors import TemplateError
-from ternrun.loader.chat import MAX_SOURCE, ChatTemplate, template_for
-from ternrun.loader.gguf import open_gguf
+from ternrun.loader.chat.template import MAX_SOURCE, ChatTemplate, template_for
+from ternrun.loader.gguf.file import open_gguf
 from tests.smollm2 import smollm2
 from tests.texts import HERE, read
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ternrun.errors import TemplateError
-from ternrun.loader.chat import ChatTemplate
-from ternrun.loader.chat_named import NAMED, named_or_given
+from ternrun.loader.chat.named_templates import NAMED, named_or_given
+from ternrun.loader.chat.template import ChatTemplate
 
 SAID = (
     "You are a helpful assistant",

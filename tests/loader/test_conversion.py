@@ -11,11 +11,11 @@ import pytest
 
 from ternrun.errors import LoadError, UsageError
 from ternrun.loader import convert as module
-from ternrun.loader.assemble import is_linear
+from ternrun.loader.architectures.assemble import is_linear
 from ternrun.loader.convert import TYPES, convert
-from ternrun.loader.gguf import open_gguf, write_gguf
+from ternrun.loader.gguf.file import open_gguf, write_gguf
 from ternrun.loader.model import open_model
-from ternrun.loader.quants import decode, encode
+from ternrun.loader.quants.table import decode, encode
 from tests.fakes import fake_gguf, fake_weights
 from tests.fakes_hf import MODEL_TYPES, fake_hf, write_seed
 from tests.reference import forward

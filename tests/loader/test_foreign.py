@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from ternrun.errors import LoadError
-from ternrun.loader.foreign.describe import describe
 from ternrun.loader.model import open_model
+from ternrun.loader.unsupported.describe import describe
 from tests.fakes import fake_gguf, fake_weights
 from tests.fakes_hf import write_safetensors
 
@@ -277,7 +277,7 @@ def test_a_projector_names_the_model_beside_it_which_opens_by_its_folder(tmp_pat
 
 
 def test_an_index_of_shards_that_became_one_file_is_passed_over(tmp_path: Path) -> None:
-    from ternrun.loader.safetensors import open_folder
+    from ternrun.loader.hf.safetensors import open_folder
 
     write_safetensors(tmp_path / "model.safetensors", {"w": ("F32", (1,), bytes(4))})
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"w": "model-00001-of-00002.safetensors"}}')

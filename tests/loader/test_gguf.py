@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ternrun.errors import LoadError
-from ternrun.loader.gguf import StringArray, open_gguf
-from ternrun.loader.gguf_strings import walk
+from ternrun.loader.gguf.file import StringArray, open_gguf
+from ternrun.loader.gguf.strings import walk
 from tests.fuzz.build import KINDS, Array
 from tests.fuzz.build import gguf as build
 from tests.smollm2 import smollm2

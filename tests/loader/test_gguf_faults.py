@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from ternrun.errors import LoadError
-from ternrun.loader.gguf import open_gguf
+from ternrun.loader.gguf.file import open_gguf
 from tests.fuzz.build import Array, Bytes, Tensor, f32, noise
 from tests.fuzz.build import gguf as build
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ternrun.errors import LoadError
-from ternrun.loader.gguf import open_gguf
+from ternrun.loader.gguf.file import open_gguf
 from tests.fuzz.build import Array, Bytes, Tensor, f32
 from tests.fuzz.build import gguf as build
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ternrun.errors import LoadError
-from ternrun.loader.gguf import open_gguf, read_gguf
-from ternrun.loader.gguf_header import MAX_TENSORS
-from ternrun.loader.gguf_strings import MAX_STRINGS
+from ternrun.loader.gguf.file import open_gguf, read_gguf
+from ternrun.loader.gguf.header import MAX_TENSORS
+from ternrun.loader.gguf.strings import MAX_STRINGS
 from tests.fuzz.build import Array, Tensor, noise
 from tests.fuzz.build import gguf as build
 from tests.fuzz.corpus import gguf_files

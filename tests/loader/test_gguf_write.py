@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ternrun.errors import UsageError
-from ternrun.loader.gguf import open_gguf, write_gguf
-from ternrun.loader.gguf_types import TYPE_IDS
+from ternrun.loader.gguf.file import open_gguf, write_gguf
+from ternrun.loader.gguf.types import TYPE_IDS
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.runtime.weights import Tensor
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.loader.hf_config import read_hf_config, text_config
+from ternrun.loader.hf.config import read_hf_config, text_config
 from ternrun.loader.model import open_model
-from ternrun.loader.quants import decode, encode, trits
+from ternrun.loader.quants.table import decode, encode, trits
 from ternrun.runtime.weights import Weights
 from tests.fakes import fake_weights
 from tests.fakes_hf import MODEL_TYPES, Stored, bf16, fake_hf, hf_config, hf_tensors

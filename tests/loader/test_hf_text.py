@@ -10,9 +10,9 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from ternrun.errors import LoadError
-from ternrun.loader.hf_text import chat_metadata, vocabulary_metadata
-from ternrun.loader.pretokenizers import PRETOKENIZERS
-from ternrun.loader.tokenizer import Tokenizer as Ours
+from ternrun.loader.tokenizers.pretokenizers import PRETOKENIZERS
+from ternrun.loader.tokenizers.to_gguf import chat_metadata, vocabulary_metadata
+from ternrun.loader.tokenizers.tokenizer import Tokenizer as Ours
 
 TEXT = [
     "def fibonacci(n):\n    if n < 2:\n        return n\n    return fibonacci(n - 1) + fibonacci(n - 2)  # 123456789\n",

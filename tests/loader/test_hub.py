@@ -11,8 +11,8 @@ from typing import BinaryIO
 import pytest
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.loader import hub
-from ternrun.loader.hub_choice import RemoteFile, choose
+from ternrun.loader.hub import download
+from ternrun.loader.hub.file_choice import RemoteFile, choose
 from tests.fake_hub import FakeHub, fake_hub
 
 
@@ -105,25 +105,25 @@ def test_says_what_there_is(names: list[str], wanted: str | None, message: str) 
 
 def test_pulls_and_does_not_pull_twice(fake: FakeHub, tmp_path: Path) -> None:
     fake.files = {"m-Q8_0.gguf": bytes(range(256)) * 1000}
-    path, choice = hub.pull("me/model", to=tmp_path, endpoint=fake.url)
+    path, choice = download.pull("me/model", to=tmp_path, endpoint=fake.url)
     assert path == tmp_path / "m-Q8_0.gguf"
     assert path.read_bytes() == fake.files["m-Q8_0.gguf"]
     assert "Q8_0" in choice.reason
-    hub.pull("me/model", to=tmp_path, endpoint=fake.url)
+    download.pull("me/model", to=tmp_path, endpoint=fake.url)
     assert len(fake.ranges) == 1
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_pulls_a_folder(fake: FakeHub, tmp_path: Path) -> None:
     fake.files = {"config.json": b"{}", "model.safetensors": b"1234"}
-    path, _ = hub.pull("me/model", to=tmp_path, endpoint=fake.url)
+    path, _ = download.pull("me/model", to=tmp_path, endpoint=fake.url)
     assert path == tmp_path / "model"
     assert {f.name: f.read_bytes() for f in path.iterdir()} == fake.files
 
 
 def test_a_folder_is_laid_out_as_the_repository(fake: FakeHub, tmp_path: Path) -> None:
     fake.files = {"onnx/model_q4.onnx": b"12", "onnx/model_q4.onnx_data": b"3", "tokenizer.json": b"{}"}
-    path, _ = hub.pull("me/model", "onnx/model_q4.onnx", to=tmp_path, endpoint=fake.url)
+    path, _ = download.pull("me/model", "onnx/model_q4.onnx", to=tmp_path, endpoint=fake.url)
     assert path == tmp_path / "model" / "onnx" / "model_q4.onnx"
     found = {str(p.relative_to(tmp_path / "model")): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     assert found == fake.files
@@ -135,7 +135,7 @@ def test_another_file_of_the_same_name_stays(fake: FakeHub, tmp_path: Path) -> N
     for other in (b"another's", b"That repository's"):
         mine.write_bytes(other)
         with pytest.raises(UsageError, match=r"m-i2_s.gguf is there already, but is not what me/model has"):
-            hub.pull("me/model", to=tmp_path, endpoint=fake.url)
+            download.pull("me/model", to=tmp_path, endpoint=fake.url)
         assert mine.read_bytes() == other
     assert fake.ranges == []
 
@@ -148,7 +148,7 @@ def test_a_full_disk_is_not_the_network(fake: FakeHub, tmp_path: Path, monkeypat
     monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
     fake.files = {"m.gguf": b"x" * 100}
     with pytest.raises(OSError, match="No space left") as raised:
-        hub.pull("me/model", to=tmp_path, endpoint=fake.url)
+        download.pull("me/model", to=tmp_path, endpoint=fake.url)
     (part,) = tmp_path.iterdir()
     assert raised.value.filename == str(part)
     assert part.read_bytes() == b"some"
@@ -161,12 +161,12 @@ def test_resumes_where_an_interrupted_download_stopped(
     data = bytes(range(256)) * 4096
     fake.files, fake.cut = {"m.gguf": data}, 300_000
     with pytest.raises(UsageError, match="answered 503 .* again to resume"):
-        hub.pull("me/model", to=tmp_path, endpoint=fake.url)
+        download.pull("me/model", to=tmp_path, endpoint=fake.url)
     (part,) = tmp_path.iterdir()
     kept = part.stat().st_size
     assert kept == 300_000 // 65536 * 65536
     fake.down = None
-    path, _ = hub.pull("me/model", to=tmp_path, endpoint=fake.url)
+    path, _ = download.pull("me/model", to=tmp_path, endpoint=fake.url)
     assert path.read_bytes() == data
     assert fake.ranges[-1] == f"bytes={kept}-"
     assert list(tmp_path.iterdir()) == [path]
@@ -175,7 +175,7 @@ def test_resumes_where_an_interrupted_download_stopped(
 def test_refuses_content_that_differs_from_the_digest(fake: FakeHub, tmp_path: Path) -> None:
     fake.files, fake.digests = {"m.gguf": b"x" * 100}, {"m.gguf": "0" * 64}
     with pytest.raises(LoadError, match="damaged"):
-        hub.pull("me/model", to=tmp_path, endpoint=fake.url)
+        download.pull("me/model", to=tmp_path, endpoint=fake.url)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -187,7 +187,7 @@ def test_a_hostile_name_stays_inside_the_folder(fake: FakeHub, tmp_path: Path, n
     fake.files = {name: b"x"}
     inside = tmp_path / "inside"
     try:
-        path, _ = hub.pull("me/model", to=inside, endpoint=fake.url)
+        path, _ = download.pull("me/model", to=inside, endpoint=fake.url)
     except (LoadError, UsageError):
         pass
     else:
@@ -201,7 +201,7 @@ def test_a_hostile_name_stays_inside_the_folder(fake: FakeHub, tmp_path: Path, n
 )
 def test_wrong_repositories(fake: FakeHub, tmp_path: Path, repo: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        hub.pull(repo, to=tmp_path, endpoint=fake.url)
+        download.pull(repo, to=tmp_path, endpoint=fake.url)
 
 
 def test_no_network(tmp_path: Path) -> None:
@@ -209,4 +209,4 @@ def test_no_network(tmp_path: Path) -> None:
         closed.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
         with pytest.raises(UsageError, match="connection .* failed"):
-            hub.pull("me/model", to=tmp_path, endpoint=endpoint)
+            download.pull("me/model", to=tmp_path, endpoint=endpoint)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ternrun.errors import ConfigError, LoadError
-from ternrun.loader.gguf import GGUFFile, GGUFTensor, open_gguf
-from ternrun.loader.hf_config import architecture_of, read_hf_config, text_config
-from ternrun.loader.hf_ternary import TernaryRule
+from ternrun.loader.gguf.file import GGUFFile, GGUFTensor, open_gguf
+from ternrun.loader.hf.bitnet_weights import TernaryRule
+from ternrun.loader.hf.config import architecture_of, read_hf_config, text_config
 from ternrun.loader.model import gguf_weights
 from ternrun.runtime.encodings import ENCODINGS
 from tests.fakes import fake_gguf, fake_weights

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ternrun.errors import LoadError
-from ternrun.loader.gguf_write import write_gguf
+from ternrun.loader.gguf.write import write_gguf
 from ternrun.loader.model import open_model
 from tests.fakes import fake_gguf, fake_weights
 from tests.fakes_hf import write_seed

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.loader.quants import decode, encode, encode_trits, trits
-from ternrun.loader.quants_ordinary import DECODERS
-from ternrun.loader.quants_ternary import GROUPS, PACK_TENSOR, UNPACK_TENSOR
+from ternrun.loader.quants.ordinary import DECODERS
+from ternrun.loader.quants.table import decode, encode, encode_trits, trits
+from ternrun.loader.quants.ternary import GROUPS, PACK_TENSOR, UNPACK_TENSOR
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 
 TERNARY = [n for n, e in ENCODINGS.items() if e.kind == "ternary"]

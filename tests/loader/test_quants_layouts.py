@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ternrun.loader.quants import decode
+from ternrun.loader.quants.table import decode
 from ternrun.runtime.encodings import nbytes
 
 ONE, HALF = "003c", "0038"  # 1 and 0.5 as fp16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ternrun.errors import UsageError
-from ternrun.loader.reference import Reference, parse, repository
+from ternrun.loader.hub.reference import Reference, parse, repository
 
 REPO = "OWNER/NAME"
 PAGE = "https://huggingface.co/OWNER/NAME"

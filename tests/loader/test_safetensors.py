@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ternrun.errors import LoadError
-from ternrun.loader.safetensors import INDEX, open_file, open_folder, parse
+from ternrun.loader.hf.safetensors import INDEX, open_file, open_folder, parse
 from tests.fakes_hf import write_safetensors
 from tests.fuzz.mutate import mutate
 

@@ -9,7 +9,7 @@ import pytest
 
 from ternrun import load
 from ternrun.errors import LoadError
-from ternrun.loader.sampling import read_sampling, write_sampling
+from ternrun.loader.sampling_defaults import read_sampling, write_sampling
 from ternrun.options import sampling_params
 from tests.fakes import fake_gguf, fake_weights
 

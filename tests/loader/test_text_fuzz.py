@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.loader.gguf import open_gguf, write_gguf
-from ternrun.loader.hf_text import chat_metadata
+from ternrun.loader.gguf.file import open_gguf, write_gguf
 from ternrun.loader.model import open_model
-from ternrun.loader.tokenizer import Tokenizer
+from ternrun.loader.tokenizers.to_gguf import chat_metadata
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
 from tests.fakes import fake_gguf, fake_weights
 from tests.fakes_hf import fake_hf
 from tests.loader.test_load_fuzz import HF_VALUES, SMALL, VALUES

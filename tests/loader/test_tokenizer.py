@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.loader.gguf import open_gguf
-from ternrun.loader.tokenizer import Tokenizer
-from ternrun.loader.tokenizer_bytes import ALPHABET, BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
-from ternrun.loader.tokenizer_merge import MergeEncoder, merge
+from ternrun.loader.gguf.file import open_gguf
+from ternrun.loader.tokenizers.bpe import MergeEncoder, merge
+from ternrun.loader.tokenizers.token_bytes import ALPHABET, BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
 from tests.smollm2 import smollm2
 from tests.texts import texts
 

@@ -12,9 +12,9 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Library
 
 from ternrun.errors import LoadError
-from ternrun.loader.pretokenizers import PRETOKENIZERS
-from ternrun.loader.tokenizer import Tokenizer
-from ternrun.loader.tokenizer_bytes import CONTROL
+from ternrun.loader.tokenizers.pretokenizers import PRETOKENIZERS
+from ternrun.loader.tokenizers.token_bytes import CONTROL
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
 from tests.texts import HERE, read
 
 FAMILIES = json.loads(lzma.decompress((HERE / "families.json.xz").read_bytes()))["families"]

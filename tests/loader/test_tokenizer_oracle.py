@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ternrun.loader.gguf import open_gguf
-from ternrun.loader.pretokenizers import PRETOKENIZERS
-from ternrun.loader.tokenizer import Tokenizer
+from ternrun.loader.gguf.file import open_gguf
+from ternrun.loader.tokenizers.pretokenizers import PRETOKENIZERS
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
 from tests.oracle.vocab import check_family
 from tests.smollm2 import smollm2
 from tests.texts import HERE, read, texts

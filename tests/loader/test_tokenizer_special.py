@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 
-from ternrun.loader.pretokenizers import PRETOKENIZERS
-from ternrun.loader.tokenizer_merge import _regex_words
-from ternrun.loader.tokenizer_special import SpecialTokens
+from ternrun.loader.tokenizers.bpe import _regex_words
+from ternrun.loader.tokenizers.pretokenizers import PRETOKENIZERS
+from ternrun.loader.tokenizers.special_tokens import SpecialTokens
 
 
 def by_definition(ids: Mapping[str, int], text: str) -> Iterator[str | int]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ternrun.errors import LoadError
-from ternrun.loader.tokenizer import Tokenizer
-from ternrun.loader.tokenizer_bytes import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+from ternrun.loader.tokenizers.token_bytes import BYTE, CONTROL, NORMAL, UNKNOWN, USER_DEFINED
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
 
 WORDS = {"▁": -4.0, "a": -3.0, "b": -3.5, "▁a": -2.0, "ab": -1.5, "abab": -2.5, "▁b": -9.0}
 KEY = "tokenizer.ggml.precompiled_charsmap"

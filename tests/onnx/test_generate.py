@@ -13,11 +13,11 @@ from ternrun.loader.convert import convert
 from ternrun.onnx.format.reader import read_onnx
 from ternrun.onnx.runtime.graph_decoder import GraphDecoder
 from ternrun.onnx.runtime.graph_model import GraphModel
-from ternrun.runtime.backend import Batch
+from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.config import EngineConfig, SamplingParams
-from ternrun.runtime.engine import Engine
-from ternrun.runtime.request import Request
-from ternrun.runtime.speculate import Lookup
+from ternrun.runtime.engine.engine import Engine
+from ternrun.runtime.engine.request import Request
+from ternrun.runtime.ngram_proposer import Lookup
 from tests.onnx.bert import tiny_folder
 
 VOCAB, HEADS, WIDTH = 60, 2, 8

@@ -8,15 +8,15 @@ import onnxruntime
 import pytest
 
 from ternrun.errors import UsageError
-from ternrun.loader.embedded import FILE
+from ternrun.loader.default_model import FILE
 from ternrun.loader.model import open_model
 from ternrun.loader.onnx.recognize import recognize
 from ternrun.loader.onnx.write import FORMS, write_onnx
 from ternrun.onnx.format.reader import open_onnx
-from ternrun.runtime.backend import Batch
+from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.config import EngineConfig
-from ternrun.runtime.cpu.matrix import Ternary
 from ternrun.runtime.cpu.model import CpuModel
+from ternrun.runtime.cpu.weights.matrix import Ternary
 from ternrun.runtime.weights import Weights
 from tests.fakes import fake_weights
 from tests.reference import dense, forward

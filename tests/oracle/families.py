@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from ternrun.errors import LoadError
-from ternrun.loader.gguf import open_gguf
-from ternrun.loader.pretokenizers import PRETOKENIZERS
-from ternrun.loader.tokenizer import Tokenizer
-from ternrun.loader.tokenizer_bytes import ALPHABET, USER_DEFINED
-from ternrun.loader.tokenizer_gguf import pretokenizer_of
-from ternrun.loader.tokenizer_merge import byte_level, sentencepiece
-from ternrun.loader.tokenizer_special import SpecialTokens
-from ternrun.loader.tokenizer_vocab import Vocabulary, read_vocabulary
+from ternrun.loader.gguf.file import open_gguf
+from ternrun.loader.tokenizers.bpe import byte_level, sentencepiece
+from ternrun.loader.tokenizers.from_gguf import pretokenizer_of
+from ternrun.loader.tokenizers.pretokenizers import PRETOKENIZERS
+from ternrun.loader.tokenizers.special_tokens import SpecialTokens
+from ternrun.loader.tokenizers.token_bytes import ALPHABET, USER_DEFINED
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
+from ternrun.loader.tokenizers.vocabulary import Vocabulary, read_vocabulary
 from tests.oracle.llama import Oracle, oracle_version
 from tests.texts import HERE, read
 

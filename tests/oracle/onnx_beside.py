@@ -26,7 +26,7 @@ from ternrun.loader.onnx.write import write_onnx
 from ternrun.onnx.format.reader import open_onnx
 from ternrun.onnx.runtime.graph_decoder import GraphDecoder
 from ternrun.onnx.runtime.graph_model import GraphModel
-from ternrun.runtime.backend import Batch
+from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu.model import CpuModel
 from tests import reference

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from ternrun.loader.model import open_model
-from ternrun.loader.quants import decode
+from ternrun.loader.quants.table import decode
 from tests.fakes_hf import hf_name, write_safetensors
 from tests.smollm2 import smollm2
 

@@ -21,13 +21,13 @@ import torch
 from numpy.typing import NDArray
 
 from ternrun.loader.model import open_model
-from ternrun.train.agree import compared, in_windows, running, runtime_logits, torch_logits
-from ternrun.train.bitlinear import GROUP
 from ternrun.train.config import TrainConfig
-from ternrun.train.devices import Place
-from ternrun.train.export import architecture, export, round_dense
-from ternrun.train.model import Decoder
-from ternrun.train.trainer import Trainer
+from ternrun.train.export.gguf import architecture, export, round_dense
+from ternrun.train.export.parity import compared, in_windows, running, runtime_logits, torch_logits
+from ternrun.train.loop.devices import Place
+from ternrun.train.loop.trainer import Trainer
+from ternrun.train.model.bitlinear import GROUP
+from ternrun.train.model.decoder import Decoder
 from tests.oracle.llama import Oracle
 from tests.oracle.perplexity import logprobs
 from tests.train.double import reference_double, torch_double

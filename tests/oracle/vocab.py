@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ternrun.errors import LoadError
-from ternrun.loader.gguf import open_gguf
-from ternrun.loader.tokenizer import Tokenizer
+from ternrun.loader.gguf.file import open_gguf
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
 from tests.texts import read
 
 SEPARATOR = "\n__ggml_vocab_test__\n"

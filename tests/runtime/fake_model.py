@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.runtime.backend import Batch
+from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.config import EngineConfig, ModelConfig, RopeConfig
 
 MASK = 2**61 - 1

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
 from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.engine import Engine
-from ternrun.runtime.logprobs import token_logprobs
-from ternrun.runtime.request import Request
-from ternrun.runtime.sampler import logits_needed, sample
-from ternrun.runtime.speculate import Lookup
+from ternrun.runtime.engine.engine import Engine
+from ternrun.runtime.engine.request import Request
+from ternrun.runtime.ngram_proposer import Lookup
+from ternrun.runtime.sampling.logprobs import token_logprobs
+from ternrun.runtime.sampling.sampler import logits_needed, sample
 from tests.runtime.fake_model import FakeModel
 from tests.runtime.test_engine import EOS, run
 

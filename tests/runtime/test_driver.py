@@ -15,9 +15,9 @@ import pytest
 
 from ternrun.errors import ContextError, UsageError
 from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.driver import Driver
-from ternrun.runtime.engine import Engine
-from ternrun.runtime.request import Request, StepOutput
+from ternrun.runtime.engine.driver import Driver
+from ternrun.runtime.engine.engine import Engine
+from ternrun.runtime.engine.request import Request, StepOutput
 from tests.runtime.fake_model import FakeModel
 
 LONG = SamplingParams(max_tokens=100, ignore_eos=True)

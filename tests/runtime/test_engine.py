@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from ternrun.errors import ConfigError, ContextError, LoadError, UsageError
 from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.engine import Engine
-from ternrun.runtime.logprobs import TokenLogprobs, token_logprobs
-from ternrun.runtime.mirostat import Mirostat
-from ternrun.runtime.pace import Pace
-from ternrun.runtime.penalties import Breakers
-from ternrun.runtime.request import Request, StepOutput
-from ternrun.runtime.sampler import bias_of, mask_of, sample
+from ternrun.runtime.engine.engine import Engine
+from ternrun.runtime.engine.multi_step import Pace
+from ternrun.runtime.engine.request import Request, StepOutput
+from ternrun.runtime.sampling.logprobs import TokenLogprobs, token_logprobs
+from ternrun.runtime.sampling.mirostat import Mirostat
+from ternrun.runtime.sampling.penalties import Breakers
+from ternrun.runtime.sampling.sampler import bias_of, mask_of, sample
 from tests.runtime.fake_model import FakeModel, mix
 
 EOS = frozenset({5})
@@ -59,7 +59,7 @@ class Result:
 @pytest.fixture(autouse=True)
 def _still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps take no time here, so how many are joined does not depend on the machine."""
-    monkeypatch.setattr("ternrun.runtime.engine.Pace", partial(Pace, clock=lambda: 0.0))
+    monkeypatch.setattr("ternrun.runtime.engine.engine.Pace", partial(Pace, clock=lambda: 0.0))
 
 
 def run(engine: Engine, requests: list[Request], stagger: int = 0) -> list[Result]:

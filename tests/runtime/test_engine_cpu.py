@@ -9,9 +9,9 @@ import pytest
 
 from ternrun.runtime.config import EngineConfig, SamplingParams
 from ternrun.runtime.cpu.model import CpuModel
-from ternrun.runtime.engine import Engine
-from ternrun.runtime.request import Request
-from ternrun.runtime.speculate import Lookup
+from ternrun.runtime.engine.engine import Engine
+from ternrun.runtime.engine.request import Request
+from ternrun.runtime.ngram_proposer import Lookup
 from tests.fakes import fake_weights
 from tests.runtime.test_engine import Result, run
 

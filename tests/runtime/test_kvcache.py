@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ternrun.runtime.kvcache import KVCache, Table
+from ternrun.runtime.kv_cache import KVCache, Table
 
 BLOCK = 2
 N_BLOCKS = 7

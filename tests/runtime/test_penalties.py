@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ternrun.loader.breakers import SequenceBreakers
+from ternrun.loader.tokenizers.sequence_breakers import SequenceBreakers
 from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.filters import all_of, top_k
-from ternrun.runtime.penalties import END, NO_BREAKERS, Breakers, continued, dried, penalized
-from ternrun.runtime.sampler import sample
+from ternrun.runtime.sampling.filters import all_of, top_k
+from ternrun.runtime.sampling.penalties import END, NO_BREAKERS, Breakers, continued, dried, penalized
+from ternrun.runtime.sampling.sampler import sample
 
 often = settings(max_examples=300, deadline=None, derandomize=True)
 

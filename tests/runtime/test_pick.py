@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ternrun.errors import UsageError
-from ternrun.runtime.pick import pick
+from ternrun.runtime.backend.registry import pick
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ternrun.errors import ContextError, LoadError
-from ternrun.runtime.backend import Batch
+from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.config import Pooling, SamplingParams
-from ternrun.runtime.engine import Engine
-from ternrun.runtime.request import Request, StepOutput
+from ternrun.runtime.engine.engine import Engine
+from ternrun.runtime.engine.request import Request, StepOutput
 from tests.runtime.fake_model import FakeModel
 
 DIM = 13  # of the fake's vocabulary: its logits serve as hidden states

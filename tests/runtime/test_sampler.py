@@ -16,9 +16,9 @@ from hypothesis.extra.numpy import arrays
 
 from ternrun.errors import LoadError, UsageError
 from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.filters import all_of, min_p, top_k, top_p, typical
-from ternrun.runtime.logprobs import log_sum_exp, token_logprobs, top_ids
-from ternrun.runtime.sampler import Bias, bias_of, draw, logits_needed, sample, sampled, tempered, uniform
+from ternrun.runtime.sampling.filters import all_of, min_p, top_k, top_p, typical
+from ternrun.runtime.sampling.logprobs import log_sum_exp, token_logprobs, top_ids
+from ternrun.runtime.sampling.sampler import Bias, bias_of, draw, logits_needed, sample, sampled, tempered, uniform
 
 VOCAB = 128_256
 # few distinct values, so that ties are common

@@ -7,10 +7,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.engine import Engine
-from ternrun.runtime.request import Request
-from ternrun.runtime.sampler import bias_of, sample
-from ternrun.runtime.shift import NEXT_SEED, Shift, shortened
+from ternrun.runtime.engine.context_shift import NEXT_SEED, Shift, shortened
+from ternrun.runtime.engine.engine import Engine
+from ternrun.runtime.engine.request import Request
+from ternrun.runtime.sampling.sampler import bias_of, sample
 from tests.runtime.fake_model import FakeModel
 from tests.runtime.test_engine import EOS, Result, drafter, guesses, run
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ternrun.runtime.speculate import ALLOWANCE, CAP, LENGTH, NGRAM, START, Lookup
+from ternrun.runtime.ngram_proposer import ALLOWANCE, CAP, LENGTH, NGRAM, START, Lookup
 
 
 def guess(ids: list[int], most: int) -> list[int]:

@@ -12,9 +12,9 @@ import pytest
 
 from ternrun.errors import ConfigError
 from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.filters import Candidates, all_of
-from ternrun.runtime.mirostat import Mirostat
-from ternrun.runtime.sampler import ORDER, STEPS, Draw, chance, mask_of, sample, sampled, uniform
+from ternrun.runtime.sampling.filters import Candidates, all_of
+from ternrun.runtime.sampling.mirostat import Mirostat
+from ternrun.runtime.sampling.sampler import ORDER, STEPS, Draw, chance, mask_of, sample, sampled, uniform
 
 LLAMA = json.loads((Path(__file__).parent.parent / "data/llama_samplers.json").read_text())
 

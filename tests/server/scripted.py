@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from ternrun.server.page import _HEADERS, _files
+from ternrun.server.app.page import _HEADERS, _files
 
 PREFIX = "/models/tern/"
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ternrun.api import Model
-from ternrun.server.models import Open, Services
-from ternrun.server.run import listening
-from ternrun.server.service import Service
-from ternrun.server.settings import ServerConfig
+from ternrun.server.app.run import listening
+from ternrun.server.app.settings import ServerConfig
+from ternrun.server.generation.models import Open, Services
+from ternrun.server.generation.service import Service
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ternrun.api import load
-from ternrun.server.problems import ApiError
-from ternrun.server.prompts import render
+from ternrun.server.generation.prompts import render
+from ternrun.server.http.errors import ApiError
 from tests.server.serving import Server
 
 MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from ternrun.server import anthropic, messages, ollama, responses
+from ternrun.server.anthropic import messages as anthropic_messages
+from ternrun.server.conversation import messages
+from ternrun.server.ollama import generate
+from ternrun.server.openai import responses
 from tests.server.serving import Server
 
 HELLO = {"role": "user", "content": "hi"}
@@ -19,11 +22,11 @@ CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
     ("route", "field", "one", "module", "name"),
     [
         ("/v1/chat/completions", "messages", HELLO, messages, "_message"),
-        ("/v1/messages", "messages", HELLO, anthropic, "_worded"),
-        ("/v1/messages/count_tokens", "messages", HELLO, anthropic, "_worded"),
+        ("/v1/messages", "messages", HELLO, anthropic_messages, "_worded"),
+        ("/v1/messages/count_tokens", "messages", HELLO, anthropic_messages, "_worded"),
         ("/v1/responses", "input", HELLO, responses, "_worded"),
         ("/v1/responses", "input", CALL, responses, "_worded"),
-        ("/api/chat", "messages", HELLO, ollama, "_openai"),
+        ("/api/chat", "messages", HELLO, generate, "_openai"),
     ],
 )
 def test_too_many_messages_are_not_looked_at(

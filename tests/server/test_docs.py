@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from ternrun.server import anthropic, embeddings, library, ollama, tgi
-from ternrun.server.app import ROUTES
-from ternrun.server.fields import Table
-from ternrun.server.llama import COMPLETION as LLAMA
-from ternrun.server.llama import INFILL
-from ternrun.server.responses import RESPONSES
-from ternrun.server.schema import CHAT, COMPLETION
+from ternrun.server.anthropic import messages
+from ternrun.server.app.routes import ROUTES
+from ternrun.server.fields.reading import Table
+from ternrun.server.fields.sampling import CHAT, COMPLETION
+from ternrun.server.llamacpp.completion import COMPLETION as LLAMA
+from ternrun.server.llamacpp.completion import INFILL
+from ternrun.server.ollama import generate as ollama_generate
+from ternrun.server.ollama import library
+from ternrun.server.openai import embeddings
+from ternrun.server.openai.responses import RESPONSES
+from ternrun.server.tgi import generate as tgi_generate
 from tests.server.serving import Server
 
 PAGE = (Path(__file__).parents[2] / "docs/server.md").read_text()
@@ -60,13 +64,13 @@ def test_every_route_is_there() -> None:
         ("/v1/embeddings", embeddings.OLLAMA_ONE),
         ("/api/show", library.SHOW),
         ("/v1/responses", RESPONSES),
-        ("/v1/messages", anthropic.MESSAGES),
-        ("/v1/messages", anthropic.COUNT),
-        ("/api/generate", ollama.GENERATE),
-        ("/api/generate", ollama.CHAT),
-        ("/api/generate", ollama.OPTIONS),
-        ("/generate", tgi.GENERATE),
-        ("/generate", tgi.PARAMETERS),
+        ("/v1/messages", messages.MESSAGES),
+        ("/v1/messages", messages.COUNT),
+        ("/api/generate", ollama_generate.GENERATE),
+        ("/api/generate", ollama_generate.CHAT),
+        ("/api/generate", ollama_generate.OPTIONS),
+        ("/generate", tgi_generate.GENERATE),
+        ("/generate", tgi_generate.PARAMETERS),
     ],
 )
 def test_every_field_is_there(title: str, table: Table) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from ternrun.server.app import ROUTES
-from ternrun.server.fields import Table, schema_of
-from ternrun.server.openapi import BODIES, fields
+from ternrun.server.app.openapi import BODIES, fields
+from ternrun.server.app.routes import ROUTES
+from ternrun.server.fields.reading import Table, schema_of
 from tests.server.hostile import NASTY, VALID, requests
 from tests.server.serving import Server
 

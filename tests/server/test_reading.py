@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ternrun.loader.tokenizer import Tokenizer
-from ternrun.server import prompts, service
-from ternrun.server.prompts import File
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
+from ternrun.server.generation import prompts, service
+from ternrun.server.generation.prompts import File
 from tests.server.serving import Server
 
 HELLO = [{"role": "user", "content": "a"}]

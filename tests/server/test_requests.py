@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from ternrun.server import fields, ignored, kinds
-from ternrun.server.fields import Table, whole
-from ternrun.server.problems import ApiError
-from ternrun.server.schema import CHAT, COMPLETION
-from ternrun.server.stream import MANY, in_one_piece
+from ternrun.server.fields import ignored, unsupported
+from ternrun.server.fields import reading as fields
+from ternrun.server.fields.reading import Table, whole
+from ternrun.server.fields.sampling import CHAT, COMPLETION
+from ternrun.server.http.errors import ApiError
+from ternrun.server.http.stream import MANY, in_one_piece
 from tests.server.hostile import VALID
 from tests.server.serving import Server
 
@@ -190,8 +191,8 @@ def test_fields_without_effect_are_accepted(server: Server) -> None:
 
 
 def test_what_other_servers_have_may_be_sent_where_it_is_off(server: Server) -> None:
-    listed = {**kinds.OPENAI_HINTS, **kinds.OPENAI_CONSTRAINTS}
-    off = {name: values[0] for name, values in listed.items() if values and values is not kinds.HARMLESS}
+    listed = {**unsupported.OPENAI_HINTS, **unsupported.OPENAI_CONSTRAINTS}
+    off = {name: values[0] for name, values in listed.items() if values and values is not unsupported.HARMLESS}
     talk = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
     assert server.complete("a", **off, add_special_tokens=True)["choices"] == server.complete("a")["choices"]
     assert server.ask("/v1/chat/completions", talk | off | {"add_special_tokens": False, "echo": False}).status == 200

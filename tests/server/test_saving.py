@@ -12,7 +12,7 @@ import pytest
 
 from ternrun.api import load
 from ternrun.errors import ConfigError
-from ternrun.server.settings import ServerConfig
+from ternrun.server.app.settings import ServerConfig
 from tests.fakes import fake_gguf, fake_weights
 from tests.server.serving import Server, running
 
@@ -196,7 +196,7 @@ def test_a_full_disk_is_told(one: Server, folder: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     slot = complete(one, "h" * 40)["id_slot"]
-    monkeypatch.setattr("ternrun.server.slotfile.blake2b", full)
+    monkeypatch.setattr("ternrun.server.llamacpp.slot_file.blake2b", full)
     assert refused(one, "save", slot, filename="full") == (
         500, "the slot's file cannot be used: No space left on device",
     )  # fmt: skip

@@ -24,11 +24,11 @@ import pytest
 
 from ternrun.api import load
 from ternrun.errors import ConfigError, UsageError
-from ternrun.server.answers import Answers
-from ternrun.server.models import Services
-from ternrun.server.run import listening
-from ternrun.server.settings import ServerConfig, read_keys
-from ternrun.server.unixsocket import UnixSocket
+from ternrun.server.app.run import listening
+from ternrun.server.app.settings import ServerConfig, read_keys
+from ternrun.server.app.unix_socket import UnixSocket
+from ternrun.server.generation.answers import Answers
+from ternrun.server.generation.models import Services
 from tests.server.serving import Server, running
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"  # and its key, both for tests only

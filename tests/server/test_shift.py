@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ternrun.api import load
-from ternrun.server import answers
-from ternrun.server.settings import ServerConfig
+from ternrun.server.app.settings import ServerConfig
+from ternrun.server.generation import answers
 from tests.server.serving import Server, running
 
 CONTEXT = 64

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from ternrun.runtime.weights import Weights
-from ternrun.train.model import Decoder
+from ternrun.train.model.decoder import Decoder
 from tests import reference
 
 

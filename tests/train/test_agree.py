@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ternrun.train import tokenizer as tokenizers
-from ternrun.train.agree import compared, running, runtime_logits, torch_logits
 from ternrun.train.config import Shape, TrainConfig
-from ternrun.train.devices import Place
-from ternrun.train.export import export, round_dense
-from ternrun.train.model import Decoder
-from ternrun.train.restore import compare
-from ternrun.train.trainer import Trainer
+from ternrun.train.data import tokenizer as tokenizers
+from ternrun.train.export.checkpoint_loader import compare
+from ternrun.train.export.gguf import export, round_dense
+from ternrun.train.export.parity import compared, running, runtime_logits, torch_logits
+from ternrun.train.loop.devices import Place
+from ternrun.train.loop.trainer import Trainer
+from ternrun.train.model.decoder import Decoder
 from tests.train.test_export import FAMILIES, trained_enough
 
 

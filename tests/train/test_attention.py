@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from ternrun.train.attention import BLOCK, attention, blockwise
-from ternrun.train.dropout import Dropout
+from ternrun.train.model.attention import BLOCK, attention, blockwise
+from ternrun.train.model.dropout import Dropout
 
 
 @pytest.mark.parametrize(("heads", "groups", "length"), [(4, 2, 2 * BLOCK), (2, 2, BLOCK + 7), (4, 1, 5), (2, 1, 1100)])

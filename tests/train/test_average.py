@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from ternrun.errors import ConfigError, UsageError
-from ternrun.train import checkpoint
-from ternrun.train.average import average
-from ternrun.train.checkpoint import Checkpoint
 from ternrun.train.config import TrainConfig
+from ternrun.train.loop import checkpoint
+from ternrun.train.loop.average import average
+from ternrun.train.loop.checkpoint import Checkpoint
 
 
 def saved(path: Path, step: int, value: float, **model: int) -> Path:

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from ternrun.errors import ConfigError
-from ternrun.train import tokenizer as tokenizers
-from ternrun.train.begin import begin_from, origin, spread
-from ternrun.train.bitlinear import BitLinear, Granularity, ternarize
 from ternrun.train.config import Shape, TrainConfig
-from ternrun.train.devices import Place
-from ternrun.train.export import export, round_dense
-from ternrun.train.model import Decoder
-from ternrun.train.trainer import Trainer
+from ternrun.train.data import tokenizer as tokenizers
+from ternrun.train.export.gguf import export, round_dense
+from ternrun.train.loop.devices import Place
+from ternrun.train.loop.init_from_model import begin_from, origin, spread
+from ternrun.train.loop.trainer import Trainer
+from ternrun.train.model.bitlinear import BitLinear, Granularity, ternarize
+from ternrun.train.model.decoder import Decoder
 from tests.train.test_export import FAMILIES, trained_enough
 
 MakeShape = Callable[..., Shape]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ternrun.train.bitlinear import BitLinear, Granularity, quantize_activations, round_to_half, ternarize
+from ternrun.train.model.bitlinear import BitLinear, Granularity, quantize_activations, round_to_half, ternarize
 
 
 def test_rounding_to_half_is_numpys() -> None:

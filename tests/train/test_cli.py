@@ -12,11 +12,12 @@ import pytest
 from ternrun.cli import main
 from ternrun.errors import ConfigError, LoadError, TernrunError, UsageError
 from ternrun.loader.model import open_model
-from ternrun.train import checkpoint, cli
+from ternrun.train import cli
 from ternrun.train.commands.hints import SETTINGS
 from ternrun.train.config import Data, Optimisation, Run, Shape, load_config
-from ternrun.train.curve import draw
-from ternrun.train.logs import RunLog
+from ternrun.train.loop import checkpoint
+from ternrun.train.loop.loss_curve import draw
+from ternrun.train.loop.run_log import RunLog
 
 TINY = [
     "model.dim=256", "model.n_layers=1", "model.ffn_dim=256", "model.context=32", "data.batch=2", "optim.steps=3",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ternrun.errors import LoadError
-from ternrun.train.codetasks import (
+from ternrun.train.evaluate.code_tasks import (
     Problem,
     bodies,
     body_of,
@@ -19,7 +19,7 @@ from ternrun.train.codetasks import (
     line_share,
     read_problems,
 )
-from ternrun.train.sandbox import network_is_cut, succeeds
+from ternrun.train.evaluate.sandbox import network_is_cut, succeeds
 
 SOURCE = '''
 class A:

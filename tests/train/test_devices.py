@@ -9,8 +9,8 @@ import torch
 from torch import distributed
 
 from ternrun.errors import ConfigError
-from ternrun.train import devices
 from ternrun.train.config import Run
+from ternrun.train.loop import devices
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ternrun.train.dropout import Dropout, dropped
+from ternrun.train.model.dropout import Dropout, dropped
 
 CPU = torch.device("cpu")
 SHAPE = torch.Size((64, 128, 128))  # 2**20 elements: shares have a standard error of 0.0005 at most

@@ -12,14 +12,14 @@ import torch
 from ternrun.errors import ConfigError, UsageError
 from ternrun.loader.model import open_model
 from ternrun.loader.onnx.write import FORMS
-from ternrun.loader.quants import decode
-from ternrun.loader.tokenizer import Tokenizer
-from ternrun.train import tokenizer as tokenizers
-from ternrun.train.bitlinear import Granularity, ternarize
+from ternrun.loader.quants.table import decode
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
 from ternrun.train.config import Shape
-from ternrun.train.export import architecture, export, round_dense
-from ternrun.train.export_onnx import export_onnx
-from ternrun.train.model import Decoder
+from ternrun.train.data import tokenizer as tokenizers
+from ternrun.train.export.gguf import architecture, export, round_dense
+from ternrun.train.export.onnx import export_onnx
+from ternrun.train.model.bitlinear import Granularity, ternarize
+from ternrun.train.model.decoder import Decoder
 from tests.reference import forward
 from tests.train.double import reference_double, torch_double
 

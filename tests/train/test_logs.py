@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from ternrun.train import logs
-from ternrun.train.curve import draw
-from ternrun.train.logs import RunLog
+from ternrun.train.loop import run_log
+from ternrun.train.loop.loss_curve import draw
+from ternrun.train.loop.run_log import RunLog
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two colours
 
@@ -48,7 +48,7 @@ def test_numbers_go_to_tensorboard_and_texts_do_not(tmp_path: Path, monkeypatch:
         def close(self) -> None:
             shown.append("closed")
 
-    monkeypatch.setattr(logs, "_tensorboard", lambda folder: Board())
+    monkeypatch.setattr(run_log, "_tensorboard", lambda folder: Board())
     log = RunLog(tmp_path, 0)
     log.write(3, loss=1.5, sample="text")
     log.close()

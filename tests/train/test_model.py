@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from ternrun.train.config import Optimisation, Shape
-from ternrun.train.loss import cross_entropy
-from ternrun.train.mhc import Mixing
-from ternrun.train.model import Decoder
+from ternrun.train.loop.sample import generate
+from ternrun.train.model.decoder import Decoder
+from ternrun.train.model.loss import cross_entropy
+from ternrun.train.model.mhc import Mixing
 from ternrun.train.optim import build
-from ternrun.train.sample import generate
 
 Make = Callable[..., Shape]
 
@@ -34,7 +34,7 @@ def test_later_tokens_do_not_reach_back(shape: Make) -> None:
 @pytest.mark.parametrize("entropy", [0.0, 0.3])
 @pytest.mark.parametrize("ignored", [[], [0, 20, 21, 49]], ids=["all", "some"])
 def test_chunked_loss_is_torchs(ignored: list[int], entropy: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ternrun.train.loss.CHUNK", 16)
+    monkeypatch.setattr("ternrun.train.model.loss.CHUNK", 16)
     hidden, head = torch.randn(50, 12, requires_grad=True), torch.randn(33, 12, requires_grad=True)
     targets = torch.randint(33, (50,))
     targets[ignored] = -1

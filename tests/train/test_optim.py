@@ -6,7 +6,7 @@ import torch
 from ternrun.train.config import Optimisation
 from ternrun.train.optim.lion import Lion
 from ternrun.train.optim.muon import Muon, orthogonalize
-from ternrun.train.schedule import decay_factor, factor
+from ternrun.train.optim.schedule import decay_factor, factor
 
 
 @pytest.mark.parametrize("shape", [(3, 48, 48), (2, 32, 80), (2, 80, 32)])

@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from ternrun.train import checkpoint
 from ternrun.train.config import TrainConfig
-from ternrun.train.devices import placed
-from ternrun.train.logs import RunLog
-from ternrun.train.trainer import Trainer
+from ternrun.train.loop import checkpoint
+from ternrun.train.loop.devices import placed
+from ternrun.train.loop.run_log import RunLog
+from ternrun.train.loop.trainer import Trainer
 
 SCRIPT = """
 import json, sys
 from pathlib import Path
 from ternrun.train import checkpoint
 from ternrun.train.config import TrainConfig
-from ternrun.train.devices import placed
-from ternrun.train.trainer import Trainer
+from ternrun.train.loop.devices import placed
+from ternrun.train.loop.trainer import Trainer
 
 config = TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text()))
 with placed(config.run, config.data.batch) as place:

@@ -9,11 +9,11 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.loader.embedded import located
-from ternrun.train import tokenizer as tokenizers
+from ternrun.loader.default_model import located
+from ternrun.train.data import tokenizer as tokenizers
 from ternrun.train.data.document import Document
 from ternrun.train.data.prepare import Plan, prepare
-from ternrun.train.tokenizer_check import check_covers
+from ternrun.train.data.tokenizer_check import check_covers
 
 TEXT = "".join(f"def name_{i}(x):\n    return {i}\n" for i in range(30))
 

@@ -16,15 +16,15 @@ import torch
 import torch._inductor.config
 
 from ternrun.errors import ConfigError, LoadError, TernrunError
-from ternrun.train import checkpoint
 from ternrun.train.config import TrainConfig
 from ternrun.train.data.document import Document
 from ternrun.train.data.prepare import Plan, prepare
-from ternrun.train.data.tokenfile import read_manifest
-from ternrun.train.devices import Place
-from ternrun.train.logs import RunLog
-from ternrun.train.restore import restored
-from ternrun.train.trainer import Trainer
+from ternrun.train.data.token_file import read_manifest
+from ternrun.train.export.checkpoint_loader import restored
+from ternrun.train.loop import checkpoint
+from ternrun.train.loop.devices import Place
+from ternrun.train.loop.run_log import RunLog
+from ternrun.train.loop.trainer import Trainer
 
 HERE = Place(torch.device("cpu"))
 Make = Callable[..., TrainConfig]

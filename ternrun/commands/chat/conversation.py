@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from ternrun.errors import UsageError
 from ternrun.files import replacing
-from ternrun.loader.home import from_home
+from ternrun.loader.user_path import from_home
 
 MAX_FILE = 64 << 20  # bytes
 ROLES = ("user", "assistant")

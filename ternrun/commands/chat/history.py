@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ternrun.errors import UsageError
-from ternrun.loader.home import from_home
+from ternrun.loader.user_path import from_home
 
 try:
     import readline

@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 from ternrun.errors import UsageError
-from ternrun.loader.embedded import NAME
-from ternrun.loader.reference import MODELS, parse
+from ternrun.loader.default_model import NAME
+from ternrun.loader.hub.reference import MODELS, parse
 
 INSIDE = ("*.gguf", "*.safetensors", "*.onnx", "onnx/*.onnx", "config.json")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ternrun.loader.architectures import ARCHITECTURES
-from ternrun.loader.assemble import GROUPS
+from ternrun.loader.architectures.assemble import GROUPS
+from ternrun.loader.architectures.table import ARCHITECTURES
 from ternrun.onnx.recognition.decoder import Decoder, Layer
 from ternrun.onnx.recognition.rotation import Head
 from ternrun.onnx.recognition.trace import UnrecognizedError

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError, UsageError
+from ternrun.loader.hf.sentence_pooling import ENGINE_POOLING
 from ternrun.loader.onnx.encoder import BATCH_TOKENS, Encoder, batches
-from ternrun.loader.sentence_pooling import ENGINE_POOLING
-from ternrun.runtime.backend import Batch
+from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.config import EngineConfig, ModelConfig, RopeConfig
 
 BLOCK = 16  # tokens of a cache block; an encoder stores nothing in it

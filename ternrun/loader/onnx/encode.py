@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
-from ternrun.loader.quants import encode_trits
-from ternrun.loader.ternary import as_ternary
+from ternrun.loader.quants.detect_ternary import as_ternary
+from ternrun.loader.quants.table import encode_trits
 from ternrun.onnx.operators.blocks import centered, in_blocks
 from ternrun.onnx.recognition.decoder import Projection
 from ternrun.onnx.recognition.weights import FLOATS, Scales, Weight

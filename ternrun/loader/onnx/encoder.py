@@ -13,11 +13,11 @@ from typing import Any, Self
 import numpy as np
 
 from ternrun.errors import ContextError, LoadError, UsageError
-from ternrun.loader.home import from_home
+from ternrun.loader.hf.safetensors import read_json
 from ternrun.loader.onnx.open_file import open_file
 from ternrun.loader.onnx.pooling import POOLING, Floats, read_limit, read_pooling
-from ternrun.loader.safetensors import read_json
-from ternrun.loader.tokenizer_hf import load_library
+from ternrun.loader.tokenizers.from_hf import load_library
+from ternrun.loader.user_path import from_home
 from ternrun.onnx.format.half_precision import in_float32
 from ternrun.onnx.runtime.session import Session
 

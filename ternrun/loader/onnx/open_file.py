@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from ternrun.errors import LoadError
-from ternrun.loader.foreign.files import HEAD, foreign_file
+from ternrun.loader.unsupported.files import HEAD, foreign_file
 from ternrun.onnx.format.graph import OnnxModel
 from ternrun.onnx.format.reader import open_onnx
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import ConfigError
-from ternrun.loader.assemble import assemble
+from ternrun.loader.architectures.assemble import assemble
 from ternrun.loader.onnx.decoder_config import decoder_config
 from ternrun.loader.onnx.encode import matrix, vector
 from ternrun.onnx.format.graph import OnnxModel

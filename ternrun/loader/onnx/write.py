@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ternrun.errors import MissingExtra, UsageError
 from ternrun.files import replacing
-from ternrun.loader.assemble import vector
-from ternrun.loader.quants import decode, trits
+from ternrun.loader.architectures.assemble import vector
+from ternrun.loader.quants.table import decode, trits
 from ternrun.runtime.config import ModelConfig, RopeConfig
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor, Weights

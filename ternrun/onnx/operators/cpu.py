@@ -15,15 +15,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.runtime.cpu import isa, layout
+from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.compile import isa
+from ternrun.runtime.cpu.compile.kernel_cache import Kernels
 from ternrun.runtime.cpu.linears import Rows, plain_product, plain_scratch
-from ternrun.runtime.cpu.matrix import Plain
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.model import default_threads
-from ternrun.runtime.cpu.objects import Kernels
-from ternrun.runtime.cpu.program import Program, Records, Scratch
+from ternrun.runtime.cpu.program.program import Program, Records, Scratch
+from ternrun.runtime.cpu.program.thread_pool import Team
 from ternrun.runtime.cpu.signatures import SIGNATURES, Argument
-from ternrun.runtime.cpu.team import Team
+from ternrun.runtime.cpu.weights.matrix import Plain
 from ternrun.runtime.weights import Tensor
 
 TOKENS = layout.STATE["tokens"] // 8

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
 from ternrun.onnx.runtime.graph_decoder import Array, GraphDecoder
-from ternrun.runtime.backend import Batch
+from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.config import EngineConfig
 
 BLOCK = 16  # tokens of a cache block

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ternrun.runtime.backend import Idle, Progress
+from ternrun.runtime.backend.protocol import Idle, Progress
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu.model import CpuModel
 from ternrun.runtime.weights import Weights

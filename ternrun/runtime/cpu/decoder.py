@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ternrun.runtime.config import EngineConfig, ModelConfig
 from ternrun.runtime.cpu import layout, rope
-from ternrun.runtime.cpu.head import Screen
 from ternrun.runtime.cpu.linears import NO_NORM, Linears, Matrix, Norm, Rows, norm_rows
+from ternrun.runtime.cpu.lm_head_screen import Screen
 from ternrun.runtime.cpu.memory import address, aligned, round_up
-from ternrun.runtime.cpu.program import Program, Scratch
+from ternrun.runtime.cpu.program.program import Program, Scratch
 from ternrun.runtime.cpu.signatures import Argument
 
 #: A kernel that looks up rows of the embedding table, and its arguments but for the state and the outputs.

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.matrix import Plain, Ternary
 from ternrun.runtime.cpu.memory import address, aligned, round_up
-from ternrun.runtime.cpu.program import ALWAYS, NEVER, Program, Scratch
+from ternrun.runtime.cpu.program.program import ALWAYS, NEVER, Program, Scratch
+from ternrun.runtime.cpu.weights.matrix import Plain, Ternary
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor
 

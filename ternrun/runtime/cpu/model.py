@@ -11,22 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
-from ternrun.runtime.backend import Batch, Idle, Memory, Rows
+from ternrun.runtime.backend.protocol import Batch, Idle, Memory, Rows
 from ternrun.runtime.config import EngineConfig
-from ternrun.runtime.cpu import isa as instruction_sets
-from ternrun.runtime.cpu import layout, tune
+from ternrun.runtime.cpu import autotune, layout
+from ternrun.runtime.cpu.compile import isa as instruction_sets
+from ternrun.runtime.cpu.compile.host import usable_cpus
+from ternrun.runtime.cpu.compile.kernel_cache import Kernels, Progress, Tally
 from ternrun.runtime.cpu.decoder import Decoder, Embedding, limits_for
-from ternrun.runtime.cpu.head import Screen, can_screen
-from ternrun.runtime.cpu.host import usable_cpus
-from ternrun.runtime.cpu.inputs import Inputs
 from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary, plain_scratch
-from ternrun.runtime.cpu.matrix import Plain, Ternary
+from ternrun.runtime.cpu.lm_head_screen import Screen, can_screen
 from ternrun.runtime.cpu.memory import address, gather, padded_vector
-from ternrun.runtime.cpu.objects import Kernels, Progress, Tally
-from ternrun.runtime.cpu.packing import Packing
-from ternrun.runtime.cpu.program import Program, Scratch
-from ternrun.runtime.cpu.scales import block_scales
-from ternrun.runtime.cpu.team import KERNELS, Team
+from ternrun.runtime.cpu.program.program import Program, Scratch
+from ternrun.runtime.cpu.program.step_inputs import Inputs
+from ternrun.runtime.cpu.program.thread_pool import KERNELS, Team
+from ternrun.runtime.cpu.weights.matrix import Plain, Ternary
+from ternrun.runtime.cpu.weights.repack import Packing
+from ternrun.runtime.cpu.weights.scales import block_scales
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor, Weights
 
@@ -53,7 +53,7 @@ class CpuModel:
         self.config, self.engine = weights.config, engine
         ternary = any(map(is_ternary, weights.tensors.values()))
         tally = Tally(progress)
-        chosen = tune.pick(isa, tally) if ternary else instruction_sets.pick(isa)
+        chosen = autotune.pick(isa, tally) if ternary else instruction_sets.pick(isa)
         threads = engine.threads or default_threads()
         self.description = f"cpu/{chosen.name}, {threads} threads: {chosen.reason}{_told(weights, chosen.layout)}"
         self._kernels = Kernels(chosen, tally)

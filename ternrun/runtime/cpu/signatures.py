@@ -182,7 +182,7 @@ SIGNATURES: dict[str, Signature] = {
     "check": Signature(codes=ADDRESS, superblocks=INTEGER, n=INTEGER, chunk=INTEGER)
     | _SCRATCH
     | Signature(status=ADDRESS),
-    "screen_copy": Signature(
+    "lm_head_copy": Signature(
         weights=ADDRESS,
         row_bytes=INTEGER,
         rows=INTEGER,
@@ -194,15 +194,17 @@ SIGNATURES: dict[str, Signature] = {
     )
     | _SCRATCH
     | Signature(taken=ADDRESS),
-    "screen.prepare": _ROWS | Signature(n=INTEGER, out=ADDRESS, out_stride=INTEGER),
-    "screen.scan": _SCREEN,
-    "screen.select": Signature(count=ADDRESS, keep=ADDRESS, peaks=ADDRESS, ldp=INTEGER, blocks=INTEGER, bars=ADDRESS)
+    "lm_head_screen.prepare": _ROWS | Signature(n=INTEGER, out=ADDRESS, out_stride=INTEGER),
+    "lm_head_screen.scan": _SCREEN,
+    "lm_head_screen.select": Signature(
+        count=ADDRESS, keep=ADDRESS, peaks=ADDRESS, ldp=INTEGER, blocks=INTEGER, bars=ADDRESS
+    )
     | _SCRATCH,
-    "screen.exact": _SCREEN
+    "lm_head_screen.exact": _SCREEN
     | Signature(weights=ADDRESS, row_bytes=INTEGER, x=ADDRESS, ldx=INTEGER)
     | _SCRATCH
     | Signature(numbers=ADDRESS, counts=ADDRESS),
-    "screen.gather": Signature(
+    "lm_head_screen.gather": Signature(
         count=ADDRESS, rows=INTEGER, logits=ADDRESS, ldl=INTEGER, numbers=ADDRESS, counts=ADDRESS
     ),
     "greedy.best": Signature(state=ADDRESS, logits=ADDRESS, ldl=INTEGER, n=INTEGER, best=ADDRESS, best_stride=INTEGER),

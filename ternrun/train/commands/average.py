@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ternrun.files import add_force, check_new
 from ternrun.train.commands.checkpoint_file import LAST, checkpoint_file
-from ternrun.train.commands.say import say
+from ternrun.train.commands.progress_line import say
 
 EXAMPLES = """\
 examples:
@@ -26,9 +26,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Raises ConfigError, LoadError, UsageError."""
-    from ternrun.train import checkpoint
-    from ternrun.train.average import average
-    from ternrun.train.data.folder import KEPT, keep_tokenizer
+    from ternrun.train.data.new_folder import KEPT, keep_tokenizer
+    from ternrun.train.loop import checkpoint
+    from ternrun.train.loop.average import average
 
     if args.out.parent.is_dir():
         check_new(args.out, force=args.force)

@@ -10,7 +10,7 @@ from typing import Any
 from ternrun.errors import UsageError
 from ternrun.files import add_force, check_new
 from ternrun.train.commands.checkpoint_file import checkpoint_file
-from ternrun.train.commands.say import say
+from ternrun.train.commands.progress_line import say
 
 EXAMPLES = """\
 examples:
@@ -38,15 +38,16 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Raises LoadError, UsageError."""
-    from ternrun.train import card, checkpoint
+    from ternrun.train.export import model_card
+    from ternrun.train.loop import checkpoint
 
-    for path in card.written(args.model):
+    for path in model_card.written(args.model):
         check_new(path, force=args.force)
     evaluation = [result for path in args.evaluation for result in _results(path)]
     saved = checkpoint.load(checkpoint_file(args.checkpoint))
     data = args.data or Path(saved.config.data.path)
-    card.write(card.gather(saved, data, args.model, evaluation, args.note), args.model)
-    say(f"{' and '.join(map(str, card.written(args.model)))} written")
+    model_card.write(model_card.gather(saved, data, args.model, evaluation, args.note), args.model)
+    say(f"{' and '.join(map(str, model_card.written(args.model)))} written")
 
 
 def _results(path: Path) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ternrun.errors import LoadError
-from ternrun.loader.home import from_home
-from ternrun.train.commands.say import say
+from ternrun.loader.user_path import from_home
+from ternrun.train.commands.progress_line import say
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 
@@ -20,7 +20,7 @@ def checkpoint_file(given: Path, *, first: str = BEST) -> Path:
     if path.is_dir():
         found = next((path / name for name in (first, BEST, LAST) if (path / name).is_file()), None)
         if found is None:
-            from ternrun.loader.foreign.describe import describe  # it imports numpy, which --help does without
+            from ternrun.loader.unsupported.describe import describe  # it imports numpy, which --help does without
 
             says = describe(path) or f"is a folder without a checkpoint ({BEST} or {LAST})"
             raise LoadError(f"{path} {says}")

@@ -11,7 +11,7 @@ from shlex import quote
 from ternrun.errors import UsageError
 from ternrun.files import add_force
 from ternrun.train.commands.number import natural, positive
-from ternrun.train.commands.say import say
+from ternrun.train.commands.progress_line import say
 from ternrun.train.commands.source_flags import add_source_flags, names, source_options
 
 EXAMPLES = """\
@@ -65,7 +65,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Raises UsageError, LoadError, MissingExtra; TernrunError where the disk is full."""
     from ternrun.train.data.prepare import Plan, prepare
-    from ternrun.train.data.sources import documents
+    from ternrun.train.data.sources.registry import documents
 
     if not 0 < args.val_share < 1:
         raise UsageError(f"--val-share must lie between 0 and 1, not {args.val_share}")

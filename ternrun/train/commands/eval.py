@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ternrun.errors import UsageError
-from ternrun.loader.embedded import NAME, located
+from ternrun.loader.default_model import NAME, located
 from ternrun.train.commands.checkpoint_file import checkpoint_file, is_run
 from ternrun.train.commands.number import natural, positive
 
@@ -47,7 +47,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Raises ConfigError, LoadError, UsageError."""
-    from ternrun.train.evalfile import table
+    from ternrun.train.evaluate.model_file import table
 
     names = args.models or [None]
     if args.against or any(_is_checkpoint(name) for name in names):
@@ -73,7 +73,7 @@ def _is_checkpoint(name: str | None) -> bool:
 
 
 def _files(args: argparse.Namespace, names: Sequence[str | None]) -> list[dict[str, Any]]:
-    from ternrun.train.evalfile import Tasks, evaluate, texts_of
+    from ternrun.train.evaluate.model_file import Tasks, evaluate, texts_of
 
     if args.data is None:
         raise UsageError("evaluating a model file needs --data FOLDER, made by `ternrun train data`")
@@ -90,7 +90,7 @@ def _files(args: argparse.Namespace, names: Sequence[str | None]) -> list[dict[s
 
 
 def _checkpoint(args: argparse.Namespace, path: Path) -> dict[str, Any]:
-    from ternrun.train.restore import compare, score
+    from ternrun.train.export.checkpoint_loader import compare, score
 
     found = score(path, args.data, args.part or "val", args.windows)
     return found | (compare(path, args.data, args.against, args.positions) if args.against else {})

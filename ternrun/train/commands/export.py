@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ternrun.errors import UsageError
 from ternrun.files import add_force, check_new
-from ternrun.loader.home import from_home
+from ternrun.loader.user_path import from_home
 from ternrun.train.commands.checkpoint_file import checkpoint_file
-from ternrun.train.commands.say import say
+from ternrun.train.commands.progress_line import say
 
 EXAMPLES = """\
 examples:
@@ -51,8 +51,8 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Raises ConfigError, LoadError, UsageError."""
-    from ternrun.train.export import export
-    from ternrun.train.restore import restored
+    from ternrun.train.export.checkpoint_loader import restored
+    from ternrun.train.export.gguf import export
 
     onnx = args.out.suffix == ".onnx"
     if onnx and args.repeat_penalty != 1.0:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     check_new(out, force=args.force)
     found = restored(checkpoint_file(args.checkpoint), args.data)
     if onnx:
-        from ternrun.train.export_onnx import export_onnx
+        from ternrun.train.export.onnx import export_onnx
 
         export_onnx(found.model, found.tokenizer, out, form=args.onnx, dense=args.dense)
         say(f"{out}: {out.stat().st_size / 1e6:.2f} MB, its tokenizer.json beside it")

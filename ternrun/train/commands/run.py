@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ternrun.errors import UsageError
 from ternrun.files import add_force
-from ternrun.loader.embedded import located
+from ternrun.loader.default_model import located
 from ternrun.train.commands.checkpoint_file import BEST, LAST, is_run
 from ternrun.train.commands.hints import SETTINGS
-from ternrun.train.commands.say import say
+from ternrun.train.commands.progress_line import say
 
 EXAMPLES = """\
 examples:
@@ -48,9 +48,9 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Raises ConfigError, LoadError, UsageError; TernrunError where training diverges or the disk is full."""
     from ternrun.train.config import load_config
-    from ternrun.train.curve import draw
-    from ternrun.train.devices import placed
-    from ternrun.train.trainer import Trainer
+    from ternrun.train.loop.devices import placed
+    from ternrun.train.loop.loss_curve import draw
+    from ternrun.train.loop.trainer import Trainer
 
     _check_words(args)
     config = load_config(args.config, _changes(args))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ternrun.train.commands.number import natural
 
 if TYPE_CHECKING:
-    from ternrun.train.data.sources import Options
+    from ternrun.train.data.sources.registry import Options
 
 
 def add_source_flags(p: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def add_source_flags(p: argparse.ArgumentParser) -> None:
 
 def source_options(args: argparse.Namespace) -> Options:
     """What the flags say."""
-    from ternrun.train.data.sources import Options
+    from ternrun.train.data.sources.registry import Options
 
     return Options(
         installed=args.installed, packages=args.packages, archives=args.archives, column=args.column,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ternrun.errors import UsageError
 from ternrun.files import add_force, check_new, replacing
-from ternrun.train.commands.say import say
+from ternrun.train.commands.progress_line import say
 from ternrun.train.commands.source_flags import add_source_flags, source_options
 
 EXAMPLES = """\
@@ -30,7 +30,7 @@ def add_arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Raises UsageError, LoadError, MissingExtra."""
     from ternrun.train.data.prepare import make_tokenizer
-    from ternrun.train.data.sources import documents
+    from ternrun.train.data.sources.registry import documents
 
     if args.out.is_dir():
         raise UsageError(f"{args.out} is a folder; --out names the tokenizer.json to write")

@@ -12,14 +12,14 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ternrun.errors import UsageError
-from ternrun.loader.embedded import located
-from ternrun.train import tokenizer as tokenizers
+from ternrun.loader.default_model import located
 from ternrun.train.data import dedup
+from ternrun.train.data import tokenizer as tokenizers
 from ternrun.train.data.document import Document
-from ternrun.train.data.folder import check_free, made_whole
-from ternrun.train.data.functions import functions
-from ternrun.train.data.licences import joined
-from ternrun.train.data.tokenfile import Manifest, write_tokens
+from ternrun.train.data.new_folder import check_free, made_whole
+from ternrun.train.data.sources.functions import functions
+from ternrun.train.data.sources.licences import joined
+from ternrun.train.data.token_file import Manifest, write_tokens
 
 _SAMPLE = 64_000_000  # characters a vocabulary is learned from
 _TAIL = 20_000  # characters to validate on where documents are too few to be shared out, or

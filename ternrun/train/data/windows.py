@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 
 from ternrun.errors import LoadError
 from ternrun.train.data.fim import fill_in_middle
-from ternrun.train.data.seams import seams
-from ternrun.train.data.stutter import stutter
+from ternrun.train.data.repetition import stutter
+from ternrun.train.data.token_boundaries import seams
 
 Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 

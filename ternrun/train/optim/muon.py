@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ternrun.train.sharding import shared_like, whole
+from ternrun.train.loop.sharding import shared_like, whole
 
 COEFFICIENTS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),

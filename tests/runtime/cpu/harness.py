@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.runtime.cpu import isa, layout
+from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.compile import isa
+from ternrun.runtime.cpu.compile.kernel_cache import Kernels
 from ternrun.runtime.cpu.layout import KV_SIZE
 from ternrun.runtime.cpu.memory import address, aligned
-from ternrun.runtime.cpu.objects import Kernels
-from ternrun.runtime.cpu.program import Program
+from ternrun.runtime.cpu.program.program import Program
 from ternrun.runtime.encodings import ENCODINGS
 from tests.runtime.cpu import vector_signature
 
@@ -75,7 +76,7 @@ def machine(name: str) -> Machine:
         + ["greedy.best", "greedy.feed"]
         + [f"elements.{n}" for n in ("erf", "gelu", "silu", "softmax", "layer_norm", "bias")]
         + [f"mhc.{n}" for n in ("spread", "read", "write", "mean")]
-        + [f"prepare.{found.layout}", "team.lead", "team.post", "team.work"]
+        + [f"prepare.{found.layout}", "step.lead", "step.post", "step.work"]
         + (["ternary.rows", "ternary.blocks", "check.words"] if found.layout == "words" else ["ternary_bytes.any"])
     )
     return found

@@ -11,10 +11,10 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.runtime.backend import Batch
+from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu.model import CpuModel
-from ternrun.runtime.sampler import whole
+from ternrun.runtime.sampling.sampler import whole
 from ternrun.runtime.weights import Weights
 from tests import reference
 

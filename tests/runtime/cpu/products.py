@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.loader.quants import encode_trits
+from ternrun.loader.quants.table import encode_trits
 from ternrun.runtime.cpu.linears import NO_NORM, Linears, Norm, Rows, is_ternary, plain_scratch
-from ternrun.runtime.cpu.matrix import Plain, Ternary
 from ternrun.runtime.cpu.memory import address, padded_vector, round_up
-from ternrun.runtime.cpu.packing import Packing
-from ternrun.runtime.cpu.program import Program, Scratch
+from ternrun.runtime.cpu.program.program import Program, Scratch
+from ternrun.runtime.cpu.weights.matrix import Plain, Ternary
+from ternrun.runtime.cpu.weights.repack import Packing
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor
 from tests.reference import quantize, ternary_linear

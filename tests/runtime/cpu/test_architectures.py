@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ternrun.loader.quants import decode, encode
+from ternrun.loader.quants.table import decode, encode
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.runtime.weights import Tensor, Weights
 from tests.fakes import EXTRAS, fake_weights

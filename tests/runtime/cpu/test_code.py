@@ -9,14 +9,14 @@ from collections import Counter
 
 import pytest
 
-from ternrun.runtime.cpu import isa
-from ternrun.runtime.cpu.compilers import build_environment
+from ternrun.runtime.cpu.compile import isa
+from ternrun.runtime.cpu.compile.kernel_cache import folder_for
+from ternrun.runtime.cpu.compile.worker_processes import build_environment
 from ternrun.runtime.cpu.layout import KV_SIZE
-from ternrun.runtime.cpu.objects import folder_for
 from tests.runtime.cpu.harness import ISAS, machine
 
 PRINT = (
-    "import sys; from ternrun.runtime.cpu.build import compile_kernel; "
+    "import sys; from ternrun.runtime.cpu.compile.build import compile_kernel; "
     "machine, module = compile_kernel(sys.argv[1]); print(machine.emit_assembly(module))"
 )
 Loop = list[str]
@@ -119,7 +119,7 @@ def test_four_queries_share_what_is_loaded(name: str, kernel: str, widen: str) -
 @pytest.mark.skipif("+avx512vnni" not in isa.pick(ISAS[0]).features, reason="the head is not screened here")
 def test_screening() -> None:
     """Dot products straight from memory; where four tokens share two blocks of rows, six loads for eight of them."""
-    loops = hot_loops("avx512", "screen.scan", "vpdpbusd")
+    loops = hot_loops("avx512", "lm_head_screen.scan", "vpdpbusd")
     assert len(loops) >= 3  # four tokens, their high planes alone, one token
     assert [count["vpbroadcastd"] + count["vmovdqu64"] for _, count in loops].count(12) == 1
     for loop, count in loops:

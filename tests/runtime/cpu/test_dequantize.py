@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ternrun.loader.quants import decode, trits
+from ternrun.loader.quants.table import decode, trits
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.memory import address
-from ternrun.runtime.cpu.scales import block_scales
+from ternrun.runtime.cpu.weights.scales import block_scales
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor
 from tests.runtime.cpu.harness import ORDINARY, TERNARY, Machine, copy_of, guarded

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ternrun.runtime.backend import Batch
+from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.memory import address
 from ternrun.runtime.cpu.model import CpuModel

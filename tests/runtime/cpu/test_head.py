@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
-from ternrun.loader.quants import encode
+from ternrun.loader.quants.table import encode
 from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.sampler import sample
+from ternrun.runtime.sampling.sampler import sample
 from ternrun.runtime.weights import Weights
 from tests.fakes import fake_weights
 from tests.runtime.cpu.harness import ISAS

@@ -10,8 +10,8 @@ import pytest
 from ternrun.errors import ConfigError
 from ternrun.runtime import cpu
 from ternrun.runtime.config import EngineConfig
-from ternrun.runtime.cpu import cachefiles, isa
-from ternrun.runtime.cpu import host as cpu_host
+from ternrun.runtime.cpu.compile import cache_files, isa
+from ternrun.runtime.cpu.compile import host as cpu_host
 from tests.runtime.cpu.test_model import WEIGHTS
 
 AVX2 = dict.fromkeys(("sse2", "avx2", "f16c", "fma"), True)
@@ -83,7 +83,7 @@ def test_llvm_is_asked_once_for_each_kind_of_cpu(monkeypatch: pytest.MonkeyPatch
     for kept in (tmp_path / "cpu").iterdir():
         kept.write_bytes(kept.read_bytes().replace(b"zen4", b"zen5"))
     assert uncached() == answer(), "a damaged answer is asked for again"
-    monkeypatch.setattr(cachefiles, "write", full)
+    monkeypatch.setattr(cache_files, "write", full)
     (tmp_path / "cpuinfo").write_text("flags: b\n\n")
     assert uncached() == answer(), "what cannot be kept is told all the same"
     (tmp_path / "cpuinfo").unlink()

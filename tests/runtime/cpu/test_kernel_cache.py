@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from ternrun.errors import KernelError
-from ternrun.runtime.cpu import cachefiles, compilers, isa, link, objects, tune
-from ternrun.runtime.cpu.build import report
-from ternrun.runtime.cpu.executable import Executable
+from ternrun.runtime.cpu import autotune
+from ternrun.runtime.cpu.compile import cache_files, isa, kernel_cache, linker, worker_processes
+from ternrun.runtime.cpu.compile.build import report
+from ternrun.runtime.cpu.compile.executable import Executable
+from ternrun.runtime.cpu.compile.kernel_cache import Kernels, symbol_of
 from ternrun.runtime.cpu.memory import address
-from ternrun.runtime.cpu.objects import Kernels, symbol_of
 from tests.runtime.cpu.harness import ISAS, copy_of, machine
 
 NAME = "rows.bias"
@@ -28,7 +29,7 @@ NAME = "rows.bias"
 def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[list[str]]]:
     """An empty cache, and a compiler that copies from the tests' own; what it was asked for is told."""
     machine("portable").kernels.require([NAME])
-    source, asked = objects.folder_for(isa.pick("portable")), []
+    source, asked = kernel_cache.folder_for(isa.pick("portable")), []
     monkeypatch.setenv("TERNRUN_CACHE", str(tmp_path / "cache"))
 
     def compile_again(kernels: Kernels, names: list[str]) -> None:
@@ -76,7 +77,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(compiled: list[list[str]]
 def test_a_folder_for_reading_only_is_read(compiled: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """As it comes with a container's image: what it lacks is compiled for the process alone."""
     folder = load()._folder
-    monkeypatch.setattr(cachefiles, "writable", lambda folder: False)
+    monkeypatch.setattr(cache_files, "writable", lambda folder: False)
     assert load()._folder == folder
     (folder / NAME).unlink()
     assert load()._folder != folder
@@ -118,12 +119,12 @@ def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", homeless)
-    assert not cachefiles.usable(cachefiles.cache_root() / "kernels")
+    assert not cache_files.usable(cache_files.cache_root() / "kernels")
 
 
 def test_a_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERNRUN_CACHE", "~/kept")  # as it stands in a unit file, which no shell reads
-    assert cachefiles.cache_root() == Path.home() / "kept"
+    assert cache_files.cache_root() == Path.home() / "kept"
 
 
 def test_what_does_not_fit_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -132,8 +133,8 @@ def test_what_does_not_fit_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space"):
-        cachefiles.write(tmp_path / "kernel", b"code")
-    cachefiles.keep(tmp_path / "kernel", b"code")
+        cache_files.write(tmp_path / "kernel", b"code")
+    cache_files.keep(tmp_path / "kernel", b"code")
     assert not [*tmp_path.iterdir()]
 
 
@@ -144,10 +145,10 @@ def test_images_and_objects_do_the_same(name: str, monkeypatch: pytest.MonkeyPat
         "import sys; from ternrun.runtime.cpu import build, link; machine, module = build.compile_kernel(sys.argv[1]);"
         "code = build._machine(anywhere=False).emit_object(module); sys.stdout.buffer.write(code)"
     )
-    environment = compilers.build_environment(isa.pick(name))
+    environment = worker_processes.build_environment(isa.pick(name))
     command = [sys.executable, "-P", "-c", script, NAME]
     code = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
-    assert not code.startswith(link.MAGIC)
+    assert not code.startswith(linker.MAGIC)
     holder = Executable()
     at = holder.add({symbol_of(NAME): code})[symbol_of(NAME)]
     on = machine(name)
@@ -167,15 +168,15 @@ def test_images_and_objects_do_the_same(name: str, monkeypatch: pytest.MonkeyPat
 def test_all_kernels_are_images(name: str) -> None:
     """None calls a library or keeps anything but code and constants."""
     machine(name)
-    others = {".s", tune.FILE}  # listings of other tests, and what was measured
-    kept = [p for p in objects.folder_for(isa.pick(name)).iterdir() if not {p.name, p.suffix} & others]
+    others = {".s", autotune.FILE}  # listings of other tests, and what was measured
+    kept = [p for p in kernel_cache.folder_for(isa.pick(name)).iterdir() if not {p.name, p.suffix} & others]
     assert len(kept) > 20
-    assert [p.name for p in kept if not (cachefiles.read(p) or link.MAGIC).startswith(link.MAGIC)] == []
+    assert [p.name for p in kept if not (cache_files.read(p) or linker.MAGIC).startswith(linker.MAGIC)] == []
 
 
 def test_what_is_no_object_has_no_image() -> None:
-    assert link.image(b"\x7fELF\x01\x01" + bytes(100), "x") is None
-    assert link.image(b"MZ" + bytes(100), "x") is None
+    assert linker.image(b"\x7fELF\x01\x01" + bytes(100), "x") is None
+    assert linker.image(b"MZ" + bytes(100), "x") is None
 
 
 def test_what_cannot_be_compiled_is_told_in_one_line() -> None:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from ternrun.errors import LoadError
 from ternrun.loader.convert import convert
 from ternrun.loader.model import open_model
-from ternrun.loader.quants import encode_trits, trits
+from ternrun.loader.quants.table import encode_trits, trits
 from ternrun.runtime.config import EngineConfig
-from ternrun.runtime.cpu.matrix import Ternary
 from ternrun.runtime.cpu.memory import address
 from ternrun.runtime.cpu.model import CpuModel
+from ternrun.runtime.cpu.weights.matrix import Ternary
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.encodings import words as words_of
 from ternrun.runtime.weights import Tensor, Weights

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from ternrun.runtime.cpu import isa
-from ternrun.runtime.cpu.catalogue import all_kernels
-from ternrun.runtime.cpu.compilers import build_environment
+from ternrun.runtime.cpu.compile import isa
+from ternrun.runtime.cpu.compile.kernel_cache import Kernels
+from ternrun.runtime.cpu.compile.worker_processes import build_environment
+from ternrun.runtime.cpu.kernel_catalogue import all_kernels
 from ternrun.runtime.cpu.memory import address, aligned
-from ternrun.runtime.cpu.objects import Kernels
 from tests.runtime.cpu.harness import ISAS, machine
 
 HEAD = """
 from numba import types
-from ternrun.runtime.cpu.jit import apart, compiled
-from ternrun.runtime.cpu.simd import f32x16, get, put, zero
+from ternrun.runtime.cpu.compile.jit import apart, compiled
+from ternrun.runtime.cpu.compile.simd import f32x16, get, put, zero
 
 KNOWN, NOTHING = 3, False
 """
@@ -34,9 +34,8 @@ def kernel_of(tmp_path: Path, body: str, more: str = "") -> subprocess.Completed
     lines = "".join(f"    {line}\n" for line in body.splitlines())
     source = f"{HEAD}{more}\n@compiled\ndef kernel(args, tid, nt):\n{lines}{TAIL}"
     (tmp_path / "written.py").write_text(source)
-    script = (
-        "from ternrun.runtime.cpu.build import compile_kernel as c; m, k = c('a.written.x'); print(m.emit_assembly(k))"
-    )
+    build = "from ternrun.runtime.cpu.compile.build import compile_kernel"
+    script = f"{build}; m, k = compile_kernel('a.written.x'); print(m.emit_assembly(k))"
     environment = build_environment(isa.pick(ISAS[0]))
     environment["PYTHONPATH"] += os.pathsep + str(tmp_path.parent)
     script = script.replace("a.", f"{tmp_path.name}.")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.loader.quants import decode, encode, encode_trits
+from ternrun.loader.quants.table import decode, encode, encode_trits
 from ternrun.runtime import cpu
-from ternrun.runtime.backend import Batch
+from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.config import EngineConfig, KvType
 from ternrun.runtime.weights import Tensor, Weights
 from tests.fakes import fake_weights

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ternrun.loader.quants import decode
+from ternrun.loader.quants.table import decode
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.runtime.weights import Tensor
 from tests.runtime.cpu.harness import ISAS, LINEARS, Machine, guarded

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.program import Program
+from ternrun.runtime.cpu.program.program import Program
 from ternrun.runtime.cpu.signatures import ADDRESS, FLOAT, INTEGER, SEGMENT, SIGNATURES, Signature, signature_of
 
 SOFTCAP: dict[str, Any] = {"count": 4096, "x": 8192, "ldx": 48, "n": 37, "cap": 30.0}
@@ -63,7 +63,7 @@ def test_records_follow_the_arguments() -> None:
         ("linear.Q4_K", "row_bytes"),
         ("embed.Q4_K", "row_bytes"),
         ("embed.TQ2_0-trits", "group"),
-        ("screen.exact-F16", "numbers"),
+        ("lm_head_screen.exact-F16", "numbers"),
         ("attention.int8", "window"),
         ("ternary.blocks", "sums"),
         ("pack.I2_S-bytes", "superblocks"),

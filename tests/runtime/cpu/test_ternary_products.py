@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ternrun.errors import LoadError
-from ternrun.loader.quants import encode_trits, trits
+from ternrun.loader.quants.table import encode_trits, trits
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor
 from tests.runtime.cpu.harness import ISAS, TERNARY, Machine, guarded

@@ -11,9 +11,9 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu import functions, half, simd, x86
-from ternrun.runtime.cpu.jit import compiled
-from ternrun.runtime.cpu.simd import (
+from ternrun.runtime.cpu.compile import half, simd, x86
+from ternrun.runtime.cpu.compile.jit import compiled
+from ternrun.runtime.cpu.compile.simd import (
     VecType,
     f32x16,
     get,
@@ -26,6 +26,7 @@ from ternrun.runtime.cpu.simd import (
     put,
     store,
 )  # fmt: skip
+from ternrun.runtime.cpu.kernels import functions
 from tests.runtime.cpu import vector_signature
 
 vector_signature.register()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ternrun.train.data.bare import bare
+from ternrun.train.data.strip_annotations import bare
 
 SIGNATURE = '''\
 async def f(self, é: int, b: "X" = 3, *args: tuple[int, ...], k: dict[str, int] = {}, **kw: Any) -> dict[str,

@@ -13,10 +13,10 @@ import pytest
 from ternrun.errors import LoadError, UsageError
 from ternrun.train.data.dedup import distinct, minhash
 from ternrun.train.data.document import Document
-from ternrun.train.data.filters import reason_to_skip
-from ternrun.train.data.licences import licence_of
-from ternrun.train.data.python_source import archives, download, installed, stdlib, wanted
-from ternrun.train.data.sources import Options, documents
+from ternrun.train.data.sources.filters import reason_to_skip
+from ternrun.train.data.sources.licences import licence_of
+from ternrun.train.data.sources.python import archives, download, installed, stdlib, wanted
+from ternrun.train.data.sources.registry import Options, documents
 
 CODE = "".join(f"def function_{i}(argument):\n    value = argument + {i}\n    return value\n\n\n" for i in range(20))
 

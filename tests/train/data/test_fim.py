@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ternrun.errors import LoadError
-from ternrun.train import tokenizer as tokenizers
+from ternrun.train.data import tokenizer as tokenizers
 from ternrun.train.data.fim import fill_in_middle
-from ternrun.train.data.stutter import IGNORED
+from ternrun.train.data.repetition import IGNORED
 from ternrun.train.data.windows import Windows
 
 IDS = PREFIX, SUFFIX, MIDDLE, END = (1, 2, 3, 0)

@@ -17,9 +17,9 @@ from ternrun.train.config import TrainConfig
 from ternrun.train.data import prepare as preparing
 from ternrun.train.data.document import Document
 from ternrun.train.data.prepare import Plan, prepare
-from ternrun.train.devices import placed
-from ternrun.train.restore import restored
-from ternrun.train.trainer import Trainer
+from ternrun.train.export.checkpoint_loader import restored
+from ternrun.train.loop.devices import placed
+from ternrun.train.loop.trainer import Trainer
 
 PLAN = Plan(tokenizer="char", split="tail", val_share=0.1)
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from ternrun.errors import LoadError, MissingExtra
-from ternrun.train.data.hf_source import hf_dataset
 from ternrun.train.data.prepare import Plan, prepare
-from ternrun.train.data.sources import Options, documents
-from ternrun.train.data.tokenfile import read_manifest
+from ternrun.train.data.sources.hf import hf_dataset
+from ternrun.train.data.sources.registry import Options, documents
+from ternrun.train.data.token_file import read_manifest
 
 ROWS = [
     {"content": "one", "licences": ["MIT"]},

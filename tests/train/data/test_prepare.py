@@ -14,17 +14,17 @@ from pyarrow import parquet
 from tokenizers import Tokenizer
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.train import tokenizer as tokenizers
 from ternrun.train.data import prepare as preparing
+from ternrun.train.data import tokenizer as tokenizers
 from ternrun.train.data.dedup import digest
 from ternrun.train.data.document import Document
 from ternrun.train.data.mixture import Mixture
 from ternrun.train.data.prepare import Plan, prepare
-from ternrun.train.data.synthetic import synthetic
-from ternrun.train.data.text_source import jsonl_files, parquet_files, shakespeare, text_files
-from ternrun.train.data.tokenfile import open_tokens, read_manifest
+from ternrun.train.data.sources.synthetic import synthetic
+from ternrun.train.data.sources.text import jsonl_files, parquet_files, shakespeare, text_files
+from ternrun.train.data.token_file import open_tokens, read_manifest
 from ternrun.train.data.windows import Windows, consecutive
-from ternrun.train.evalfile import texts_of
+from ternrun.train.evaluate.model_file import texts_of
 
 
 def documents(number: int = 40) -> list[Document]:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from ternrun.loader.embedded import located
-from ternrun.train import tokenizer as tokenizers
+from ternrun.loader.default_model import located
+from ternrun.train.data import tokenizer as tokenizers
 from ternrun.train.data.mixture import Mixture
-from ternrun.train.data.seams import MOST, seams
-from ternrun.train.data.stutter import IGNORED
+from ternrun.train.data.repetition import IGNORED
+from ternrun.train.data.token_boundaries import MOST, seams
 from ternrun.train.data.windows import Windows
 
 SOURCE = "".join(

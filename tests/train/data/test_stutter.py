@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ternrun.train import tokenizer as tokenizers
+from ternrun.train.data import tokenizer as tokenizers
 from ternrun.train.data.mixture import Mixture
-from ternrun.train.data.stutter import IGNORED, LINES, TIMES, stutter
+from ternrun.train.data.repetition import IGNORED, LINES, TIMES, stutter
 from ternrun.train.data.windows import Windows
 
 ENDS = np.array([1, 2])

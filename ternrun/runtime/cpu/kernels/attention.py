@@ -16,23 +16,9 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.functions import exp
-from ternrun.runtime.cpu.isa import build_target
-from ternrun.runtime.cpu.jit import apart, compiled, share
-from ternrun.runtime.cpu.kernels.ternary_sums import emit
-from ternrun.runtime.cpu.kv import BLOCK, READ, SLOTS, block_of
-from ternrun.runtime.cpu.queries import (
-    DESCRIBED,
-    INVERSE,
-    OUT,
-    POSITION,
-    QUERY,
-    TILES,
-    TOKEN,
-    blend_one,
-    number_at,
-)  # fmt: skip
-from ternrun.runtime.cpu.simd import (
+from ternrun.runtime.cpu.compile.isa import build_target
+from ternrun.runtime.cpu.compile.jit import apart, compiled, share
+from ternrun.runtime.cpu.compile.simd import (
     f32x16,
     get,
     i32x16,
@@ -48,6 +34,20 @@ from ternrun.runtime.cpu.simd import (
     where_less,
     zero,
 )  # fmt: skip
+from ternrun.runtime.cpu.kernels.functions import exp
+from ternrun.runtime.cpu.kernels.kv_block import BLOCK, READ, SLOTS, block_of
+from ternrun.runtime.cpu.kernels.queries import (
+    DESCRIBED,
+    INVERSE,
+    OUT,
+    POSITION,
+    QUERY,
+    TILES,
+    TOKEN,
+    blend_one,
+    number_at,
+)  # fmt: skip
+from ternrun.runtime.cpu.kernels.ternary_sums import emit
 
 f32 = types.float32
 TILE = 4 if build_target() == "avx512" else 1  # queries: with four sums each, sixteen vectors

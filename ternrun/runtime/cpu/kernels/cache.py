@@ -9,10 +9,10 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.functions import inverse_rms
-from ternrun.runtime.cpu.jit import compiled, share
-from ternrun.runtime.cpu.kv import BLOCK, WRITE, block_of
-from ternrun.runtime.cpu.simd import f32x16, get, load, put, shuffler, splat, store, zero
+from ternrun.runtime.cpu.compile.jit import compiled, share
+from ternrun.runtime.cpu.compile.simd import f32x16, get, load, put, shuffler, splat, store, zero
+from ternrun.runtime.cpu.kernels.functions import inverse_rms
+from ternrun.runtime.cpu.kernels.kv_block import BLOCK, WRITE, block_of
 
 TOKENS, POSITIONS = layout.STATE["tokens"], layout.STATE["positions"]
 _even = shuffler(f32x16, tuple(range(0, 32, 2)))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ternrun.runtime.cpu.isa import build_target
-from ternrun.runtime.cpu.jit import compiled, share
-from ternrun.runtime.cpu.simd import (
+from ternrun.runtime.cpu.compile.isa import build_target
+from ternrun.runtime.cpu.compile.jit import compiled, share
+from ternrun.runtime.cpu.compile.simd import (
     VecType,
     f32x16,
     fma,
@@ -24,7 +24,7 @@ from ternrun.runtime.cpu.simd import (
     splat,
     store,
 )  # fmt: skip
-from ternrun.runtime.cpu.x86 import cycles, dot_bytes, lookup, multiply_add_bytes
+from ternrun.runtime.cpu.compile.x86 import cycles, dot_bytes, lookup, multiply_add_bytes
 
 CHAINS = 8
 floats = f32x16 if build_target() == "avx512" else VecType("f", 32, 8)

@@ -7,10 +7,10 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.atomic import atomic_add
-from ternrun.runtime.cpu.jit import compiled
-from ternrun.runtime.cpu.simd import i16x32, load, put, total, zero
-from ternrun.runtime.cpu.x86 import lookup
+from ternrun.runtime.cpu.compile.atomic import atomic_add
+from ternrun.runtime.cpu.compile.jit import compiled
+from ternrun.runtime.cpu.compile.simd import i16x32, load, put, total, zero
+from ternrun.runtime.cpu.compile.x86 import lookup
 
 ROW = 256  # bytes of a word of 128 rows
 ZERO_DIGIT = 1

@@ -11,10 +11,22 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.functions import exp, silu
-from ternrun.runtime.cpu.jit import compiled, share
-from ternrun.runtime.cpu.masked import load_some, store_some
-from ternrun.runtime.cpu.simd import f32x16, fma, get, largest, load, maximum, splat, store, total, where_less, zero
+from ternrun.runtime.cpu.compile.jit import compiled, share
+from ternrun.runtime.cpu.compile.masked import load_some, store_some
+from ternrun.runtime.cpu.compile.simd import (
+    f32x16,
+    fma,
+    get,
+    largest,
+    load,
+    maximum,
+    splat,
+    store,
+    total,
+    where_less,
+    zero,
+)
+from ternrun.runtime.cpu.kernels.functions import exp, silu
 
 f32 = types.float32
 INF = f32(math.inf)

@@ -8,10 +8,10 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.dequantize import ROWS as ORDINARY
-from ternrun.runtime.cpu.jit import compiled, share
-from ternrun.runtime.cpu.simd import f32x16, get, load, put, splat, store
-from ternrun.runtime.cpu.unpack import ROWS as TERNARY
+from ternrun.runtime.cpu.compile.jit import compiled, share
+from ternrun.runtime.cpu.compile.simd import f32x16, get, load, put, splat, store
+from ternrun.runtime.cpu.kernels.dequantize import ROWS as ORDINARY
+from ternrun.runtime.cpu.kernels.unpack_ternary import ROWS as TERNARY
 
 TOKENS, IDS = layout.STATE["tokens"], layout.STATE["ids"]
 

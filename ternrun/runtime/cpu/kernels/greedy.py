@@ -13,8 +13,8 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.jit import compiled, share
-from ternrun.runtime.cpu.simd import f32x16, fma, get, largest, load, maximum, put, splat, total, zero
+from ternrun.runtime.cpu.compile.jit import compiled, share
+from ternrun.runtime.cpu.compile.simd import f32x16, fma, get, largest, load, maximum, put, splat, total, zero
 
 f32 = types.float32
 TOKENS, IDS, POSITIONS, LEFT, TOLD, STOPS, N_STOPS = (

@@ -11,11 +11,11 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.dequantize import ROWS
-from ternrun.runtime.cpu.jit import compiled, share
+from ternrun.runtime.cpu.compile.jit import compiled, share
+from ternrun.runtime.cpu.compile.simd import get
+from ternrun.runtime.cpu.kernels.dequantize import ROWS
 from ternrun.runtime.cpu.kernels.tile import FEW, multiply, multiply_few
 from ternrun.runtime.cpu.layout import PLAIN_FLOATS, PLAIN_PARTIAL, PLAIN_ROWS
-from ternrun.runtime.cpu.simd import get
 
 
 def build(entry: str) -> Callable[..., Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.jit import compiled, share
-from ternrun.runtime.cpu.simd import f32x16, get, load, splat, store, zero
+from ternrun.runtime.cpu.compile.jit import compiled, share
+from ternrun.runtime.cpu.compile.simd import f32x16, get, load, splat, store, zero
 
 MAX_STREAMS = 4
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.atomic import atomic_add
-from ternrun.runtime.cpu.jit import compiled
-from ternrun.runtime.cpu.kernels import ternary, ternary_bytes
-from ternrun.runtime.cpu.simd import (
+from ternrun.runtime.cpu.compile.atomic import atomic_add
+from ternrun.runtime.cpu.compile.jit import compiled
+from ternrun.runtime.cpu.compile.simd import (
     constant,
     get,
     i8x64,
@@ -30,7 +29,8 @@ from ternrun.runtime.cpu.simd import (
     total,
     zero,
 )
-from ternrun.runtime.cpu.unpack import ROWS
+from ternrun.runtime.cpu.kernels import ternary, ternary_bytes
+from ternrun.runtime.cpu.kernels.unpack_ternary import ROWS
 
 ZERO_DIGIT = 1
 ROWS_AT_ONCE = 32

@@ -18,9 +18,8 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.functions import inverse_rms, normalized
-from ternrun.runtime.cpu.jit import compiled, share
-from ternrun.runtime.cpu.simd import (
+from ternrun.runtime.cpu.compile.jit import compiled, share
+from ternrun.runtime.cpu.compile.simd import (
     f32x16,
     fma,
     get,
@@ -43,6 +42,7 @@ from ternrun.runtime.cpu.simd import (
     widen,
     zero,
 )  # fmt: skip
+from ternrun.runtime.cpu.kernels.functions import inverse_rms, normalized
 
 f32 = types.float32
 _quads = shuffler(i8x64, tuple(64 if i % 4 == 3 else i // 4 * 3 + i % 4 for i in range(64)))

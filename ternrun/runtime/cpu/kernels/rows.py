@@ -11,9 +11,10 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu import functions, layout
-from ternrun.runtime.cpu.jit import compiled, share
-from ternrun.runtime.cpu.simd import f32x16, get, load, put, splat, store
+from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.compile.jit import compiled, share
+from ternrun.runtime.cpu.compile.simd import f32x16, get, load, put, splat, store
+from ternrun.runtime.cpu.kernels import functions
 
 OUTPUTS, WANTED = layout.STATE["outputs"], layout.STATE["wanted"]
 

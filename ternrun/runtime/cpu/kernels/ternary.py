@@ -15,12 +15,12 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.jit import compiled, record, share
+from ternrun.runtime.cpu.compile.jit import compiled, record, share
+from ternrun.runtime.cpu.compile.simd import get, i16x32, splat, zero
+from ternrun.runtime.cpu.compile.vectors import f32x16
 from ternrun.runtime.cpu.kernels.ternary_sums import blocks_flush, blocks_values, emit, rows_flush, rows_values
 from ternrun.runtime.cpu.kernels.ternary_tables import TILE, build_tables, fetch_inputs, tile_width
 from ternrun.runtime.cpu.kernels.ternary_tiles import tile1, tile2, tile4_of_few, tile4_of_many
-from ternrun.runtime.cpu.simd import get, i16x32, splat, zero
-from ternrun.runtime.cpu.vectors import f32x16
 
 SUPERBLOCK = 128  # rows: four vectors of 32
 BATCH = layout.TERNARY_TOKENS

@@ -15,10 +15,9 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.isa import build_target
-from ternrun.runtime.cpu.jit import compiled, record, share
-from ternrun.runtime.cpu.kernels.ternary_sums import emitter
-from ternrun.runtime.cpu.simd import (
+from ternrun.runtime.cpu.compile.isa import build_target
+from ternrun.runtime.cpu.compile.jit import compiled, record, share
+from ternrun.runtime.cpu.compile.simd import (
     VecType,
     get,
     i8x32,
@@ -30,7 +29,8 @@ from ternrun.runtime.cpu.simd import (
     to_float,
     zero,
 )  # fmt: skip
-from ternrun.runtime.cpu.x86 import add_pairs, dot_bytes, multiply_add_bytes
+from ternrun.runtime.cpu.compile.x86 import add_pairs, dot_bytes, multiply_add_bytes
+from ternrun.runtime.cpu.kernels.ternary_sums import emitter
 
 f32 = types.float32
 f32x8 = VecType("f", 32, 8)

@@ -10,8 +10,8 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.jit import compiled
-from ternrun.runtime.cpu.simd import (
+from ternrun.runtime.cpu.compile.jit import compiled
+from ternrun.runtime.cpu.compile.simd import (
     VecType,
     constant,
     f32x16,
@@ -26,7 +26,7 @@ from ternrun.runtime.cpu.simd import (
     to_float,
     widen,
 )  # fmt: skip
-from ternrun.runtime.cpu.x86 import add_products
+from ternrun.runtime.cpu.compile.x86 import add_products
 
 _low = shuffler(i16x32, tuple(range(16)), operands=1)
 _high = shuffler(i16x32, tuple(range(16, 32)), operands=1)

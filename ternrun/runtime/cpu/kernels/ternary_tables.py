@@ -10,9 +10,9 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.jit import compiled
-from ternrun.runtime.cpu.simd import constant, get, i8x64, i16x32, prefetch, reinterpret, splat, store
-from ternrun.runtime.cpu.x86 import add_byte_products
+from ternrun.runtime.cpu.compile.jit import compiled
+from ternrun.runtime.cpu.compile.simd import constant, get, i8x64, i16x32, prefetch, reinterpret, splat, store
+from ternrun.runtime.cpu.compile.x86 import add_byte_products
 
 TILE = 4  # tokens of a full tile: 16 sums, 4 words, and tables of 21 KB, which stay in L1; those of six tokens do not
 _TRITS = [(i // 9 - 1, i // 3 % 3 - 1, i % 3 - 1) for i in range(27)] + [(0, 0, 0)] * 5

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ternrun.runtime.cpu.jit import compiled
-from ternrun.runtime.cpu.simd import i16x32, load, prefetch_far
-from ternrun.runtime.cpu.x86 import lookup
+from ternrun.runtime.cpu.compile.jit import compiled
+from ternrun.runtime.cpu.compile.simd import i16x32, load, prefetch_far
+from ternrun.runtime.cpu.compile.x86 import lookup
 
 
 @compiled

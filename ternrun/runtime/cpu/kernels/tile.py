@@ -15,10 +15,9 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.isa import build_target
-from ternrun.runtime.cpu.jit import compiled
-from ternrun.runtime.cpu.layout import PLAIN_TOKENS
-from ternrun.runtime.cpu.simd import (
+from ternrun.runtime.cpu.compile.isa import build_target
+from ternrun.runtime.cpu.compile.jit import compiled
+from ternrun.runtime.cpu.compile.simd import (
     VecType,
     f32x16,
     fma,
@@ -32,6 +31,7 @@ from ternrun.runtime.cpu.simd import (
     store,
     zero,
 )  # fmt: skip
+from ternrun.runtime.cpu.layout import PLAIN_TOKENS
 
 WIDE = PLAIN_TOKENS if build_target() == "avx512" else 1  # tokens of a tile
 FEW = 1 << 15 if WIDE > 1 else 1 << 62  # floats of all tokens up to which they pass by four rows at a time

@@ -1,0 +1,61 @@
+"""One ternary product on its own: random weights, packed, and inputs that are prepared each time it runs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.runtime.cpu.compile.kernel_cache import Kernels
+from ternrun.runtime.cpu.layout import STATE_BYTES
+from ternrun.runtime.cpu.linears import Linears, Norm, Rows
+from ternrun.runtime.cpu.memory import address, aligned, round_up
+from ternrun.runtime.cpu.program.program import Program, Scratch
+from ternrun.runtime.cpu.program.thread_pool import KERNELS, Team
+from ternrun.runtime.cpu.weights.matrix import SUPERBLOCK, Ternary
+from ternrun.runtime.cpu.weights.repack import Packing
+from ternrun.runtime.encodings import ENCODINGS, nbytes
+from ternrun.runtime.weights import Tensor
+
+
+class Trial:
+    """y = W x for `tokens` inputs x, `repeats` times a run; W is (rows, cols). Raises KernelError."""
+
+    def __init__(self, kernels: Kernels, rows: int, cols: int, tokens: int, threads: int, repeats: int) -> None:
+        self.operations = 2.0 * rows * cols * tokens * repeats  # of one run: multiplications and additions
+        layout = kernels.isa.layout
+        rng, scratch, packing = np.random.default_rng(0), Scratch(threads, 256 * (cols + SUPERBLOCK[layout])), Packing()
+        weights = Ternary.of(_random_codes(rows, cols, rng), layout, packing, scratch)
+        linears = Linears(layout, threads, tokens, scratch, {"w": weights})
+        x, out, count = _floats(tokens, cols), _floats(tokens, rows), aligned(STATE_BYTES)
+        x.view(np.float32)[:] = rng.standard_normal(x.size // 4)
+        count.view(np.int64)[0] = tokens
+        source, to = Rows(address(x), round_up(cols, 16), cols), Rows(address(out), round_up(rows, 16), rows)
+        program = Program()
+        for _ in range(repeats):
+            linears.emit(program, address(count), source, Norm(0, 1e-5), [(weights, to)])
+        kernels.require(packing.kernels | program.kernels | {*KERNELS})
+        self.kernel = program.names[-1]
+        self._memory = (scratch, weights, linears, x, out, count)  # kernels know only where it lies
+        self._team, self._count = Team(kernels, threads), address(count)
+        packing.run(lambda part: self._team.run(part.assemble(kernels), self._count))
+        self._records = program.assemble(kernels)
+
+    def run(self) -> None:
+        """Do it."""
+        self._team.run(self._records, self._count)
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._team.close()
+
+
+def _floats(tokens: int, cols: int) -> NDArray[np.uint8]:
+    return aligned(4 * tokens * round_up(cols, 16))
+
+
+def _random_codes(rows: int, cols: int, rng: np.random.Generator) -> Tensor:
+    """Codes of 0, 1 and 2 in I2_S."""
+    size = (nbytes("I2_S", (rows, cols)) or 0) - ENCODINGS["I2_S"].tensor_bytes
+    digits = rng.integers(0, 3, (4, size), np.uint8)
+    codes = digits[0] << 6 | digits[1] << 4 | digits[2] << 2 | digits[3]
+    return Tensor("w", "I2_S", (rows, cols), np.concatenate([codes, np.full(8, 0.01, "<f4").view(np.uint8)]))

@@ -1,0 +1,34 @@
+"""Every kernel that some model may need on an instruction set, by name: what `ternrun warm --all` compiles."""
+
+from __future__ import annotations
+
+from ternrun.runtime.cpu.compile.isa import Isa
+from ternrun.runtime.cpu.layout import KV_SIZE
+from ternrun.runtime.cpu.program.thread_pool import KERNELS
+from ternrun.runtime.encodings import ENCODINGS
+
+_TERNARY = tuple(name for name, encoding in ENCODINGS.items() if encoding.kind == "ternary")
+#: Encodings that products read as ordinary weights; the last two hold a fourth value where they are not ternary.
+_ORDINARY = (*(name for name in ENCODINGS if name not in _TERNARY), "Q2_0", "PQ2_0")
+_FIXED = {
+    "elements": ("erf", "gelu", "silu", "softmax", "layer_norm", "bias"),
+    "greedy": ("best", "feed"),
+    "mhc": ("spread", "read", "write", "mean"),
+    "rows": ("norm", "norm_add", "norm_wanted", "bias", "softcap", "silu", "gelu", "relu2"),
+}
+_SCREEN = ("prepare", "scan", "select", "gather")
+_PRODUCTS = {"words": ("ternary.rows", "ternary.blocks", "check.words"), "bytes": ("ternary_bytes.any",)}
+
+
+def all_kernels(isa: Isa) -> set[str]:
+    """Names of all kernels but those that only measure the machine."""
+    layout = isa.layout
+    names = {f"{module}.{entry}" for module, entries in _FIXED.items() for entry in entries}
+    names |= {f"{module}.{kind}" for module in ("attention", "cache") for kind in KV_SIZE}
+    names |= {f"{module}.{kind}" for module in ("linear", "embed") for kind in _ORDINARY}
+    names |= {f"embed.{kind}-trits" for kind in _TERNARY}
+    names |= {f"pack.{kind}-{layout}" for kind in _TERNARY if not (layout == "words" and ENCODINGS[kind].chunk)}
+    if isa.dots:
+        names |= {f"lm_head_screen.{entry}" for entry in _SCREEN}
+        names |= {f"{module}{kind}" for module in ("lm_head_screen.exact-", "lm_head_copy.") for kind in _ORDINARY}
+    return names | {f"prepare.{layout}", *_PRODUCTS[layout], *KERNELS}

@@ -1,0 +1,104 @@
+"""A cache block in memory: 16 tokens of one layer, for each key/value head K, then V, then the steps of both.
+
+K lies as [element][16 tokens], so that a vector of scores needs no sum across lanes; V as [16 tokens][elements padded
+to 16]. Elements are float32, float16, or int8; those have a float32 step for each token's key and one for its value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import types
+
+from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.compile.half import f16_bits, load_f16
+from ternrun.runtime.cpu.compile.jit import compiled
+from ternrun.runtime.cpu.compile.simd import (
+    f32x16,
+    fma,
+    get,
+    i8x16,
+    i32x16,
+    lane,
+    largest,
+    load,
+    magnitude,
+    maximum,
+    narrow,
+    put,
+    round_even,
+    splat,
+    store,
+    to_float,
+    to_int,
+    total,
+    widen,
+    zero,
+)  # fmt: skip
+
+f32 = types.float32
+BLOCK = layout.KV_BLOCK
+SLOTS, TABLES, TABLE_STRIDE = (layout.STATE[name] for name in ("slots", "tables", "table_stride"))
+
+
+@compiled
+def block_of(state: int, t: int, position: int) -> Any:
+    """Number of the cache block that holds `position` of token t's sequence."""
+    slot = types.int64(get(types.int32, get(types.int64, state + SLOTS) + 4 * t))
+    row = get(types.int64, state + TABLES) + 4 * slot * get(types.int64, state + TABLE_STRIDE)
+    return types.int64(get(types.int32, row + 4 * (position // BLOCK)))
+
+
+@compiled
+def _load_f32(address: int) -> Any:
+    return load(f32x16, address)
+
+
+@compiled
+def _load_int8(address: int) -> Any:
+    return to_float(f32x16, widen(i32x16, load(i8x16, address)))
+
+
+def _make_write(size: int, bits_of: Any) -> Any:
+    def write(x: int, n: int, at: int, stride: int, step: int) -> None:
+        """n floats to elements `stride` bytes apart."""
+        for i in range(0, n, 16):
+            bits = bits_of(load(f32x16, x + 4 * i))
+            if stride == size:
+                store(at + size * i, bits)
+            else:
+                for j in range(min(16, n - i)):
+                    put(at + stride * (i + j), lane(bits, j))
+
+    return compiled(write)
+
+
+@compiled
+def _same(value: Any) -> Any:
+    return value
+
+
+@compiled
+def _write_int8(x: int, n: int, at: int, stride: int, step: int) -> None:
+    """n floats (zeros up to whole vectors behind) to elements `stride` bytes apart, and their step: NaN where one is
+    no number, which int8 cannot say."""
+    peak, check = zero(f32x16), zero(f32x16)
+    for i in range(0, n, 16):
+        v = load(f32x16, x + 4 * i)
+        peak, check = maximum(peak, magnitude(v)), fma(v, zero(f32x16), check)  # 0 * inf and 0 * NaN are NaN
+    unit = max(largest(peak), f32(1e-30)) / f32(127.0)
+    put(step, unit + total(check))
+    inverse = splat(f32x16, f32(1.0) / unit)
+    for i in range(0, n, 16):
+        codes = narrow(i8x16, to_int(i32x16, round_even(load(f32x16, x + 4 * i) * inverse)))
+        if stride == 1:
+            store(at + i, codes)
+        else:
+            for j in range(min(16, n - i)):
+                put(at + stride * (i + j), lane(codes, j))
+
+
+#: Sixteen elements at an address, as f32x16.
+READ = {"f32": _load_f32, "f16": load_f16, "int8": _load_int8}
+#: write(floats, how many, address, bytes from element to element, address of the step).
+WRITE = {"f32": _make_write(4, _same), "f16": _make_write(2, f16_bits), "int8": _write_int8}

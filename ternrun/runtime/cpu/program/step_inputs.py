@@ -1,0 +1,108 @@
+"""What changes from step to step, where the kernels look for it.
+
+Kernels check no bounds: every index is checked here, before they see it. Nearly all steps have a few tokens, which
+Python's own lists and arrays have checked and copied before numpy begins.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.runtime.backend.protocol import Batch
+from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.memory import address
+
+TOKENS, OUTPUTS, IDS, POSITIONS, SLOTS, TABLES, STRIDE, WANTED, KEEP, LEFT, TOLD, STOPS, N_STOPS = (
+    layout.STATE[name] // 8
+    for name in (
+        "tokens", "outputs", "ids", "positions", "slots", "tables", "table_stride", "wanted", "keep", "left", "told",
+        "stops", "n_stops",
+    )
+)  # fmt: skip
+
+
+class Inputs:
+    """Batches of up to `tokens` tokens; `state` (int64) is the block that kernels read.
+
+    Token ids are below `vocabulary`, positions below `positions`, cache blocks (of `layout.KV_BLOCK` tokens) below
+    `blocks`.
+    """
+
+    def __init__(self, state: NDArray[np.int64], tokens: int, vocabulary: int, positions: int, blocks: int) -> None:
+        self._cells = state.data
+        self._tokens, self._vocabulary, self._positions, self._blocks = tokens, vocabulary, positions, blocks
+        self._numbers = array("i")  # of the batch, one list behind the other
+        self._tables = np.empty((0, 0), np.int32)
+        self._rows: list[NDArray[np.int32] | None] = []  # those that `_tables` holds copies of; None: not for good
+
+    def take(self, batch: Batch) -> int:
+        """Make this the batch that the next step runs; returns its last position.
+
+        Raises ValueError for what would have kernels reach beyond their memory.
+        """
+        tokens, positions, slots, rows, outputs, keep = batch
+        n, wanted = len(tokens), len(outputs)
+        if not 0 < n <= self._tokens or len(positions) != n or len(slots) != n:
+            raise ValueError(f"a step takes 1 to {self._tokens} tokens, got {n}")
+        if wanted > n:
+            raise ValueError(f"a step of {n} tokens has no {wanted} outputs")
+        if keep is not None and len(keep) != wanted:
+            raise ValueError(f"keep names {len(keep)} of {wanted} outputs")
+        within(tokens, self._vocabulary, "token id")
+        last = within(positions, min(self._positions, layout.KV_BLOCK * len(rows[0])), "position")
+        within(slots, len(rows), "slot")
+        if wanted:
+            within(outputs, n, "output")
+        self._take_tables(rows)
+        self._numbers = array("i", [*tokens, *positions, *slots, *outputs, *(keep or ())])
+        base, _ = self._numbers.buffer_info()
+        cells = self._cells
+        cells[TOKENS], cells[OUTPUTS] = n, wanted
+        cells[IDS], cells[POSITIONS], cells[SLOTS] = base, base + 4 * n, base + 8 * n
+        cells[WANTED], cells[KEEP] = base + 12 * n, base + 12 * n + 4 * wanted if keep else 0
+        return last
+
+    def repeat(self, steps: int, stops: Iterable[int]) -> None:
+        """Have the step that was taken followed by others, `steps` in all: see `backend.Model.decode`.
+
+        Raises ValueError where a sequence would leave its table, or a token's result is not wanted.
+        """
+        n, cells = self._cells[TOKENS], self._cells
+        if cells[OUTPUTS] != n:
+            raise ValueError(f"steps cannot follow a step of {n} tokens that wants {cells[OUTPUTS]} results")
+        last = max(self._numbers[n : 2 * n]) + steps - 1
+        within([last], min(self._positions, layout.KV_BLOCK * cells[STRIDE]), "position")
+        self._told, self._stops = array("i", bytes(4 * steps * n)), array("i", stops)
+        cells[LEFT], cells[TOLD] = steps, self._told.buffer_info()[0]
+        cells[STOPS], cells[N_STOPS] = self._stops.buffer_info()
+
+    def told(self) -> list[list[int]]:
+        """The tokens that the steps begun by `repeat` chose, a list a sequence."""
+        n, end = self._cells[TOKENS], (self._cells[TOLD] - self._told.buffer_info()[0]) // 4
+        return [self._told[i:end:n].tolist() for i in range(n)]
+
+    def _take_tables(self, rows: list[NDArray[np.int32]]) -> None:
+        """Check and copy the rows that are not those of the step before."""
+        known = self._rows
+        if len(rows) > len(known) or len(rows[0]) != self._tables.shape[1]:
+            self._tables, known = np.empty((len(rows), len(rows[0])), np.int32), [None] * len(rows)
+            self._cells[TABLES], self._cells[STRIDE] = address(self._tables), len(rows[0])
+            self._rows = known
+        for slot, row in enumerate(rows):
+            if row is not known[slot]:
+                known[slot] = None
+                within(row.tolist(), self._blocks, "cache block")
+                self._tables[slot] = row
+                known[slot] = None if row.flags.writeable else row
+
+
+def within(values: list[int], limit: int, what: str) -> int:
+    """The largest; raises ValueError where one is outside 0 to limit - 1."""
+    low, high = min(values), max(values)
+    if low < 0 or high >= limit:
+        raise ValueError(f"{what} {low} to {high} is outside 0 to {limit - 1}")
+    return high

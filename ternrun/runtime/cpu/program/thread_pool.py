@@ -1,0 +1,92 @@
+"""The worker team: threads that run one program together, spinning between its phases and parked between steps.
+
+Thread 0 is whoever calls `run`; only one caller at a time. Workers that find nothing to do for a while return from
+machine code and wait on a semaphore, so an idle model costs no CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.errors import UsageError
+from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.compile.kernel_cache import Kernels
+from ternrun.runtime.cpu.memory import address, aligned
+from ternrun.runtime.cpu.program.program import Records
+
+PROGRAM, COUNT, STATE, YIELD, PROFILE, STOP = (
+    layout.TEAM[name] // 8 for name in ("program", "count", "state", "yield", "profile", "stop")
+)
+KERNELS = ("step.lead", "step.post", "step.work")
+
+
+class Team:
+    """`threads` threads over one set of kernels."""
+
+    def __init__(self, kernels: Kernels, threads: int) -> None:
+        if not 1 <= threads <= layout.MAX_THREADS:
+            raise UsageError(f"threads must be from 1 to {layout.MAX_THREADS}, not {threads}")
+        self.threads = threads
+        kernels.require(KERNELS)
+        self._lead, self._post, self._work = (kernels.function(name) for name in KERNELS)
+        self._memory = aligned(layout.TEAM_BYTES)
+        self._base = address(self._memory)
+        self._cells = self._memory[: layout.TEAM_BYTES].view(np.int64).data
+        self._cells[YIELD] = _yield_address()
+        self._wake = [threading.Semaphore(0) for _ in range(threads)]
+        self._workers: list[threading.Thread] = []
+        try:
+            for i in range(1, threads):
+                worker = threading.Thread(target=self._worker, args=(i,), daemon=True)
+                worker.start()
+                self._workers.append(worker)
+        except RuntimeError:  # a container's limit of processes, which counts threads
+            self.close()
+            raise UsageError(f"this system does not let {threads} threads run: ask for fewer") from None
+
+    def run(self, records: Records, state: int, profile: NDArray[np.int64] | None = None) -> None:
+        """Run a program's records; returns when all are done. `profile` gathers the cycles of each.
+
+        Raises UsageError once the team is closed.
+        """
+        cells = self._cells
+        if cells[STOP]:
+            raise UsageError("the model is closed")
+        cells[PROGRAM], cells[COUNT], cells[STATE] = records.base, records.calls, state
+        cells[PROFILE] = 0 if profile is None else address(profile)
+        if parked := self._lead(self._base, 0, self.threads):
+            self._unpark(parked)
+            self._lead(self._base, 1, self.threads)
+
+    def close(self) -> None:
+        """Stop and join the workers."""
+        if not self._cells[STOP]:
+            self._cells[STOP] = 1
+            self._post(self._base, 0, self.threads)
+            for wake in self._wake:  # all: a run that a Ctrl-C cut short may not have woken those it was to wake
+                wake.release()
+            for worker in self._workers:
+                worker.join()
+
+    def _unpark(self, parked: int) -> None:
+        for i in range(1, self.threads):
+            if parked >> i & 1:
+                self._wake[i].release()
+
+    def _worker(self, tid: int) -> None:
+        while self._work(self._base, tid, self.threads):
+            self._wake[tid].acquire()
+
+
+def _yield_address() -> int:
+    """The system's `int yield(void)`."""
+    if sys.platform == "win32":
+        function = ctypes.windll.kernel32.SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return int(ctypes.cast(function, ctypes.c_void_p).value or 0)

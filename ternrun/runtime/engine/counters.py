@@ -1,0 +1,35 @@
+"""What an engine has done since it began. The engine's thread writes, any thread may read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ternrun.runtime.engine.scheduler import Chunk
+
+
+@dataclass(slots=True)
+class Counts:
+    """Speculation accepts a drafted token where the model would have chosen it, too."""
+
+    steps: int = 0
+    sequences: int = 0  # of all steps: divided by them, how full the batch was
+    tokens: int = 0  # computed, prompts and drafts included
+    drafted: int = 0
+    accepted: int = 0
+
+    def add(self, chunks: Sequence[Chunk], steps: int = 1) -> None:
+        """A step with these chunks, or several that are alike."""
+        self.steps += steps
+        self.sequences += len(chunks) * steps
+        for chunk in chunks:
+            self.tokens += len(chunk.tokens) * steps
+            self.drafted += chunk.drafted
+
+    @classmethod
+    def total(cls, several: Iterable[Counts]) -> Counts:
+        """Of several engines together."""
+        rows = [astuple(counts) for counts in several]
+        return cls(*map(sum, zip(*rows, strict=True)))

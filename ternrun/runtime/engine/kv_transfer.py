@@ -1,0 +1,74 @@
+"""Keys and values copied out of the engine's cache, and into it, while it runs: whole blocks of a prefix of token ids.
+
+Blocks that are known to the cache never change, and those that are not yet have no reader; so only taking and giving
+back is done between two steps of the engine, and the copying beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.errors import UsageError
+from ternrun.runtime.backend.protocol import Memory
+from ternrun.runtime.engine.driver import Driver
+from ternrun.runtime.engine.engine import Engine
+from ternrun.runtime.kv_cache import Table
+
+
+class Blocks(NamedTuple):
+    """n blocks of the cache, in order, that hold the keys and values of `tokens` tokens."""
+
+    memory: Memory
+    row: NDArray[np.int32]  # (n,)
+    tokens: int
+
+    def read(self, layer: int) -> NDArray[np.uint8]:
+        """A copy of one layer's: (n, bytes of a block)."""
+        copy: NDArray[np.uint8] = self.memory.data[layer].take(self.row, axis=0)
+        return copy
+
+    def write(self, layer: int, data: NDArray[np.uint8]) -> None:
+        """Replace one layer's by (n, bytes of a block)."""
+        self.memory.data[layer, self.row] = data
+
+
+@contextmanager
+def known(driver: Driver, ids: Sequence[int]) -> Iterator[Blocks]:
+    """The blocks that the cache has of a prefix of `ids`, to be read: maybe none. Raises UsageError."""
+    with _given_back(driver, driver.call(lambda engine: engine.cache.find(ids))) as blocks:
+        yield blocks
+
+
+@contextmanager
+def added(driver: Driver, ids: Sequence[int]) -> Iterator[Blocks]:
+    """Blocks for all of `ids`, which fill them, to be written; the cache knows them when this is left without an error.
+
+    Raises UsageError where they do not fit in.
+    """
+
+    def take(engine: Engine) -> Table:
+        table = engine.cache.table()
+        if len(ids) > engine.context or not engine.cache.extend(table, len(ids)):
+            raise UsageError(f"the cache has no room for {len(ids)} tokens more")
+        return table
+
+    table = driver.call(take)
+    with _given_back(driver, table) as blocks:
+        yield blocks
+        driver.call(lambda engine: engine.cache.publish(table, ids, len(ids)))
+
+
+@contextmanager
+def _given_back(driver: Driver, table: Table) -> Iterator[Blocks]:
+    model = driver.engine.model
+    assert model.memory is not None
+    try:
+        yield Blocks(model.memory, table.row[: table.count], table.count * model.block_size)
+    finally:
+        with suppress(UsageError):  # closed: the cache is gone
+            driver.call(lambda engine: engine.cache.release(table))

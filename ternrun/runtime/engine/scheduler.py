@@ -1,0 +1,201 @@
+"""Which tokens of which sequences the next step runs.
+
+Sequences are admitted first come, first served, but those of a group (one client's list of prompts) never hold all
+places, and of those that wait, the one whose group runs least comes first. A step carries one token of every sequence
+that generates, plus up to `prefill_chunk` prompt tokens, oldest prompt first: a long prompt delays the others by one
+chunk a step, no more.
+
+Blocks are taken when they are needed: a prompt's at admission, then one at a time. Where none is left, the youngest
+sequence gives all of its back and waits at the head of the queue, to be computed again (which costs time and changes
+no result). Reserving prompt + max_tokens at admission would be shorter, but most requests end long before their limit,
+and clients who set none would be run one by one. Nothing deadlocks: the pool holds at least one full context, and the
+oldest sequence is the last to be preempted, so it always ends, or fills its context and drops the middle of it: then it
+waits behind all others (`restart`), since an answer without an end would else be the oldest for ever.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from typing import NamedTuple
+
+from ternrun.runtime.backend.protocol import Batch
+from ternrun.runtime.engine.pooling import pooled
+from ternrun.runtime.engine.request import Sequence
+from ternrun.runtime.kv_cache import KVCache
+
+NONE, FIRST = range(0), range(1)
+
+STEP_WAIT = 0.002  # seconds that a step may wait for constraints
+IDLE_WAIT = 0.01  # where there is nothing else to do
+
+
+class Chunk(NamedTuple):
+    """Tokens of one sequence in one step, at positions start, start + 1, ...; the last `drafted` of them are guesses.
+
+    Results are wanted after the tokens at `scored` (prompt log-probabilities, or hidden states to be pooled) and
+    `sampled` (ranges within the chunk).
+    """
+
+    sequence: Sequence
+    start: int
+    tokens: list[int]
+    drafted: int
+    scored: range
+    sampled: range
+
+    @property
+    def cost(self) -> int:
+        """Tokens beyond the one that every running sequence may add, so that no step exceeds chunk + max_batch."""
+        return self.drafted if len(self.tokens) - self.drafted == 1 else len(self.tokens)
+
+
+class Scheduler:
+    """The queue, the running sequences and their blocks."""
+
+    def __init__(self, cache: KVCache, max_batch: int, prefill_chunk: int, *, whole: bool = False) -> None:
+        """`whole`: a sequence's prompt must come in one step, which `prefill_chunk` has room for."""
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # oldest first
+        self._cache = cache
+        self._max_batch = max_batch
+        self._prefill_chunk = prefill_chunk
+        self._whole = whole
+
+    def schedule(self) -> list[Chunk]:
+        """The chunks of the next step; empty only where there is nothing to do but to wait for constraints."""
+        chunks: list[Chunk] = []
+        budget = self._prefill_chunk
+        unready = self._unready()
+        for sequence in tuple(self.running):
+            if sequence in unready:
+                continue
+            if self._hold(sequence) and (budget or sequence.pending == 1):
+                chunks.append(self._chunk(sequence, budget))
+                budget -= chunks[-1].cost
+        while budget and len(self.running) < self._max_batch and (head := self._next()):
+            if (self._whole and head.pending > budget) or not self._admit(head):
+                break
+            chunks.append(self._chunk(self.running[-1], budget))
+            budget -= chunks[-1].cost
+        if not chunks and unready and unready[0].constraint:
+            unready[0].constraint.ready(IDLE_WAIT)
+        return chunks
+
+    def ahead(self, chunks: list[Chunk], most: int) -> int:
+        """How many steps, of at most `most`, these chunks may begin with nothing to decide in between: each sequence
+        goes on with its largest logit. Makes room for their tokens; 1 where there is none, or one has other wishes."""
+        if len(chunks) < len(self.running):
+            return 1
+        for chunk in chunks:
+            sequence = chunk.sequence
+            if len(chunk.tokens) > 1 or chunk.scored or not (chunk.sampled and sequence.greedy) or sequence.young:
+                return 1
+            most = min(most, sequence.limit - len(sequence.ids), sequence.draft.rest if sequence.draft else most)
+        rooms = (self._cache.extend(c.sequence.table, len(c.sequence.ids) + most - 1) for c in chunks)
+        return most if most > 1 and all(rooms) else 1
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forget a sequence, running or waiting, and free its blocks."""
+        (self.running if sequence in self.running else self.waiting).remove(sequence)
+        self._cache.release(sequence.table)
+
+    def restart(self, sequence: Sequence) -> None:
+        """Compute a running sequence anew, since its ids are others than before: behind those who wait, to whom its
+        blocks go first."""
+        self.remove(sequence)
+        sequence.table = self._cache.table()
+        sequence.preempted = False  # now it waits for its turn, not for what was taken from it
+        self.waiting.append(sequence)
+
+    def _unready(self) -> list[Sequence]:
+        """Those that would generate, but whose constraint does not know yet what is allowed. Waits for them a little:
+        a step that they miss costs them more."""
+        asked = [sequence for sequence in self.running if sequence.constraint and sequence.pending == 1]
+        end = time.monotonic() + STEP_WAIT if asked else 0.0
+        return [s for s in asked if s.constraint and not s.constraint.ready(max(0.0, end - time.monotonic()))]
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Move the head of the queue to the running ones, if there is room for all it has to compute."""
+        covered = self._cache.attach(sequence.table, sequence.ids, sequence.reusable)
+        if not self._cache.extend(sequence.table, len(sequence.ids)):
+            self._cache.release(sequence.table)
+            return False
+        sequence.computed = covered
+        if len(sequence.ids) + sequence.dropped == len(sequence.request.ids):
+            sequence.cached = covered
+        if sequence.constraint:
+            sequence.constraint.ready()  # it begins now, beside the prompt
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+        return True
+
+    def _next(self) -> Sequence | None:
+        """Who is admitted next: whoever gave its place back, then the first of those whose group runs least."""
+        if not self.waiting or self.waiting[0].preempted:
+            return self.waiting[0] if self.waiting else None
+        held = Counter(id(s.request.group) for s in self.running if s.request.group is not None)
+        most = max(1, self._max_batch * 3 // 4)  # of a group
+        fewest = min(((held[id(s.request.group)], i) for i, s in enumerate(self.waiting)), default=(most, 0))
+        return self.waiting[fewest[1]] if fewest[0] < most else None
+
+    def _hold(self, sequence: Sequence) -> bool:
+        """Make room for the next token, at the expense of younger sequences; False where it is itself preempted."""
+        while sequence in self.running:
+            if self._cache.extend(sequence.table, len(sequence.ids)):
+                return True
+            youngest = self.running.pop()
+            self._cache.release(youngest.table)
+            youngest.preempted = True
+            self.waiting.appendleft(youngest)
+        return False
+
+    def _chunk(self, sequence: Sequence, budget: int) -> Chunk:
+        start, ids = sequence.computed, sequence.ids
+        known = len(ids)
+        plain = sequence.draft is None and sequence.request.prompt_logprobs is None
+        if plain and start == known - 1 and known < sequence.limit:
+            return Chunk(sequence, start, ids[start:], 0, NONE, FIRST)  # what nearly all chunks of nearly all steps are
+        end = min(known, start + max(budget, 1))
+        guess = self._guess(sequence, budget) if sequence.pending == 1 else []
+        last = known - 1  # the first position whose result is sampled
+        score_from, score_to = start, start
+        if sequence.request.pooling:
+            wanted = pooled(sequence.request)
+            score_from = max(start, wanted.start)
+            score_to = max(score_from, min(end, wanted.stop))
+        elif sequence.request.prompt_logprobs is not None:
+            score_from = max(start, sequence.scored)
+            score_to = max(score_from, min(end, len(sequence.request.ids) - 1))
+        sample_to = end + len(guess) if end == known and known < sequence.limit else last
+        return Chunk(
+            sequence, start, ids[start:end] + guess, len(guess),
+            range(score_from - start, score_to - start), range(last - start, sample_to - start),
+        )  # fmt: skip
+
+    def _guess(self, sequence: Sequence, budget: int) -> list[int]:
+        """Draft tokens, as many as may still be wanted and have a place; none rather than preempt for them."""
+        known = len(sequence.ids)
+        most = min(sequence.limit - known - 1, budget)
+        guess = sequence.draft(sequence.ids, most)[:most] if sequence.draft and most > 0 else []
+        return guess if self._cache.extend(sequence.table, known + len(guess)) else []
+
+
+def batch(chunks: list[Chunk]) -> Batch:
+    """The chunks as the backend wants them, one slot each, in order."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    outputs: list[int] = []
+    keep: list[int] = []
+    for slot, chunk in enumerate(chunks):
+        first, n = len(tokens), len(chunk.tokens)
+        tokens += chunk.tokens
+        positions += range(chunk.start, chunk.start + n)
+        slots += [slot] * n
+        if chunk.scored:  # scoring needs all logits
+            outputs += range(first + chunk.scored.start, first + chunk.scored.stop)
+            keep += [0] * len(chunk.scored)
+        outputs += range(first + chunk.sampled.start, first + chunk.sampled.stop)
+        keep += [chunk.sequence.keep] * len(chunk.sampled)
+    return Batch(tokens, positions, slots, [chunk.sequence.table.row for chunk in chunks], outputs, keep)

@@ -1,0 +1,130 @@
+"""Conversations: what is asked of the model in one, and what its answers say, whatever words a route has for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from ternrun.runtime.config import SamplingParams
+from ternrun.runtime.engine.request import Request
+from ternrun.server.app.log import TOLD
+from ternrun.server.conversation import tool_call_formats
+from ternrun.server.conversation.tool_call_parser import Call, reader_of
+from ternrun.server.conversation.tools import Tools, read_tools
+from ternrun.server.fields.response_format import Start
+from ternrun.server.fields.sampling import seeded
+from ternrun.server.generation.answers import NOTHING, Answers, Update, asking
+from ternrun.server.generation.prompts import encode, render
+from ternrun.server.generation.service import Service
+from ternrun.server.http.errors import ApiError
+from ternrun.server.openai import logprobs
+
+if TYPE_CHECKING:
+    from ternrun.api import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """The tools of a conversation, and how this model writes calls of them."""
+
+    tools: Tools
+    family: tool_call_formats.Family
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A checked conversation; a request for each answer to it."""
+
+    requests: list[Request]
+    calling: Calling | None = None
+    slot: int = -1  # see `asking`
+    shown: Mapping[int, str] = field(default_factory=dict)  # see `asking`
+
+
+class Said:
+    """What one answer says, as it grows: text, and the calls found in it."""
+
+    def __init__(self, calling: Calling | None) -> None:
+        self.content = ""
+        self.calls: list[Call] = []
+        self.reason: str | None = None
+        self._reader = reader_of(calling.family, calling.tools) if calling else None
+
+    def add(self, update: Update) -> tuple[str, list[Call]]:
+        """The content and the calls that this update makes certain."""
+        content, found = update.text, list[Call]()
+        if self._reader:
+            content, found = self._reader.push(update.text)
+            if update.reason:
+                rest, more = self._reader.flush()
+                content, found = content + rest, found + more
+        self.content += content
+        self.calls += found
+        if update.reason:
+            self.reason = "tool_calls" if self.calls and update.reason == "stop" else logprobs.finish(update.reason)
+        return content, found
+
+
+async def read_talk(
+    request: web.Request,
+    service: Service,
+    messages: Callable[[], Any],
+    tools: Mapping[str, Any],
+    params: SamplingParams,
+    start: Start | None = None,
+    *,
+    n: int = 1,
+    begin: bool | None = None,
+    go_on: bool | None = None,
+    variables: Any = None,
+    progress: bool = False,
+    slot: int = -1,
+    scored: int | None = None,
+    shown: Mapping[int, str] = NOTHING,
+) -> Talk:
+    """`messages` gives them as in OpenAI's chat, beside the event loop; `tools`: its tools, tool_choice and
+    parallel_tool_calls; `begin`, `go_on`: see `render`; `progress`: see `Request`; `slot`, `shown`: see `asking`;
+    `scored`: how many of the likeliest tokens are found at each place of the first request's prompt. Raises ApiError.
+    """
+    model, offered = service.model, read_tools(tools)
+    calling = await asyncio.to_thread(_calling, model, offered) if offered else None
+    if calling:
+        start = await _constraint(service, calling, start)
+
+    def read() -> list[int]:  # beside the event loop: templates and tokenizers take a while
+        asked = calling.tools if calling else None
+        prompt = render(model, messages(), begin=begin, go_on=go_on, variables=variables, tools=asked)
+        return encode(model, prompt)
+
+    ids = await service.read(request, read)
+    requests = [Request(ids, seeded(params, i), scored if i == 0 else None, start, progress=progress) for i in range(n)]
+    return Talk(requests, calling, slot, shown)
+
+
+@contextmanager
+def talking(service: Service, talk: Talk, request: web.Request) -> Iterator[tuple[Answers, list[Said]]]:
+    """Ask it: iterate over the updates of the answers, and add each to what that answer says."""
+    shown = tool_call_formats.markers(talk.calling.family, service.model.tokenizer) if talk.calling else {}
+    with asking(service, talk.requests, request[TOLD], {**talk.shown, **shown}, talk.slot) as answers:
+        yield answers, [Said(talk.calling) for _ in talk.requests]
+
+
+def _calling(model: Model, tools: Tools) -> Calling | None:
+    """Beside the event loop: a template is compiled when it is first asked for."""
+    template = model.chat_template
+    return Calling(tools, tool_call_formats.family_of(template.source)) if template else None
+
+
+async def _constraint(service: Service, calling: Calling, start: Start | None) -> Start | None:
+    """What keeps an answer to calls, where it has to be one. Raises ApiError."""
+    if start:
+        raise ApiError(
+            "tools: they cannot be combined with an answer of a given form", param="tools", code="unsupported"
+        )
+    source = tool_call_formats.grammar(calling.family, calling.tools, service.model.tokenizer)
+    return await service.compile(source.kind, source.text, "tools") if source else None

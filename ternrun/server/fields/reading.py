@@ -1,0 +1,322 @@
+"""Reading JSON that strangers send: tables of fields, each read by a function that checks kind, range and size.
+
+A field is of one of three kinds: it is read; it is a hint, which is accepted without effect and named; it is a
+constraint, which is refused unless it holds a value that asks for nothing (see `kinds`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aiohttp import web
+
+from ternrun.server.fields.ignored import current
+from ternrun.server.fields.unsupported import ELSEWHERE, HARMLESS, Kind
+from ternrun.server.http.errors import ApiError
+
+if TYPE_CHECKING:
+    from ternrun.server.generation.service import Service
+
+Read = Callable[[Any], Any]  # raises ValueError that says what the field must be
+Schema = Mapping[str, Any]  # JSON Schema (2020-12), as OpenAPI 3.1 has it
+
+Reader = TypeVar("Reader", bound=Read)
+
+NO_DEFAULTS: Mapping[str, Any] = {}
+
+_SCHEMAS: dict[Read, Schema] = {}
+
+
+def told(schema: Schema) -> Callable[[Reader], Reader]:
+    """Say in JSON Schema what a reader takes; it may still refuse some of that, but takes nothing else.
+
+    Readers are made once, with the tables: what is told of them is kept for good.
+    """
+
+    def note(read: Reader) -> Reader:
+        _SCHEMAS[read] = schema
+        return read
+
+    return note
+
+
+def schema_of(read: Read) -> Schema:
+    """What was told of a reader; anything, where nothing was."""
+    return _SCHEMAS.get(read, {})
+
+
+class FieldError(ValueError):
+    """A value is wrong inside of a field, at the path `at` (such as "[1].name")."""
+
+    def __init__(self, at: str, why: str) -> None:
+        super().__init__(why)
+        self.at = at
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The fields of one route. `read`: name -> (reader, default); the others: name -> values that ask for nothing."""
+
+    read: Mapping[str, tuple[Read, Any]]
+    hints: Kind = field(default_factory=dict)
+    constraints: Kind = field(default_factory=dict)
+
+    def parse(self, body: Any, *, defaults: Mapping[str, Any] = NO_DEFAULTS, within: str = "") -> dict[str, Any]:
+        """Every field of `read`, checked, or its default (that of `defaults` before the table's) where it is absent or
+        null. `within` is the path of an object inside of the body. Raises ApiError naming one."""
+        if not isinstance(body, dict):
+            raise ApiError(f"{within or 'the body'}{':' if within else ''} must be a JSON object", param=within or None)
+        prefix = f"{within}." if within else ""
+        for name, value in body.items():
+            if name not in self.read and value is not None:
+                self._pass_over(name, value, prefix)
+        values = {name: defaults.get(name, default) for name, (_, default) in self.read.items()}
+        for name, (read, _) in self.read.items():
+            if body.get(name) is not None:
+                try:
+                    values[name] = read(body[name])
+                except ValueError as error:
+                    path = prefix + name + (error.at if isinstance(error, FieldError) else "")
+                    raise ApiError(f"{path}: {error}", param=path) from None
+        return values
+
+    def _pass_over(self, name: str, value: Any, prefix: str) -> None:
+        """A field that is not read. Raises ApiError."""
+        if name in self.constraints:
+            if not _among(value, self.constraints[name]):
+                raise ApiError(
+                    f"{prefix}{name}: this server does not support it, and an answer without it would be wrong",
+                    param=prefix + name, code="unsupported",
+                )  # fmt: skip
+        elif name not in self.hints:
+            current().unknown(prefix + name, [*self.read, *self.hints])
+        elif self.hints[name] is ELSEWHERE:
+            return
+        elif self.hints[name] is HARMLESS:
+            current().harmless(prefix + name)
+        elif not _among(value, self.hints[name]):
+            current().hint(prefix + name)
+
+
+def _among(value: Any, same: tuple[Any, ...]) -> bool:
+    return any(type(value) is type(one) and value == one for one in same)
+
+
+SMALL = 1 << 14  # bytes of JSON that are read faster than another thread is woken
+PARSED: web.RequestKey[Any] = web.RequestKey("parsed", object)
+SIZE: web.RequestKey[int] = web.RequestKey("size", int)  # bytes of the body: its texts have no more characters
+
+
+async def read_json(request: web.Request, stall: float, *, optional: bool = False) -> Any:
+    """The request's body as JSON; {} where there is none and it is `optional`. Raises ApiError; ContentLengthError and
+    the like are aiohttp's."""
+    if PARSED in request:  # to see which model it is for
+        return request[PARSED]
+    if optional and not request.body_exists:
+        return {}
+    most = request.client_max_size
+    if any(kind.strip().lower() != "identity" for kind in request.headers.getall("Content-Encoding", ())):
+        raise ApiError(
+            "the request's body is compressed, and this server takes it plain only",
+            status=415, headers={"Accept-Encoding": "identity"},
+        )  # fmt: skip
+    if (request.content_length or 0) > most:  # before anything of it is read
+        raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0)
+    try:
+        async with asyncio.timeout(stall):
+            data = await request.read()
+    except TimeoutError:
+        raise ApiError("the request's body did not arrive in time", status=408) from None
+    except web.RequestPayloadError:  # cut short
+        raise ApiError("the request's body cannot be read") from None
+    request[SIZE] = len(data)
+    try:
+        parse = partial(json.loads, data, parse_constant=_no_constant)
+        request[PARSED] = await asyncio.to_thread(parse) if len(data) > SMALL else parse()
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise ApiError(f"the body is not JSON: {why}") from None
+    return request[PARSED]
+
+
+async def read_fields(request: web.Request, service: Service, table: Table) -> dict[str, Any]:
+    """The fields of a request. Raises ApiError, before the body is looked at where the model is not there yet."""
+    _ = service.model
+    body = await read_json(request, service.config.stall)
+    return parsed(service, table, body)
+
+
+def parsed(service: Service, table: Table, body: Any, within: str = "") -> dict[str, Any]:
+    """As `Table.parse`, by the rules and with the defaults of this server and its model."""
+    return table.parse(body, defaults=service.defaults, within=within)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def number(low: float, high: float) -> Read:
+    """A number from low to high."""
+
+    @told({"type": "number", "minimum": low, "maximum": high})
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise ValueError(f"must be a number from {low:g} to {high:g}")
+        return float(value)
+
+    return read
+
+
+def whole(low: int, high: int) -> Read:
+    """A whole number from low to high; 3.0 counts as one."""
+
+    @told({"type": "integer", "minimum": low, "maximum": high})
+    def read(value: Any) -> int:
+        exact = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not exact or not low <= value <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(value)
+
+    return read
+
+
+@told({"type": "boolean"})
+def flag(value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")  # noqa: TRY004
+    return value
+
+
+@told({"type": "string"})
+def text(value: Any) -> str:
+    """A string; its length is bounded by the body's."""
+    if not isinstance(value, str):
+        raise ValueError("must be a string")  # noqa: TRY004
+    return value
+
+
+@told({"type": "object"})
+def an_object(value: Any) -> dict[str, Any]:
+    """An object, with anything in it."""
+    if not isinstance(value, dict):
+        raise ValueError("must be an object")  # noqa: TRY004
+    return value
+
+
+def anything(value: Any) -> Any:
+    """Checked by who uses it."""
+    return value
+
+
+_STOP: Schema = {"type": "string", "maxLength": 1024}
+
+
+@told({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 64}]})
+def stops(value: Any) -> tuple[str, ...]:
+    """A string, or at most 64 of at most 1024 characters; empty ones are left out, as in llama.cpp."""
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or len(listed) > 64 or not all(isinstance(s, str) for s in listed):
+        raise ValueError("must be a string or a list of at most 64 strings")
+    if any(len(s) > 1024 for s in listed):
+        raise ValueError("a stop string may have at most 1024 characters")
+    return tuple(s for s in listed if s)
+
+
+def token_ids(most: int) -> Read:
+    """A list of at most so many whole numbers, which the engine holds against the vocabulary."""
+
+    @told({"type": "array", "items": {"type": "integer"}, "maxItems": most})
+    def read(value: Any) -> tuple[int, ...]:
+        if not isinstance(value, list) or len(value) > most or not all(type(i) is int for i in value):
+            raise ValueError(f"must be a list of at most {most} token ids")
+        return tuple(value)
+
+    return read
+
+
+_BIAS: Schema = {"type": "number", "minimum": -100, "maximum": 100}
+
+
+@told(
+    {
+        "anyOf": [
+            {"type": "object", "additionalProperties": {"anyOf": [_BIAS, {"const": False}]}, "maxProperties": 1024},
+            {"type": "array", "items": {"type": "array", "minItems": 2, "maxItems": 2}, "maxItems": 1024},
+        ]
+    }
+)
+def logit_bias(value: Any) -> tuple[tuple[int, float], ...]:
+    """OpenAI's {"id": bias}, or llama.cpp's [[id, bias], ...] where `false` bans the token; at most 1024 of them."""
+    return tuple(_biases(value, int))
+
+
+def _biases(value: Any, *kinds: type) -> list[Any]:
+    items = list(value.items()) if isinstance(value, dict) else value
+    if not isinstance(items, list) or len(items) > 1024:
+        raise ValueError("must hold at most 1024 pairs of token id and bias")
+    if isinstance(value, dict):
+        items = [(int(t) if t.isascii() and t.isdigit() and len(t) < 10 else t, bias) for t, bias in items]
+    return [_bias(item, kinds) for item in items]
+
+
+def _bias(item: Any, kinds: tuple[type, ...]) -> tuple[Any, float]:
+    wrong = ValueError("must map token ids to numbers from -100 to 100")
+    if not isinstance(item, (list, tuple)) or len(item) != 2:
+        raise wrong
+    token, value = item
+    if type(token) not in kinds or (isinstance(token, str) and len(token) > 64):
+        raise wrong
+    if value is False:
+        return token, -math.inf
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -100 <= value <= 100:
+        raise wrong
+    return token, float(value)
+
+
+@told(schema_of(logit_bias))
+def worded_bias(value: Any) -> tuple[tuple[int | str, float], ...]:
+    """As `logit_bias`, and llama.cpp's texts (64 characters at most) in place of ids: each of their tokens is meant."""
+    return tuple(_biases(value, int, str))
+
+
+def optional(read: Read, off: Any, means: Any = None) -> Read:
+    """As `read`, but the value `off` means something else: by default the same as an absent field."""
+
+    @told({"anyOf": [{"const": off}, schema_of(read)]})
+    def either(value: Any) -> Any:
+        return means if type(value) is type(off) and value == off else read(value)
+
+    return either
+
+
+def nested(table: Table, where: str) -> Read:
+    """An object with a table of its own; `where` is the path of the field."""
+
+    @told({"type": "object", "properties": {name: schema_of(read) for name, (read, _) in table.read.items()}})
+    def read(value: Any) -> dict[str, Any]:
+        return table.parse(value, within=where)
+
+    return read
+
+
+@told({"type": "array", "items": {"type": "string", "maxLength": 1024}, "maxItems": 64})
+def words(value: Any) -> tuple[str, ...]:
+    """At most 64 strings of at most 1024 characters."""
+    if not isinstance(value, list) or len(value) > 64:
+        raise ValueError("must be a list of at most 64 strings")
+    for i, one in enumerate(value):
+        if not isinstance(one, str) or not 0 < len(one) <= 1024:
+            raise FieldError(f"[{i}]", "must be a string of 1 to 1024 characters")
+    return tuple(value)
+
+
+def shaped(schema: Schema) -> Read:
+    """As `anything`, for what has a shape that can be told."""
+    return told(schema)(lambda value: value)

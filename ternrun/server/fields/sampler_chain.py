@@ -1,0 +1,67 @@
+"""llama.cpp's samplers as fields: on its own routes, on OpenAI's, and some on Ollama's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ternrun.runtime.config import MAX_SAMPLERS, MAX_TEXT, MAX_TEXTS, SAMPLERS, SamplingParams
+from ternrun.server.fields.reading import FieldError, Read, number, told, whole
+
+MOST = 2**24  # more tokens than any context holds
+
+LETTERS = {  # as llama.cpp abbreviates an order of samplers
+    "e": "penalties", "d": "dry", "s": "top_n_sigma", "k": "top_k", "y": "typical_p", "p": "top_p", "m": "min_p",
+    "x": "xtc", "t": "temperature",
+}  # fmt: skip
+
+
+@told({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": MAX_SAMPLERS}]})
+def samplers(value: Any) -> tuple[str, ...]:
+    """The names of samplers in the order in which they run, or llama.cpp's letters for them ("kpt")."""
+    names = SAMPLERS if isinstance(value, list) else LETTERS
+    if not isinstance(value, (list, str)) or not 0 < len(value) <= MAX_SAMPLERS:
+        raise ValueError(f"must be a list of 1 to {MAX_SAMPLERS} names of samplers")
+    for i, name in enumerate(value):
+        if not isinstance(name, str) or name not in names:
+            known = ", ".join(dict.fromkeys(SAMPLERS.values()))
+            raise FieldError(
+                f"[{i}]", f"must be one of {known}" + ("" if names is SAMPLERS else ", or of their letters")
+            )
+    return tuple(names[name] for name in value)
+
+
+_BREAKER = {"type": "string", "maxLength": MAX_TEXT}
+
+
+@told({"type": "array", "items": _BREAKER, "maxItems": MAX_TEXTS})
+def breakers(value: Any) -> tuple[str, ...]:
+    """Texts that no repetition reaches across; an empty list is none at all."""
+    if not isinstance(value, list) or len(value) > MAX_TEXTS:
+        raise ValueError(f"must be a list of at most {MAX_TEXTS} strings")
+    for i, one in enumerate(value):
+        if not isinstance(one, str) or not 0 < len(one) <= MAX_TEXT:
+            raise FieldError(f"[{i}]", f"must be a string of 1 to {MAX_TEXT} characters")
+    return tuple(value)
+
+
+DEFAULT = SamplingParams()
+CHAIN: dict[str, tuple[Read, Any]] = {
+    name: (read, getattr(DEFAULT, name))
+    for name, read in {
+        "top_n_sigma": number(-100, 10**6),
+        "xtc_probability": number(0, 1),
+        "xtc_threshold": number(0, 1),
+        "dry_multiplier": number(0, 10**4),
+        "dry_base": number(0, 100),
+        "dry_allowed_length": whole(0, MOST),
+        "dry_penalty_last_n": whole(-1, MOST),
+        "dry_sequence_breakers": breakers,
+        "samplers": samplers,
+        "dynatemp_range": number(0, 100),
+        "dynatemp_exponent": number(0, 100),
+        "mirostat": whole(0, 2),
+        "mirostat_tau": number(0, 100),
+        "mirostat_eta": number(0, 100),
+        "min_keep": whole(0, MOST),
+    }.items()
+}

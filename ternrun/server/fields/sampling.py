@@ -1,0 +1,189 @@
+"""The fields of OpenAI's routes: what is read, and which are hints and constraints."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ternrun.runtime.config import MAX_ALLOWED, SamplingParams
+from ternrun.server.fields import response_format
+from ternrun.server.fields.reading import (
+    Read,
+    Schema,
+    Table,
+    an_object,
+    anything,
+    flag,
+    logit_bias,
+    nested,
+    number,
+    optional,
+    schema_of,
+    shaped,
+    stops,
+    text,
+    token_ids,
+    told,
+    whole,
+    words,
+)
+from ternrun.server.fields.sampler_chain import CHAIN
+from ternrun.server.fields.unsupported import CHAT_CONSTRAINTS, CHAT_HINTS, HARMLESS, OPENAI_CONSTRAINTS, OPENAI_HINTS
+from ternrun.server.http.errors import ApiError
+
+UNLIMITED = 2**24  # the context ends it
+MAX_CHOICES = 128
+MAX_LOGPROBS = 100
+MAX_SLOT = 4095
+
+Fields = dict[str, tuple[Read, Any]]
+
+IDS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+PROMPT: Schema = {"anyOf": [{"type": "string"}, IDS, {"type": "array", "items": {"anyOf": [{"type": "string"}, IDS]}}]}
+MESSAGES: Schema = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "properties": {"role": {"type": "string"}, "content": {"type": ["string", "array", "null"]}},
+        "required": ["role"],
+    },
+}
+
+
+STREAM_OPTIONS = Table(
+    read={"include_usage": (flag, False), "continuous_usage_stats": (flag, False)},
+    hints={"include_obfuscation": HARMLESS},
+)
+NO_USAGE: Mapping[str, bool] = {"include_usage": False, "continuous_usage_stats": False}
+
+_count = whole(-1, UNLIMITED)
+
+
+@told(schema_of(_count))
+def length(value: Any) -> int:
+    """A count of tokens; -1: up to the context's end."""
+    count: int = _count(value)
+    return UNLIMITED if count == -1 else count
+
+
+SAMPLING: Fields = {  # named as in SamplingParams; beyond OpenAI's from top_k on
+    "temperature": (number(0, 100), 1.0),
+    "top_p": (number(0, 1), 1.0),
+    "presence_penalty": (number(-2, 2), 0.0),
+    "frequency_penalty": (number(-2, 2), 0.0),
+    "logit_bias": (logit_bias, ()),
+    "seed": (optional(whole(0, 2**64 - 1), -1), None),
+    "stop": (stops, ()),
+    "top_k": (optional(whole(0, UNLIMITED), -1, 0), 0),
+    "min_p": (number(0, 1), 0.0),
+    "typical_p": (number(0, 1), 1.0),
+    "repeat_penalty": (number(0.01, 100), 1.0),
+    "repeat_last_n": (whole(-1, UNLIMITED), -1),  # OpenAI's penalties look at the whole text
+    "ignore_eos": (flag, False),
+    "stop_token_ids": (token_ids(1024), ()),
+    **CHAIN,
+    "min_tokens": (whole(0, UNLIMITED), 0),  # vLLM's from here on
+    "allowed_token_ids": (token_ids(MAX_ALLOWED), ()),
+    "include_stop_str_in_output": (flag, False),
+}
+_RENAMED = {"stop_token_ids": "stop_ids", "include_stop_str_in_output": "include_stop"}  # here -> in SamplingParams
+SLOT = (whole(-1, MAX_SLOT), -1)
+VLLM_PENALTY = (number(0.01, 100), None)  # its name for `repeat_penalty`
+STREAM: Fields = {
+    "model": (text, ""),
+    "n": (whole(1, MAX_CHOICES), 1),
+    "stream": (flag, False),
+    "stream_options": (nested(STREAM_OPTIONS, "stream_options"), NO_USAGE),
+    "return_progress": (flag, False),
+    "id_slot": SLOT,
+}
+TELLING: Fields = {  # vLLM's: what the answer tells beside its text
+    "prompt_logprobs": (whole(0, MAX_LOGPROBS), None),
+    "return_token_ids": (flag, False),
+    "return_tokens_as_token_ids": (flag, False),
+    "skip_special_tokens": (flag, True),
+    "bad_words": (words, ()),
+}
+
+TURN: Fields = {  # how the prompt of a conversation ends
+    "add_generation_prompt": (flag, None),
+    "continue_final_message": (flag, None),
+}
+
+COMPLETION = Table(
+    read={
+        **STREAM,
+        **SAMPLING,
+        "prompt": (shaped(PROMPT), None),
+        "suffix": (optional(text, ""), None),
+        "max_tokens": (length, 16),
+        "n_predict": (length, None),
+        "echo": (flag, False),
+        "logprobs": (whole(0, MAX_LOGPROBS), None),
+        "best_of": (whole(1, MAX_CHOICES), None),
+        "repetition_penalty": VLLM_PENALTY,
+        "add_special_tokens": (flag, True),
+        **TELLING,
+        **response_format.OPENAI,
+    },
+    hints=OPENAI_HINTS,
+    constraints=OPENAI_CONSTRAINTS,
+)
+
+CHAT = Table(
+    read={
+        **STREAM,
+        **SAMPLING,
+        "messages": (shaped(MESSAGES), None),
+        "max_tokens": (length, UNLIMITED),
+        "n_predict": (length, None),
+        "max_completion_tokens": (length, None),
+        "logprobs": (flag, False),
+        "top_logprobs": (whole(0, 20), 0),
+        "chat_template_kwargs": (an_object, None),
+        **TURN,
+        "tools": (anything, None),
+        "tool_choice": (anything, "auto"),
+        "parallel_tool_calls": (flag, True),
+        "verbose": (flag, False),
+        "repetition_penalty": VLLM_PENALTY,
+        **TELLING,
+        **response_format.OPENAI,
+    },
+    hints=CHAT_HINTS,
+    constraints=CHAT_CONSTRAINTS,
+)
+
+
+def sampling(values: Mapping[str, Any], max_tokens: int, logprobs: int | None) -> SamplingParams:
+    """The engine's record for the fields of SAMPLING."""
+    named = {name: values[name] for name in SAMPLING if name not in _RENAMED}
+    named |= {ours: values[name] for name, ours in _RENAMED.items()}
+    if values["repetition_penalty"] is not None:
+        named["repeat_penalty"] = values["repetition_penalty"]
+    if min_tokens := values["min_tokens"]:
+        limit = f"min_tokens: it must not be more than max_tokens, which is {max_tokens}"
+        if min_tokens > max_tokens:
+            raise ApiError(limit, param="min_tokens")
+    return SamplingParams(max_tokens=max_tokens, logprobs=logprobs, **named)
+
+
+def limited(values: Mapping[str, Any], *names: str) -> int:
+    """The first of these fields that is given; `max_tokens`, which has a default, where none is."""
+    return next((values[name] for name in names if values[name] is not None), values["max_tokens"])  # type: ignore[no-any-return]
+
+
+def seeded(params: SamplingParams, choice: int) -> SamplingParams:
+    """Choices of one prompt differ, and each is the same every time."""
+    if params.seed is None or not choice:
+        return params
+    return dataclasses.replace(params, seed=(params.seed + choice) % 2**64)
+
+
+def needed(values: Mapping[str, Any], name: str) -> Any:
+    """A field that has no default. Raises ApiError where it is absent."""
+    if values[name] is None:
+        raise ApiError(f"{name}: it is missing", param=name)
+    return values[name]

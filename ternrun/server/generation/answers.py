@@ -1,0 +1,316 @@
+"""The sequences of one HTTP request, from the engine's thread to the event loop, and from token ids to text.
+
+The engine never waits for a client: outputs that nobody has taken yet are merged into one update when somebody does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ternrun.runtime.engine.context_shift import Shift
+from ternrun.runtime.engine.request import FinishReason, Request, StepOutput
+from ternrun.runtime.sampling.logprobs import TokenLogprobs
+from ternrun.server.http.errors import ApiError, shutting_down
+from ternrun.text import StopMatcher
+
+if TYPE_CHECKING:
+    from ternrun.api import Model
+    from ternrun.runtime.engine.driver import Ticket
+    from ternrun.server.app.log import Told
+    from ternrun.server.app.settings import ServerConfig
+    from ternrun.server.generation.service import Service
+
+MAX_SHIFTED = 1 << 17  # tokens of an answer that no context ends
+MAX_NUMBERS = 1 << 21  # log-probabilities of one answer, all its sequences together
+NOTHING: Mapping[int, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that came out; `offset`: characters of this answer before it."""
+
+    id: int
+    offset: int
+    logprobs: TokenLogprobs | None
+
+
+@dataclass(slots=True)
+class Update:
+    """What came since the last one."""
+
+    text: str = ""
+    tokens: list[Token] = field(default_factory=list)
+    prompt: list[TokenLogprobs] = field(default_factory=list)  # of the next prompt tokens
+    processed: list[int] = field(default_factory=list)  # prompt tokens done after each step, where it was asked for
+    reason: FinishReason | None = None
+
+
+class Answer:
+    """One sequence: what the engine said of it, as text up to its stop string."""
+
+    def __init__(self, model: Model, request: Request, shown: Mapping[int, str]) -> None:
+        self.request = request
+        self.ticket: Ticket | None = None
+        self.slot = -1  # where it runs, where slots are kept
+        self.said: list[int] = []  # tokens, those of a stop string included, the end token not
+        self.cached = 0
+        self.processed = -1  # prompt tokens told of as done
+        self.stopping_word = ""
+        self.multiline = False  # it has a line break
+        self.reason: FinishReason | None = None
+        self.embedding: NDArray[np.float32] | None = None
+        self.end: Token | None = None  # the end token, where log-probabilities were asked for
+        self.first = self.last = 0.0  # when its first and its last token came
+        self._decoder = model.tokenizer.stream(request.ids)
+        self._shown = shown
+        params = request.params
+        self._stops = StopMatcher(params.stop, least=params.min_tokens, include=params.include_stop)
+        self._raw = ""  # decoded, and not certain yet
+        self._certain = 0  # characters handed out
+        self._held: list[Token] = []  # their text is not certain yet
+
+    @property
+    def generated(self) -> int:
+        """How many tokens it has."""
+        return len(self.said)
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will come."""
+        return self.reason is not None
+
+    def take(self, output: StepOutput, update: Update) -> None:
+        """Add an output to an update. Raises what ended the sequence where that was an error."""
+        if self.ended:
+            return
+        if output.error:
+            raise output.error
+        if output.finish_reason == "abort":
+            raise shutting_down()
+        update.prompt += output.prompt_logprobs
+        self.cached = max(self.cached, output.cached_tokens)
+        self.embedding = output.embedding
+        for count in (output.cached_tokens, output.processed) if output.processed else ():
+            if count > self.processed:  # not again what is computed again
+                self.processed = count
+                update.processed.append(count)
+        for index, token in enumerate(output.tokens):
+            self.said.append(token)
+            offset = self._certain + len(self._raw)
+            self._held.append(Token(token, offset, output.logprobs[index] if output.logprobs else None))
+            if self._push(self._decoder.push(token) or self._shown.get(token, ""), update):
+                return
+        if output.finish_reason and not self._push(self._decoder.flush(), update):
+            self._finish(update, self._stops.flush(), output.finish_reason)
+            if output.end:
+                self.end = Token(output.end.id, self._certain, output.end)
+                update.tokens.append(self.end)
+
+    def cut(self) -> Update:
+        """It ends here, whatever the engine would still say."""
+        update = Update()
+        self._finish(update, self._stops.flush(), "length")
+        return update
+
+    def _push(self, piece: str, update: Update) -> bool:
+        """Text that this piece makes certain, and its tokens; says whether a stop string ended it."""
+        self._raw += piece
+        certain, stopped = self._stops.push(piece)
+        if stopped:
+            self.stopping_word = self._stops.found
+            self._finish(update, certain, "stop", cut=True)
+            return True
+        self._release(update, certain)
+        return False
+
+    def _release(self, update: Update, certain: str) -> None:
+        update.text += certain
+        self.multiline = self.multiline or "\n" in certain
+        self._certain += len(certain)
+        self._raw = self._raw[len(certain) :]
+        ends = [t.offset for t in self._held[1:]] + [self._certain + len(self._raw)]
+        count = 0
+        while count < len(ends) and ends[count] <= self._certain:
+            count += 1
+        update.tokens += self._held[:count]
+        del self._held[:count]
+
+    def _finish(self, update: Update, certain: str, reason: FinishReason, cut: bool = False) -> None:
+        """The last of its text. Where a stop string cut it, tokens that lie behind the cut are not told of."""
+        self._release(update, certain)
+        update.tokens += [t for t in self._held if not cut or t.offset < self._certain]
+        update.reason = self.reason = reason
+
+
+class Answers:
+    """All sequences of one request; iterate over `updates`. Made by `asking`."""
+
+    def __init__(self, service: Service, requests: Sequence[Request], shown: Mapping[int, str]) -> None:
+        self._service = service
+        self.model = service.model  # the service has none any more while the server waits for its last answers
+        self._driver = self.model.driver
+        self._loop = asyncio.get_running_loop()
+        self._inbox: deque[tuple[int, StepOutput]] = deque()
+        self._bell = asyncio.Event()
+        self._rung = False
+        self._ended_early = False
+        self.began = time.perf_counter()
+        self.all = [Answer(self.model, request, shown) for request in requests]
+
+    def submit(self) -> None:
+        """Hand all to the engine. Raises UsageError, ContextError."""
+        for index, answer in enumerate(self.all):
+            answer.ticket = self._driver.submit(answer.request, self._receiver(index))
+
+    async def updates(self) -> AsyncIterator[tuple[int, Update]]:
+        """(index, update) until all have ended. Raises what ends one with an error, TimeoutError past the deadline."""
+        limit = self._service.config.timeout
+        deadline = self._loop.time() + limit if limit else None
+        while not all(answer.ended for answer in self.all):
+            async with asyncio.timeout_at(deadline):
+                await self._bell.wait()
+            self._bell.clear()
+            self._rung = False
+            for index, update in self._merge().items():
+                yield index, update
+
+    def cut(self, index: int) -> Update:
+        """End one sequence before its time."""
+        answer = self.all[index]
+        if answer.ticket:
+            self._driver.abort(answer.ticket)
+        return answer.cut()
+
+    def end(self) -> None:
+        """The server shuts down: those who wait are told."""
+        self._ended_early = True
+        self._bell.set()
+
+    def close(self) -> None:
+        """End what has not ended: the engine's places come free before its next step."""
+        for answer in self.all:
+            if answer.ticket and not answer.ended:
+                self._driver.abort(answer.ticket)
+            answer.ticket = None  # it knows of us: a grammar's process would live until such cycles are collected
+
+    @property
+    def usage(self) -> tuple[int, int, int]:
+        """Tokens of the prompts (each counted once), generated, and found in the cache."""
+        prompts = {id(a.request.ids): a for a in reversed(self.all)}.values()
+        return (
+            sum(len(a.request.ids) for a in prompts),
+            sum(a.generated for a in self.all),
+            sum(a.cached for a in prompts),
+        )
+
+    @property
+    def numbers(self) -> int:
+        """How many log-probabilities there are to tell by now."""
+        return sum(_numbers(a.request, a.generated) for a in self.all)
+
+    def _receiver(self, index: int) -> Callable[[StepOutput], None]:
+        def receive(output: StepOutput) -> None:  # in the engine's thread
+            self._inbox.append((index, output))
+            if not self._rung:
+                self._rung = True
+                self._loop.call_soon_threadsafe(self._bell.set)
+
+        return receive
+
+    def _merge(self) -> dict[int, Update]:
+        if self._ended_early:
+            raise shutting_down()
+        updates: dict[int, Update] = {}
+        while self._inbox:
+            index, output = self._inbox.popleft()
+            answer = self.all[index]
+            before = answer.generated
+            answer.take(output, updates.setdefault(index, Update()))
+            self._clock(answer, output.made, answer.generated - before)
+            if answer.ended and output.finish_reason is None and answer.ticket:
+                self._driver.abort(answer.ticket)  # a stop string, of which the engine knows nothing
+        return updates
+
+    def _clock(self, answer: Answer, made: float, tokens: int) -> None:
+        if not tokens:
+            return
+        metrics = self._service.metrics
+        if answer.first:
+            metrics.token_s.observe((made - answer.last) / tokens)
+            metrics.totals.decode_s += made - answer.last
+        else:
+            answer.first = made
+            metrics.first_token_s.observe(made - self.began)
+            metrics.totals.prompt_s += made - self.began
+        answer.last = made
+
+
+def _numbers(request: Request, generated: int) -> int:
+    """Log-probabilities of so many tokens, and of the prompt's where these are asked for."""
+    params, scored = request.params, request.prompt_logprobs
+    of_prompt = 0 if scored is None else len(request.ids) * (1 + scored)
+    return of_prompt + (0 if params.logprobs is None else generated * (1 + params.logprobs))
+
+
+def _bounded(request: Request, config: ServerConfig) -> Request:
+    """As long as the server lets an answer be."""
+    shift, params = request.shift or Shift() if config.context_shift else None, request.params
+    most = config.max_tokens or (MAX_SHIFTED if shift else params.max_tokens)
+    if params.max_tokens > most:
+        params = dataclasses.replace(params, max_tokens=most)
+    return dataclasses.replace(request, params=params, shift=shift)
+
+
+def _room(request: Request, context: int) -> int:
+    """The most tokens that may be generated."""
+    most = request.params.max_tokens
+    return most if request.shift else min(most, context - len(request.ids))
+
+
+@contextmanager
+def asking(
+    service: Service, requests: Sequence[Request], told: Told, shown: Mapping[int, str] = NOTHING, slot: int = -1
+) -> Iterator[Answers]:
+    """Ask the engine; whatever happens, nothing of it is left behind. Raises ApiError, UsageError, ContextError.
+
+    `shown`: control tokens that are text in these answers, and their text. `slot`: where slots are kept, the one to run
+    in; -1: any.
+    """
+    engine = service.model.driver.engine
+    requests = [_bounded(request, service.config) for request in requests]
+    for request in requests:  # before anything runs, so that a list of prompts is refused as a whole
+        engine.check(request)
+    most = sum(_numbers(r, _room(r, engine.context)) for r in requests)
+    if most > MAX_NUMBERS:
+        message = f"logprobs: that may come to {most} numbers, and one answer may have {MAX_NUMBERS}"
+        raise ApiError(message, param="logprobs")
+    if len(requests) > 1:
+        group = object()
+        requests = [dataclasses.replace(request, group=group) for request in requests]
+    with service.admit(len(requests)):
+        answers = Answers(service, requests, shown)
+        kept = [answer for answer in answers.all if not answer.request.pooling]
+        service.answers.add(answers)
+        try:
+            for answer in kept:
+                answer.slot = service.slots.pick(answer.request.ids, slot)
+            answers.submit()
+            yield answers
+        finally:
+            for answer in kept:
+                service.slots.note(answer.slot, answer.request.ids, answer.said)
+            service.answers.discard(answers)
+            answers.close()
+            prompt, generated, cached = answers.usage
+            told |= {"prompt_tokens": prompt, "completion_tokens": generated, "cached_tokens": cached}
+            service.metrics.totals.add(prompt, generated, cached)

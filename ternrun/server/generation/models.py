@@ -1,0 +1,108 @@
+"""All models of a server, each a `Service` with an engine of its own; `model` in a request says which one answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from ternrun.errors import UsageError
+from ternrun.runtime.engine.counters import Counts
+from ternrun.server.app.settings import ServerConfig
+from ternrun.server.fields.reading import read_json
+from ternrun.server.generation.metrics import Metrics
+from ternrun.server.generation.service import Service
+from ternrun.server.http.errors import ApiError
+
+if TYPE_CHECKING:
+    from ternrun.api import Model
+
+Open = Callable[[], "Model"]
+
+SHOW = "/api/show"  # Ollama's older clients say `name` there
+
+
+class Services:
+    """`openers`: names -> what loads that model. Names are separated by commas; answers use the first.
+
+    With one model, any name is taken for it, and none need be given: then it goes by its file's.
+    Raises UsageError where two models have the same name.
+    """
+
+    def __init__(self, config: ServerConfig, openers: Mapping[str, Open] | Open) -> None:
+        given = openers if isinstance(openers, Mapping) else {config.alias: openers}
+        self.config = config
+        self.metrics = Metrics(self._load, self._counts)
+        self._by_name: dict[str, Service] = {}
+        self.all: list[Service] = []
+        for names, opener in given.items():
+            listed = [name for name in names.split(",") if name]
+            self.all.append(Service(config, opener, self.metrics, listed[0] if listed else ""))
+            for name in listed:
+                if name in self._by_name:
+                    raise UsageError(f"two models are called {name}")
+                self._by_name[name] = self.all[-1]
+
+    @property
+    def default(self) -> Service:
+        """Who answers where no model is named."""
+        return self.all[0]
+
+    def pick(self, name: Any) -> Service:
+        """By the name or an alias. Raises ApiError where several models are served, and none is called that."""
+        if len(self.all) == 1 or name is None or name == "":
+            return self.default
+        plain = name.removesuffix(":latest") if isinstance(name, str) else ""  # as Ollama's clients write it
+        found = self._by_name.get(plain)
+        if found is None:
+            known = ", ".join(service.name for service in self.all)
+            message = f"model: there is none of that name; this server has {known}"
+            raise ApiError(message, status=404, param="model", code="model_not_found")
+        return found
+
+    async def load(self) -> None:
+        """One after the other. Raises what loading raises."""
+        for service in self.all:
+            await service.load()
+
+    async def close(self) -> None:
+        """All at once; see `Service.close`."""
+        await asyncio.gather(*(service.close() for service in self.all))
+
+    def _load(self) -> tuple[int, int]:
+        loads = [service.load_now for service in self.all]
+        return sum(running for running, _ in loads), sum(waiting for _, waiting in loads)
+
+    def _counts(self) -> Counts:
+        return Counts.total(service.counts for service in self.all)
+
+
+SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+
+Route = Callable[[web.Request, Service], Awaitable[web.StreamResponse]]
+
+
+def serving(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A handler for aiohttp: the route, with the model that the body or else the query names."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        services = request.app[SERVICES]
+        service = services.default
+        if len(services.all) > 1:
+            if request.method == "POST":
+                _ = service.model  # not loaded yet: said before the body is looked at
+            service = services.pick(await _named(request, services.config.stall))
+        return await route(request, service)
+
+    handle.__doc__ = route.__doc__
+    return handle
+
+
+async def _named(request: web.Request, stall: float) -> Any:
+    """The model that a request asks for; None where it does not say. Raises ApiError."""
+    body = await read_json(request, stall, optional=True) if request.method == "POST" else {}
+    fields = ("model", "name") if request.path == SHOW else ("model",)
+    given = [body.get(field) for field in fields] if isinstance(body, dict) else []
+    return next((name for name in (*given, request.query.get("model")) if name not in (None, "")), None)

@@ -1,0 +1,160 @@
+"""What all requests to a model share: the model (once it is loaded), who is admitted, the figures about it all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aiohttp import web
+
+from ternrun.errors import MissingExtra, UsageError
+from ternrun.runtime.engine.counters import Counts
+from ternrun.server.app.settings import ServerConfig
+from ternrun.server.fields.reading import SIZE
+from ternrun.server.generation.metrics import Metrics
+from ternrun.server.http.errors import ApiError, shutting_down
+from ternrun.server.llamacpp.slots import Slots
+
+if TYPE_CHECKING:
+    from ternrun.api import Model
+    from ternrun.grammar.compiler import Kind
+    from ternrun.runtime.sampling.constraint import Constraint
+    from ternrun.server.generation.answers import Answers
+
+LARGE = 1 << 16  # bytes of a request; to read as many takes half a second at the worst
+MAX_LONG = 64
+UNKNOWN = "qzxjkvw"  # no vocabulary has it whole: tables that are made when first needed are made before anyone waits
+RETRY_AFTER = 1  # seconds; places in the queue come free all the time
+
+Result = TypeVar("Result")
+
+
+class Service:
+    """Lives on the event loop; only `open` runs elsewhere."""
+
+    def __init__(self, config: ServerConfig, open_model: Callable[[], Model], metrics: Metrics, alias: str) -> None:
+        self.config = config
+        self.started = int(time.time())
+        self.draining = False
+        self.sequences = 0  # admitted, and not ended
+        self.answers: set[Answers] = set()  # under way
+        self.metrics = metrics
+        self.slots = Slots(0)  # more where they may be saved
+        self._alias = alias  # empty: it goes by its file's name
+        self._open_model = open_model
+        self._model: Model | None = None
+        self._threads = ThreadPoolExecutor(2, "ternrun-aside")
+        self._long = 0  # pieces of work there, those that wait included
+
+    async def load(self) -> None:
+        """Load the model beside the event loop. Raises what loading raises."""
+        self._model = await asyncio.to_thread(self._open)
+        if self.config.slot_save_path:
+            self.slots = Slots(self._model.driver.engine.model.engine.max_batch)
+
+    def _open(self) -> Model:
+        model = self._open_model()
+        model.tokenizer.encode(UNKNOWN)
+        return model
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """What requests get that do not say: as the server was started, else as the model's file recommends."""
+        return {**(self._model.sampling if self._model else {}), **self.config.defaults}
+
+    @property
+    def model(self) -> Model:
+        """Raises ApiError while there is none, or none any more."""
+        if self.draining:
+            raise shutting_down()
+        if self._model is None:
+            raise ApiError("Loading model", status=503, code=503, headers={"Retry-After": str(RETRY_AFTER)})
+        return self._model
+
+    @property
+    def name(self) -> str:
+        """The model's, in answers; those that are being given while the server shuts down, too."""
+        return self._alias or (self._model.id if self._model else "")
+
+    async def compile(self, kind: Kind, text: str, param: str) -> Callable[[], Constraint]:
+        """What begins a sequence that keeps to this grammar. Raises ApiError, which names the field `param`."""
+        try:
+            return (await self.aside(partial(self.model.grammars.compile, kind, text))).start
+        except MissingExtra as error:
+            raise ApiError(f"{param}: {error}", param=param, code="unsupported") from None
+        except UsageError as error:
+            raise ApiError(f"{param}: {error}", param=param) from None
+
+    async def read(self, request: web.Request, work: Callable[[], Result]) -> Result:
+        """Work that grows with the texts of a request, beside the event loop. A large one's is done aside, so that the
+        threads that read requests are there for all others. Raises ApiError, and what the work raises."""
+        return await (self.aside(work) if request[SIZE] > LARGE else asyncio.to_thread(work))
+
+    async def aside(self, work: Callable[[], Result]) -> Result:
+        """Work that may take seconds, in threads of its own: no other request waits for it. Raises ApiError, and what
+        the work raises."""
+        if self._long >= MAX_LONG:
+            self.metrics.refused.inc()
+            raise ApiError(
+                "too many long requests and grammars are being read: try again",
+                status=429, code="queue_full", headers={"Retry-After": str(RETRY_AFTER)},
+            )  # fmt: skip
+        self._long += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, work)
+        finally:
+            self._long -= 1
+
+    @contextmanager
+    def admit(self, count: int) -> Iterator[None]:
+        """A place for `count` sequences of a request. Raises ApiError where the queue is full.
+
+        More than can run together take no more places: the scheduler sees to it that they crowd nobody out.
+        """
+        batch = self.model.driver.engine.model.engine.max_batch
+        places, count = batch + self.config.queue, min(count, batch)
+        if self.sequences and self.sequences + count > places:
+            self.metrics.refused.inc()
+            raise ApiError(
+                f"{self.sequences} sequences run or wait already, and this server takes {places}: try again",
+                status=429, code="queue_full", headers={"Retry-After": str(RETRY_AFTER)},
+            )  # fmt: skip
+        self.sequences += count
+        try:
+            yield
+        finally:
+            self.sequences -= count
+
+    async def close(self) -> None:
+        """Wait for the requests under way, no longer than `drain`; end the others; close the model."""
+        self.draining = True
+        if await self._idle(self.config.drain):
+            for answers in tuple(self.answers):
+                answers.end()
+            await self._idle(5)
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._model is not None:
+            await asyncio.to_thread(self._model.close)
+
+    async def _idle(self, seconds: float) -> int:
+        """Wait until nothing is under way; returns what still is when the time is up."""
+        end = time.monotonic() + seconds
+        while self.answers and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        return len(self.answers)
+
+    @property
+    def load_now(self) -> tuple[int, int]:
+        """How many sequences run and how many wait."""
+        return self._model.driver.engine.load if self._model else (0, 0)
+
+    @property
+    def counts(self) -> Counts:
+        """What its engine has done."""
+        return self._model.driver.engine.counts if self._model else Counts()

@@ -1,0 +1,85 @@
+"""How answers are sent: piece by piece (server-sent events, or JSON lines as Ollama has them), or in one piece."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aiohttp import web
+
+from ternrun.server.http.errors import ApiError, explain
+from ternrun.server.http.write_timeout import taken
+
+Item = dict[str, Any]
+Items = AsyncGenerator[Item, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How items stand in a stream; `wrong`: the item that tells of an error; `done` ends it."""
+
+    content_type: str
+    frame: Callable[[Item], bytes]
+    wrong: Callable[[ApiError], Item]
+    done: bytes = b""
+
+
+MANY = 4096
+_SLOW = json.JSONEncoder(separators=(",", ":"))
+
+
+def encode(item: Item) -> bytes:
+    """Compact JSON, in ASCII so that half characters cannot break it."""
+    return json.dumps(item, separators=(",", ":"), allow_nan=False).encode()
+
+
+LINES = Framing("application/x-ndjson", lambda item: encode(item) + b"\n", lambda problem: {"error": problem.message})
+UNENDED = Framing("text/event-stream", lambda item: b"data: " + encode(item) + b"\n\n", lambda problem: problem.body)
+EVENTS = replace(UNENDED, done=b"data: [DONE]\n\n")
+NAMED = Framing(  # by the `type` of each item
+    "text/event-stream",
+    lambda item: f"event: {item['type']}\ndata: ".encode() + encode(item) + b"\n\n",
+    lambda problem: {"type": "error", **problem.body},
+)
+
+
+async def in_one_piece(build: Callable[[], Any], numbers: int) -> web.Response:
+    """As JSON. One of many numbers is built and written beside the event loop, in Python, which makes room for others
+    all the time; json's fast way would hold the interpreter to its end."""
+    if numbers < MANY:
+        return web.json_response(build())
+    text = await asyncio.to_thread(lambda: "".join(_SLOW.iterencode(build())))
+    return web.Response(text=text, content_type="application/json")
+
+
+async def stream(request: web.Request, items: Items, stall: float, framing: Framing) -> web.StreamResponse:
+    """Send each item. An error before the first becomes an answer of its own. A client that does not read for `stall`
+    seconds is given up."""
+    response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    response.content_type = framing.content_type
+    response.charset = "utf-8"
+
+    async def send(data: bytes) -> None:
+        await taken(request, response.write(data), stall)
+
+    try:
+        async with aclosing(items):
+            async for item in items:
+                if not response.prepared:
+                    await response.prepare(request)
+                await send(framing.frame(item))
+    except ConnectionError:
+        raise
+    except Exception as error:
+        if not response.prepared:
+            raise
+        await send(framing.frame(framing.wrong(explain(error))))
+    if not response.prepared:
+        await response.prepare(request)
+    await send(framing.done)
+    await taken(request, response.write_eof(), stall)
+    return response
