@@ -11,10 +11,10 @@ import numpy as np
 from ternrun.bench.machine import l3_bytes, memory_bytes
 from ternrun.bench.timing import Rate, seconds_of
 from ternrun.runtime.cpu.compile.isa import Isa
-from ternrun.runtime.cpu.compile.kernel_cache import Kernels, Progress, Tally
+from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache, Progress
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.program.program import Program
-from ternrun.runtime.cpu.program.thread_pool import Team
+from ternrun.runtime.cpu.program.thread_pool import ThreadPool
 
 CHAINS = 8  # as in kernels/ceiling.py, which must not be imported: it needs numba
 ROUNDS = 1 << 17
@@ -57,7 +57,7 @@ class Probe:
     def __init__(self, isa: Isa, threads: int, progress: Progress | None = None) -> None:
         self.isa, self.threads = isa, threads
         names = [*instructions(isa), "read", "clock"]
-        self._kernels = Kernels(isa, Tally(progress))
+        self._kernels = KernelCache(isa, CompileProgress(progress))
         self._kernels.require([f"ceiling.{name}" for name in names])
         self._size = min(max(BUFFER, 4 * l3_bytes()), (memory_bytes() or BUFFER) // 4) // 4096 * 4096
         self._buffer = aligned(self._size)
@@ -105,16 +105,16 @@ class Probe:
     def _run(self, name: str, threads: int, runs: int, **args: int) -> list[float]:
         program = Program()
         program.call(f"ceiling.{name}", cells=address(self._cells), **args)
-        records, team = program.assemble(self._kernels), Team(self._kernels, threads)
+        records, pool = program.assemble(self._kernels), ThreadPool(self._kernels, threads)
         try:
-            return seconds_of(lambda: team.run(records, address(self._state)), runs)
+            return seconds_of(lambda: pool.run(records, address(self._state)), runs)
         finally:
-            team.close()
+            pool.close()
 
 
 def instructions(isa: Isa) -> list[str]:
     """Those of INSTRUCTIONS that this instruction set has."""
-    lacks = {"lookup": isa.name != "avx512", "dot": not isa.dots}
+    lacks = {"lookup": isa.name != "avx512", "dot": not isa.has_dot_bytes}
     return [name for name in INSTRUCTIONS if not lacks.get(name)]
 
 

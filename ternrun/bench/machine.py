@@ -17,7 +17,7 @@ TELLING = ("avx2", "avxvnni", "avx512bw", "avx512vl", "avx512vnni", "avx512vbmi"
 
 def describe(isa: Isa) -> dict[str, Any]:
     """CPU, features, cores, memory, system."""
-    features = set(re.findall(r"\+([\w.-]+)", instruction_sets.pick(instruction_sets.available()[0]).features))
+    features = set(re.findall(r"\+([\w.-]+)", instruction_sets.select_isa(instruction_sets.available()[0]).features))
     return {
         "cpu": cpu_name(),
         "isa": isa.name,

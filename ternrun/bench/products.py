@@ -8,9 +8,9 @@ from typing import Any
 
 from ternrun.bench.ceilings import Ceilings
 from ternrun.bench.timing import Rate, seconds_of
-from ternrun.runtime.cpu.autotune_probe import Trial
+from ternrun.runtime.cpu.autotune_probe import AutotuneProbe
 from ternrun.runtime.cpu.compile.isa import Isa
-from ternrun.runtime.cpu.compile.kernel_cache import Kernels, Progress, Tally
+from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache, Progress
 
 SHAPES = ((2048, 2048), (4096, 4096), (4096, 11008), (11008, 4096))
 GEMM = 128  # tokens
@@ -43,7 +43,7 @@ def measure(
     shapes: tuple[tuple[int, int], ...] = SHAPES,
 ) -> Iterator[Product]:  # fmt: skip
     """Every shape, for one token and for GEMM of them, on one thread and on all."""
-    kernels = Kernels(isa, Tally(progress))
+    kernels = KernelCache(isa, CompileProgress(progress))
     ceiling = ceilings.operations[ceilings.ternary]
     for rows, cols in shapes:
         for tokens in (1, GEMM):
@@ -52,9 +52,9 @@ def measure(
                 yield Product(rows, cols, tokens, count, rate, rate.median / ceiling[count], kernel)
 
 
-def _product(kernels: Kernels, rows: int, cols: int, tokens: int, threads: int, runs: int) -> tuple[Rate, str]:
+def _product(kernels: KernelCache, rows: int, cols: int, tokens: int, threads: int, runs: int) -> tuple[Rate, str]:
     """Operations a second, and the kernel that did them."""
-    trial = Trial(kernels, rows, cols, tokens, threads, max(1, round(ENOUGH / (rows * cols * tokens))))
+    trial = AutotuneProbe(kernels, rows, cols, tokens, threads, max(1, round(ENOUGH / (rows * cols * tokens))))
     try:
         return Rate.of(trial.operations, seconds_of(trial.run, runs)), trial.kernel
     finally:

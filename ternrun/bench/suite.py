@@ -19,7 +19,7 @@ from ternrun.bench.works import Work, parse
 from ternrun.loader.model import open_model
 from ternrun.runtime.config import KvType
 from ternrun.runtime.cpu import autotune
-from ternrun.runtime.cpu.compile.kernel_cache import Progress, Tally
+from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, Progress
 from ternrun.runtime.cpu.model import CpuModel, default_threads
 
 Tell = Callable[[int, int, str], None]  # works done, works in all, what is being done
@@ -94,7 +94,7 @@ def run(options: Options, tell: Tell) -> Report:
     wanted, noise = options.wanted, Noise()
     works = parse(options.works, context_of(wanted))  # a wrong name should not cost the compiling of kernels
     compiling = _compiling(tell, len(works) + 1)
-    isa, threads = autotune.pick(tally=Tally(compiling)), options.threads or default_threads()
+    isa, threads = autotune.select_isa(tally=CompileProgress(compiling)), options.threads or default_threads()
     total = len(works) + 1
     tell(0, total, "machine")
     probe = Probe(isa, threads, compiling)

@@ -8,7 +8,7 @@ from math import ceil
 from ternrun.bench.works import DECODED, Work
 from ternrun.runtime.cpu.layout import KV_BLOCK, KV_SIZE, KV_STEPS
 from ternrun.runtime.cpu.model import CpuModel
-from ternrun.runtime.cpu.weights.matrix import Ternary
+from ternrun.runtime.cpu.weights.matrix import TernaryMatrix
 
 SCREEN_PLANES = 2  # an input of the screening copy has two halves of eight bits
 COARSE = 4  # from so many outputs a step on, the first half will do
@@ -39,9 +39,9 @@ def of(model: CpuModel, work: Work, ternary: str) -> Traffic:
     seen += (model.screen or head).read_bytes * (steps if outputs == rows else 1)
     operations: dict[str, float] = {}
     for m in body:
-        name = ternary if isinstance(m, Ternary) else "floats"
+        name = ternary if isinstance(m, TernaryMatrix) else "floats"
         operations[name] = operations.get(name, 0.0) + 2.0 * m.rows * m.cols
-    kind = ternary if isinstance(head, Ternary) else "dot" if model.screen else "floats"
+    kind = ternary if isinstance(head, TernaryMatrix) else "dot" if model.screen else "floats"
     planes = SCREEN_PLANES if model.screen and outputs < COARSE * steps else 1
     operations[kind] = operations.get(kind, 0.0) + 2.0 * planes * head.rows * head.cols * outputs / rows
     return Traffic(seen / rows + kv_bytes(model) * positions, operations)

@@ -175,10 +175,10 @@ def check_model(args: argparse.Namespace) -> None:
 
 def compiling() -> str:
     """What happens while kernels are compiled, and whether it happens again next time."""
-    from ternrun.runtime.cpu.compile.cache_files import cache_root, usable, writable
+    from ternrun.runtime.cpu.compile.cache_files import cache_root, is_usable, is_writable
 
     root = cache_root()
-    kept = usable(root) and writable(root)
+    kept = is_usable(root) and is_writable(root)
     often = "this once" if kept else "each time, as none are kept: TERNRUN_CACHE names a folder"
     return f"compiling kernels for this CPU, {often}"
 

@@ -41,15 +41,15 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compile what is missing, and say what that was."""
     from ternrun.runtime.cpu.compile import cache_files
-    from ternrun.runtime.cpu.compile.isa import ENV, pick
+    from ternrun.runtime.cpu.compile.isa import ENV, select_isa
     from ternrun.runtime.cpu.compile.kernel_cache import folder_for
 
     if args.all and args.model is not None:
         raise UsageError("--all is for any model: name one, or give --all")
     if args.isa:
         os.environ[ENV] = args.isa
-    folder = folder_for(pick())
-    if not (cache_files.usable(folder) and cache_files.writable(folder)):
+    folder = folder_for(select_isa())
+    if not (cache_files.is_usable(folder) and cache_files.is_writable(folder)):
         raise UsageError(f"kernels cannot be kept in {folder}: it is not a folder of yours that can be written to")
     before, start = _kept(), time.perf_counter()
     if args.all:
@@ -62,13 +62,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _compile_all() -> None:
     from ternrun.runtime.cpu import autotune
-    from ternrun.runtime.cpu.compile.kernel_cache import Kernels, Tally
+    from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache
     from ternrun.runtime.cpu.kernel_catalogue import all_kernels
 
     with Progress(compiling(), "kernels", told=True) as progress:
-        tally = Tally(progress.update)
-        chosen = autotune.pick(tally=tally)
-        Kernels(chosen, tally).require(all_kernels(chosen))
+        tally = CompileProgress(progress.update)
+        chosen = autotune.select_isa(tally=tally)
+        KernelCache(chosen, tally).require(all_kernels(chosen))
 
 
 def _kept() -> set[Path]:
@@ -84,7 +84,7 @@ def _tell(compiled: list[Path], seconds: float, *, as_json: bool) -> None:
     from ternrun.runtime.cpu import autotune
     from ternrun.runtime.cpu.compile.kernel_cache import folder_for
 
-    folders = sorted({str(path.parent) for path in compiled}) or [str(folder_for(autotune.pick()))]
+    folders = sorted({str(path.parent) for path in compiled}) or [str(folder_for(autotune.select_isa()))]
     if as_json:
         names = [path.name for path in compiled]
         print(json.dumps({"compiled": names, "folders": folders, "seconds": round(seconds, 3)}))

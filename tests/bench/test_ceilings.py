@@ -44,7 +44,7 @@ REFERENCES: dict[str, tuple[Callable[[Lanes, Lanes], Lanes], Any]] = {
 
 @pytest.mark.parametrize("name", ISAS)
 def test_chains_do_as_many_operations_as_are_counted(name: str) -> None:
-    for entry in instructions(isa.pick(name)):
+    for entry in instructions(isa.select_isa(name)):
         operation, dtype = REFERENCES[entry]
         rng = np.random.default_rng(1)
         start = rng.uniform(0.1, 0.4, 16) if entry == "floats" else rng.integers(1, 5, 64 // np.dtype(dtype).itemsize)
@@ -74,7 +74,7 @@ def test_reading_reads_every_byte_once(name: str) -> None:
 def test_probe_measures_every_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"BUFFER": 1 << 20, "RUNS": 2, "ROUNDS": 100}.items():
         monkeypatch.setattr(ceilings, name, value)
-    chosen = isa.pick()
+    chosen = isa.select_isa()
     probe = Probe(chosen, 2)
     found = probe.ceilings()
     assert list(found.read) == [1, 2]

@@ -92,7 +92,7 @@ def test_phases_add_up_to_a_step(subject: Subject) -> None:
 
 
 def test_products_on_their_own() -> None:
-    chosen = isa.pick()
+    chosen = isa.select_isa()
     ceilings = Ceilings({}, {"bytes": {1: 1e12, 2: 2e12}})
     found = list(products.measure(chosen, 2, ceilings, 1, shapes=((256, 384),)))
     assert [(p.tokens, p.threads) for p in found] == [(1, 1), (1, 2), (products.GEMM, 1), (products.GEMM, 2)]

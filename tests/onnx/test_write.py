@@ -16,7 +16,7 @@ from ternrun.onnx.format.reader import open_onnx
 from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu.model import CpuModel
-from ternrun.runtime.cpu.weights.matrix import Ternary
+from ternrun.runtime.cpu.weights.matrix import TernaryMatrix
 from ternrun.runtime.weights import Weights
 from tests.fakes import fake_weights
 from tests.reference import dense, forward
@@ -103,7 +103,7 @@ def test_the_carried_model_through_onnx(form: str, tmp_path: Path, capsys: pytes
             rates.append(32 / (time.perf_counter() - start))
             expected = rows if expected is None else expected
             np.testing.assert_array_equal(rows, expected)
-            assert isinstance(model.matrices["blk.0.attn_q.weight"], Ternary)
+            assert isinstance(model.matrices["blk.0.attn_q.weight"], TernaryMatrix)
             model.close()
     with capsys.disabled():
         print(f"\n  {form}: {rates[1]:.0f} tokens a second, its GGUF file {rates[0]:.0f}, the same logits")

@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile import isa
-from ternrun.runtime.cpu.compile.kernel_cache import Kernels
-from ternrun.runtime.cpu.linears import Rows, plain_product, plain_scratch
+from ternrun.runtime.cpu.compile.kernel_cache import KernelCache
+from ternrun.runtime.cpu.linears import Rows, ordinary_product, ordinary_scratch
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.model import default_threads
 from ternrun.runtime.cpu.program.program import Program, Records, Scratch
-from ternrun.runtime.cpu.program.thread_pool import Team
+from ternrun.runtime.cpu.program.thread_pool import ThreadPool
 from ternrun.runtime.cpu.signatures import SIGNATURES, Argument
-from ternrun.runtime.cpu.weights.matrix import Plain
+from ternrun.runtime.cpu.weights.matrix import OrdinaryMatrix
 from ternrun.runtime.weights import Tensor
 
 TOKENS = layout.STATE["tokens"] // 8
@@ -38,15 +38,15 @@ class Product(NamedTuple):
     biased: Records
     multiply: NDArray[np.int64]
     add: NDArray[np.int64]
-    matrix: Plain  # the program reads its memory
+    matrix: OrdinaryMatrix  # the program reads its memory
 
 
 class Workers:
     """A team of threads over kernels, shared by all graphs of this process."""
 
     def __init__(self) -> None:
-        self.kernels, self._threads = Kernels(isa.pick()), default_threads()
-        self._team, self._turn = Team(self.kernels, self._threads), threading.Lock()
+        self.kernels, self._threads = KernelCache(isa.select_isa()), default_threads()
+        self._pool, self._turn = ThreadPool(self.kernels, self._threads), threading.Lock()
         self._state = aligned(layout.STATE_BYTES)[: layout.STATE_BYTES].view(np.int64)
         self._base = address(self._state)
         self._scratch: dict[int, Scratch] = {}  # by the columns that there is room for
@@ -54,13 +54,13 @@ class Workers:
 
     def prepare(self, tensor: Tensor) -> Product:
         """The program of a product with `tensor` (rows, cols); the addresses of its operands are set when it runs."""
-        matrix = Plain.of(tensor)
+        matrix = OrdinaryMatrix.of(tensor)
         with self._turn:
             if matrix.padded not in self._scratch:
-                self._scratch[matrix.padded] = Scratch(self._threads, plain_scratch(matrix.padded))
+                self._scratch[matrix.padded] = Scratch(self._threads, ordinary_scratch(matrix.padded))
             program, count = Program(), self._base + layout.STATE["tokens"]
             x, out = Rows(0, matrix.cols, matrix.cols), Rows(0, matrix.rows, matrix.rows)
-            plain_product(program, count, x, matrix, out, self._scratch[matrix.padded])
+            ordinary_product(program, count, x, matrix, out, self._scratch[matrix.padded])
             program.call("elements.bias", count=count, n=matrix.rows, x=0, bias=0)
             both = self._assembled(program)
             return Product(both._replace(calls=1), both, _arguments(both, 0), _arguments(both, 1), matrix)
@@ -75,7 +75,7 @@ class Workers:
             if bias is not None:
                 product.add[ADD.index("x")], product.add[ADD.index("bias")] = to, address(bias)
             self._state[TOKENS] = len(x)
-            self._team.run(product.alone if bias is None else product.biased, self._base)
+            self._pool.run(product.alone if bias is None else product.biased, self._base)
 
     def call(self, kernel: str, /, **values: Argument | NDArray[np.float32]) -> None:
         """Run one kernel with the arguments that its signature names; contiguous arrays go as their addresses."""
@@ -87,7 +87,7 @@ class Workers:
                 self._calls[kernel] = self._assembled(program)
             records = self._calls[kernel]
             _arguments(records, 0)[: len(args)] = SIGNATURES[kernel].pack(kernel, args)
-            self._team.run(records, self._base)
+            self._pool.run(records, self._base)
 
     def _assembled(self, program: Program) -> Records:
         self.kernels.require(program.kernels)

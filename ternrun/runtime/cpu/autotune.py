@@ -13,7 +13,7 @@ from math import prod
 
 from ternrun.runtime.cpu.compile import cache_files, isa
 from ternrun.runtime.cpu.compile.isa import Isa
-from ternrun.runtime.cpu.compile.kernel_cache import Kernels, Tally, folder_for
+from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache, folder_for
 
 SHAPE = 2048, 2048  # 0.9 MB of codes: what is compared is the instructions, not the memory, which is the same for all
 TOKENS = 1, 32  # decoding, and prompts
@@ -22,26 +22,26 @@ ENOUGH = 3e7  # multiply-adds a run
 FILE = "choice"
 
 
-def pick(name: str = "", tally: Tally | None = None) -> Isa:
+def select_isa(name: str = "", tally: CompileProgress | None = None) -> Isa:
     """As `isa.pick`, but by what was measured, where neither `name` nor the environment forces one.
 
     Nothing is measured where nothing could be kept. Raises ConfigError, KernelError.
     """
-    best, names = isa.pick(name), candidates()
+    best, names = isa.select_isa(name), candidates()
     path = folder_for(best) / FILE
-    if best.reason == isa.FORCED or len(names) < 2 or not cache_files.usable(path.parent):
+    if best.reason == isa.FORCED or len(names) < 2 or not cache_files.is_usable(path.parent):
         return best
     rates = _read(cache_files.read(path), names)
     if not rates:
-        if not cache_files.writable(path.parent):
+        if not cache_files.is_writable(path.parent):
             return best
-        tally = tally or Tally()
+        tally = tally or CompileProgress()
         tally.whole = False
-        rates = {candidate: measure(isa.pick(candidate), tally) for candidate in names}
+        rates = {candidate: measure(isa.select_isa(candidate), tally) for candidate in names}
         tally.whole = True
-        cache_files.keep(path, json.dumps(rates).encode())
+        cache_files.try_write(path, json.dumps(rates).encode())
     fastest = max(names, key=lambda candidate: prod(rates[candidate]))
-    return replace(isa.pick(fastest), reason=_reason(rates, fastest))
+    return replace(isa.select_isa(fastest), reason=_reason(rates, fastest))
 
 
 def candidates() -> list[str]:
@@ -50,16 +50,16 @@ def candidates() -> list[str]:
     return vectors[:2] if vectors[:1] == ["avx512"] else vectors[:1]
 
 
-def measure(chosen: Isa, tally: Tally | None = None) -> list[float]:
+def measure(chosen: Isa, tally: CompileProgress | None = None) -> list[float]:
     """Operations a second of one thread, for each of TOKENS, the best of some runs. Raises KernelError."""
-    return [_rate(Kernels(chosen, tally), tokens) for tokens in TOKENS]
+    return [_rate(KernelCache(chosen, tally), tokens) for tokens in TOKENS]
 
 
-def _rate(kernels: Kernels, tokens: int) -> float:
-    from ternrun.runtime.cpu.autotune_probe import Trial  # not worth its time where the choice is known
+def _rate(kernels: KernelCache, tokens: int) -> float:
+    from ternrun.runtime.cpu.autotune_probe import AutotuneProbe  # not worth its time where the choice is known
 
     rows, cols = SHAPE
-    trial = Trial(kernels, rows, cols, tokens, 1, max(1, round(ENOUGH / (rows * cols * tokens))))
+    trial = AutotuneProbe(kernels, rows, cols, tokens, 1, max(1, round(ENOUGH / (rows * cols * tokens))))
     try:
         times = []
         for _ in range(RUNS):

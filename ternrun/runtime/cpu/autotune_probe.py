@@ -5,26 +5,26 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.runtime.cpu.compile.kernel_cache import Kernels
+from ternrun.runtime.cpu.compile.kernel_cache import KernelCache
 from ternrun.runtime.cpu.layout import STATE_BYTES
 from ternrun.runtime.cpu.linears import Linears, Norm, Rows
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.program.program import Program, Scratch
-from ternrun.runtime.cpu.program.thread_pool import KERNELS, Team
-from ternrun.runtime.cpu.weights.matrix import SUPERBLOCK, Ternary
+from ternrun.runtime.cpu.program.thread_pool import KERNELS, ThreadPool
+from ternrun.runtime.cpu.weights.matrix import SUPERBLOCK, TernaryMatrix
 from ternrun.runtime.cpu.weights.repack import Packing
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.runtime.weights import Tensor
 
 
-class Trial:
+class AutotuneProbe:
     """y = W x for `tokens` inputs x, `repeats` times a run; W is (rows, cols). Raises KernelError."""
 
-    def __init__(self, kernels: Kernels, rows: int, cols: int, tokens: int, threads: int, repeats: int) -> None:
+    def __init__(self, kernels: KernelCache, rows: int, cols: int, tokens: int, threads: int, repeats: int) -> None:
         self.operations = 2.0 * rows * cols * tokens * repeats  # of one run: multiplications and additions
         layout = kernels.isa.layout
         rng, scratch, packing = np.random.default_rng(0), Scratch(threads, 256 * (cols + SUPERBLOCK[layout])), Packing()
-        weights = Ternary.of(_random_codes(rows, cols, rng), layout, packing, scratch)
+        weights = TernaryMatrix.of(_random_codes(rows, cols, rng), layout, packing, scratch)
         linears = Linears(layout, threads, tokens, scratch, {"w": weights})
         x, out, count = _floats(tokens, cols), _floats(tokens, rows), aligned(STATE_BYTES)
         x.view(np.float32)[:] = rng.standard_normal(x.size // 4)
@@ -36,17 +36,17 @@ class Trial:
         kernels.require(packing.kernels | program.kernels | {*KERNELS})
         self.kernel = program.names[-1]
         self._memory = (scratch, weights, linears, x, out, count)  # kernels know only where it lies
-        self._team, self._count = Team(kernels, threads), address(count)
-        packing.run(lambda part: self._team.run(part.assemble(kernels), self._count))
+        self._pool, self._count = ThreadPool(kernels, threads), address(count)
+        packing.run(lambda part: self._pool.run(part.assemble(kernels), self._count))
         self._records = program.assemble(kernels)
 
     def run(self) -> None:
         """Do it."""
-        self._team.run(self._records, self._count)
+        self._pool.run(self._records, self._count)
 
     def close(self) -> None:
         """Stop the threads."""
-        self._team.close()
+        self._pool.close()
 
 
 def _floats(tokens: int, cols: int) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ternrun.runtime.config import EngineConfig, ModelConfig
 from ternrun.runtime.cpu import layout, rope
 from ternrun.runtime.cpu.linears import NO_NORM, Linears, Matrix, Norm, Rows, norm_rows
-from ternrun.runtime.cpu.lm_head_screen import Screen
+from ternrun.runtime.cpu.lm_head_screen import LMHeadScreen
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.program.program import Program, Scratch
 from ternrun.runtime.cpu.signatures import Argument
@@ -122,7 +122,7 @@ class Decoder:
             program.call("mhc.mean", **self._streams())
         norm = self._norm("output_norm")
         program.call(
-            "rows.norm_wanted", state=self._state, x=self._x.base, ldx=stride, n=c.dim, weight=norm.weight,
+            "rows.norm_outputs", state=self._state, x=self._x.base, ldx=stride, n=c.dim, weight=norm.weight,
             eps=norm.eps, out=self._final.base, ldo=self._final.ld,
         )  # fmt: skip
         return program
@@ -138,7 +138,7 @@ class Decoder:
         self._softcap(program, count)
         return program
 
-    def greedy_head(self, screen: Screen | None) -> Program:
+    def greedy_head(self, screen: LMHeadScreen | None) -> Program:
         """In place of `head`: logits for a step that asks to keep the largest, only those where there is a screen to
         tell them, and a way on from the very largest to the next step."""
         program = Program()

@@ -14,10 +14,13 @@ _FIXED = {
     "elements": ("erf", "gelu", "silu", "softmax", "layer_norm", "bias"),
     "greedy": ("best", "feed"),
     "mhc": ("spread", "read", "write", "mean"),
-    "rows": ("norm", "norm_add", "norm_wanted", "bias", "softcap", "silu", "gelu", "relu2"),
+    "rows": ("norm", "norm_add", "norm_outputs", "bias", "softcap", "silu", "gelu", "relu2"),
 }
 _SCREEN = ("prepare", "scan", "select", "gather")
-_PRODUCTS = {"words": ("ternary.rows", "ternary.blocks", "check.words"), "bytes": ("ternary_bytes.any",)}
+_PRODUCTS = {
+    "lut16": ("ternary_lut16.rows", "ternary_lut16.blocks", "check.lut16"),
+    "byte_dot": ("ternary_byte_dot.any",),
+}
 
 
 def all_kernels(isa: Isa) -> set[str]:
@@ -27,8 +30,8 @@ def all_kernels(isa: Isa) -> set[str]:
     names |= {f"{module}.{kind}" for module in ("attention", "cache") for kind in KV_SIZE}
     names |= {f"{module}.{kind}" for module in ("linear", "embed") for kind in _ORDINARY}
     names |= {f"embed.{kind}-trits" for kind in _TERNARY}
-    names |= {f"pack.{kind}-{layout}" for kind in _TERNARY if not (layout == "words" and ENCODINGS[kind].chunk)}
-    if isa.dots:
+    names |= {f"pack.{kind}-{layout}" for kind in _TERNARY if not (layout == "lut16" and ENCODINGS[kind].chunk)}
+    if isa.has_dot_bytes:
         names |= {f"lm_head_screen.{entry}" for entry in _SCREEN}
         names |= {f"{module}{kind}" for module in ("lm_head_screen.exact-", "lm_head_copy.") for kind in _ORDINARY}
     return names | {f"prepare.{layout}", *_PRODUCTS[layout], *KERNELS}

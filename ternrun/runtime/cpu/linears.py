@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.program.program import ALWAYS, NEVER, Program, Scratch
-from ternrun.runtime.cpu.weights.matrix import Plain, Ternary
+from ternrun.runtime.cpu.weights.matrix import OrdinaryMatrix, TernaryMatrix
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor
 
-Matrix = Plain | Ternary
+Matrix = OrdinaryMatrix | TernaryMatrix
 MAX_GROUP = 3  # matrices of one call of `ternary.*`
 
 
@@ -65,13 +65,13 @@ def norm_rows(program: Program, count: int, x: Rows, norm: Norm, out: Rows) -> N
     )  # fmt: skip
 
 
-def plain_scratch(cols: int) -> int:
+def ordinary_scratch(cols: int) -> int:
     """Bytes a thread that `linear.*` needs for rows of at most so many columns."""
-    return layout.PLAIN_PARTIAL + 4 * max(layout.PLAIN_FLOATS, 4 * round_up(cols, 256))
+    return layout.ORDINARY_PARTIAL + 4 * max(layout.ORDINARY_FLOATS, 4 * round_up(cols, 256))
 
 
-def plain_product(
-    program: Program, count: int, x: Rows, m: Plain, out: Rows, scratch: Scratch, *, add: bool = False,
+def ordinary_product(
+    program: Program, count: int, x: Rows, m: OrdinaryMatrix, out: Rows, scratch: Scratch, *, add: bool = False,
     barrier: int = ALWAYS,
 ) -> None:  # fmt: skip
     """out (+)= W x for an ordinary matrix; `scratch` has the room that `plain_scratch` says."""
@@ -92,18 +92,18 @@ class Linears:
         self._tokens = tokens
         self._threads, self._scratch = threads, scratch
         self._header = round_up(4 * tokens, 64)
-        widest = max((self._stride(m) for m in matrices.values() if isinstance(m, Ternary)), default=0)
+        widest = max((self._stride(m) for m in matrices.values() if isinstance(m, TernaryMatrix)), default=0)
         self._private = round_up(self._header + widest, 4096) + 64
         self._prepared = aligned(max(self._header + widest * tokens, self._private * threads))
-        self._sums_stride = layout.TERNARY_SUMS + 64 if self.layout == "words" else 0
+        self._sums_stride = layout.TERNARY_SUMS + 64 if self.layout == "lut16" else 0
         self._sums: NDArray[np.uint8] = aligned(self._sums_stride * threads)
         widest = max((m.cols for m in matrices.values()), default=0)
         self._normed_ld = round_up(widest, 16)
         self._normed = aligned(4 * self._normed_ld * self._tokens)
 
-    def _stride(self, m: Ternary) -> int:
+    def _stride(self, m: TernaryMatrix) -> int:
         """Bytes of one token's prepared codes, with room for a table's width behind them."""
-        if self.layout == "words":
+        if self.layout == "lut16":
             return round_up(12 * m.words * -(-m.cols // m.chunk) + 64, 64)
         return round_up(round_up(m.cols, 16) + 4 * -(-m.cols // m.chunk), 64)
 
@@ -121,10 +121,10 @@ class Linears:
 
         Ends with a barrier: all outputs are complete.
         """
-        formats: dict[tuple[int, int, bool], list[tuple[Ternary, Rows]]] = {}
-        plain: list[tuple[Plain, Rows]] = []
+        formats: dict[tuple[int, int, bool], list[tuple[TernaryMatrix, Rows]]] = {}
+        plain: list[tuple[OrdinaryMatrix, Rows]] = []
         for matrix, out in parts:
-            if isinstance(matrix, Ternary):
+            if isinstance(matrix, TernaryMatrix):
                 formats.setdefault(matrix.input_format, []).append((matrix, out))
             else:
                 plain.append((matrix, out))
@@ -135,7 +135,7 @@ class Linears:
             self._plain(program, count, x, norm, plain, add)
 
     def _ternary(
-        self, program: Program, count: int, x: Rows, norm: Norm, parts: Sequence[tuple[Ternary, Rows]], add: bool
+        self, program: Program, count: int, x: Rows, norm: Norm, parts: Sequence[tuple[TernaryMatrix, Rows]], add: bool
     ) -> None:
         first, out = parts[0]
         base, scratch = address(self._prepared), self._scratch.arguments
@@ -154,7 +154,9 @@ class Linears:
             for matrix, to in parts
         ]  # fmt: skip
         kernel = (
-            ("ternary.blocks" if first.by_block else "ternary.rows") if self.layout == "words" else "ternary_bytes.any"
+            ("ternary_lut16.blocks" if first.by_block else "ternary_lut16.rows")
+            if self.layout == "lut16"
+            else "ternary_byte_dot.any"
         )
         program.call(
             kernel, ALWAYS, segments, count=count, prepared=base, prepared_stride=self._private,
@@ -163,7 +165,7 @@ class Linears:
         )  # fmt: skip
 
     def _plain(
-        self, program: Program, count: int, x: Rows, norm: Norm, parts: Sequence[tuple[Plain, Rows]], add: bool
+        self, program: Program, count: int, x: Rows, norm: Norm, parts: Sequence[tuple[OrdinaryMatrix, Rows]], add: bool
     ) -> None:
         if norm.eps >= 0:
             normed = Rows(address(self._normed), self._normed_ld, x.cols)
@@ -171,4 +173,4 @@ class Linears:
             x = normed
         for i, (m, out) in enumerate(parts):
             barrier = ALWAYS if i == len(parts) - 1 else NEVER
-            plain_product(program, count, x, m, out, self._scratch, add=add, barrier=barrier)
+            ordinary_product(program, count, x, m, out, self._scratch, add=add, barrier=barrier)

@@ -13,17 +13,17 @@ from ternrun.runtime.cpu.compile.isa import Isa
 from ternrun.runtime.cpu.linears import Rows
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.program.program import Program, Scratch
-from ternrun.runtime.cpu.weights.matrix import Plain
+from ternrun.runtime.cpu.weights.matrix import OrdinaryMatrix
 from ternrun.runtime.cpu.weights.repack import PORTION, Packing
 
 BLOCK = 16  # rows that share a vector
 SMALLEST = 4096  # rows; screening a smaller vocabulary saves nothing
 
 
-class Screen:
+class LMHeadScreen:
     """Copy, bounds and working memory for one output matrix; `outputs` is the most rows of x a step may have."""
 
-    def __init__(self, matrix: Plain, outputs: int, scratch: Scratch) -> None:
+    def __init__(self, matrix: OrdinaryMatrix, outputs: int, scratch: Scratch) -> None:
         self._matrix, self._scratch = matrix, scratch
         self.rows, self._blocks = matrix.rows, (matrix.rows + BLOCK - 1) // BLOCK
         rows = BLOCK * self._blocks
@@ -31,10 +31,10 @@ class Screen:
         self._steps, self._errors, self._norms = (aligned(4 * rows) for _ in range(3))
         self._stride = round_up(layout.SCREEN_HEADER + 2 * matrix.padded, 64)
         self._prepared = aligned(self._stride * outputs)
-        self._peaks_ld = round_up(self._blocks, 16)
-        self._peaks, self._bars = aligned(4 * self._peaks_ld * outputs), aligned(4 * outputs)
-        self._numbers_ld = round_up(matrix.rows, 16)
-        self._numbers, self._counts = aligned(4 * self._numbers_ld * outputs), aligned(layout.SCREEN_COUNTS * outputs)
+        self._block_bounds_ld = round_up(self._blocks, 16)
+        self._block_bounds, self._thresholds = aligned(4 * self._block_bounds_ld * outputs), aligned(4 * outputs)
+        self._row_ids_ld = round_up(matrix.rows, 16)
+        self._row_ids, self._counts = aligned(4 * self._row_ids_ld * outputs), aligned(layout.SCREEN_COUNTS * outputs)
         cells = self._counts[: layout.SCREEN_COUNTS * outputs].view(np.int64).data
         self._best, self._totals = cells[1 :: layout.SCREEN_COUNTS // 8], cells[:: layout.SCREEN_COUNTS // 8]
 
@@ -66,45 +66,49 @@ class Screen:
     def emit(self, program: Program, state: int, x: Rows, logits: Rows) -> None:
         """The logits W x that can be among the `keep` largest, together at the beginning of their row; see `kept`."""
         m, count = self._matrix, state + layout.STATE["outputs"]
-        assert logits.ld == self._numbers_ld
+        assert logits.ld == self._row_ids_ld
         prepared, scratch = address(self._prepared), self._scratch.arguments
-        peaks: dict[str, int] = {"peaks": address(self._peaks), "ldp": self._peaks_ld, "bars": address(self._bars)}
+        bounds: dict[str, int] = {
+            "block_bounds": address(self._block_bounds),
+            "ldb": self._block_bounds_ld,
+            "thresholds": address(self._thresholds),
+        }
         to: dict[str, int] = {"logits": logits.base, "ldl": logits.ld}
-        found: dict[str, int] = {"numbers": address(self._numbers), "counts": address(self._counts)}
+        found: dict[str, int] = {"row_ids": address(self._row_ids), "counts": address(self._counts)}
         rows: dict[str, int] = {"x": x.base, "ldx": x.ld}
         program.call("lm_head_screen.prepare", count=count, n=m.padded, out=prepared, out_stride=self._stride, **rows)
         copy: dict[str, int | float] = {
             "count": count, "prepared": prepared, "prepared_stride": self._stride, "rows": m.rows, "n": m.padded,
-            "codes": address(self._codes), "scale": float(m.tensor.scale), **self._bounds(), **to, **peaks,
+            "codes": address(self._codes), "scale": float(m.tensor.scale), **self._bounds(), **to, **bounds,
         }  # fmt: skip
         program.call("lm_head_screen.scan", **copy)
-        keep = state + layout.STATE["keep"]
-        program.call("lm_head_screen.select", count=count, keep=keep, blocks=self._blocks, **peaks, **scratch)
+        top_k = state + layout.STATE["top_k"]
+        program.call("lm_head_screen.select", count=count, top_k=top_k, blocks=self._blocks, **bounds, **scratch)
         program.call(
             f"lm_head_screen.exact-{m.tensor.type}", weights=address(m.data), row_bytes=m.stride, **copy, **rows,
             **scratch, **found,
         )  # fmt: skip
         program.call("lm_head_screen.gather", count=count, rows=m.rows, **to, **found)
 
-    def kept(self, logits: NDArray[np.float32], outputs: int) -> list[KeptRow]:
+    def kept(self, logits: NDArray[np.float32], outputs: int) -> list[ScreenedLogits]:
         """What the last step kept in each row of `logits`, all rows on end."""
-        return [KeptRow(self, logits, row, self._best[row]) for row in range(outputs)]
+        return [ScreenedLogits(self, logits, row, self._best[row]) for row in range(outputs)]
 
     def read(self, logits: NDArray[np.float32], row: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Ids (n,) and logits (n,) that the last step kept in a row."""
-        some = slice(self._numbers_ld * row, self._numbers_ld * row + self._totals[row])
-        return self._numbers.view(np.int32)[some], logits[some]
+        some = slice(self._row_ids_ld * row, self._row_ids_ld * row + self._totals[row])
+        return self._row_ids.view(np.int32)[some], logits[some]
 
     def _bounds(self) -> dict[str, int]:
         return {"steps": address(self._steps), "errors": address(self._errors), "norms": address(self._norms)}
 
 
-class KeptRow:
+class ScreenedLogits:
     """See `backend.Kept`. Most are asked for their best only, so the rest is made when it is wanted."""
 
     __slots__ = ("_logits", "_row", "_screen", "best")
 
-    def __init__(self, screen: Screen, logits: NDArray[np.float32], row: int, best: int) -> None:
+    def __init__(self, screen: LMHeadScreen, logits: NDArray[np.float32], row: int, best: int) -> None:
         self._screen, self._logits, self._row, self.best = screen, logits, row, best
 
     def read(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -119,6 +123,6 @@ class KeptRow:
         return row
 
 
-def can_screen(isa: Isa, matrix: Plain, *, biased: bool) -> bool:
+def can_screen(isa: Isa, matrix: OrdinaryMatrix, *, biased: bool) -> bool:
     """Whether this CPU has the instruction for it and the matrix is large enough to pay; a bias is not bounded."""
-    return isa.dots and matrix.rows >= SMALLEST and not biased
+    return isa.has_dot_bytes and matrix.rows >= SMALLEST and not biased

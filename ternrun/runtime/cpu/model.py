@@ -16,15 +16,15 @@ from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu import autotune, layout
 from ternrun.runtime.cpu.compile import isa as instruction_sets
 from ternrun.runtime.cpu.compile.host import usable_cpus
-from ternrun.runtime.cpu.compile.kernel_cache import Kernels, Progress, Tally
+from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache, Progress
 from ternrun.runtime.cpu.decoder import Decoder, Embedding, limits_for
-from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary, plain_scratch
-from ternrun.runtime.cpu.lm_head_screen import Screen, can_screen
+from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary, ordinary_scratch
+from ternrun.runtime.cpu.lm_head_screen import LMHeadScreen, can_screen
 from ternrun.runtime.cpu.memory import address, gather, padded_vector
 from ternrun.runtime.cpu.program.program import Program, Scratch
-from ternrun.runtime.cpu.program.step_inputs import Inputs
-from ternrun.runtime.cpu.program.thread_pool import KERNELS, Team
-from ternrun.runtime.cpu.weights.matrix import Plain, Ternary
+from ternrun.runtime.cpu.program.step_inputs import StepInputs
+from ternrun.runtime.cpu.program.thread_pool import KERNELS, ThreadPool
+from ternrun.runtime.cpu.weights.matrix import OrdinaryMatrix, TernaryMatrix
 from ternrun.runtime.cpu.weights.repack import Packing
 from ternrun.runtime.cpu.weights.scales import block_scales
 from ternrun.runtime.encodings import ENCODINGS
@@ -52,16 +52,16 @@ class CpuModel:
     ) -> None:  # fmt: skip
         self.config, self.engine = weights.config, engine
         ternary = any(map(is_ternary, weights.tensors.values()))
-        tally = Tally(progress)
-        chosen = autotune.pick(isa, tally) if ternary else instruction_sets.pick(isa)
+        tally = CompileProgress(progress)
+        chosen = autotune.select_isa(isa, tally) if ternary else instruction_sets.select_isa(isa)
         threads = engine.threads or default_threads()
         self.description = f"cpu/{chosen.name}, {threads} threads: {chosen.reason}{_told(weights, chosen.layout)}"
-        self._kernels = Kernels(chosen, tally)
+        self._kernels = KernelCache(chosen, tally)
         limits = limits_for(self.config, engine)
         self.block_size, self.n_blocks, self.positions = layout.KV_BLOCK, limits.blocks, limits.positions
         self._tensors = weights.tensors  # keeps the file's map alive
         widest = max(max(t.shape[-1] for t in weights.tensors.values()), limits.positions, self.config.head_dim)
-        self._scratch = Scratch(threads, max(32 * (widest + 1024) + 8192, plain_scratch(widest)))
+        self._scratch = Scratch(threads, max(32 * (widest + 1024) + 8192, ordinary_scratch(widest)))
         packing = Packing()
         self.matrices, self._vectors = _laid_out(weights.tensors, chosen.layout, packing, self._scratch)
         self._linears = Linears(chosen.layout, threads, limits.tokens, self._scratch, self.matrices)
@@ -81,28 +81,28 @@ class CpuModel:
         self.programs = {"embed": body, "full": body + head, "largest": body + self._decoder.greedy_head(self.screen)}
         copies = self._copying.kernels if self._copying else set()
         self._kernels.require(packing.kernels.union(KERNELS, copies, *(p.kernels for p in self.programs.values())))
-        self._team = Team(self._kernels, threads)
-        weakref.finalize(self, self._team.close)  # a model that is forgotten, or fails below, leaves no threads behind
+        self._pool = ThreadPool(self._kernels, threads)
+        weakref.finalize(self, self._pool.close)  # a model that is forgotten, or fails below, leaves no threads behind
         self._assembled = {name: program.assemble(self._kernels) for name, program in self.programs.items()}
         if idle:
             idle()
         packing.run(self._run)
         for matrix in self.matrices.values():
-            if isinstance(matrix, Ternary):
+            if isinstance(matrix, TernaryMatrix):
                 matrix.check()
         self._state = address(self._decoder.state)
         state = self._decoder.state.view(np.int64)
-        self._inputs = Inputs(state, limits.tokens, self.config.vocab_size, limits.positions, limits.blocks)
+        self._inputs = StepInputs(state, limits.tokens, self.config.vocab_size, limits.positions, limits.blocks)
         self.cycles: dict[str, NDArray[np.int64]] = {}  # by program: cycles of its calls, added up here
 
     def _run(self, program: Program) -> None:
-        self._team.run(program.assemble(self._kernels), address(self._decoder.state))
+        self._pool.run(program.assemble(self._kernels), address(self._decoder.state))
 
-    def _screened_with(self, isa: instruction_sets.Isa, outputs: int) -> Screen | None:
+    def _screened_with(self, isa: instruction_sets.Isa, outputs: int) -> LMHeadScreen | None:
         """What tells which logits can be among the largest, where the output matrix allows it."""
         matrix = self.matrices[self.head_name]
-        if isinstance(matrix, Plain) and can_screen(isa, matrix, biased="output.bias" in self._vectors):
-            return Screen(matrix, outputs, self._scratch)
+        if isinstance(matrix, OrdinaryMatrix) and can_screen(isa, matrix, biased="output.bias" in self._vectors):
+            return LMHeadScreen(matrix, outputs, self._scratch)
         return None
 
     def _embedding(self, tensor: Tensor) -> Embedding:
@@ -117,8 +117,8 @@ class CpuModel:
                 "scales": address(scales), "group": cols // scales.shape[1], **self._scratch.arguments,
             }  # fmt: skip
         plain = self.matrices.get("token_embd.weight")
-        if not isinstance(plain, Plain):
-            plain = Plain.of(tensor)
+        if not isinstance(plain, OrdinaryMatrix):
+            plain = OrdinaryMatrix.of(tensor)
         self._embedding_table = plain
         return f"embed.{tensor.type}", {
             "weights": address(plain.data), "row_bytes": plain.stride, "n": plain.padded, "scale": scale * tensor.scale,
@@ -158,7 +158,7 @@ class CpuModel:
         self._take(batch, steps)
         self._inputs.repeat(steps, stops)
         self._run_taken("largest")
-        return self._inputs.told()
+        return self._inputs.generated()
 
     def embed(self, batch: Batch) -> NDArray[np.float32]:
         """Final-norm hidden states (n, dim) of the wanted tokens."""
@@ -168,19 +168,19 @@ class CpuModel:
 
     def close(self) -> None:
         """Stop the workers."""
-        self._team.close()
+        self._pool.close()
 
     def _step(self, batch: Batch, program: str) -> None:
         self._take(batch)
         self._run_taken(program)
 
     def _take(self, batch: Batch, steps: int = 1) -> None:
-        last = self._inputs.take(batch)
+        last = self._inputs.load(batch)
         for angles in self._decoder.angles.values():
             angles.reach(last + steps)
 
     def _run_taken(self, program: str) -> None:
-        self._team.run(self._assembled[program], self._state, self.cycles.get(program))
+        self._pool.run(self._assembled[program], self._state, self.cycles.get(program))
 
 
 def _laid_out(
@@ -195,9 +195,9 @@ def _laid_out(
         elif name == "token_embd.weight" and "output.weight" in tensors:
             continue  # looked up, never multiplied
         elif is_ternary(tensor):
-            matrices[name] = Ternary.of(tensor, layout_name, packing, scratch)
+            matrices[name] = TernaryMatrix.of(tensor, layout_name, packing, scratch)
         else:
-            matrices[name] = Plain.of(tensor)
+            matrices[name] = OrdinaryMatrix.of(tensor)
     return matrices, vectors
 
 
@@ -206,14 +206,14 @@ def _told(weights: Weights, layout_name: str) -> str:
     if not any(ENCODINGS[tensor.type].chunk for tensor in weights.tensors.values()):
         return ""
     return {
-        "words": "; weights are used where they lie in the file",
-        "bytes": "; the file's layout is that of AVX-512, so weights are repacked",
+        "lut16": "; weights are used where they lie in the file",
+        "byte_dot": "; the file's layout is that of AVX-512, so weights are repacked",
     }[layout_name]
 
 
 def _gather(matrices: dict[str, Matrix]) -> None:
     """Packed weights into huge pages, beside the steps that follow: what is only starting need not wait for it."""
-    packed = [m.codes for m in matrices.values() if isinstance(m, Ternary) and m.codes.flags.writeable]
+    packed = [m.codes for m in matrices.values() if isinstance(m, TernaryMatrix) and m.codes.flags.writeable]
     threading.Thread(target=gather, args=[packed], name="ternrun-pages", daemon=True).start()
 
 

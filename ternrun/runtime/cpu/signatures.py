@@ -113,14 +113,15 @@ _TERNARY = Signature(
 #: The 8-bit copy of the output matrix; n is the padded number of columns.
 _SCREEN = Signature(
     count=ADDRESS, prepared=ADDRESS, prepared_stride=INTEGER, rows=INTEGER, n=INTEGER, codes=ADDRESS, steps=ADDRESS,
-    errors=ADDRESS, norms=ADDRESS, logits=ADDRESS, ldl=INTEGER, peaks=ADDRESS, ldp=INTEGER, bars=ADDRESS, scale=FLOAT,
+    errors=ADDRESS, norms=ADDRESS, logits=ADDRESS, ldl=INTEGER, block_bounds=ADDRESS, ldb=INTEGER, thresholds=ADDRESS,
+    scale=FLOAT,
 )  # fmt: skip
 
 #: By the kernel's whole name, by its name up to `-`, or by its module.
 SIGNATURES: dict[str, Signature] = {
     "rows.norm": Signature(count=ADDRESS) | _NORM,
     "rows.norm_add": Signature(count=ADDRESS) | _NORM,
-    "rows.norm_wanted": Signature(state=ADDRESS) | _NORM,
+    "rows.norm_outputs": Signature(state=ADDRESS) | _NORM,
     "rows.bias": _ROWS | Signature(n=INTEGER, bias=ADDRESS),
     "rows.softcap": _ROWS | Signature(n=INTEGER, cap=FLOAT),
     "rows.silu": _GATED,
@@ -160,8 +161,8 @@ SIGNATURES: dict[str, Signature] = {
         chunk=INTEGER,
     )
     | _SCRATCH,
-    "ternary": _TERNARY,
-    "ternary_bytes": _TERNARY,
+    "ternary_lut16": _TERNARY,
+    "ternary_byte_dot": _TERNARY,
     "cache": Signature(state=ADDRESS, qkv=ADDRESS, ldq=INTEGER, cos=ADDRESS, sin=ADDRESS)
     | _HEADS
     | Signature(rope_dim=INTEGER, interleaved=INTEGER, q_norm=ADDRESS, k_norm=ADDRESS, eps=FLOAT)
@@ -197,15 +198,15 @@ SIGNATURES: dict[str, Signature] = {
     "lm_head_screen.prepare": _ROWS | Signature(n=INTEGER, out=ADDRESS, out_stride=INTEGER),
     "lm_head_screen.scan": _SCREEN,
     "lm_head_screen.select": Signature(
-        count=ADDRESS, keep=ADDRESS, peaks=ADDRESS, ldp=INTEGER, blocks=INTEGER, bars=ADDRESS
+        count=ADDRESS, top_k=ADDRESS, block_bounds=ADDRESS, ldb=INTEGER, blocks=INTEGER, thresholds=ADDRESS
     )
     | _SCRATCH,
     "lm_head_screen.exact": _SCREEN
     | Signature(weights=ADDRESS, row_bytes=INTEGER, x=ADDRESS, ldx=INTEGER)
     | _SCRATCH
-    | Signature(numbers=ADDRESS, counts=ADDRESS),
+    | Signature(row_ids=ADDRESS, counts=ADDRESS),
     "lm_head_screen.gather": Signature(
-        count=ADDRESS, rows=INTEGER, logits=ADDRESS, ldl=INTEGER, numbers=ADDRESS, counts=ADDRESS
+        count=ADDRESS, rows=INTEGER, logits=ADDRESS, ldl=INTEGER, row_ids=ADDRESS, counts=ADDRESS
     ),
     "greedy.best": Signature(state=ADDRESS, logits=ADDRESS, ldl=INTEGER, n=INTEGER, best=ADDRESS, best_stride=INTEGER),
     "greedy.feed": Signature(state=ADDRESS, best=ADDRESS, best_stride=INTEGER),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile import isa
-from ternrun.runtime.cpu.compile.kernel_cache import Kernels
+from ternrun.runtime.cpu.compile.kernel_cache import KernelCache
 from ternrun.runtime.cpu.layout import KV_SIZE
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.program.program import Program
@@ -28,6 +28,10 @@ from tests.runtime.cpu import vector_signature
 ISAS = isa.available()
 ORDINARY = [name for name, e in ENCODINGS.items() if e.kind != "ternary"]
 TERNARY = [name for name, e in ENCODINGS.items() if e.kind == "ternary"]
+PRODUCTS = {
+    "lut16": ["ternary_lut16.rows", "ternary_lut16.blocks", "check.lut16"],
+    "byte_dot": ["ternary_byte_dot.any"],
+}
 LINEARS = ("F32", "F16", "BF16", "Q8_0", "Q4_K", "Q6_K", "Q2_0")
 _PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)
 
@@ -37,7 +41,7 @@ class Machine:
     """The kernels of one instruction set."""
 
     isa: str
-    kernels: Kernels
+    kernels: KernelCache
 
     @property
     def layout(self) -> str:
@@ -63,21 +67,25 @@ class Machine:
 @cache
 def machine(name: str) -> Machine:
     """That instruction set, with the kernels most tests need compiled in one go."""
-    kernels = Kernels(isa.pick(name))
+    kernels = KernelCache(isa.select_isa(name))
     found = Machine(name, kernels)
     kernels.require(
-        [f"pack.{t}-{found.layout}" for t in TERNARY if not (found.layout == "words" and ENCODINGS[t].chunk)]
+        [f"pack.{t}-{found.layout}" for t in TERNARY if not (found.layout == "lut16" and ENCODINGS[t].chunk)]
         + [f"embed.{t}-trits" for t in TERNARY]
         + [f"embed.{t}" for t in (*ORDINARY, "Q2_0", "PQ2_0")]
         + [f"linear.{t}" for t in LINEARS]
         + [f"{what}.{kv}" for what in ("cache", "attention") for kv in KV_SIZE]
         + [vector_kernel(entry) for entry in VECTOR_ENTRIES]
-        + [f"rows.{n}" for n in ("norm", "norm_add", "norm_wanted", "bias", "softcap", "silu", "gelu", "relu2")]
+        + [f"rows.{n}" for n in ("norm", "norm_add", "norm_outputs", "bias", "softcap", "silu", "gelu", "relu2")]
         + ["greedy.best", "greedy.feed"]
         + [f"elements.{n}" for n in ("erf", "gelu", "silu", "softmax", "layer_norm", "bias")]
         + [f"mhc.{n}" for n in ("spread", "read", "write", "mean")]
-        + [f"prepare.{found.layout}", "step.lead", "step.post", "step.work"]
-        + (["ternary.rows", "ternary.blocks", "check.words"] if found.layout == "words" else ["ternary_bytes.any"])
+        + [f"prepare.{found.layout}", "step.run", "step.launch", "step.work"]
+        + (
+            ["ternary_lut16.rows", "ternary_lut16.blocks", "check.lut16"]
+            if found.layout == "lut16"
+            else ["ternary_byte_dot.any"]
+        )
     )
     return found
 

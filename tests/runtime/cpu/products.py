@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.loader.quants.table import encode_trits
-from ternrun.runtime.cpu.linears import NO_NORM, Linears, Norm, Rows, is_ternary, plain_scratch
+from ternrun.runtime.cpu.linears import NO_NORM, Linears, Norm, Rows, is_ternary, ordinary_scratch
 from ternrun.runtime.cpu.memory import address, padded_vector, round_up
 from ternrun.runtime.cpu.program.program import Program, Scratch
-from ternrun.runtime.cpu.weights.matrix import Plain, Ternary
+from ternrun.runtime.cpu.weights.matrix import OrdinaryMatrix, TernaryMatrix
 from ternrun.runtime.cpu.weights.repack import Packing
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.weights import Tensor
@@ -36,7 +36,7 @@ class Setting:
 
 def watched_scratch(threads: int, widest: int) -> tuple[Scratch, NDArray[np.uint8]]:
     """Scratch twice as large as `CpuModel` makes it, and the halves (threads, bytes) that it would not have."""
-    size = max(32 * (widest + 1024) + 8192, plain_scratch(widest))
+    size = max(32 * (widest + 1024) + 8192, ordinary_scratch(widest))
     scratch = Scratch(threads, 2 * size)
     areas = scratch._memory[: threads * scratch.stride].reshape(threads, scratch.stride)
     watch = areas[:, round_up(size, 4096) + 64 :]
@@ -50,7 +50,10 @@ def product(on: Machine, tensors: list[Tensor], x: F32, setting: Setting = Setti
     room = setting.room or tokens
     scratch, watch = watched_scratch(setting.threads, cols)
     packing, step = Packing(), Program()
-    matrices = {t.name: Ternary.of(t, on.layout, packing, scratch) if is_ternary(t) else Plain.of(t) for t in tensors}
+    matrices = {
+        t.name: TernaryMatrix.of(t, on.layout, packing, scratch) if is_ternary(t) else OrdinaryMatrix.of(t)
+        for t in tensors
+    }
     linears = Linears(on.layout, setting.threads, room, scratch, matrices)
     ld = round_up(cols, 16)
     source = copy_of(np.pad(x, ((0, 0), (0, ld - cols))))
@@ -65,7 +68,7 @@ def product(on: Machine, tensors: list[Tensor], x: F32, setting: Setting = Setti
     linears.emit(step, address(count), Rows(address(source), ld, cols), norm, parts, add=setting.add)
     packing.run(lambda program: on.run(program, setting.threads))
     for matrix in matrices.values():
-        if isinstance(matrix, Ternary):
+        if isinstance(matrix, TernaryMatrix):
             matrix.check()
     on.run(step, setting.threads)
     assert (watch == CANARY).all(), "a kernel wrote behind its scratch"

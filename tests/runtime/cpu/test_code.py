@@ -25,11 +25,11 @@ Loop = list[str]
 def assembly(name: str, kernel: str) -> list[str]:
     """Lines of a kernel's assembly, kept beside its object file."""
     machine(name)
-    kept = folder_for(isa.pick(name)) / f"{kernel}.s"
+    kept = folder_for(isa.select_isa(name)) / f"{kernel}.s"
     if not kept.exists():
         command = [sys.executable, "-P", "-c", PRINT, kernel]
         done = subprocess.run(
-            command, env=build_environment(isa.pick(name)), capture_output=True, text=True, check=True
+            command, env=build_environment(isa.select_isa(name)), capture_output=True, text=True, check=True
         )
         kept.write_text(done.stdout)
     return kept.read_text().replace("{vex}", "").splitlines()
@@ -54,7 +54,7 @@ def hot_loops(name: str, kernel: str, work: str) -> list[tuple[Loop, Counter[str
     return sorted((f for f in found if f[1][work] >= 12), key=lambda f: len(f[0]) / f[1][work])
 
 
-@pytest.mark.parametrize("kernel", ["ternary.rows", "ternary.blocks"])
+@pytest.mark.parametrize("kernel", ["ternary_lut16.rows", "ternary_lut16.blocks"])
 @pytest.mark.parametrize("name", sorted({"avx512"} & {*ISAS}))
 def test_table_lookups(name: str, kernel: str) -> None:
     """One lookup, one addition; words and tables loaded once each; one shift for the next index; nothing spilt."""
@@ -73,7 +73,7 @@ def test_table_lookups(name: str, kernel: str) -> None:
 @pytest.mark.parametrize("name", sorted({"avx2"} & {*ISAS}))
 def test_byte_products(name: str) -> None:
     """One multiplication and one addition for each vector of products; codes are masked and shifted once a tile."""
-    loops = hot_loops(name, "ternary_bytes.any", "vpmaddubsw")
+    loops = hot_loops(name, "ternary_byte_dot.any", "vpmaddubsw")
     tiles = [count for _, count in loops if count["vpand"] < count["vpmaddubsw"]]
     assert len(tiles) >= 1
     assert len(tiles) < len(loops)  # a tile of tokens, and one token
@@ -92,7 +92,7 @@ def test_byte_products(name: str) -> None:
 @pytest.mark.parametrize("name", sorted({"avxvnni"} & {*ISAS}))
 def test_byte_dot_products(name: str) -> None:
     """One instruction multiplies and adds; codes are masked and shifted once a tile; nothing is spilt."""
-    loops = hot_loops(name, "ternary_bytes.any", "vpdpbusd")
+    loops = hot_loops(name, "ternary_byte_dot.any", "vpdpbusd")
     tiles = [count for _, count in loops if count["vpand"] < count["vpdpbusd"]]
     assert 1 <= len(tiles) < len(loops)  # a tile of tokens, and one token
     for loop, count in loops:
@@ -116,7 +116,7 @@ def test_four_queries_share_what_is_loaded(name: str, kernel: str, widen: str) -
         assert len([line for line in loop if "%rsp" in line]) <= 2  # counters
 
 
-@pytest.mark.skipif("+avx512vnni" not in isa.pick(ISAS[0]).features, reason="the head is not screened here")
+@pytest.mark.skipif("+avx512vnni" not in isa.select_isa(ISAS[0]).features, reason="the head is not screened here")
 def test_screening() -> None:
     """Dot products straight from memory; where four tokens share two blocks of rows, six loads for eight of them."""
     loops = hot_loops("avx512", "lm_head_screen.scan", "vpdpbusd")
@@ -130,6 +130,6 @@ def test_screening() -> None:
 @pytest.mark.parametrize("name", ISAS)
 def test_nothing_is_called(name: str) -> None:
     """Kernels stand alone: no helper of numba's, no library function is left to be linked."""
-    kernel = {"avx512": "ternary.rows"}.get(name, "ternary_bytes.any")
+    kernel = {"avx512": "ternary_lut16.rows"}.get(name, "ternary_byte_dot.any")
     calls = [line for line in assembly(name, kernel) if re.match(r"\s+call\w*\s+[^*]", line)]
     assert not calls

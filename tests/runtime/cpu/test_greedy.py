@@ -85,7 +85,7 @@ def test_the_best_is_the_largest_the_lowest_among_equals(machine: Machine, n: in
     }  # fmt: skip
     machine.call("greedy.best", threads=2, **args)
     assert (best == 77).all()  # no step is left that would want it
-    state[layout.STATE["left"] // 8] = 1
+    state[layout.STATE["steps_left"] // 8] = 1
     machine.call("greedy.best", threads=2, **args)
     usual = [int(row[:n].argmax()) for row in logits]
     assert best[:, 0].tolist() == [usual[0], n // 2, -1, -1, -1, usual[5]]
@@ -95,10 +95,10 @@ def test_a_row_without_a_best_token_ends_the_call_and_is_not_told(machine: Machi
     best, told = copy_of(np.array([4, -1]), np.int64), copy_of(np.array([8, 8]), np.int32)
     ids, positions = copy_of(np.array([1, 2]), np.int32), copy_of(np.array([5, 6]), np.int32)
     state = copy_of(np.zeros(layout.STATE_BYTES // 8), np.int64)
-    for name, value in (("tokens", 2), ("left", 9), ("ids", address(ids)), ("positions", address(positions)),
-                        ("told", address(told))):  # fmt: skip
+    for name, value in (("tokens", 2), ("steps_left", 9), ("ids", address(ids)), ("positions", address(positions)),
+                        ("generated", address(told))):  # fmt: skip
         state[layout.STATE[name] // 8] = value
     machine.call("greedy.feed", state=address(state), best=address(best), best_stride=8, threads=2)
-    assert state[layout.STATE["left"] // 8] == 0
-    assert state[layout.STATE["told"] // 8] == address(told)
+    assert state[layout.STATE["steps_left"] // 8] == 0
+    assert state[layout.STATE["generated"] // 8] == address(told)
     assert (ids.tolist(), positions.tolist(), told.tolist()) == ([1, 2], [5, 6], [8, 8])

@@ -27,29 +27,29 @@ def host(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_takes_the_best_there_is(host: pytest.MonkeyPatch) -> None:
     assert isa.available() == ["avx2", "portable"]
-    assert isa.pick() == isa.Isa("avx2", "x86-64-v3", "", "the best this CPU has")
+    assert isa.select_isa() == isa.Isa("avx2", "x86-64-v3", "", "the best this CPU has")
     host.setattr(isa, "host", lambda: ("zen4", dict.fromkeys(isa.REQUIRED["avx512"], True) | AVX2 | {"sse4a": False}))
-    best = isa.pick()
+    best = isa.select_isa()
     assert (best.name, best.cpu) == ("avx512", "zen4")
-    assert not best.dots
+    assert not best.has_dot_bytes
     assert "+avx512bw" in best.features.split(",")
     assert "-sse4a" in best.features.split(",")
 
 
 def test_byte_dot_products(host: pytest.MonkeyPatch) -> None:
-    assert isa.pick().dots
-    assert not isa.pick("portable").dots
+    assert isa.select_isa().has_dot_bytes
+    assert not isa.select_isa("portable").has_dot_bytes
     host.setattr(isa, "host", lambda: ("alderlake", AVX2 | {"avxvnni": True}))
     assert isa.available() == ["avxvnni", "avx2", "portable"]
-    assert isa.pick() == isa.Isa("avxvnni", "x86-64-v3", "+avxvnni", "the best this CPU has")
-    assert isa.pick().dots
+    assert isa.select_isa() == isa.Isa("avxvnni", "x86-64-v3", "+avxvnni", "the best this CPU has")
+    assert isa.select_isa().has_dot_bytes
     host.setattr(isa, "host", lambda: ("zen4", dict.fromkeys((*isa.REQUIRED["avx512"], "avx512vnni"), True)))
-    assert isa.pick().dots
+    assert isa.select_isa().has_dot_bytes
 
 
 def test_other_machines_run_portable_code(host: pytest.MonkeyPatch) -> None:
     host.setattr(isa, "host", lambda: ("generic", {}))
-    assert isa.pick() == isa.Isa("portable", "generic", "", "the best this CPU has")
+    assert isa.select_isa() == isa.Isa("portable", "generic", "", "the best this CPU has")
 
 
 def test_platforms_that_llvm_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,9 +92,9 @@ def test_llvm_is_asked_once_for_each_kind_of_cpu(monkeypatch: pytest.MonkeyPatch
 
 def test_can_be_forced(host: pytest.MonkeyPatch) -> None:
     host.setenv(isa.ENV, "portable")
-    assert isa.pick().name == "portable"
-    assert isa.pick().reason == "forced"
-    assert isa.pick("avx2").name == "avx2"
+    assert isa.select_isa().name == "portable"
+    assert isa.select_isa().reason == "forced"
+    assert isa.select_isa("avx2").name == "avx2"
 
 
 def test_refuses_what_it_cannot_run(host: pytest.MonkeyPatch) -> None:
@@ -104,6 +104,6 @@ def test_refuses_what_it_cannot_run(host: pytest.MonkeyPatch) -> None:
     ):
         host.setenv(isa.ENV, wish)
         with pytest.raises(ConfigError, match=words):
-            isa.pick()
+            isa.select_isa()
         with pytest.raises(ConfigError, match=words):
             cpu.load(WEIGHTS, EngineConfig(threads=1))

@@ -18,7 +18,7 @@ from ternrun.runtime.cpu import autotune
 from ternrun.runtime.cpu.compile import cache_files, isa, kernel_cache, linker, worker_processes
 from ternrun.runtime.cpu.compile.build import report
 from ternrun.runtime.cpu.compile.executable import Executable
-from ternrun.runtime.cpu.compile.kernel_cache import Kernels, symbol_of
+from ternrun.runtime.cpu.compile.kernel_cache import KernelCache, symbol_of
 from ternrun.runtime.cpu.memory import address
 from tests.runtime.cpu.harness import ISAS, copy_of, machine
 
@@ -29,20 +29,20 @@ NAME = "rows.bias"
 def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[list[str]]]:
     """An empty cache, and a compiler that copies from the tests' own; what it was asked for is told."""
     machine("portable").kernels.require([NAME])
-    source, asked = kernel_cache.folder_for(isa.pick("portable")), []
+    source, asked = kernel_cache.folder_for(isa.select_isa("portable")), []
     monkeypatch.setenv("TERNRUN_CACHE", str(tmp_path / "cache"))
 
-    def compile_again(kernels: Kernels, names: list[str]) -> None:
+    def compile_again(kernels: KernelCache, names: list[str]) -> None:
         asked.append(names)
         for name in names:
             (kernels._folder / name).write_bytes((source / name).read_bytes())
 
-    monkeypatch.setattr(Kernels, "_compile", compile_again)
+    monkeypatch.setattr(KernelCache, "_compile", compile_again)
     return asked
 
 
-def load() -> Kernels:
-    kernels = Kernels(isa.pick("portable"))
+def load() -> KernelCache:
+    kernels = KernelCache(isa.select_isa("portable"))
     kernels.require([NAME])
     assert kernels[NAME]
     return kernels
@@ -77,7 +77,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(compiled: list[list[str]]
 def test_a_folder_for_reading_only_is_read(compiled: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """As it comes with a container's image: what it lacks is compiled for the process alone."""
     folder = load()._folder
-    monkeypatch.setattr(cache_files, "writable", lambda folder: False)
+    monkeypatch.setattr(cache_files, "is_writable", lambda folder: False)
     assert load()._folder == folder
     (folder / NAME).unlink()
     assert load()._folder != folder
@@ -107,7 +107,7 @@ def test_no_more_processes_compile_than_there_are_cpus_to_use(monkeypatch: pytes
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {5})
     monkeypatch.setattr(subprocess, "Popen", Compiler)
-    Kernels(isa.pick("portable"))._compile(["rows.bias", "rows.norm"])
+    KernelCache(isa.select_isa("portable"))._compile(["rows.bias", "rows.norm"])
     assert len(started) == 1
 
 
@@ -119,7 +119,7 @@ def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", homeless)
-    assert not cache_files.usable(cache_files.cache_root() / "kernels")
+    assert not cache_files.is_usable(cache_files.cache_root() / "kernels")
 
 
 def test_a_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_what_does_not_fit_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space"):
         cache_files.write(tmp_path / "kernel", b"code")
-    cache_files.keep(tmp_path / "kernel", b"code")
+    cache_files.try_write(tmp_path / "kernel", b"code")
     assert not [*tmp_path.iterdir()]
 
 
@@ -142,10 +142,11 @@ def test_what_does_not_fit_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch
 def test_images_and_objects_do_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels that run are images (on x86-64 Linux); LLVM's own linker makes the same of the same object."""
     script = (
-        "import sys; from ternrun.runtime.cpu import build, link; machine, module = build.compile_kernel(sys.argv[1]);"
+        "import sys; from ternrun.runtime.cpu.compile import build; "
+        "machine, module = build.compile_kernel(sys.argv[1]);"
         "code = build._machine(anywhere=False).emit_object(module); sys.stdout.buffer.write(code)"
     )
-    environment = worker_processes.build_environment(isa.pick(name))
+    environment = worker_processes.build_environment(isa.select_isa(name))
     command = [sys.executable, "-P", "-c", script, NAME]
     code = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
     assert not code.startswith(linker.MAGIC)
@@ -169,7 +170,7 @@ def test_all_kernels_are_images(name: str) -> None:
     """None calls a library or keeps anything but code and constants."""
     machine(name)
     others = {".s", autotune.FILE}  # listings of other tests, and what was measured
-    kept = [p for p in kernel_cache.folder_for(isa.pick(name)).iterdir() if not {p.name, p.suffix} & others]
+    kept = [p for p in kernel_cache.folder_for(isa.select_isa(name)).iterdir() if not {p.name, p.suffix} & others]
     assert len(kept) > 20
     assert [p.name for p in kept if not (cache_files.read(p) or linker.MAGIC).startswith(linker.MAGIC)] == []
 
@@ -181,7 +182,7 @@ def test_what_is_no_object_has_no_image() -> None:
 
 def test_what_cannot_be_compiled_is_told_in_one_line() -> None:
     with pytest.raises(KernelError, match="kernels could not be compiled: .*no_such") as caught:
-        Kernels(isa.pick("portable")).require(["no_such.kernel"])
+        KernelCache(isa.select_isa("portable")).require(["no_such.kernel"])
     assert "\n" not in str(caught.value)
     assert "Traceback" in caught.value.__notes__[0]
 

@@ -16,7 +16,7 @@ from ternrun.loader.quants.table import encode_trits, trits
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu.memory import address
 from ternrun.runtime.cpu.model import CpuModel
-from ternrun.runtime.cpu.weights.matrix import Ternary
+from ternrun.runtime.cpu.weights.matrix import TernaryMatrix
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.encodings import words as words_of
 from ternrun.runtime.weights import Tensor, Weights
@@ -57,7 +57,7 @@ def test_the_same_bits_as_the_source(kind: str, isa: str, tmp_path: Path) -> Non
     for file in (path, made):
         with open_model(file) as opened, loaded(opened.weights, isa, threads=2) as model:
             results.append(logits_of(model, IDS))
-            ternary = {n: m for n, m in model.matrices.items() if isinstance(m, Ternary)}
+            ternary = {n: m for n, m in model.matrices.items() if isinstance(m, TernaryMatrix)}
             assert len(ternary) >= 14
             if file == made:
                 kinds = {opened.weights.tensors[n].type for n in ternary}

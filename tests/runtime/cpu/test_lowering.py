@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ternrun.runtime.cpu.compile import isa
-from ternrun.runtime.cpu.compile.kernel_cache import Kernels
+from ternrun.runtime.cpu.compile.kernel_cache import KernelCache
 from ternrun.runtime.cpu.compile.worker_processes import build_environment
 from ternrun.runtime.cpu.kernel_catalogue import all_kernels
 from ternrun.runtime.cpu.memory import address, aligned
@@ -18,8 +18,8 @@ from tests.runtime.cpu.harness import ISAS, machine
 
 HEAD = """
 from numba import types
-from ternrun.runtime.cpu.compile.jit import apart, compiled
-from ternrun.runtime.cpu.compile.simd import f32x16, get, put, zero
+from ternrun.runtime.cpu.compile.jit import compiled, noinline
+from ternrun.runtime.cpu.compile.simd import f32x16, load_scalar, store_scalar, zero
 
 KNOWN, NOTHING = 3, False
 """
@@ -36,7 +36,7 @@ def kernel_of(tmp_path: Path, body: str, more: str = "") -> subprocess.Completed
     (tmp_path / "written.py").write_text(source)
     build = "from ternrun.runtime.cpu.compile.build import compile_kernel"
     script = f"{build}; m, k = compile_kernel('a.written.x'); print(m.emit_assembly(k))"
-    environment = build_environment(isa.pick(ISAS[0]))
+    environment = build_environment(isa.select_isa(ISAS[0]))
     environment["PYTHONPATH"] += os.pathsep + str(tmp_path.parent)
     script = script.replace("a.", f"{tmp_path.name}.")
     return subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
@@ -66,9 +66,9 @@ def test_a_branch_that_a_constant_decides_is_not_compiled(tmp_path: Path) -> Non
     assert "$3" in done.stdout or "3" in done.stdout
 
 
-@pytest.mark.parametrize(("decorator", "calls"), [("compiled", 0), ("apart", 2)])
+@pytest.mark.parametrize(("decorator", "calls"), [("compiled", 0), ("noinline", 2)])
 def test_functions_become_part_of_their_callers_or_stay_apart(decorator: str, calls: int, tmp_path: Path) -> None:
-    more = f"@{decorator}\ndef work(at):\n    put(at, get(types.int64, at) * 3)\n"
+    more = f"@{decorator}\ndef work(at):\n    store_scalar(at, load_scalar(types.int64, at) * 3)\n"
     done = kernel_of(tmp_path, "work(args)\nput(args + 8, 1)\nwork(args + tid)\nreturn 0", more)
     assert done.returncode == 0, done.stderr
     assert len([line for line in done.stdout.splitlines() if line.strip().startswith(("call", "bl\t"))]) == calls
@@ -83,7 +83,7 @@ def test_the_catalogue_has_what_tests_use(name: str) -> None:
 
 def test_a_range_of_no_step_is_empty(tmp_path: Path) -> None:
     """It would be an error in Python; a kernel has nobody to tell, and must not stop the process."""
-    body = "n = 0\nfor i in range(0, 10, get(types.int64, args)):\n    n += 1\nput(args + 8, n)\nreturn 0"
+    body = "n = 0\nfor i in range(0, 10, load_scalar(types.int64, args)):\n    n += 1\nput(args + 8, n)\nreturn 0"
     (tmp_path / "stepless.py").write_text(
         f"{HEAD}\n@compiled\ndef kernel(args, tid, nt):\n"
         + "".join(f"    {line}\n" for line in body.splitlines())
@@ -92,7 +92,7 @@ def test_a_range_of_no_step_is_empty(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path.parent))
         patch.setenv("TERNRUN_CACHE", str(tmp_path / "cache"))
-        on = Kernels(isa.pick(ISAS[0]))
+        on = KernelCache(isa.select_isa(ISAS[0]))
         on.require([f"{tmp_path.name}.stepless.x"])
     words = aligned(64)
     counted = []

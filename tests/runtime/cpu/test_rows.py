@@ -54,10 +54,10 @@ def test_norm_of_wanted_rows(machine: Machine) -> None:
     x = np.random.default_rng(1).standard_normal((6, 20)).astype(np.float32)
     rows, weight, wanted = padded(x), padded_vector(np.ones(20, np.float32)), copy_of(np.array([1, 2, 5]), np.int32)
     state = copy_of(np.zeros(layout.STATE_BYTES // 8), np.int64)
-    state[layout.STATE["outputs"] // 8], state[layout.STATE["wanted"] // 8] = 3, address(wanted)
+    state[layout.STATE["outputs"] // 8], state[layout.STATE["output_indices"] // 8] = 3, address(wanted)
     out = copy_of(np.zeros((3, 32)))
     machine.call(
-        "rows.norm_wanted", state=address(state), x=address(rows), ldx=32, n=20, weight=address(weight), eps=EPS,
+        "rows.norm_outputs", state=address(state), x=address(rows), ldx=32, n=20, weight=address(weight), eps=EPS,
         out=address(out), ldo=32, threads=2,
     )  # fmt: skip
     np.testing.assert_allclose(out[:, :20], exact_norm(x[wanted], np.ones(20, np.float32)), rtol=1e-6)

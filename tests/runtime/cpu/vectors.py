@@ -16,15 +16,15 @@ from ternrun.runtime.cpu.compile.jit import compiled
 from ternrun.runtime.cpu.compile.simd import (
     VecType,
     f32x16,
-    get,
     i8x16,
     i8x32,
     i16x16,
     i16x32,
     i32x16,
     load,
-    put,
+    load_scalar,
     store,
+    store_scalar,
 )  # fmt: skip
 from ternrun.runtime.cpu.kernels import functions
 from tests.runtime.cpu import vector_signature
@@ -52,7 +52,7 @@ def _integers(vec: VecType) -> Callable[..., None]:
     pattern = simd.constant(vec, tuple(3 * i - 40 for i in range(lanes)))
 
     def body(src: int, dst: int) -> None:
-        a, b, n = load(vec, src), load(vec, src + size), get(types.int64, src + 2 * size)
+        a, b, n = load(vec, src), load(vec, src + size), load_scalar(types.int64, src + 2 * size)
         store(dst, a + b)
         store(dst + size, a - b)
         store(dst + 2 * size, a * b)
@@ -69,8 +69,8 @@ def _integers(vec: VecType) -> Callable[..., None]:
         store(dst + 13 * size, backwards(a))
         store(dst + 14 * size, zipped(a, b))
         store(dst + 15 * size, simd.zero(vec))
-        put(dst + 15 * size, simd.total(a))
-        put(dst + 15 * size + 8, simd.lane(a, n & (lanes - 1)))
+        store_scalar(dst + 15 * size, simd.total(a))
+        store_scalar(dst + 15 * size + 8, simd.lane(a, n & (lanes - 1)))
 
     return body
 
@@ -89,9 +89,9 @@ def _floats(src: int, dst: int) -> None:
     store(dst + 576, simd.where_less(a, b, a, b))
     store(dst + 640, simd.round_even(c))
     store(dst + 704, simd.zero(f32x16))
-    put(dst + 704, simd.total(a))
-    put(dst + 708, simd.largest(c))
-    put(dst + 712, simd.lane(a, types.int64(5)))
+    store_scalar(dst + 704, simd.total(a))
+    store_scalar(dst + 708, simd.largest(c))
+    store_scalar(dst + 712, simd.lane(a, types.int64(5)))
 
 
 def _casts(src: int, dst: int) -> None:
@@ -102,7 +102,7 @@ def _casts(src: int, dst: int) -> None:
     store(dst + 144, simd.to_float(f32x16, simd.widen(i32x16, words)))
     store(dst + 208, simd.to_int(i32x16, load(f32x16, src + 48)))
     store(dst + 272, simd.reinterpret(i32x16, load(f32x16, src + 48)))
-    store(dst + 336, simd.splat(f32x16, get(types.float32, src + 48)))
+    store(dst + 336, simd.splat(f32x16, load_scalar(types.float32, src + 48)))
 
 
 def _halves(src: int, dst: int) -> None:
@@ -132,7 +132,7 @@ def _byte_products(src: int, dst: int) -> None:
 
 def _table(src: int, dst: int) -> None:
     store(dst, x86.lookup(load(i16x32, src), load(i16x32, src + 64)))
-    store(dst + 64, x86.pick(load(i32x16, src), load(f32x16, src + 64)))
+    store(dst + 64, x86.permute(load(i32x16, src), load(f32x16, src + 64)))
 
 
 ENTRIES: dict[str, Callable[..., None]] = {

@@ -42,7 +42,7 @@ def atomic_load(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic
-def relax(typingctx: Any) -> Any:
+def spin_loop_hint(typingctx: Any) -> Any:
     """Tell the CPU that this is a spin loop (x86 `pause`); a compiler fence elsewhere."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:

@@ -39,7 +39,7 @@ def _named_root() -> Path:
     return Path(base) / "ternrun"
 
 
-def usable(folder: Path) -> bool:
+def is_usable(folder: Path) -> bool:
     """Whether the folder exists or can be made, is ours and nobody else may write to it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def usable(folder: Path) -> bool:
     return info.st_uid == os.getuid() and not info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def writable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
     """Whether files can be added to a usable folder; one that came with a read-only image can be read, no more."""
     return os.access(folder, os.W_OK)
 
@@ -75,13 +75,13 @@ def _unfinished(process: int) -> str:
     return f".{process}-"
 
 
-def sweep(folder: Path, process: int) -> None:
+def remove_unfinished(folder: Path, process: int) -> None:
     """Remove what a process that was ended had written in part."""
     for path in folder.glob(f"{_unfinished(process)}*"):
         path.unlink(missing_ok=True)
 
 
-def keep(path: Path, content: bytes) -> None:
+def try_write(path: Path, content: bytes) -> None:
     """`write` what can be found out again, as it will be where there is no place for it."""
     with suppress(OSError):
         write(path, content)
@@ -96,7 +96,7 @@ def read(path: Path) -> bytes | None:
     return content if head == MAGIC + b" " + hashlib.sha256(content).hexdigest().encode() else None
 
 
-def installed(package: str) -> str:
+def package_stamp(package: str) -> str:
     """What changes when a package is upgraded; reading its metadata would take longer than loading all kernels."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:

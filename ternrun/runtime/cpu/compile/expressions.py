@@ -14,7 +14,7 @@ from numba.core import cgutils
 
 from ternrun.runtime.cpu.compile.arguments import read
 from ternrun.runtime.cpu.compile.operations import Constant, Item, Value
-from ternrun.runtime.cpu.compile.source import Compiled
+from ternrun.runtime.cpu.compile.source import KernelFunction
 from ternrun.runtime.cpu.compile.value_shapes import flat, kinds_of, shape_of, shaped
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ OPERATORS: dict[type[ast.AST], Any] = {
 BYTES = ir.IntType(8).as_pointer()
 
 
-class Expressions:
+class ExpressionLowering:
     """The expressions of one function; `lowering.Walk` adds its statements."""
 
-    def __init__(self, unit: Unit, compiled: Compiled, builder: ir.IRBuilder) -> None:
+    def __init__(self, unit: Unit, compiled: KernelFunction, builder: ir.IRBuilder) -> None:
         self.unit, self.operations, self.compiled, self.builder = unit, unit.operations, compiled, builder
         self.names: dict[str, Any] = {}  # shapes, with LLVM's pointer to a value in place of the value
         self.depth = 0  # of `if` and loops
@@ -71,7 +71,7 @@ class Expressions:
             return [self.operations.cast(self.builder, item, shape).code]
         raise TypeError(f"{self.compiled.name}: {own} where {shape} was before")
 
-    def call(self, compiled: Compiled, items: Sequence[Item]) -> Item:
+    def call(self, compiled: KernelFunction, items: Sequence[Item]) -> Item:
         """Call a function of this kind."""
         items = tuple(map(self.settled, items))
         function, result = self.unit.function(compiled, tuple(map(shape_of, items)))
@@ -223,7 +223,7 @@ class Expressions:
         called, items = self.value(node.func), [self.value(argument) for argument in node.args]
         assert isinstance(called, Constant)
         function = called.value
-        if isinstance(function, Compiled):
+        if isinstance(function, KernelFunction):
             return self.call(function, items)
         if isinstance(function, types.Type):
             return self.operations.cast(self.builder, self.operations.value(self.builder, items[0]), function)
@@ -239,15 +239,15 @@ class Expressions:
 
 #: What computes each kind of expression.
 EXPRESSIONS: dict[type[ast.expr], Callable[[Any, Any], Item]] = {
-    ast.Constant: Expressions.of_constant,
-    ast.Name: Expressions.of_name,
-    ast.Attribute: Expressions.of_attribute,
-    ast.Tuple: Expressions.of_tuple,
-    ast.Subscript: Expressions.of_subscript,
-    ast.BinOp: Expressions.of_bin_op,
-    ast.UnaryOp: Expressions.of_unary_op,
-    ast.Compare: Expressions.of_compare,
-    ast.BoolOp: Expressions.of_bool_op,
-    ast.IfExp: Expressions.of_if_exp,
-    ast.Call: Expressions.of_call,
+    ast.Constant: ExpressionLowering.of_constant,
+    ast.Name: ExpressionLowering.of_name,
+    ast.Attribute: ExpressionLowering.of_attribute,
+    ast.Tuple: ExpressionLowering.of_tuple,
+    ast.Subscript: ExpressionLowering.of_subscript,
+    ast.BinOp: ExpressionLowering.of_bin_op,
+    ast.UnaryOp: ExpressionLowering.of_unary_op,
+    ast.Compare: ExpressionLowering.of_compare,
+    ast.BoolOp: ExpressionLowering.of_bool_op,
+    ast.IfExp: ExpressionLowering.of_if_exp,
+    ast.Call: ExpressionLowering.of_call,
 }

@@ -106,7 +106,7 @@ def float_of_bits(typingctx: Any, bits: Any) -> Any:
 
 @compiled
 def _portable_scalar(address: int) -> Any:
-    half = types.int64(simd.get(types.uint16, address))
+    half = types.int64(simd.load_scalar(types.uint16, address))
     scaled = float_of_bits((half & 0x7FFF) << 13) * float_of_bits(types.int64(0x77800000))
     if half & 0x7C00 == 0x7C00:
         scaled = float_of_bits(types.int64(0x7F800000) | (half & 0x3FF) << 13)

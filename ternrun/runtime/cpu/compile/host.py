@@ -24,16 +24,16 @@ def host() -> tuple[str, dict[str, bool]]:
     """LLVM's name of the CPU, and its features by name; no features on a platform that LLVM does not know."""
     known = first_processor()
     folder = cache_files.cache_root() / "cpu"
-    if not known or not cache_files.usable(folder):
+    if not known or not cache_files.is_usable(folder):
         return ask_llvm()
-    key = hashlib.sha256(f"{known}{platform.machine()}{cache_files.installed('llvmlite')}".encode())
+    key = hashlib.sha256(f"{known}{platform.machine()}{cache_files.package_stamp('llvmlite')}".encode())
     path = folder / key.hexdigest()[:20]
     kept = cache_files.read(path)
     if kept is None:
         name, features = ask_llvm()
         lines = [name, *(f"{'+' if on else '-'}{feature}" for feature, on in features.items())]
         kept = "\n".join(lines).encode()
-        cache_files.keep(path, kept)
+        cache_files.try_write(path, kept)
     name, *listed = kept.decode().split("\n")
     return name, {feature[1:]: feature[0] == "+" for feature in listed}
 

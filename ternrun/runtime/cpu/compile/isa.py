@@ -39,10 +39,10 @@ class Isa:
     @property
     def layout(self) -> str:
         """How ternary codes lie for its kernels: `words` for lookups, `bytes` for byte products."""
-        return "words" if self.name == "avx512" else "bytes"
+        return "lut16" if self.name == "avx512" else "byte_dot"
 
     @property
-    def dots(self) -> bool:
+    def has_dot_bytes(self) -> bool:
         """Whether `x86.dot_bytes` exists."""
         return self.name in ("avxvnni", "avx2") or "+avx512vnni" in self.features
 
@@ -53,7 +53,7 @@ def available() -> list[str]:
     return [name for name, needs in REQUIRED.items() if all(features.get(f) for f in needs)]
 
 
-def pick(name: str = "") -> Isa:
+def select_isa(name: str = "") -> Isa:
     """The instruction set `name`, else TERNRUN_ISA, else the best available.
 
     Raises ConfigError for a name that is unknown or that this CPU lacks.

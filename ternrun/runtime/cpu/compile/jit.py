@@ -11,13 +11,13 @@ from functools import partial
 from typing import Any
 
 from ternrun.runtime.cpu.compile.arguments import record as record
-from ternrun.runtime.cpu.compile.source import Compiled
+from ternrun.runtime.cpu.compile.source import KernelFunction
 
 #: Compile without bounds, without Python errors (a division by zero yields inf or nan) and without fast-math.
-compiled = Compiled
+compiled = KernelFunction
 #: The same for a function that is large and called from several places: it stays one, and the others become part of
 #: those that call them.
-apart = partial(Compiled, apart=True)
+noinline = partial(KernelFunction, noinline=True)
 
 
 @compiled

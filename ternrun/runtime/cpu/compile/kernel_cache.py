@@ -36,7 +36,7 @@ def _source_hash() -> bytes:
 def folder_for(isa: Isa) -> Path:
     """The cache folder of one instruction set on this machine, with these versions."""
     key = hashlib.sha256(_source_hash())
-    packages = map(cache_files.installed, ("numba", "llvmlite"))
+    packages = map(cache_files.package_stamp, ("numba", "llvmlite"))
     for part in (isa.name, isa.cpu, isa.features, *packages, platform.machine()):
         key.update(part.encode() + b"\0")
     return cache_files.cache_root() / f"kernels-{isa.name}-{key.hexdigest()[:20]}"
@@ -47,7 +47,7 @@ def symbol_of(name: str) -> str:
     return "ternrun_" + re.sub(r"\W", "_", name)
 
 
-class Tally:
+class CompileProgress:
     """How many kernels are compiled, over all that one load compiles; `report` gets that and how many there are in all.
 
     That is 0 while it is not known: kernels that only measure come first, and which others are wanted depends on them.
@@ -73,16 +73,16 @@ class Tally:
             self._report(self._done, self._total if self.whole else 0)
 
 
-class Kernels:
+class KernelCache:
     """Kernels of one instruction set, by name: `kernels["norm.rms"]` is the address of its code."""
 
-    def __init__(self, isa: Isa, tally: Tally | None = None) -> None:
+    def __init__(self, isa: Isa, tally: CompileProgress | None = None) -> None:
         self.isa = isa
-        self._tally = tally or Tally()
+        self._tally = tally or CompileProgress()
         self._addresses: dict[str, int] = {}
         self._code = Executable()
         self._folder = folder_for(isa)
-        if not cache_files.usable(self._folder):  # a read-only or foreign home
+        if not cache_files.is_usable(self._folder):  # a read-only or foreign home
             self._folder = self._private_folder()
 
     def require(self, names: Iterable[str]) -> None:
@@ -91,7 +91,7 @@ class Kernels:
         found = {name: cache_files.read(self._folder / name) for name in wanted}
         missing = [name for name, code in found.items() if code is None]
         if missing:
-            if not cache_files.writable(self._folder):
+            if not cache_files.is_writable(self._folder):
                 self._folder = self._private_folder()
             self._compile(missing)
             found |= {name: cache_files.read(self._folder / name) for name in missing}
@@ -119,8 +119,8 @@ class Kernels:
 
     def _compile(self, names: list[str]) -> None:
         from ternrun.runtime.cpu.compile.worker_processes import (
-            Compilers,  # not worth its time where all kernels are there
+            CompileWorkers,  # not worth its time where all kernels are there
         )
 
         self._tally.expect(len(names))
-        Compilers(self.isa, self._folder, names).run(self._tally.step)
+        CompileWorkers(self.isa, self._folder, names).run(self._tally.step)

@@ -17,9 +17,9 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from ternrun.runtime.cpu.compile.expressions import BYTES, OPERATORS, Expressions
+from ternrun.runtime.cpu.compile.expressions import BYTES, OPERATORS, ExpressionLowering
 from ternrun.runtime.cpu.compile.operations import Constant, Item, Operations, Value
-from ternrun.runtime.cpu.compile.source import Compiled
+from ternrun.runtime.cpu.compile.source import KernelFunction
 from ternrun.runtime.cpu.compile.value_shapes import kinds_of, shape_of, shaped
 
 
@@ -30,14 +30,14 @@ class Unit:
         self.operations, self.module = operations, ir.Module()
         self._functions: dict[tuple[Any, ...], tuple[ir.Function, Any]] = {}
 
-    def function(self, compiled: Compiled, shapes: tuple[Any, ...]) -> tuple[ir.Function, Any]:
+    def function(self, compiled: KernelFunction, shapes: tuple[Any, ...]) -> tuple[ir.Function, Any]:
         """void f(result, arguments...) and the shape of its result. Raises CompileError."""
         key = compiled, shapes
         if key not in self._functions:
-            self._functions[key] = Walk(self, compiled, shapes).done()
+            self._functions[key] = FunctionLowering(self, compiled, shapes).done()
         return self._functions[key]
 
-    def entry(self, compiled: Compiled, symbol: str, first: types.Type = types.int64) -> str:
+    def entry(self, compiled: KernelFunction, symbol: str, first: types.Type = types.int64) -> str:
         """The module's text, with the kernel under its symbol; `first` is the type of its first argument."""
         inner, _ = self.function(compiled, (first, types.int64, types.int64))
         word = ir.IntType(64)
@@ -58,15 +58,15 @@ class Loop:
     left: bool = True
 
 
-class Walk(Expressions):
+class FunctionLowering(ExpressionLowering):
     """One function for one combination of argument types, on its way to LLVM."""
 
-    def __init__(self, unit: Unit, compiled: Compiled, shapes: tuple[Any, ...]) -> None:
+    def __init__(self, unit: Unit, compiled: KernelFunction, shapes: tuple[Any, ...]) -> None:
         kinds = [unit.operations.llvm(kind) for kind in kinds_of(shapes)]
         name = unit.module.get_unique_name(compiled.name)
         self.llvm = ir.Function(unit.module, ir.FunctionType(ir.VoidType(), [BYTES, *kinds]), name)
         self.llvm.linkage = "internal"
-        self.llvm.attributes.add("noinline" if compiled.apart else "alwaysinline")
+        self.llvm.attributes.add("noinline" if compiled.noinline else "alwaysinline")
         self.llvm.args[0].add_attribute("noalias")
         super().__init__(unit, compiled, ir.IRBuilder(self.llvm.append_basic_block()))
         self.loops: list[Loop] = []
@@ -216,14 +216,14 @@ class Walk(Expressions):
 
 #: What compiles each kind of statement.
 STATEMENTS: dict[type[ast.stmt], Callable[[Any, Any], None]] = {
-    ast.Expr: Walk.on_expr,
-    ast.Pass: Walk.on_pass,
-    ast.Assign: Walk.on_assign,
-    ast.AugAssign: Walk.on_aug_assign,
-    ast.Return: Walk.on_return,
-    ast.Break: Walk.on_break,
-    ast.Continue: Walk.on_continue,
-    ast.If: Walk.on_if,
-    ast.While: Walk.on_while,
-    ast.For: Walk.on_for,
+    ast.Expr: FunctionLowering.on_expr,
+    ast.Pass: FunctionLowering.on_pass,
+    ast.Assign: FunctionLowering.on_assign,
+    ast.AugAssign: FunctionLowering.on_aug_assign,
+    ast.Return: FunctionLowering.on_return,
+    ast.Break: FunctionLowering.on_break,
+    ast.Continue: FunctionLowering.on_continue,
+    ast.If: FunctionLowering.on_if,
+    ast.While: FunctionLowering.on_while,
+    ast.For: FunctionLowering.on_for,
 }

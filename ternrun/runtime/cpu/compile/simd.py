@@ -20,7 +20,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ternrun.runtime.cpu.compile.isa import FUSED
-from ternrun.runtime.cpu.compile.source import Compiled
+from ternrun.runtime.cpu.compile.source import KernelFunction
 from ternrun.runtime.cpu.compile.vectors import VecType as VecType
 from ternrun.runtime.cpu.compile.vectors import f16x16 as f16x16
 from ternrun.runtime.cpu.compile.vectors import f32x16 as f32x16
@@ -63,7 +63,7 @@ def store(typingctx: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
-def get(typingctx: Any, scalar: Any, address: Any) -> Any:
+def load_scalar(typingctx: Any, scalar: Any, address: Any) -> Any:
     """Read one scalar of a numba type (`types.float32`, `types.uint8`, ...) from an address."""
     out = scalar.instance_type
 
@@ -74,7 +74,7 @@ def get(typingctx: Any, scalar: Any, address: Any) -> Any:
 
 
 @intrinsic
-def put(typingctx: Any, address: Any, value: Any) -> Any:
+def store_scalar(typingctx: Any, address: Any, value: Any) -> Any:
     """Write one scalar, in the width of its numba type, to an address."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -264,7 +264,7 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     return a(a, a, a), codegen
 
 
-@Compiled
+@KernelFunction
 def _round_by_adding(x: Any) -> Any:
     magic = splat(f32x16, 12582912.0)  # 1.5 * 2**23: the sum has no bits left below 1
     return (x + magic) - magic

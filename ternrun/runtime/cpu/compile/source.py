@@ -12,11 +12,11 @@ from typing import Any
 Tree = ast.FunctionDef | ast.Lambda
 
 
-class Compiled:
+class KernelFunction:
     """A Python function that kernels call; `lowering.py` turns it into machine code for the types it is called with."""
 
-    def __init__(self, function: Callable[..., Any], *, apart: bool = False) -> None:
-        self.function, self.apart = function, apart
+    def __init__(self, function: Callable[..., Any], *, noinline: bool = False) -> None:
+        self.function, self.noinline = function, noinline
         self.name = function.__qualname__
         code = function.__code__
         self.arguments = code.co_varnames[: code.co_argcount]

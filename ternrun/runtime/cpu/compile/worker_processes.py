@@ -21,10 +21,13 @@ from ternrun.runtime.cpu.compile.host import usable_cpus
 from ternrun.runtime.cpu.compile.isa import BUILD_ENV, Isa
 
 #: Modules whose kernels take longest to compile, which therefore come first; by measured CPU time.
-LONG = ("attention", "ternary_bytes", "ternary", "linear", "screen", "cache", "pack", "screen_copy", "prepare")
-Told = Callable[[str], None]
+LONG = (
+    "attention", "ternary_byte_dot", "ternary_lut16", "linear", "lm_head_screen", "cache", "pack", "lm_head_copy",
+    "prepare",
+)  # fmt: skip
+OnCompiled = Callable[[str], None]
 
-_batches: set[Compilers] = set()  # those at work, in any thread
+_batches: set[CompileWorkers] = set()  # those at work, in any thread
 _lock = threading.Lock()
 
 
@@ -47,7 +50,7 @@ def build_environment(isa: Isa) -> dict[str, str]:
     }
 
 
-class Compilers:
+class CompileWorkers:
     """The processes that compile some kernels into a folder."""
 
     def __init__(self, isa: Isa, folder: Path, names: Sequence[str]) -> None:
@@ -57,7 +60,7 @@ class Compilers:
         self._running: list[subprocess.Popen[str]] = []
         self._owners: dict[str, subprocess.Popen[str]] = {}
 
-    def run(self, told: Told) -> None:
+    def run(self, told: OnCompiled) -> None:
         """Compile; `told` gets the name of each kernel that is done. Raises KernelError."""
         said: list[str] = []
         with _lock:
@@ -129,7 +132,7 @@ class Compilers:
                 with suppress(BrokenPipeError):
                     process.stdin.close()
             if process.returncode:
-                cache_files.sweep(self._folder, process.pid)
+                cache_files.remove_unfinished(self._folder, process.pid)
 
     def _reason(self, said: list[str]) -> str:
         """The last that the processes said but for the names of kernels that they were done with."""

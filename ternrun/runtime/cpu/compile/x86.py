@@ -33,7 +33,7 @@ def lookup(typingctx: Any, index: Any, table: Any) -> Any:
 
 
 @intrinsic
-def pick(typingctx: Any, index: Any, table: Any) -> Any:
+def permute(typingctx: Any, index: Any, table: Any) -> Any:
     """vpermps: lane i is table[index[i] & 15]; i32x16 and f32x16. AVX-512 F."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:

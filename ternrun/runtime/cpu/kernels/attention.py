@@ -17,19 +17,19 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile.isa import build_target
-from ternrun.runtime.cpu.compile.jit import apart, compiled, share
+from ternrun.runtime.cpu.compile.jit import compiled, noinline, share
 from ternrun.runtime.cpu.compile.simd import (
     f32x16,
-    get,
     i32x16,
     iota,
     largest,
     load,
+    load_scalar,
     maximum,
     prefetch_far,
-    put,
     splat,
     store,
+    store_scalar,
     total,
     where_less,
     zero,
@@ -72,17 +72,17 @@ def _softmax(p: int, n: int) -> Any:
 
 @compiled
 def _position(args: Any, t: int) -> Any:
-    return types.int64(get(types.int32, get(types.int64, args.state + POSITIONS) + 4 * t))
+    return types.int64(load_scalar(types.int32, load_scalar(types.int64, args.state + POSITIONS) + 4 * t))
 
 
 @compiled
 def _run_end(args: Any, t: int, tokens: int) -> Any:
     """End of the tokens from t on that follow one another in one sequence; with a window each is on its own."""
-    slots, end = get(types.int64, args.state + SLOTS), t + 1
+    slots, end = load_scalar(types.int64, args.state + SLOTS), t + 1
     while (
         end < tokens
         and not args.window
-        and get(types.int32, slots + 4 * end) == get(types.int32, slots + 4 * t)
+        and load_scalar(types.int32, slots + 4 * end) == load_scalar(types.int32, slots + 4 * t)
         and _position(args, end) == _position(args, end - 1) + 1
     ):
         end += 1
@@ -101,7 +101,7 @@ def _make_parts(kv: str) -> Any:
     @compiled
     def keep(args: Any, query: int, s: Any, first: int, p: int) -> None:
         """Scores of the 16 keys from `first` on; -inf where the query does not see them."""
-        position, window = get(types.int64, query + POSITION), args.window
+        position, window = load_scalar(types.int64, query + POSITION), args.window
         oldest = max(0, position - window + 1) if window else 0
         at, lowest = iota(i32x16) + first, splat(f32x16, f32(-math.inf))
         s = where_less(at, splat(i32x16, position + 1), s, lowest)
@@ -110,8 +110,8 @@ def _make_parts(kv: str) -> Any:
     @compiled
     def weigh(args: Any, query: int, start: int, steps: int, p: int) -> None:
         """Scores to weights, and the inverse of their sum; weights times the steps of the values they meet."""
-        position, t = get(types.int64, query + POSITION), get(types.int64, query + TOKEN)
-        put(query + INVERSE, f32(1.0) / _softmax(p, position + 1 - start))
+        position, t = load_scalar(types.int64, query + POSITION), load_scalar(types.int64, query + TOKEN)
+        store_scalar(query + INVERSE, f32(1.0) / _softmax(p, position + 1 - start))
         if stepped:
             for first in range(start, position + 1, BLOCK):
                 at = p + 4 * (first - start)
@@ -124,11 +124,11 @@ def _make_parts(kv: str) -> Any:
 
         `at`: the first position of `p`, `seen`, and where value elements from i on begin.
         """
-        dim, t, (start, seen, values) = args.head_dim, get(types.int64, query + TOKEN), at
-        for j in range(seen + 1, get(types.int64, query + POSITION) + 1):
+        dim, t, (start, seen, values) = args.head_dim, load_scalar(types.int64, query + TOKEN), at
+        for j in range(seen + 1, load_scalar(types.int64, query + POSITION) + 1):
             row = args.block_bytes * block_of(args.state, t, j) + size * ((dim + 15) // 16 * 16) * (j % BLOCK)
             acc = blend_one(acc, p + 4 * (j - start), value_at(values + row))
-        inverse, out = number_at(query + INVERSE), get(types.int64, query + OUT) + 4 * i
+        inverse, out = number_at(query + INVERSE), load_scalar(types.int64, query + OUT) + 4 * i
         emit(acc[0] * inverse, out, dim - i, 0)
         emit(acc[1] * inverse, out + 64, dim - i - 16, 0)
         emit(acc[2] * inverse, out + 128, dim - i - 32, 0)
@@ -229,7 +229,7 @@ def _make_tile(kv: str, width: int, *, fetch: bool = True) -> Any:
     @compiled
     def score(args: Any, queries: int, cache: int, span: Any, p: int, row: int) -> None:
         """Scaled scores of all queries, from position span[0] to span[1]."""
-        dim, t, (start, last) = args.head_dim, get(types.int64, queries + TOKEN), span
+        dim, t, (start, last) = args.head_dim, load_scalar(types.int64, queries + TOKEN), span
         q, scale = queries_at(queries), splat(f32x16, args.scale)
         steps = size * BLOCK * (dim + (dim + 15) // 16 * 16)
         for first in range(start, last + 1, BLOCK):
@@ -242,12 +242,12 @@ def _make_tile(kv: str, width: int, *, fetch: bool = True) -> Any:
             factor = scale * load(f32x16, keys + steps) if stepped else scale
             keep(args, queries, s, factor, first, p + 4 * (first - start), row)
 
-    @apart
+    @noinline
     def tile(args: Any, queries: int, head: int) -> None:
         """Queries as described, in the order of their tokens; scores go behind the descriptions."""
         dim, window, cache = args.head_dim, args.window, args.cache + args.head_bytes * head
-        seen, t = get(types.int64, queries + POSITION), get(types.int64, queries + TOKEN)
-        last = get(types.int64, queries + DESCRIBED * (width - 1) + POSITION)
+        seen, t = load_scalar(types.int64, queries + POSITION), load_scalar(types.int64, queries + TOKEN)
+        last = load_scalar(types.int64, queries + DESCRIBED * (width - 1) + POSITION)
         start = (max(0, seen - window + 1) if window else 0) // BLOCK * BLOCK
         row, p = 4 * ((last - start) // BLOCK + 1) * BLOCK, queries + SCORES
         score(args, queries, cache, (start, last), p, row)
@@ -279,10 +279,10 @@ def build(entry: str) -> Callable[..., Any]:
         for i in range(TILE):
             query = min(first + i, last - 1)  # a tile that is not full computes its last query again
             token, h, at = t + query // group, group * head + query % group, queries + DESCRIBED * i
-            put(at + QUERY, args.q + 4 * (args.ldq * token + (dim + 15) // 16 * 16 * h))
-            put(at + POSITION, _position(args, token))
-            put(at + OUT, args.out + 4 * (args.ldo * token + dim * h))
-            put(at + TOKEN, token)
+            store_scalar(at + QUERY, args.q + 4 * (args.ldq * token + (dim + 15) // 16 * 16 * h))
+            store_scalar(at + POSITION, _position(args, token))
+            store_scalar(at + OUT, args.out + 4 * (args.ldo * token + dim * h))
+            store_scalar(at + TOKEN, token)
         if not alone:
             again(args, queries, head)
         elif last - first == 1:
@@ -295,7 +295,7 @@ def build(entry: str) -> Callable[..., Any]:
     @compiled
     def attend(args: Any, tid: int, nt: int) -> int:
         """out = softmax(scale q k) v. `window` 0: all positions; the scratch holds the scores of TILE queries."""
-        tokens, heads, kv_heads = get(types.int64, args.state + TOKENS), args.heads, args.kv_heads
+        tokens, heads, kv_heads = load_scalar(types.int64, args.state + TOKENS), args.heads, args.kv_heads
         queries, group = args.scratch + args.scratch_stride * tid, heads // kv_heads
         if tokens == 1:
             first, last = share(heads, tid, nt)

@@ -10,7 +10,7 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import f32x16, get, load, put, shuffler, splat, store, zero
+from ternrun.runtime.cpu.compile.simd import f32x16, load, load_scalar, shuffler, splat, store, store_scalar, zero
 from ternrun.runtime.cpu.kernels.functions import inverse_rms
 from ternrun.runtime.cpu.kernels.kv_block import BLOCK, WRITE, block_of
 
@@ -29,7 +29,7 @@ def _copy_head(src: int, n: int, dst: int) -> None:
     if n % 16:
         store(dst + 4 * (n // 16 * 16), zero(f32x16))
         for i in range(n // 16 * 16, n):
-            put(dst + 4 * i, get(types.float32, src + 4 * i))
+            store_scalar(dst + 4 * i, load_scalar(types.float32, src + 4 * i))
 
 
 @compiled
@@ -56,10 +56,10 @@ def _rotate(x: int, half: int, interleaved: int, cos: int, sin: int) -> None:
         store(high, q)
     for i in range(whole, half):
         low, high = (x + 8 * i, x + 8 * i + 4) if interleaved else (x + 4 * i, x + 4 * (i + half))
-        first, second = get(types.float32, low), get(types.float32, high)
-        cosine, sine = get(types.float32, cos + 4 * i), get(types.float32, sin + 4 * i)
-        put(low, first * cosine - second * sine)
-        put(high, first * sine + second * cosine)
+        first, second = load_scalar(types.float32, low), load_scalar(types.float32, high)
+        cosine, sine = load_scalar(types.float32, cos + 4 * i), load_scalar(types.float32, sin + 4 * i)
+        store_scalar(low, first * cosine - second * sine)
+        store_scalar(high, first * sine + second * cosine)
 
 
 def build(entry: str) -> Callable[..., Any]:
@@ -78,10 +78,10 @@ def build(entry: str) -> Callable[..., Any]:
         )
         eps, x, padded = args.eps, args.scratch + args.scratch_stride * tid, (dim + 15) // 16 * 16
         per_token = heads + 2 * kv_heads
-        first, last = share(get(types.int64, state + TOKENS) * per_token, tid, nt)
+        first, last = share(load_scalar(types.int64, state + TOKENS) * per_token, tid, nt)
         for task in range(first, last):
             t, head = task // per_token, task % per_token
-            position = types.int64(get(types.int32, get(types.int64, state + POSITIONS) + 4 * t))
+            position = types.int64(load_scalar(types.int32, load_scalar(types.int64, state + POSITIONS) + 4 * t))
             _copy_head(args.qkv + 4 * (args.ldq * t + dim * head), dim, x)
             if head < heads + kv_heads:
                 norm = args.q_norm if head < heads else args.k_norm

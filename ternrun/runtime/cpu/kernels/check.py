@@ -9,7 +9,7 @@ from numba import types
 
 from ternrun.runtime.cpu.compile.atomic import atomic_add
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import i16x32, load, put, total, zero
+from ternrun.runtime.cpu.compile.simd import i16x32, load, store_scalar, total, zero
 from ternrun.runtime.cpu.compile.x86 import lookup
 
 ROW = 256  # bytes of a word of 128 rows
@@ -24,7 +24,7 @@ def _forbid(digits: int, to: int) -> None:
         for j in range(max(digits, 0), 3):
             power = 9 if j == 0 else (3 if j == 1 else 1)
             wrong = wrong or index // power % 3 != ZERO_DIGIT
-        put(to + 2 * index, types.int16(wrong))
+        store_scalar(to + 2 * index, types.int16(wrong))
 
 
 @compiled
@@ -37,11 +37,11 @@ def _faults(at: int, tables: int, bad: Any) -> Any:
 
 def build(entry: str) -> Callable[..., Any]:
     """The only entry: words (AVX-512 BW)."""
-    return {"words": _words}[entry]
+    return {"lut16": _lut16}[entry]
 
 
 @compiled
-def _words(args: Any, tid: int, nt: int) -> int:
+def _lut16(args: Any, tid: int, nt: int) -> int:
     """Set the status word if a word is not ternary. The second word of `status` counts the parts taken so far.
 
     A part is a superblock of one chunk.
@@ -65,5 +65,5 @@ def _words(args: Any, tid: int, nt: int) -> int:
                 bad = _faults(at + ROW * i + j, tables, bad)
         part = atomic_add(status + 8, 1)
     if total(bad & 1):
-        put(status, types.int64(1))
+        store_scalar(status, types.int64(1))
     return 0

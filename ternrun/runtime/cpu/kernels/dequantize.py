@@ -17,11 +17,11 @@ from ternrun.runtime.cpu.compile.jit import compiled
 from ternrun.runtime.cpu.compile.simd import (
     VecType,
     f32x16,
-    get,
     i8x16,
     i32x16,
     iota,
     load,
+    load_scalar,
     narrow,
     splat,
     store,
@@ -30,7 +30,13 @@ from ternrun.runtime.cpu.compile.simd import (
     widen,
     widen_unsigned,
 )  # fmt: skip
-from ternrun.runtime.cpu.kernels.dequantize_4bit import FOURS, IQ4, iq4_scale, scale_and_minimum, unsigned_bytes
+from ternrun.runtime.cpu.kernels.dequantize_4bit import (
+    DEQUANTIZE_4BIT,
+    IQ4,
+    iq4_scale,
+    scale_and_minimum,
+    unsigned_bytes,
+)
 
 i64x16 = VecType("i", 64, 16)
 IQ4_LOW = int.from_bytes(bytes(v & 255 for v in IQ4[:8]), "little", signed=True)
@@ -102,7 +108,7 @@ def _fifth(high: int) -> Any:
 def _q5_0(src: int, first: int, n: int, dst: int) -> None:
     for b in range(n // 32):
         at, to = src + (first // 32 + b) * 22, dst + 128 * b
-        d, high, q = splat_f16(at), types.int64(get(types.uint32, at + 2)), unsigned_bytes(at + 6)
+        d, high, q = splat_f16(at), types.int64(load_scalar(types.uint32, at + 2)), unsigned_bytes(at + 6)
         _put(to, ((q & 15) | _fifth(high)) - 16, d)
         _put(to + 64, ((q >> 4) | _fifth(high >> 16)) - 16, d)
 
@@ -111,7 +117,12 @@ def _q5_0(src: int, first: int, n: int, dst: int) -> None:
 def _q5_1(src: int, first: int, n: int, dst: int) -> None:
     for b in range(n // 32):
         at, to = src + (first // 32 + b) * 24, dst + 128 * b
-        d, m, high, q = splat_f16(at), splat_f16(at + 2), types.int64(get(types.uint32, at + 4)), unsigned_bytes(at + 8)
+        d, m, high, q = (
+            splat_f16(at),
+            splat_f16(at + 2),
+            types.int64(load_scalar(types.uint32, at + 4)),
+            unsigned_bytes(at + 8),
+        )
         _put_min(to, (q & 15) | _fifth(high), d, m)
         _put_min(to + 64, (q >> 4) | _fifth(high >> 16), d, m)
 
@@ -122,7 +133,7 @@ def _q2_k(src: int, first: int, n: int, dst: int) -> None:
         at, to = src + (first // 256 + b) * 84, dst + 1024 * b
         d, m = splat_f16(at + 80), splat_f16(at + 82)
         for part in range(16):  # 16 elements with a scale and a minimum of four bits each
-            pair = types.int64(get(types.uint8, at + part))
+            pair = types.int64(load_scalar(types.uint8, at + part))
             q = unsigned_bytes(at + 16 + 32 * (part // 8) + 16 * (part & 1))
             shift = splat(i32x16, types.int64(2 * (part // 2 % 4)))
             scale, low = splat(f32x16, types.float32(pair & 15)), splat(f32x16, -types.float32(pair >> 4))
@@ -132,8 +143,8 @@ def _q2_k(src: int, first: int, n: int, dst: int) -> None:
 @compiled
 def _q3_scale(at: int, part: int) -> Any:
     """Six-bit scale `part` of 16 from the twelve bytes at `at`, less 32."""
-    low = types.int64(get(types.uint8, at + part % 8)) >> (4 * (part // 8)) & 15
-    high = types.int64(get(types.uint8, at + 8 + part % 4)) >> (2 * (part // 4)) & 3
+    low = types.int64(load_scalar(types.uint8, at + part % 8)) >> (4 * (part // 8)) & 15
+    high = types.int64(load_scalar(types.uint8, at + 8 + part % 4)) >> (2 * (part // 4)) & 3
     return splat(f32x16, types.float32((low | high << 4) - 32))
 
 
@@ -187,7 +198,7 @@ def _q6_k(src: int, first: int, n: int, dst: int) -> None:
                 i32x16, types.int64(4 * (run // 2))
             )
             high = unsigned_bytes(at + 128 + 32 * big + 16 * half) >> splat(i32x16, types.int64(2 * run))
-            scale = splat(f32x16, types.float32(get(types.int8, at + 192 + part)))
+            scale = splat(f32x16, types.float32(load_scalar(types.int8, at + 192 + part)))
             _put(to + 64 * part, ((low & 15) | (high & 3) << 4) - 32, d * scale)
 
 
@@ -229,7 +240,7 @@ def _two_bit(block: int) -> Any:
             at, to = src + (first // block + b) * size, dst + 4 * block * b
             d = splat_f16(at)
             for i in range(0, block, 16):
-                word = splat(i32x16, types.int64(get(types.uint32, at + 2 + i // 4)))
+                word = splat(i32x16, types.int64(load_scalar(types.uint32, at + 2 + i // 4)))
                 _put(to + 4 * i, ((word >> (iota(i32x16) << 1)) & 3) - 1, d)
 
     return two_bit
@@ -239,4 +250,4 @@ ROWS: dict[str, Callable[..., Any]] = {
     "F32": _f32, "F16": _f16, "BF16": _bf16, "Q8_0": _q8_0, "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0,
     "Q5_1": _q5_1, "Q2_K": _q2_k, "Q3_K": _q3_k, "Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k, "IQ4_NL": _iq4_nl,
     "IQ4_XS": _iq4_xs, "Q2_0": _two_bit(64), "PQ2_0": _two_bit(128),
-} | (FOURS if build_target() == "avx512" else {})  # fmt: skip
+} | (DEQUANTIZE_4BIT if build_target() == "avx512" else {})  # fmt: skip

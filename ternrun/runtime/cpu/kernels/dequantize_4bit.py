@@ -15,17 +15,17 @@ from ternrun.runtime.cpu.compile.jit import compiled
 from ternrun.runtime.cpu.compile.simd import (
     constant,
     f32x16,
-    get,
     i8x16,
     i32x16,
     iota,
     load,
+    load_scalar,
     splat,
     store,
     to_float,
     widen_unsigned,
 )
-from ternrun.runtime.cpu.compile.x86 import pick
+from ternrun.runtime.cpu.compile.x86 import permute
 
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # llama.cpp's kvalues_iq4nl
 _eights, _book = constant(i32x16, tuple(range(-8, 8))), constant(i32x16, IQ4)
@@ -40,8 +40,11 @@ def unsigned_bytes(address: int) -> Any:
 @compiled
 def scale_and_minimum(at: int, part: int) -> Any:
     """Six-bit scale and minimum, negated, `part` of 8 from the twelve bytes at `at` (Q4_K, Q5_K), each in all lanes."""
-    a, b = types.int64(get(types.uint8, at + part % 4)), types.int64(get(types.uint8, at + 4 + part % 4))
-    c = types.int64(get(types.uint8, at + 4 + part))
+    a, b = (
+        types.int64(load_scalar(types.uint8, at + part % 4)),
+        types.int64(load_scalar(types.uint8, at + 4 + part % 4)),
+    )
+    c = types.int64(load_scalar(types.uint8, at + 4 + part))
     scale, low = (a & 63, b & 63) if part < 4 else ((c & 15) | (a >> 6) << 4, (c >> 4) | (b >> 6) << 4)
     return splat(f32x16, types.float32(scale)), splat(f32x16, -types.float32(low))
 
@@ -49,8 +52,8 @@ def scale_and_minimum(at: int, part: int) -> Any:
 @compiled
 def iq4_scale(at: int, part: int) -> Any:
     """Scale `part` of 8 of an IQ4_XS block."""
-    low = types.int64(get(types.uint8, at + 4 + part // 2)) >> (4 * (part & 1)) & 15
-    high = types.int64(get(types.uint16, at + 2)) >> (2 * part) & 3
+    low = types.int64(load_scalar(types.uint8, at + 4 + part // 2)) >> (4 * (part & 1)) & 15
+    high = types.int64(load_scalar(types.uint16, at + 2)) >> (2 * part) & 3
     return splat_f16(at) * splat(f32x16, types.float32((low | high << 4) - 32))
 
 
@@ -58,8 +61,8 @@ def iq4_scale(at: int, part: int) -> Any:
 def _put(dst: int, codes: int, values: Any) -> None:
     """Lower halves of sixteen bytes, then the upper ones."""
     q = unsigned_bytes(codes)
-    store(dst, pick(q, values))
-    store(dst + 64, pick(q >> 4, values))
+    store(dst, permute(q, values))
+    store(dst + 64, permute(q >> 4, values))
 
 
 @compiled
@@ -108,10 +111,10 @@ def _q4_k(src: int, first: int, n: int, dst: int) -> None:
             low, high = _steps(d * s0, m * m0), _steps(d * s1, m * m1)
             for half in range(2):
                 q, to = unsigned_bytes(at + 16 + 16 * part + 16 * half), dst + 1024 * b + 128 * part + 64 * half
-                store(to, pick(q, low))
-                store(to + 128, pick(q >> 4, high))
+                store(to, permute(q, low))
+                store(to + 128, permute(q >> 4, high))
 
 
-FOURS: dict[str, Callable[..., Any]] = {
+DEQUANTIZE_4BIT: dict[str, Callable[..., Any]] = {
     "Q4_0": _q4_0, "Q4_1": _q4_1, "Q4_K": _q4_k, "IQ4_NL": _iq4_nl, "IQ4_XS": _iq4_xs,
 }  # fmt: skip

@@ -16,9 +16,9 @@ from ternrun.runtime.cpu.compile.masked import load_some, store_some
 from ternrun.runtime.cpu.compile.simd import (
     f32x16,
     fma,
-    get,
     largest,
     load,
+    load_scalar,
     maximum,
     splat,
     store,
@@ -120,7 +120,7 @@ def _layer_norm(args: Any, tid: int, nt: int) -> int:
 def _bias(args: Any, tid: int, nt: int) -> int:
     """x[t] += bias, over n columns."""
     n, bias = args.n, args.bias
-    first, last = share(get(types.int64, args.count), tid, nt)
+    first, last = share(load_scalar(types.int64, args.count), tid, nt)
     for t in range(first, last):
         x = args.x + 4 * n * t
         for i in range(0, n, 16):

@@ -9,7 +9,7 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import f32x16, get, load, put, splat, store
+from ternrun.runtime.cpu.compile.simd import f32x16, load, load_scalar, splat, store, store_scalar
 from ternrun.runtime.cpu.kernels.dequantize import ROWS as ORDINARY
 from ternrun.runtime.cpu.kernels.unpack_ternary import ROWS as TERNARY
 
@@ -27,9 +27,9 @@ def _ordinary(decode: Any) -> Callable[..., Any]:
     def embed(args: Any, tid: int, nt: int) -> int:
         """out[t] = scale * W[ids[t]]; n columns, padded to the block and to 16."""
         state, n, scale = args.state, args.n, splat(f32x16, args.scale)
-        first, last = share(get(types.int64, state + TOKENS), tid, nt)
+        first, last = share(load_scalar(types.int64, state + TOKENS), tid, nt)
         for t in range(first, last):
-            row = types.int64(get(types.int32, get(types.int64, state + IDS) + 4 * t))
+            row = types.int64(load_scalar(types.int32, load_scalar(types.int64, state + IDS) + 4 * t))
             out = args.out + 4 * args.ldo * t
             decode(args.weights + args.row_bytes * row, 0, n, out)
             for i in range(0, 4 * n, 64):
@@ -45,14 +45,14 @@ def _ternary(unpack: Any) -> Callable[..., Any]:
         """The same for ternary rows; `scales` holds a float32 for each row and `group` columns."""
         state, rows, cols, scale = args.state, args.rows, args.n, args.scale
         group = args.group
-        first, last = share(get(types.int64, state + TOKENS), tid, nt)
+        first, last = share(load_scalar(types.int64, state + TOKENS), tid, nt)
         for t in range(first, last):
-            row = types.int64(get(types.int32, get(types.int64, state + IDS) + 4 * t))
+            row = types.int64(load_scalar(types.int32, load_scalar(types.int64, state + IDS) + 4 * t))
             digits = unpack(args.weights, row, rows, cols, args.scratch + args.scratch_stride * tid)
             out, scales = args.out + 4 * args.ldo * t, args.scales + 4 * (cols // group) * row
             for i in range(cols):
-                trit = types.float32(types.int64(get(types.uint8, digits + i)) - 1)
-                put(out + 4 * i, trit * get(types.float32, scales + 4 * (i // group)) * scale)
+                trit = types.float32(types.int64(load_scalar(types.uint8, digits + i)) - 1)
+                store_scalar(out + 4 * i, trit * load_scalar(types.float32, scales + 4 * (i // group)) * scale)
         return 0
 
     return embed

@@ -14,11 +14,22 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import f32x16, fma, get, largest, load, maximum, put, splat, total, zero
+from ternrun.runtime.cpu.compile.simd import (
+    f32x16,
+    fma,
+    largest,
+    load,
+    load_scalar,
+    maximum,
+    splat,
+    store_scalar,
+    total,
+    zero,
+)
 
 f32 = types.float32
-TOKENS, IDS, POSITIONS, LEFT, TOLD, STOPS, N_STOPS = (
-    layout.STATE[name] for name in ("tokens", "ids", "positions", "left", "told", "stops", "n_stops")
+TOKENS, IDS, POSITIONS, STEPS_LEFT, GENERATED, STOP_IDS, N_STOP_IDS = (
+    layout.STATE[name] for name in ("tokens", "ids", "positions", "steps_left", "generated", "stop_ids", "n_stop_ids")
 )
 
 
@@ -34,11 +45,11 @@ def _best(args: Any, tid: int, nt: int) -> int:
     Nothing is done in the last step of a call, where Python looks at the logits itself.
     """
     state, n = args.state, args.n
-    if not get(types.int64, state + LEFT):
+    if not load_scalar(types.int64, state + STEPS_LEFT):
         return 0
-    first, last = share(get(types.int64, state + TOKENS), tid, nt)
+    first, last = share(load_scalar(types.int64, state + TOKENS), tid, nt)
     for row in range(first, last):
-        put(args.best + args.best_stride * row, _argmax(args.logits + 4 * args.ldl * row, n))
+        store_scalar(args.best + args.best_stride * row, _argmax(args.logits + 4 * args.ldl * row, n))
     return 0
 
 
@@ -51,14 +62,14 @@ def _argmax(logits: int, n: int) -> int:
         peak, check = maximum(peak, value), fma(value, zero(f32x16), check)  # 0 * inf and 0 * NaN are NaN
     most, sane = largest(peak), total(check)
     for i in range(whole, n):
-        one = get(f32, logits + 4 * i)
+        one = load_scalar(f32, logits + 4 * i)
         most, sane = max(most, one), sane + one * f32(0.0)
     if sane != f32(0.0):
         return -1
     i = 0
     while i < whole and largest(load(f32x16, logits + 4 * i)) < most:
         i += 16
-    while get(f32, logits + 4 * i) < most:
+    while load_scalar(f32, logits + 4 * i) < most:
         i += 1
     return i
 
@@ -67,26 +78,26 @@ def _argmax(logits: int, n: int) -> int:
 def _feed(args: Any, tid: int, nt: int) -> int:
     """While steps are left: make the best tokens the next step's, one position on, and tell them.
 
-    A token that ends a sequence ends the call, so does a row without a best one, which is not told.
+    A token that ends a sequence ends the call, so does a row without a best one, which is not generated.
     """
     state, best, stride = args.state, args.best, args.best_stride
-    left, n = get(types.int64, state + LEFT), get(types.int64, state + TOKENS)
+    left, n = load_scalar(types.int64, state + STEPS_LEFT), load_scalar(types.int64, state + TOKENS)
     if tid or not left:
         return 0
     for i in range(n):
-        if get(types.int64, best + stride * i) < 0:
-            put(state + LEFT, types.int64(0))
+        if load_scalar(types.int64, best + stride * i) < 0:
+            store_scalar(state + STEPS_LEFT, types.int64(0))
             return 0
-    told, ids, positions = (get(types.int64, state + TOLD), get(types.int64, state + IDS),
-                            get(types.int64, state + POSITIONS))  # fmt: skip
+    generated, ids, positions = (load_scalar(types.int64, state + GENERATED), load_scalar(types.int64, state + IDS),
+                            load_scalar(types.int64, state + POSITIONS))  # fmt: skip
     for i in range(n):
-        token = types.int32(get(types.int64, best + stride * i))
-        put(told + 4 * i, token)
-        put(ids + 4 * i, token)
-        put(positions + 4 * i, types.int32(get(types.int32, positions + 4 * i) + 1))
-        for s in range(get(types.int64, state + N_STOPS)):
-            if get(types.int32, get(types.int64, state + STOPS) + 4 * s) == token:
+        token = types.int32(load_scalar(types.int64, best + stride * i))
+        store_scalar(generated + 4 * i, token)
+        store_scalar(ids + 4 * i, token)
+        store_scalar(positions + 4 * i, types.int32(load_scalar(types.int32, positions + 4 * i) + 1))
+        for s in range(load_scalar(types.int64, state + N_STOP_IDS)):
+            if load_scalar(types.int32, load_scalar(types.int64, state + STOP_IDS) + 4 * s) == token:
                 left = 1
-    put(state + TOLD, told + 4 * n)
-    put(state + LEFT, types.int64(left - 1))
+    store_scalar(state + GENERATED, generated + 4 * n)
+    store_scalar(state + STEPS_LEFT, types.int64(left - 1))
     return 0

@@ -16,19 +16,19 @@ from ternrun.runtime.cpu.compile.jit import compiled
 from ternrun.runtime.cpu.compile.simd import (
     f32x16,
     fma,
-    get,
     i8x16,
     i32x16,
     lane,
     largest,
     load,
+    load_scalar,
     magnitude,
     maximum,
     narrow,
-    put,
     round_even,
     splat,
     store,
+    store_scalar,
     to_float,
     to_int,
     total,
@@ -44,9 +44,9 @@ SLOTS, TABLES, TABLE_STRIDE = (layout.STATE[name] for name in ("slots", "tables"
 @compiled
 def block_of(state: int, t: int, position: int) -> Any:
     """Number of the cache block that holds `position` of token t's sequence."""
-    slot = types.int64(get(types.int32, get(types.int64, state + SLOTS) + 4 * t))
-    row = get(types.int64, state + TABLES) + 4 * slot * get(types.int64, state + TABLE_STRIDE)
-    return types.int64(get(types.int32, row + 4 * (position // BLOCK)))
+    slot = types.int64(load_scalar(types.int32, load_scalar(types.int64, state + SLOTS) + 4 * t))
+    row = load_scalar(types.int64, state + TABLES) + 4 * slot * load_scalar(types.int64, state + TABLE_STRIDE)
+    return types.int64(load_scalar(types.int32, row + 4 * (position // BLOCK)))
 
 
 @compiled
@@ -68,7 +68,7 @@ def _make_write(size: int, bits_of: Any) -> Any:
                 store(at + size * i, bits)
             else:
                 for j in range(min(16, n - i)):
-                    put(at + stride * (i + j), lane(bits, j))
+                    store_scalar(at + stride * (i + j), lane(bits, j))
 
     return compiled(write)
 
@@ -87,7 +87,7 @@ def _write_int8(x: int, n: int, at: int, stride: int, step: int) -> None:
         v = load(f32x16, x + 4 * i)
         peak, check = maximum(peak, magnitude(v)), fma(v, zero(f32x16), check)  # 0 * inf and 0 * NaN are NaN
     unit = max(largest(peak), f32(1e-30)) / f32(127.0)
-    put(step, unit + total(check))
+    store_scalar(step, unit + total(check))
     inverse = splat(f32x16, f32(1.0) / unit)
     for i in range(0, n, 16):
         codes = narrow(i8x16, to_int(i32x16, round_even(load(f32x16, x + 4 * i) * inverse)))
@@ -95,7 +95,7 @@ def _write_int8(x: int, n: int, at: int, stride: int, step: int) -> None:
             store(at + i, codes)
         else:
             for j in range(min(16, n - i)):
-                put(at + stride * (i + j), lane(codes, j))
+                store_scalar(at + stride * (i + j), lane(codes, j))
 
 
 #: Sixteen elements at an address, as f32x16.

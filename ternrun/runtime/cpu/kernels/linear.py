@@ -12,10 +12,10 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import get
+from ternrun.runtime.cpu.compile.simd import load_scalar
 from ternrun.runtime.cpu.kernels.dequantize import ROWS
 from ternrun.runtime.cpu.kernels.tile import FEW, multiply, multiply_few
-from ternrun.runtime.cpu.layout import PLAIN_FLOATS, PLAIN_PARTIAL, PLAIN_ROWS
+from ternrun.runtime.cpu.layout import ORDINARY_FLOATS, ORDINARY_PARTIAL, ORDINARY_ROWS
 
 
 def build(entry: str) -> Callable[..., Any]:
@@ -25,7 +25,7 @@ def build(entry: str) -> Callable[..., Any]:
     @compiled
     def linear(args: Any, tid: int, nt: int) -> int:
         """out[t] (+)= scale * W x[t]; n columns, padded to the block and to 16."""
-        tokens, x, ldx = get(types.int64, args.count), args.x, 4 * args.ldx
+        tokens, x, ldx = load_scalar(types.int64, args.count), args.x, 4 * args.ldx
         weights, stride, rows, n = args.weights, args.row_bytes, args.rows, args.n
         add, out, ldo = args.add, args.out, 4 * args.ldo
         scale = args.scale
@@ -34,12 +34,12 @@ def build(entry: str) -> Callable[..., Any]:
         first, last = 4 * first, min(4 * last, rows)
         few = tokens <= 16 or tokens * n <= FEW
         in_place = floats and (few or not (weights | stride) & 63)  # vectors across cache lines take two loads each
-        height = 4 if few else max(4, min(PLAIN_ROWS, PLAIN_FLOATS // n // 4 * 4))
+        height = 4 if few else max(4, min(ORDINARY_ROWS, ORDINARY_FLOATS // n // 4 * 4))
         for row in range(first, last, height):
             source, count, to = weights + stride * row, min(height, last - row), out + 4 * row
             w, ldw = source, stride
             if not in_place:
-                w, ldw = scratch + PLAIN_PARTIAL, 4 * n
+                w, ldw = scratch + ORDINARY_PARTIAL, 4 * n
                 for r in range(count):
                     decode(source + stride * r, 0, n, w + ldw * r)
             if few:

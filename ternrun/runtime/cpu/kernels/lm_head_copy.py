@@ -24,11 +24,11 @@ from ternrun.runtime.cpu.compile.simd import (
     magnitude,
     maximum,
     narrow,
-    put,
     round_even,
     shuffler,
     splat,
     store,
+    store_scalar,
     to_int,
     total,
     zero,
@@ -67,9 +67,9 @@ def _codes(at: int, inverse: Any, step: Any, error: Any) -> Any:
 
 @compiled
 def _note(args: Any, row: int, step: Any, error: Any, norm: Any) -> None:
-    put(args.steps + 4 * row, step)
-    put(args.errors + 4 * row, f32(math.sqrt(total(error))))
-    put(args.norms + 4 * row, f32(math.sqrt(total(norm))))
+    store_scalar(args.steps + 4 * row, step)
+    store_scalar(args.errors + 4 * row, f32(math.sqrt(total(error))))
+    store_scalar(args.norms + 4 * row, f32(math.sqrt(total(norm))))
 
 
 @compiled

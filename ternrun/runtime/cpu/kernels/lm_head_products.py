@@ -10,7 +10,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import get, i32x16, load, prefetch_far, splat, zero
+from ternrun.runtime.cpu.compile.simd import i32x16, load, load_scalar, prefetch_far, splat, zero
 from ternrun.runtime.cpu.compile.x86 import dot_bytes
 from ternrun.runtime.cpu.layout import SCREEN_HEADER
 
@@ -22,10 +22,10 @@ def planes(codes: int, n: int, x: int) -> Any:
     high, low = x + SCREEN_HEADER, x + SCREEN_HEADER + n
     for i in range(0, n, 8):
         w, v = load(i32x16, codes + 16 * i), load(i32x16, codes + 16 * i + 64)
-        a = dot_bytes(a, w, splat(i32x16, get(types.int32, high + i)))
-        b = dot_bytes(b, w, splat(i32x16, get(types.int32, low + i)))
-        c = dot_bytes(c, v, splat(i32x16, get(types.int32, high + i + 4)))
-        d = dot_bytes(d, v, splat(i32x16, get(types.int32, low + i + 4)))
+        a = dot_bytes(a, w, splat(i32x16, load_scalar(types.int32, high + i)))
+        b = dot_bytes(b, w, splat(i32x16, load_scalar(types.int32, low + i)))
+        c = dot_bytes(c, v, splat(i32x16, load_scalar(types.int32, high + i + 4)))
+        d = dot_bytes(d, v, splat(i32x16, load_scalar(types.int32, low + i + 4)))
     return a + c, b + d
 
 
@@ -37,14 +37,14 @@ def planes4(codes: int, n: int, x: int, stride: int) -> Any:
     high = x + SCREEN_HEADER
     for i in range(0, n, 4):
         w = load(i32x16, codes + 16 * i)
-        a = dot_bytes(a, w, splat(i32x16, get(types.int32, high + i)))
-        b = dot_bytes(b, w, splat(i32x16, get(types.int32, high + n + i)))
-        c = dot_bytes(c, w, splat(i32x16, get(types.int32, high + stride + i)))
-        d = dot_bytes(d, w, splat(i32x16, get(types.int32, high + stride + n + i)))
-        e = dot_bytes(e, w, splat(i32x16, get(types.int32, high + 2 * stride + i)))
-        f = dot_bytes(f, w, splat(i32x16, get(types.int32, high + 2 * stride + n + i)))
-        g = dot_bytes(g, w, splat(i32x16, get(types.int32, high + 3 * stride + i)))
-        h = dot_bytes(h, w, splat(i32x16, get(types.int32, high + 3 * stride + n + i)))
+        a = dot_bytes(a, w, splat(i32x16, load_scalar(types.int32, high + i)))
+        b = dot_bytes(b, w, splat(i32x16, load_scalar(types.int32, high + n + i)))
+        c = dot_bytes(c, w, splat(i32x16, load_scalar(types.int32, high + stride + i)))
+        d = dot_bytes(d, w, splat(i32x16, load_scalar(types.int32, high + stride + n + i)))
+        e = dot_bytes(e, w, splat(i32x16, load_scalar(types.int32, high + 2 * stride + i)))
+        f = dot_bytes(f, w, splat(i32x16, load_scalar(types.int32, high + 2 * stride + n + i)))
+        g = dot_bytes(g, w, splat(i32x16, load_scalar(types.int32, high + 3 * stride + i)))
+        h = dot_bytes(h, w, splat(i32x16, load_scalar(types.int32, high + 3 * stride + n + i)))
     return (a, c, e, g), (b, d, f, h)
 
 
@@ -52,8 +52,11 @@ def planes4(codes: int, n: int, x: int, stride: int) -> Any:
 def _four_inputs(here: Any, there: Any, codes: int, more: int, high: int, stride: int) -> Any:
     """Add the products of four inputs of four x with two blocks of sixteen rows."""
     w, v = load(i32x16, codes), load(i32x16, more)
-    p, q = splat(i32x16, get(types.int32, high)), splat(i32x16, get(types.int32, high + stride))
-    r, s = splat(i32x16, get(types.int32, high + 2 * stride)), splat(i32x16, get(types.int32, high + 3 * stride))
+    p, q = splat(i32x16, load_scalar(types.int32, high)), splat(i32x16, load_scalar(types.int32, high + stride))
+    r, s = (
+        splat(i32x16, load_scalar(types.int32, high + 2 * stride)),
+        splat(i32x16, load_scalar(types.int32, high + 3 * stride)),
+    )
     return (
         (dot_bytes(here[0], w, p), dot_bytes(here[1], w, q), dot_bytes(here[2], w, r), dot_bytes(here[3], w, s)),
         (dot_bytes(there[0], v, p), dot_bytes(there[1], v, q), dot_bytes(there[2], v, r), dot_bytes(there[3], v, s)),

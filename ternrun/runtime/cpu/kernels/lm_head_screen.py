@@ -21,24 +21,24 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.compile.jit import apart, compiled, share
+from ternrun.runtime.cpu.compile.jit import compiled, noinline, share
 from ternrun.runtime.cpu.compile.simd import (
     f32x16,
     fma,
-    get,
     i8x16,
     i32x16,
     iota,
     lane,
     largest,
     load,
+    load_scalar,
     magnitude,
     maximum,
     narrow,
-    put,
     round_even,
     splat,
     store,
+    store_scalar,
     to_float,
     to_int,
     total,
@@ -81,7 +81,7 @@ def _prepare(args: Any, tid: int, nt: int) -> int:
     A row: HEADER bytes, the high plane, the low plane.
     """
     n = args.n
-    first, last = share(get(types.int64, args.count), tid, nt)
+    first, last = share(load_scalar(types.int64, args.count), tid, nt)
     for t in range(first, last):
         x, out = args.x + 4 * args.ldx * t, args.out + args.out_stride * t
         step = _peak(x, n) / f32(16256.0)
@@ -101,38 +101,38 @@ def _prepare(args: Any, tid: int, nt: int) -> int:
             store(out + HEADER + i, narrow(i8x16, high))
             store(out + HEADER + n + i, narrow(i8x16, low))
             high_sum, low_sum = high_sum + high, low_sum + low
-        put(out + STEP, step)
+        store_scalar(out + STEP, step)
         norm, coarser = f32(math.sqrt(_square_norm(x, n))), f32(math.sqrt(total(coarse_loss)))
-        coarse = get(types.int64, args.count) >= MANY and coarser <= f32(FINE) * norm
-        put(out + NORM, norm)
-        put(out + LOSS, coarser if coarse else f32(math.sqrt(total(loss))))
-        put(out + COARSE, types.int32(coarse))
-        put(out + HIGH_SUM, types.int32(128 * total(high_sum)))
-        put(out + LOW_SUM, types.int32(128 * total(low_sum)))
+        coarse = load_scalar(types.int64, args.count) >= MANY and coarser <= f32(FINE) * norm
+        store_scalar(out + NORM, norm)
+        store_scalar(out + LOSS, coarser if coarse else f32(math.sqrt(total(loss))))
+        store_scalar(out + COARSE, types.int32(coarse))
+        store_scalar(out + HIGH_SUM, types.int32(128 * total(high_sum)))
+        store_scalar(out + LOW_SUM, types.int32(128 * total(low_sum)))
     return 0
 
 
 @compiled
 def _all_coarse(x: int, stride: int) -> Any:
-    a, b = get(types.int32, x + COARSE), get(types.int32, x + stride + COARSE)
-    return a & b & get(types.int32, x + 2 * stride + COARSE) & get(types.int32, x + 3 * stride + COARSE)
+    a, b = load_scalar(types.int32, x + COARSE), load_scalar(types.int32, x + stride + COARSE)
+    return a & b & load_scalar(types.int32, x + 2 * stride + COARSE) & load_scalar(types.int32, x + 3 * stride + COARSE)
 
 
 @compiled
 def _no_low4(x: int, stride: int) -> Any:
     """What low planes of zeros would sum to."""
     return (
-        splat(i32x16, get(types.int32, x + LOW_SUM)),
-        splat(i32x16, get(types.int32, x + stride + LOW_SUM)),
-        splat(i32x16, get(types.int32, x + 2 * stride + LOW_SUM)),
-        splat(i32x16, get(types.int32, x + 3 * stride + LOW_SUM)),
+        splat(i32x16, load_scalar(types.int32, x + LOW_SUM)),
+        splat(i32x16, load_scalar(types.int32, x + stride + LOW_SUM)),
+        splat(i32x16, load_scalar(types.int32, x + 2 * stride + LOW_SUM)),
+        splat(i32x16, load_scalar(types.int32, x + 3 * stride + LOW_SUM)),
     )
 
 
 @compiled
 def _bound(args: Any, row: int, x: int) -> Any:
     """How far the copies of sixteen rows can be off for this x."""
-    norm, loss = get(types.float32, x + NORM), get(types.float32, x + LOSS)
+    norm, loss = load_scalar(types.float32, x + NORM), load_scalar(types.float32, x + LOSS)
     slack = loss + norm * f32(ROUNDING) * f32(args.n)
     errors, norms = load(f32x16, args.errors + 4 * row), load(f32x16, args.norms + 4 * row)
     return (errors * splat(f32x16, norm) + norms * splat(f32x16, slack)) * splat(f32x16, f32(1.0001))
@@ -142,18 +142,18 @@ def _bound(args: Any, row: int, x: int) -> Any:
 def _note(args: Any, t: int, block: int, x: int, high: Any, low: Any) -> None:
     """Keep sixteen approximate logits, and the largest of their lower bounds."""
     row = BLOCK * block
-    high = to_float(f32x16, high - splat(i32x16, get(types.int32, x + HIGH_SUM)))
-    low = to_float(f32x16, low - splat(i32x16, get(types.int32, x + LOW_SUM)))
-    scale = load(f32x16, args.steps + 4 * row) * splat(f32x16, get(types.float32, x + STEP) * args.scale)
+    high = to_float(f32x16, high - splat(i32x16, load_scalar(types.int32, x + HIGH_SUM)))
+    low = to_float(f32x16, low - splat(i32x16, load_scalar(types.int32, x + LOW_SUM)))
+    scale = load(f32x16, args.steps + 4 * row) * splat(f32x16, load_scalar(types.float32, x + STEP) * args.scale)
     value = fma(high, splat(f32x16, f32(128.0)), low) * scale
     store(args.logits + 4 * (args.ldl * t + row), value)
     lower = value - _bound(args, row, x) * splat(f32x16, abs(args.scale))
     valid = splat(i32x16, args.rows - row)
     lower = where_less(iota(i32x16), valid, lower, splat(f32x16, f32(-math.inf)))
-    put(args.peaks + 4 * (args.ldp * t + block), largest(lower))
+    store_scalar(args.block_bounds + 4 * (args.ldb * t + block), largest(lower))
 
 
-@apart
+@noinline
 def _note4(args: Any, t: int, block: int, x: int, stride: int, high: Any, low: Any) -> None:
     """The same for four tokens."""
     _note(args, t, block, x, high[0], low[0])
@@ -165,7 +165,7 @@ def _note4(args: Any, t: int, block: int, x: int, stride: int, high: Any, low: A
 @compiled
 def _scan(args: Any, tid: int, nt: int) -> int:
     """Approximate logits of all rows, and the peak of each block's lower bounds."""
-    tokens, stride, n = get(types.int64, args.count), args.prepared_stride, args.n
+    tokens, stride, n = load_scalar(types.int64, args.count), args.prepared_stride, args.n
     first, last = share((args.rows + BLOCK - 1) // BLOCK, tid, nt)
     size = BLOCK * n
     step = 2 * size // (n // 4 * max(1, tokens // 4))
@@ -195,28 +195,28 @@ def _kth_largest(peaks: int, n: int, k: int, heap: int) -> Any:
     """The k-th largest of n floats, with the k largest so far kept sorted at `heap`; -inf where there are fewer."""
     lowest = f32(-math.inf)
     for i in range(k):
-        put(heap + 4 * i, lowest)
+        store_scalar(heap + 4 * i, lowest)
     for i in range(n):
-        value = get(types.float32, peaks + 4 * i)
-        if value > get(types.float32, heap + 4 * (k - 1)):
+        value = load_scalar(types.float32, peaks + 4 * i)
+        if value > load_scalar(types.float32, heap + 4 * (k - 1)):
             j = k - 1
-            while j > 0 and get(types.float32, heap + 4 * (j - 1)) < value:
-                put(heap + 4 * j, get(types.float32, heap + 4 * (j - 1)))
+            while j > 0 and load_scalar(types.float32, heap + 4 * (j - 1)) < value:
+                store_scalar(heap + 4 * j, load_scalar(types.float32, heap + 4 * (j - 1)))
                 j -= 1
-            put(heap + 4 * j, value)
-    return get(types.float32, heap + 4 * (k - 1))
+            store_scalar(heap + 4 * j, value)
+    return load_scalar(types.float32, heap + 4 * (k - 1))
 
 
 @compiled
 def _select(args: Any, tid: int, nt: int) -> int:
-    """The bar of each row of logits: the k-th largest lower bound, k = keep[t]; the k largest logits reach it."""
-    for t in range(tid, get(types.int64, args.count), nt):
-        keep, blocks = types.int64(get(types.int32, get(types.int64, args.keep) + 4 * t)), args.blocks
-        bar = f32(-math.inf)
-        if 0 < keep < blocks and keep <= layout.SCREEN_KEEP:
+    """The threshold of each row of logits: the k-th largest lower bound, k = keep[t]; the k largest logits reach it."""
+    for t in range(tid, load_scalar(types.int64, args.count), nt):
+        keep, blocks = types.int64(load_scalar(types.int32, load_scalar(types.int64, args.top_k) + 4 * t)), args.blocks
+        threshold = f32(-math.inf)
+        if 0 < keep < blocks and keep <= layout.SCREEN_MAX_TOP_K:
             heap = args.scratch + args.scratch_stride * tid
-            bar = _kth_largest(args.peaks + 4 * args.ldp * t, blocks, keep, heap)
-        put(args.bars + 4 * t, bar)
+            threshold = _kth_largest(args.block_bounds + 4 * args.ldb * t, blocks, keep, heap)
+        store_scalar(args.thresholds + 4 * t, threshold)
     return 0
 
 
@@ -232,29 +232,32 @@ def _dot(w: int, x: int, n: int) -> Any:
 def _make_exact(decode: Any) -> Callable[..., Any]:
     @compiled
     def exact(args: Any, tid: int, nt: int) -> int:
-        """Rows whose upper bound reaches the bar are computed: their numbers and logits stand where the thread's share
-        of the approximate logits began. How many they are goes to counts[2 + thread]."""
+        """Compute the rows whose upper bound reaches the threshold.
+
+        Their ids and logits replace the approximate logits, from where the thread's share begins; counts[2 + thread]
+        gets their number.
+        """
         rows, n, scale = args.rows, args.n, args.scale
         scratch = args.scratch + args.scratch_stride * tid
         first, last = share((rows + BLOCK - 1) // BLOCK, tid, nt)
-        for t in range(get(types.int64, args.count)):
+        for t in range(load_scalar(types.int64, args.count)):
             x, prepared = args.x + 4 * args.ldx * t, args.prepared + args.prepared_stride * t
-            bar, start = get(types.float32, args.bars + 4 * t), args.ldl * t
+            threshold, start = load_scalar(types.float32, args.thresholds + 4 * t), args.ldl * t
             found = start + BLOCK * first  # never ahead of the approximate logits that are still to be read
             for block in range(first, last):
                 row = BLOCK * block
                 upper = load(f32x16, args.logits + 4 * (start + row))
                 upper = upper + _bound(args, row, prepared) * splat(f32x16, abs(scale))
-                reached = where_less(upper, splat(f32x16, bar), zero(f32x16), splat(f32x16, 1.0))  # by a NaN, too
+                reached = where_less(upper, splat(f32x16, threshold), zero(f32x16), splat(f32x16, 1.0))  # by a NaN, too
                 if largest(reached) == 0:
                     continue
                 for r in range(min(BLOCK, rows - row)):
-                    if not lane(upper, r) < bar:
+                    if not lane(upper, r) < threshold:
                         decode(args.weights + args.row_bytes * (row + r), 0, n, scratch)
-                        put(args.logits + 4 * found, _dot(scratch, x, n) * scale)
-                        put(args.numbers + 4 * found, types.int32(row + r))
+                        store_scalar(args.logits + 4 * found, _dot(scratch, x, n) * scale)
+                        store_scalar(args.row_ids + 4 * found, types.int32(row + r))
                         found += 1
-            put(args.counts + COUNTS * t + 8 * (2 + tid), found - start - BLOCK * first)
+            store_scalar(args.counts + COUNTS * t + 8 * (2 + tid), found - start - BLOCK * first)
         return 0
 
     return exact
@@ -264,21 +267,21 @@ def _make_exact(decode: Any) -> Callable[..., Any]:
 def _gather(args: Any, tid: int, nt: int) -> int:
     """What all threads found, moved together: how many there are goes to counts[0], the number of the largest, or -1
     where it is not finite, to counts[1]."""
-    for t in range(tid, get(types.int64, args.count), nt):
+    for t in range(tid, load_scalar(types.int64, args.count), nt):
         counts, start = args.counts + COUNTS * t, 4 * args.ldl * t
         found, best, peak = 0, -1, f32(-math.inf)
         for thread in range(nt):
             first, _ = share((args.rows + BLOCK - 1) // BLOCK, thread, nt)
-            for i in range(get(types.int64, counts + 8 * (2 + thread))):
+            for i in range(load_scalar(types.int64, counts + 8 * (2 + thread))):
                 at, to = start + 4 * (BLOCK * first + i), start + 4 * found
-                value, row = get(types.float32, args.logits + at), get(types.int32, args.numbers + at)
-                put(args.logits + to, value)
-                put(args.numbers + to, row)
+                value, row = load_scalar(types.float32, args.logits + at), load_scalar(types.int32, args.row_ids + at)
+                store_scalar(args.logits + to, value)
+                store_scalar(args.row_ids + to, row)
                 if value > peak or value != value:  # nothing is above a NaN
                     best, peak = types.int64(row), value
                 found += 1
-        put(counts, found)
-        put(counts + 8, best if math.isfinite(peak) else -1)
+        store_scalar(counts, found)
+        store_scalar(counts + 8, best if math.isfinite(peak) else -1)
     return 0
 
 

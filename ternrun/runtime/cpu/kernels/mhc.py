@@ -12,21 +12,21 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import f32x16, get, load, splat, store, zero
+from ternrun.runtime.cpu.compile.simd import f32x16, load, load_scalar, splat, store, zero
 
 MAX_STREAMS = 4
 
 
 @compiled
 def _weight(table: int, i: int) -> Any:
-    return splat(f32x16, get(types.float32, table + 4 * i))
+    return splat(f32x16, load_scalar(types.float32, table + 4 * i))
 
 
 @compiled
 def _spread(args: Any, tid: int, nt: int) -> int:
     """Copy the first stream to the others."""
     x, ld, streams = args.x, 4 * args.ld, args.streams
-    first, last = share(get(types.int64, args.count), tid, nt)
+    first, last = share(load_scalar(types.int64, args.count), tid, nt)
     for t in range(first, last):
         row = x + ld * streams * t
         for i in range(0, ld, 64):
@@ -39,7 +39,7 @@ def _spread(args: Any, tid: int, nt: int) -> int:
 def _read(args: Any, tid: int, nt: int) -> int:
     """out[t] = sum of streams, weighted by row `streams` of the table."""
     x, ld, streams, table, out = args.x, 4 * args.ld, args.streams, args.table, args.out
-    first, last = share(get(types.int64, args.count), tid, nt)
+    first, last = share(load_scalar(types.int64, args.count), tid, nt)
     for t in range(first, last):
         for i in range(0, ld, 64):
             acc = zero(f32x16)
@@ -54,7 +54,7 @@ def _write(args: Any, tid: int, nt: int) -> int:
     """streams = mix(streams) + write weights * y."""
     x, ld, streams, table, y = args.x, 4 * args.ld, args.streams, args.table, args.y
     old = args.scratch + args.scratch_stride * tid
-    first, last = share(get(types.int64, args.count), tid, nt)
+    first, last = share(load_scalar(types.int64, args.count), tid, nt)
     for t in range(first, last):
         row = x + ld * streams * t
         for i in range(0, ld, 64):
@@ -74,7 +74,7 @@ def _mean(args: Any, tid: int, nt: int) -> int:
     """The first stream becomes the mean of all."""
     x, ld, streams = args.x, 4 * args.ld, args.streams
     share_of_one = splat(f32x16, types.float32(1.0) / types.float32(streams))
-    first, last = share(get(types.int64, args.count), tid, nt)
+    first, last = share(load_scalar(types.int64, args.count), tid, nt)
     for t in range(first, last):
         row = x + ld * streams * t
         for i in range(0, ld, 64):

@@ -14,22 +14,22 @@ from ternrun.runtime.cpu.compile.atomic import atomic_add
 from ternrun.runtime.cpu.compile.jit import compiled
 from ternrun.runtime.cpu.compile.simd import (
     constant,
-    get,
     i8x64,
     i16x8,
     i16x16,
     i16x32,
     i32x16,
     load,
+    load_scalar,
     narrow,
-    put,
     reinterpret,
     shuffler,
     store,
+    store_scalar,
     total,
     zero,
 )
-from ternrun.runtime.cpu.kernels import ternary, ternary_bytes
+from ternrun.runtime.cpu.kernels import ternary_byte_dot, ternary_lut16
 from ternrun.runtime.cpu.kernels.unpack_ternary import ROWS
 
 ZERO_DIGIT = 1
@@ -47,7 +47,7 @@ def _fault(digits: int, n: int) -> Any:
         bad = bad | (v & (v >> 1))
     found = types.int64(total(bad & 1))
     for i in range(n // 64 * 64, n):
-        found += get(types.int8, digits + i) == 3
+        found += load_scalar(types.int8, digits + i) == 3
     return found != 0
 
 
@@ -55,16 +55,16 @@ def _fault(digits: int, n: int) -> Any:
 def _silence(digits: int, cols: int, scales: int, group: int) -> None:
     """Blocks whose scale is 0 hold zeros, whatever their codes say: then rows of one scale need no exception."""
     for g in range(cols // group):
-        if get(types.float32, scales + 4 * g) == 0:
+        if load_scalar(types.float32, scales + 4 * g) == 0:
             for i in range(group):
-                put(digits + g * group + i, types.uint8(ZERO_DIGIT))
+                store_scalar(digits + g * group + i, types.uint8(ZERO_DIGIT))
 
 
 @compiled
 def _pad(digits: int, n: int) -> None:
     """Zero digits behind a row."""
     for i in range(16):
-        put(digits + n + i, types.uint8(ZERO_DIGIT))
+        store_scalar(digits + n + i, types.uint8(ZERO_DIGIT))
 
 
 @compiled
@@ -72,7 +72,7 @@ def _word_of(at: int, n: int) -> Any:
     """n digits, at most nine, and zeros as one word of three indices."""
     value, index = types.int64(0), types.int64(0)
     for i in range(9):
-        digit = types.int64(get(types.uint8, at + i)) if i < n else types.int64(ZERO_DIGIT)
+        digit = types.int64(load_scalar(types.uint8, at + i)) if i < n else types.int64(ZERO_DIGIT)
         index = 3 * index + digit
         if i % 3 == 2:
             value |= index << (5 * (i // 3))
@@ -95,7 +95,7 @@ _high = shuffler(i32x16, tuple(range(8, 16)), operands=1)
 @compiled
 def _seven_words(spots: int, row: int, start: int) -> Any:
     """63 digits of a row as seven words, and one of zero."""
-    digits, nothing = load(i8x64, get(types.int64, spots + 8 * row) + start), zero(i8x64)
+    digits, nothing = load(i8x64, load_scalar(types.int64, spots + 8 * row) + start), zero(i8x64)
     two = (((reinterpret(i32x16, _first_two(digits, nothing)) * SWAR) >> 16) & 31) << _up()
     one = (((reinterpret(i32x16, _last(digits, nothing)) * SWAR) >> 16) & 31) << 10
     return narrow(i16x8, _low(two) + _high(two) + _low(one))
@@ -155,14 +155,14 @@ def _put_words(spots: int, n: int, chunk: int, words: int, dst: int, blocks: int
     for start in range(0, n, chunk):
         inputs = min(chunk, n - start)
         count = min(words, (inputs + 8) // 9)
-        to = dst + 256 * count * (row // ternary.SUPERBLOCK) + 2 * (row % ternary.SUPERBLOCK)
+        to = dst + 256 * count * (row // ternary_lut16.SUPERBLOCK) + 2 * (row % ternary_lut16.SUPERBLOCK)
         sevens = inputs // 63
         for i in range(0, 7 * sevens, 7):
             _seven_vectors(spots, start + 9 * i, to + 256 * i)
         for i in range(7 * sevens, count):
             for r in range(ROWS_AT_ONCE):
-                at = get(types.int64, spots + 8 * r) + start + 9 * i
-                put(to + 256 * i + 2 * r, _word_of(at, min(9, inputs - 9 * i)))
+                at = load_scalar(types.int64, spots + 8 * r) + start + 9 * i
+                store_scalar(to + 256 * i + 2 * r, _word_of(at, min(9, inputs - 9 * i)))
         dst += 256 * count * blocks
 
 
@@ -170,23 +170,23 @@ def _put_words(spots: int, n: int, chunk: int, words: int, dst: int, blocks: int
 def _put_bytes(spots: int, n: int, dst: int, row: int) -> None:
     """The codes of 32 rows into [superblock of 32][16 inputs][4][8 rows x 4]."""
     width = (n + 15) // 16 * 16
-    to = dst + 8 * width * (row // ternary_bytes.SUPERBLOCK)
+    to = dst + 8 * width * (row // ternary_byte_dot.SUPERBLOCK)
     for k in range(0, width, 16):
         for r in range(ROWS_AT_ONCE):
-            digits = get(types.int64, spots + 8 * r) + k
+            digits = load_scalar(types.int64, spots + 8 * r) + k
             for j in range(4):
                 code = 0
                 for i in range(4):
-                    code |= types.int64(get(types.uint8, digits + 4 * i + j)) << (2 * i)
-                put(to + 8 * k + 4 * r + j, types.uint8(code))
+                    code |= types.int64(load_scalar(types.uint8, digits + 4 * i + j)) << (2 * i)
+                store_scalar(to + 8 * k + 4 * r + j, types.uint8(code))
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """One kernel per encoding and layout: `pack.TQ2_0-words`, `pack.TQ2_0-bytes`."""
+    """One kernel per encoding and layout: `pack.TQ2_0-lut16`, `pack.TQ2_0-byte_dot`."""
     encoding, _, layout = entry.partition("-")
     unpack = ROWS[encoding]
-    in_words = layout == "words"
-    groups = (ternary.SUPERBLOCK if in_words else ternary_bytes.SUPERBLOCK) // ROWS_AT_ONCE
+    lut16 = layout == "lut16"
+    groups = (ternary_lut16.SUPERBLOCK if lut16 else ternary_byte_dot.SUPERBLOCK) // ROWS_AT_ONCE
 
     @compiled
     def row_digits(args: Any, row: int, to: int) -> Any:
@@ -194,12 +194,12 @@ def build(entry: str) -> Callable[..., Any]:
         rows, cols, scales, group = args.rows, args.n, args.scales, args.group
         if row >= rows:
             for i in range(cols):
-                put(to + i, types.uint8(ZERO_DIGIT))
+                store_scalar(to + i, types.uint8(ZERO_DIGIT))
             _pad(to, cols)
             return to
         digits = unpack(args.source, row, rows, cols, to)
         if _fault(digits, cols):
-            put(args.status, types.int64(1))
+            store_scalar(args.status, types.int64(1))
         if scales:
             _silence(digits, cols, scales + 4 * (cols // group) * row, group)
         _pad(digits, cols)
@@ -218,8 +218,8 @@ def build(entry: str) -> Callable[..., Any]:
         while part < groups * blocks:
             row = ROWS_AT_ONCE * part
             for r in range(ROWS_AT_ONCE):
-                put(spots + 8 * r, row_digits(args, row + r, spots + 256 + room * r))
-            if in_words:
+                store_scalar(spots + 8 * r, row_digits(args, row + r, spots + 256 + room * r))
+            if lut16:
                 _put_words(spots, cols, args.chunk, args.chunk_words, dst, blocks, row)
             else:
                 _put_bytes(spots, cols, dst, row)

@@ -22,21 +22,21 @@ from ternrun.runtime.cpu.compile.jit import compiled, share
 from ternrun.runtime.cpu.compile.simd import (
     f32x16,
     fma,
-    get,
     i8x16,
     i8x64,
     i16x16,
     i32x16,
     largest,
     load,
+    load_scalar,
     magnitude,
     maximum,
     narrow,
-    put,
     round_even,
     shuffler,
     splat,
     store,
+    store_scalar,
     to_int,
     total,
     widen,
@@ -68,7 +68,7 @@ def quantize_row(x: int, n: int, weight: int, eps: Any, q: int) -> Any:
 
 
 @compiled
-def _words(q: int, n: int, chunk: int, out: int) -> None:
+def _lut16(q: int, n: int, chunk: int, out: int) -> None:
     codes, offset = q + 2 * n + 64, splat(i8x64, 128)
     for i in range(0, n, 16):
         store(codes + i, narrow(i8x16, load(i16x16, q + 2 * i) + 128))
@@ -79,7 +79,7 @@ def _words(q: int, n: int, chunk: int, out: int) -> None:
 
 
 @compiled
-def _bytes(q: int, n: int, chunk: int, out: int) -> None:
+def _byte_dot(q: int, n: int, chunk: int, out: int) -> None:
     for i in range(0, n, 16):
         store(out + i, narrow(i8x16, load(i16x16, q + 2 * i)))
     sums = out + (n + 15) // 16 * 16
@@ -87,24 +87,24 @@ def _bytes(q: int, n: int, chunk: int, out: int) -> None:
         acc = zero(i32x16)
         for i in range(c * chunk, min(n, (c + 1) * chunk), 16):
             acc = acc + widen(i32x16, load(i16x16, q + 2 * i))
-        put(sums + 4 * c, types.int32(total(acc)))
+        store_scalar(sums + 4 * c, types.int32(total(acc)))
 
 
 def build(entry: str) -> Callable[..., Any]:
     """Entries: words, bytes."""
-    finish = {"words": _words, "bytes": _bytes}[entry]
+    finish = {"lut16": _lut16, "byte_dot": _byte_dot}[entry]
 
     @compiled
     def prepare(args: Any, tid: int, nt: int) -> int:
         """Quantize rows of n inputs. `weight` 0: a norm without weights; `eps` below 0: no norm."""
-        tokens, x, ldx, n = get(types.int64, args.count), args.x, 4 * args.ldx, args.n
+        tokens, x, ldx, n = load_scalar(types.int64, args.count), args.x, 4 * args.ldx, args.n
         out, q = args.out, args.scratch + args.scratch_stride * tid
         first, last = share(tokens, tid, nt)
         if tokens == 1:
             out += args.out_stride * tid
             first, last = 0, 1
         for t in range(first, last):
-            put(out + 4 * t, quantize_row(x + ldx * t, n, args.weight, args.eps, q))
+            store_scalar(out + 4 * t, quantize_row(x + ldx * t, n, args.weight, args.eps, q))
             finish(q, n, args.chunk, out + args.header + args.token_bytes * t)
         return 0
 

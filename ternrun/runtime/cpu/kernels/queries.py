@@ -7,7 +7,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import f32x16, fma, get, splat
+from ternrun.runtime.cpu.compile.simd import f32x16, fma, load_scalar, splat
 
 #: Of a query, in scratch: where it is, its position, where its output goes, the inverse of its weights' sum, its token.
 QUERY, POSITION, OUT, INVERSE, TOKEN, DESCRIBED = 0, 8, 16, 24, 32, 40  # of a query: what scratch begins with
@@ -16,7 +16,7 @@ QUERY, POSITION, OUT, INVERSE, TOKEN, DESCRIBED = 0, 8, 16, 24, 32, 40  # of a q
 @compiled
 def number_at(address: int) -> Any:
     """A float32 in all lanes."""
-    return splat(f32x16, get(types.float32, address))
+    return splat(f32x16, load_scalar(types.float32, address))
 
 
 @compiled
@@ -94,7 +94,7 @@ def _sums4(a: Any, b: Any, c: Any, d: Any) -> Any:
 
 @compiled
 def _at(at: int, i: int) -> Any:
-    return get(types.int64, at + DESCRIBED * i)
+    return load_scalar(types.int64, at + DESCRIBED * i)
 
 
 @compiled

@@ -13,17 +13,17 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import f32x16, get, load, put, splat, store
+from ternrun.runtime.cpu.compile.simd import f32x16, load, load_scalar, splat, store, store_scalar
 from ternrun.runtime.cpu.kernels import functions
 
-OUTPUTS, WANTED = layout.STATE["outputs"], layout.STATE["wanted"]
+OUTPUTS, OUTPUT_INDICES = layout.STATE["outputs"], layout.STATE["output_indices"]
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """Entries: norm, norm_add, norm_wanted, bias, softcap, silu, gelu, relu2."""
+    """Entries: norm, norm_add, norm_outputs, bias, softcap, silu, gelu, relu2."""
     if entry in ("norm", "norm_add"):
         return _make_norm(entry == "norm_add")
-    plain = {"norm_wanted": _norm_wanted, "softcap": _softcap, "bias": _bias}
+    plain = {"norm_outputs": _norm_outputs, "softcap": _softcap, "bias": _bias}
     return plain[entry] if entry in plain else _gated(getattr(functions, entry))
 
 
@@ -33,7 +33,7 @@ def _make_norm(add: bool) -> Callable[..., Any]:
         """out[t] (+)= rmsnorm(x[t]) * weight; `weight` may be 0."""
         x, ldx, n, weight = args.x, args.ldx, args.n, args.weight
         out, ldo = args.out, args.ldo
-        first, last = share(get(types.int64, args.count), tid, nt)
+        first, last = share(load_scalar(types.int64, args.count), tid, nt)
         for t in range(first, last):
             row = x + 4 * ldx * t
             inverse = functions.inverse_rms(row, n, args.eps)
@@ -46,14 +46,14 @@ def _make_norm(add: bool) -> Callable[..., Any]:
 
 
 @compiled
-def _norm_wanted(args: Any, tid: int, nt: int) -> int:
-    """out[i] = rmsnorm(x[wanted[i]]) * weight; `weight` may be 0."""
+def _norm_outputs(args: Any, tid: int, nt: int) -> int:
+    """out[i] = rmsnorm(x[indices[i]]) * weight; `weight` may be 0."""
     state, x, ldx, n, weight = args.state, args.x, args.ldx, args.n, args.weight
     out, ldo = args.out, args.ldo
-    wanted = get(types.int64, state + WANTED)
-    first, last = share(get(types.int64, state + OUTPUTS), tid, nt)
+    indices = load_scalar(types.int64, state + OUTPUT_INDICES)
+    first, last = share(load_scalar(types.int64, state + OUTPUTS), tid, nt)
     for i in range(first, last):
-        row = x + 4 * ldx * get(types.int32, wanted + 4 * i)
+        row = x + 4 * ldx * load_scalar(types.int32, indices + 4 * i)
         inverse = functions.inverse_rms(row, n, args.eps)
         for j in range((n + 15) // 16):
             store(out + 4 * ldo * i + 64 * j, functions.normalized(row, inverse, weight, j))
@@ -64,11 +64,11 @@ def _norm_wanted(args: Any, tid: int, nt: int) -> int:
 def _bias(args: Any, tid: int, nt: int) -> int:
     """x[t] += bias."""
     x, ldx, n, bias = args.x, args.ldx, args.n, args.bias
-    first, last = share(get(types.int64, args.count), tid, nt)
+    first, last = share(load_scalar(types.int64, args.count), tid, nt)
     for t in range(first, last):
         for i in range(n):
             at = x + 4 * (ldx * t + i)
-            put(at, get(types.float32, at) + get(types.float32, bias + 4 * i))
+            store_scalar(at, load_scalar(types.float32, at) + load_scalar(types.float32, bias + 4 * i))
     return 0
 
 
@@ -78,7 +78,7 @@ def _softcap(args: Any, tid: int, nt: int) -> int:
     x, ldx, n, cap = args.x, args.ldx, args.n, args.cap
     first, last = share((n + 15) // 16, tid, nt)
     one, two = splat(f32x16, 1.0), splat(f32x16, 2.0)
-    for t in range(get(types.int64, args.count)):
+    for t in range(load_scalar(types.int64, args.count)):
         for i in range(first, last):
             at = x + 4 * ldx * t + 64 * i
             u = load(f32x16, at) / splat(f32x16, cap)
@@ -94,7 +94,7 @@ def _gated(activation: Any) -> Callable[..., Any]:
             args.x, args.ldx, args.n, args.offset, args.out, args.ldo,
         )  # fmt: skip
         first, last = share((n + 15) // 16, tid, nt)
-        for t in range(get(types.int64, args.count)):
+        for t in range(load_scalar(types.int64, args.count)):
             row = x + 4 * ldx * t
             for i in range(first, last):
                 gate, up = load(f32x16, row + 64 * i), load(f32x16, row + 4 * offset + 64 * i)

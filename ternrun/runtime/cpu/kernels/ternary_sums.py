@@ -15,14 +15,14 @@ from ternrun.runtime.cpu.compile.simd import (
     VecType,
     constant,
     f32x16,
-    get,
     i16x32,
     i32x16,
     lane,
     load,
-    put,
+    load_scalar,
     shuffler,
     store,
+    store_scalar,
     to_float,
     widen,
 )  # fmt: skip
@@ -77,7 +77,7 @@ def emitter(vec: VecType) -> Callable[[Any, int, int, int], None]:
             return
         for r in range(rows):
             at = out + 4 * r
-            put(at, get(types.float32, at) + lane(value, r) if add else lane(value, r))
+            store_scalar(at, load_scalar(types.float32, at) + lane(value, r) if add else lane(value, r))
 
     return emit
 

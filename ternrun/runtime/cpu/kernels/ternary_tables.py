@@ -11,7 +11,7 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import constant, get, i8x64, i16x32, prefetch, reinterpret, splat, store
+from ternrun.runtime.cpu.compile.simd import constant, i8x64, i16x32, load_scalar, prefetch, reinterpret, splat, store
 from ternrun.runtime.cpu.compile.x86 import add_byte_products
 
 TILE = 4  # tokens of a full tile: 16 sums, 4 words, and tables of 21 KB, which stay in L1; those of six tokens do not
@@ -36,8 +36,8 @@ def build_tables(q: int, stride: int, groups: int, tables: int, tokens: int, wid
     for g in range(groups):
         for t in range(tokens):
             at = q + stride * t + 4 * g
-            two = reinterpret(i8x64, splat(i16x32, get(types.int16, at)))
-            one = reinterpret(i8x64, splat(i16x32, get(types.int16, at + 2)))
+            two = reinterpret(i8x64, splat(i16x32, load_scalar(types.int16, at)))
+            one = reinterpret(i8x64, splat(i16x32, load_scalar(types.int16, at + 2)))
             table = add_byte_products(two, _first_two()) + add_byte_products(one, _third_and_all())
             store(tables + 64 * (width * g + t), table)
 

@@ -21,22 +21,22 @@ from ternrun.runtime.cpu.compile.simd import (
     VecType,
     f32x16,
     fma,
-    get,
     load,
+    load_scalar,
     prefetch,
     prefetch_far,
-    put,
     shuffler,
     splat,
     store,
+    store_scalar,
     zero,
 )  # fmt: skip
-from ternrun.runtime.cpu.layout import PLAIN_TOKENS
+from ternrun.runtime.cpu.layout import ORDINARY_TOKENS
 
-WIDE = PLAIN_TOKENS if build_target() == "avx512" else 1  # tokens of a tile
+WIDE = ORDINARY_TOKENS if build_target() == "avx512" else 1  # tokens of a tile
 FEW = 1 << 15 if WIDE > 1 else 1 << 62  # floats of all tokens up to which they pass by four rows at a time
 CHUNK = 640  # inputs of a tile where they are cut
-SPARE = 16 * PLAIN_TOKENS + 32  # bytes for a tile of fewer rows
+SPARE = 16 * ORDINARY_TOKENS + 32  # bytes for a tile of fewer rows
 f32x4 = VecType("f", 32, 4)
 
 _by_two = shuffler(f32x16, tuple(i ^ 2 for i in range(16)), operands=1)
@@ -222,8 +222,8 @@ def _copy(spare: int, tokens: int, rows: int, out: int, ldo: int, add: int) -> N
     """What was computed for fewer than four rows, to where it belongs."""
     for t in range(tokens):
         for r in range(rows):
-            value, at = get(types.float32, spare + 16 * t + 4 * r), out + ldo * t + 4 * r
-            put(at, get(types.float32, at) + value if add else value)
+            value, at = load_scalar(types.float32, spare + 16 * t + 4 * r), out + ldo * t + 4 * r
+            store_scalar(at, load_scalar(types.float32, at) + value if add else value)
 
 
 @compiled

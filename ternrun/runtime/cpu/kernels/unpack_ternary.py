@@ -14,16 +14,16 @@ from numba import types
 
 from ternrun.runtime.cpu.compile.jit import compiled
 from ternrun.runtime.cpu.compile.simd import (
-    get,
     i8x16,
     i8x32,
     i16x32,
     load,
+    load_scalar,
     narrow,
-    put,
     shuffler,
     splat,
     store,
+    store_scalar,
     widen_unsigned,
 )  # fmt: skip
 
@@ -69,9 +69,9 @@ def _tq1_0(src: int, row: int, rows: int, cols: int, dst: int) -> int:
             store(to + 160 + 16 * n, _low16(_digits(_two16(load(i8x16, at + 32)) * power)))
             power *= 3
         for i in range(4):
-            q = types.int64(get(types.uint8, at + 48 + i))
+            q = types.int64(load_scalar(types.uint8, at + 48 + i))
             for n in range(4):
-                put(to + 240 + 4 * n + i, types.uint8(((q & 255) * 3) >> 8))
+                store_scalar(to + 240 + 4 * n + i, types.uint8(((q & 255) * 3) >> 8))
                 q *= 3
     return dst
 
@@ -88,13 +88,13 @@ def _ptq1_0(src: int, row: int, rows: int, cols: int, dst: int) -> int:
         for n in range(5):
             store(to + 16 * n, _low16(_digits(_two16(load(i8x16, at)) * power)))
             for i in range(8):
-                q = types.int64(get(types.uint8, at + 16 + i)) * power
-                put(to + 80 + 8 * n + i, types.uint8(((q & 255) * 3) >> 8))
+                q = types.int64(load_scalar(types.uint8, at + 16 + i)) * power
+                store_scalar(to + 80 + 8 * n + i, types.uint8(((q & 255) * 3) >> 8))
             power *= 3
         for i in range(2):
-            q = types.int64(get(types.uint8, at + 24 + i))
+            q = types.int64(load_scalar(types.uint8, at + 24 + i))
             for n in range(4):
-                put(to + 120 + 2 * n + i, types.uint8(((q & 255) * 3) >> 8))
+                store_scalar(to + 120 + 2 * n + i, types.uint8(((q & 255) * 3) >> 8))
                 q *= 3
     return dst
 
@@ -133,8 +133,8 @@ def _q1_0(src: int, row: int, rows: int, cols: int, dst: int) -> int:
     for b in range(cols // 128):
         at = src + (row * cols // 128 + b) * 18 + 2
         for j in range(128):
-            bit = types.int64(get(types.uint8, at + j // 8)) >> (j & 7) & 1
-            put(dst + 128 * b + j, types.uint8(2 * bit))
+            bit = types.int64(load_scalar(types.uint8, at + j // 8)) >> (j & 7) & 1
+            store_scalar(dst + 128 * b + j, types.uint8(2 * bit))
     return dst
 
 
@@ -153,13 +153,13 @@ def _iq1_bn(src: int, row: int, rows: int, cols: int, dst: int) -> int:
     base = src + row * (2 + cols // 64 * 13) + 2
     for b in range(cols // 64):
         at, to = base + 13 * b, dst + 64 * b
-        extra = types.int64(get(types.uint8, at + 12))
+        extra = types.int64(load_scalar(types.uint8, at + 12))
         for i in range(4):
             for k in range(3):
-                byte = types.int64(get(types.uint8, at + 3 * i + k))
+                byte = types.int64(load_scalar(types.uint8, at + 3 * i + k))
                 for j in range(5):
-                    put(to + 16 * i + 5 * k + j, _bn_digit(byte, j))
-            put(to + 16 * i + 15, _bn_digit(extra, i))
+                    store_scalar(to + 16 * i + 5 * k + j, _bn_digit(byte, j))
+            store_scalar(to + 16 * i + 15, _bn_digit(extra, i))
     return dst
 
 
@@ -181,9 +181,9 @@ def _iq2_bn_r4(src: int, row: int, rows: int, cols: int, dst: int) -> int:
     for b in range(cols // 64):
         for piece in range(4):
             for i in range(4):
-                q = get(types.uint8, base + 64 * b + 16 * piece + i)
+                q = load_scalar(types.uint8, base + 64 * b + 16 * piece + i)
                 for k in range(4):
-                    put(dst + 64 * b + 16 * piece + i + 4 * k, types.uint8(q >> (2 * k) & 3))
+                    store_scalar(dst + 64 * b + 16 * piece + i + 4 * k, types.uint8(q >> (2 * k) & 3))
     return dst
 
 
@@ -195,15 +195,15 @@ def _hf_packed(src: int, row: int, rows: int, cols: int, dst: int) -> int:
     for i in range(0, cols - 15, 16):
         store(dst + i, (load(i8x16, base + i) >> shift) & 3)
     for i in range(cols // 16 * 16, cols):
-        put(dst + i, types.uint8(get(types.uint8, base + i) >> (2 * (row // quarter)) & 3))
+        store_scalar(dst + i, types.uint8(load_scalar(types.uint8, base + i) >> (2 * (row // quarter)) & 3))
     return dst
 
 
 @compiled
 def _q1_58(src: int, row: int, rows: int, cols: int, dst: int) -> int:
     for i in range(cols):
-        code = types.int64(get(types.uint8, src + (row * cols + i) // 4)) >> (2 * (i & 3)) & 3
-        put(dst + i, types.uint8(2 if code == 1 else (0 if code == 3 else 1)))
+        code = types.int64(load_scalar(types.uint8, src + (row * cols + i) // 4)) >> (2 * (i & 3)) & 3
+        store_scalar(dst + i, types.uint8(2 if code == 1 else (0 if code == 3 else 1)))
     return dst
 
 
@@ -217,7 +217,7 @@ def _words(chunk: int) -> Callable[..., Any]:
             count = (n + 8) // 9
             at = src + 256 * count * (row // 128) + 2 * (row % 128)
             for i in range(count):
-                w = types.int64(get(types.uint16, at + 256 * i))
+                w = types.int64(load_scalar(types.uint16, at + 256 * i))
                 for k in range(3):
                     index = (w >> (5 * k)) & (63 if k == 2 else 31)
                     for j in range(3):
@@ -225,9 +225,9 @@ def _words(chunk: int) -> Callable[..., Any]:
                         digit = index // power % 3 if index < 27 else 3
                         spot = 9 * i + 3 * k + j
                         if spot < n:
-                            put(dst + start + spot, types.uint8(digit))
+                            store_scalar(dst + start + spot, types.uint8(digit))
                         elif digit != 1:
-                            put(dst + start + n - 1, types.uint8(3))
+                            store_scalar(dst + start + n - 1, types.uint8(3))
             src += 256 * count * blocks
         return dst
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.compile.kernel_cache import Kernels
+from ternrun.runtime.cpu.compile.kernel_cache import KernelCache
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.signatures import Argument, signature_of
 
@@ -63,7 +63,7 @@ class Program:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def assemble(self, kernels: Kernels) -> Records:
+    def assemble(self, kernels: KernelCache) -> Records:
         """With the addresses of the kernels, which must be there."""
         out = aligned(layout.RECORD * len(self._calls))
         for i, (name, barrier, words) in enumerate(self._calls):

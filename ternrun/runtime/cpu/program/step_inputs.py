@@ -16,16 +16,19 @@ from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.memory import address
 
-TOKENS, OUTPUTS, IDS, POSITIONS, SLOTS, TABLES, STRIDE, WANTED, KEEP, LEFT, TOLD, STOPS, N_STOPS = (
+(
+    TOKENS, OUTPUTS, IDS, POSITIONS, SLOTS, TABLES, STRIDE, OUTPUT_INDICES, TOP_K, STEPS_LEFT, GENERATED, STOP_IDS,
+    N_STOP_IDS,
+) = (
     layout.STATE[name] // 8
     for name in (
-        "tokens", "outputs", "ids", "positions", "slots", "tables", "table_stride", "wanted", "keep", "left", "told",
-        "stops", "n_stops",
+        "tokens", "outputs", "ids", "positions", "slots", "tables", "table_stride", "output_indices", "top_k",
+        "steps_left", "generated", "stop_ids", "n_stop_ids",
     )
 )  # fmt: skip
 
 
-class Inputs:
+class StepInputs:
     """Batches of up to `tokens` tokens; `state` (int64) is the block that kernels read.
 
     Token ids are below `vocabulary`, positions below `positions`, cache blocks (of `layout.KV_BLOCK` tokens) below
@@ -39,7 +42,7 @@ class Inputs:
         self._tables = np.empty((0, 0), np.int32)
         self._rows: list[NDArray[np.int32] | None] = []  # those that `_tables` holds copies of; None: not for good
 
-    def take(self, batch: Batch) -> int:
+    def load(self, batch: Batch) -> int:
         """Make this the batch that the next step runs; returns its last position.
 
         Raises ValueError for what would have kernels reach beyond their memory.
@@ -52,18 +55,18 @@ class Inputs:
             raise ValueError(f"a step of {n} tokens has no {wanted} outputs")
         if keep is not None and len(keep) != wanted:
             raise ValueError(f"keep names {len(keep)} of {wanted} outputs")
-        within(tokens, self._vocabulary, "token id")
-        last = within(positions, min(self._positions, layout.KV_BLOCK * len(rows[0])), "position")
-        within(slots, len(rows), "slot")
+        check_range(tokens, self._vocabulary, "token id")
+        last = check_range(positions, min(self._positions, layout.KV_BLOCK * len(rows[0])), "position")
+        check_range(slots, len(rows), "slot")
         if wanted:
-            within(outputs, n, "output")
-        self._take_tables(rows)
+            check_range(outputs, n, "output")
+        self._load_tables(rows)
         self._numbers = array("i", [*tokens, *positions, *slots, *outputs, *(keep or ())])
         base, _ = self._numbers.buffer_info()
         cells = self._cells
         cells[TOKENS], cells[OUTPUTS] = n, wanted
         cells[IDS], cells[POSITIONS], cells[SLOTS] = base, base + 4 * n, base + 8 * n
-        cells[WANTED], cells[KEEP] = base + 12 * n, base + 12 * n + 4 * wanted if keep else 0
+        cells[OUTPUT_INDICES], cells[TOP_K] = base + 12 * n, base + 12 * n + 4 * wanted if keep else 0
         return last
 
     def repeat(self, steps: int, stops: Iterable[int]) -> None:
@@ -75,17 +78,17 @@ class Inputs:
         if cells[OUTPUTS] != n:
             raise ValueError(f"steps cannot follow a step of {n} tokens that wants {cells[OUTPUTS]} results")
         last = max(self._numbers[n : 2 * n]) + steps - 1
-        within([last], min(self._positions, layout.KV_BLOCK * cells[STRIDE]), "position")
-        self._told, self._stops = array("i", bytes(4 * steps * n)), array("i", stops)
-        cells[LEFT], cells[TOLD] = steps, self._told.buffer_info()[0]
-        cells[STOPS], cells[N_STOPS] = self._stops.buffer_info()
+        check_range([last], min(self._positions, layout.KV_BLOCK * cells[STRIDE]), "position")
+        self._generated, self._stop_ids = array("i", bytes(4 * steps * n)), array("i", stops)
+        cells[STEPS_LEFT], cells[GENERATED] = steps, self._generated.buffer_info()[0]
+        cells[STOP_IDS], cells[N_STOP_IDS] = self._stop_ids.buffer_info()
 
-    def told(self) -> list[list[int]]:
+    def generated(self) -> list[list[int]]:
         """The tokens that the steps begun by `repeat` chose, a list a sequence."""
-        n, end = self._cells[TOKENS], (self._cells[TOLD] - self._told.buffer_info()[0]) // 4
-        return [self._told[i:end:n].tolist() for i in range(n)]
+        n, end = self._cells[TOKENS], (self._cells[GENERATED] - self._generated.buffer_info()[0]) // 4
+        return [self._generated[i:end:n].tolist() for i in range(n)]
 
-    def _take_tables(self, rows: list[NDArray[np.int32]]) -> None:
+    def _load_tables(self, rows: list[NDArray[np.int32]]) -> None:
         """Check and copy the rows that are not those of the step before."""
         known = self._rows
         if len(rows) > len(known) or len(rows[0]) != self._tables.shape[1]:
@@ -95,12 +98,12 @@ class Inputs:
         for slot, row in enumerate(rows):
             if row is not known[slot]:
                 known[slot] = None
-                within(row.tolist(), self._blocks, "cache block")
+                check_range(row.tolist(), self._blocks, "cache block")
                 self._tables[slot] = row
                 known[slot] = None if row.flags.writeable else row
 
 
-def within(values: list[int], limit: int, what: str) -> int:
+def check_range(values: list[int], limit: int, what: str) -> int:
     """The largest; raises ValueError where one is outside 0 to limit - 1."""
     low, high = min(values), max(values)
     if low < 0 or high >= limit:

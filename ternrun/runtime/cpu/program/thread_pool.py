@@ -15,28 +15,28 @@ from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
 from ternrun.runtime.cpu import layout
-from ternrun.runtime.cpu.compile.kernel_cache import Kernels
+from ternrun.runtime.cpu.compile.kernel_cache import KernelCache
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.program.program import Records
 
 PROGRAM, COUNT, STATE, YIELD, PROFILE, STOP = (
-    layout.TEAM[name] // 8 for name in ("program", "count", "state", "yield", "profile", "stop")
+    layout.THREAD_POOL[name] // 8 for name in ("program", "count", "state", "yield", "profile", "stop")
 )
-KERNELS = ("step.lead", "step.post", "step.work")
+KERNELS = ("step.run", "step.launch", "step.work")
 
 
-class Team:
+class ThreadPool:
     """`threads` threads over one set of kernels."""
 
-    def __init__(self, kernels: Kernels, threads: int) -> None:
+    def __init__(self, kernels: KernelCache, threads: int) -> None:
         if not 1 <= threads <= layout.MAX_THREADS:
             raise UsageError(f"threads must be from 1 to {layout.MAX_THREADS}, not {threads}")
         self.threads = threads
         kernels.require(KERNELS)
-        self._lead, self._post, self._work = (kernels.function(name) for name in KERNELS)
-        self._memory = aligned(layout.TEAM_BYTES)
+        self._run_program, self._launch, self._work = (kernels.function(name) for name in KERNELS)
+        self._memory = aligned(layout.THREAD_POOL_BYTES)
         self._base = address(self._memory)
-        self._cells = self._memory[: layout.TEAM_BYTES].view(np.int64).data
+        self._cells = self._memory[: layout.THREAD_POOL_BYTES].view(np.int64).data
         self._cells[YIELD] = _yield_address()
         self._wake = [threading.Semaphore(0) for _ in range(threads)]
         self._workers: list[threading.Thread] = []
@@ -59,15 +59,15 @@ class Team:
             raise UsageError("the model is closed")
         cells[PROGRAM], cells[COUNT], cells[STATE] = records.base, records.calls, state
         cells[PROFILE] = 0 if profile is None else address(profile)
-        if parked := self._lead(self._base, 0, self.threads):
+        if parked := self._run_program(self._base, 0, self.threads):
             self._unpark(parked)
-            self._lead(self._base, 1, self.threads)
+            self._run_program(self._base, 1, self.threads)
 
     def close(self) -> None:
         """Stop and join the workers."""
         if not self._cells[STOP]:
             self._cells[STOP] = 1
-            self._post(self._base, 0, self.threads)
+            self._launch(self._base, 0, self.threads)
             for wake in self._wake:  # all: a run that a Ctrl-C cut short may not have woken those it was to wake
                 wake.release()
             for worker in self._workers:

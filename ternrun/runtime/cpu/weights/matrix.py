@@ -17,11 +17,11 @@ from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.runtime.weights import Tensor
 
 WORD_CHUNK = ENCODINGS["T9_ROW"].chunk
-SUPERBLOCK = {"words": encodings.SUPERBLOCK, "bytes": 32}
+SUPERBLOCK = {"lut16": encodings.SUPERBLOCK, "byte_dot": 32}
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class OrdinaryMatrix:
     """Rows in their file's encoding; a row of `stride` bytes decodes to `padded` floats, `cols` of them used."""
 
     tensor: Tensor
@@ -37,7 +37,7 @@ class Plain:
         return self.rows * self.stride
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Plain:
+    def of(cls, tensor: Tensor) -> OrdinaryMatrix:
         """Zero-copy, except where rows of plain floats do not fill whole vectors."""
         rows, cols = tensor.shape
         encoding = ENCODINGS[tensor.type]
@@ -52,7 +52,7 @@ class Plain:
 
 
 @dataclass(slots=True)
-class Ternary:
+class TernaryMatrix:
     """A ternary matrix in the kernels' layout: one scale a row, or one a block of `chunk` inputs."""
 
     name: str
@@ -84,15 +84,15 @@ class Ternary:
             raise LoadError(f"tensor {self.name} holds codes that are not ternary")
 
     @classmethod
-    def of(cls, tensor: Tensor, layout: str, packing: Packing, scratch: Scratch) -> Ternary:
+    def of(cls, tensor: Tensor, layout: str, packing: Packing, scratch: Scratch) -> TernaryMatrix:
         """Append to `packing` the call that fills the codes, or looks through those that need no repacking."""
         scales, gaps = row_scales(tensor)
-        if layout == "words" and ENCODINGS[tensor.type].chunk and gaps is None:
+        if layout == "lut16" and ENCODINGS[tensor.type].chunk and gaps is None:
             return cls._in_place(tensor, scales, packing, scratch)
         return cls._packed(tensor, scales, gaps, layout, packing, scratch)
 
     @classmethod
-    def _in_place(cls, tensor: Tensor, scales: F32, packing: Packing, scratch: Scratch) -> Ternary:
+    def _in_place(cls, tensor: Tensor, scales: F32, packing: Packing, scratch: Scratch) -> TernaryMatrix:
         (rows, cols), chunk = tensor.shape, ENCODINGS[tensor.type].chunk
         blocks = -(-rows // encodings.SUPERBLOCK)
         size = 2 * encodings.SUPERBLOCK * blocks * encodings.words(chunk, cols)
@@ -101,7 +101,7 @@ class Ternary:
             _laid(scales, encodings.SUPERBLOCK * blocks), aligned(16).view(np.int64),
         )  # fmt: skip
         packing.call(
-            "check.words", tensor.data[:0], codes=address(tensor.data), superblocks=blocks, n=cols, chunk=chunk,
+            "check.lut16", tensor.data[:0], codes=address(tensor.data), superblocks=blocks, n=cols, chunk=chunk,
             status=address(matrix.status), **scratch.arguments,
         )  # fmt: skip
         return matrix
@@ -109,13 +109,13 @@ class Ternary:
     @classmethod
     def _packed(
         cls, tensor: Tensor, scales: F32, gaps: F32 | None, layout: str, packing: Packing, scratch: Scratch
-    ) -> Ternary:
+    ) -> TernaryMatrix:
         rows, cols = tensor.shape
         groups = scales.shape[1]
         by_block = groups > 1
         height = SUPERBLOCK[layout]
         blocks = (rows + height - 1) // height
-        if layout == "words":
+        if layout == "lut16":
             chunk = cols // groups if by_block else WORD_CHUNK
             words = (chunk + 8) // 9
             size = 2 * height * blocks * encodings.words(chunk, cols)

@@ -19,11 +19,11 @@ from ternrun.runtime.cpu.compile.isa import build_target
 from ternrun.runtime.cpu.compile.jit import compiled, record, share
 from ternrun.runtime.cpu.compile.simd import (
     VecType,
-    get,
     i8x32,
     i16x16,
     i32x8,
     load,
+    load_scalar,
     reinterpret,
     splat,
     to_float,
@@ -73,7 +73,7 @@ def _madd(acc: Any, w: Any, q: Any) -> Any:
 
 @compiled
 def _four_inputs(q: int) -> Any:
-    return reinterpret(i8x32, splat(i32x8, get(types.int32, q)))
+    return reinterpret(i8x32, splat(i32x8, load_scalar(types.int32, q)))
 
 
 @compiled
@@ -123,14 +123,14 @@ def _product(args: Any, segment: Any, s: int, prepared: int, t: int) -> None:
     a, b, c, d = z, z, z, z
     for k in range((n + chunk - 1) // chunk):
         e, f, g, h = _chunk(codes + 8 * chunk * k, q + chunk * k, min(chunk, n - chunk * k))
-        less = splat(i32x8, get(types.int32, q + width + 4 * k))
+        less = splat(i32x8, load_scalar(types.int32, q + width + 4 * k))
         scales = segment.scales + 4 * SUPERBLOCK * (blocks * k + s)
         a = a + to_float(f32x8, e - less) * load(f32x8, scales)
         b = b + to_float(f32x8, f - less) * load(f32x8, scales + 32)
         c = c + to_float(f32x8, g - less) * load(f32x8, scales + 64)
         d = d + to_float(f32x8, h - less) * load(f32x8, scales + 96)
     step, rows, add = (
-        splat(f32x8, get(types.float32, prepared + 4 * t)),
+        splat(f32x8, load_scalar(types.float32, prepared + 4 * t)),
         segment.rows - SUPERBLOCK * s,
         args.add,
     )
@@ -201,14 +201,14 @@ def _chunk4(codes: int, q: int, stride: int, inputs: int) -> Any:
 @compiled
 def _scaled2(acc: Any, sums: Any, less: int, scales: int) -> Any:
     """acc + (sums - the inputs' sum) * scales, of 16 rows and one token."""
-    off = splat(i32x8, get(types.int32, less))
+    off = splat(i32x8, load_scalar(types.int32, less))
     low, high = to_float(f32x8, sums[0] - off), to_float(f32x8, sums[1] - off)
     return acc[0] + low * load(f32x8, scales), acc[1] + high * load(f32x8, scales + 32)
 
 
 @compiled
 def _emit2(args: Any, segment: Any, row: int, acc: Any, prepared: int, t: int) -> None:
-    step, rows = splat(f32x8, get(types.float32, prepared + 4 * t)), segment.rows - row
+    step, rows = splat(f32x8, load_scalar(types.float32, prepared + 4 * t)), segment.rows - row
     at = args.out + 4 * (args.ldo * t + segment.column + row)
     _emit(acc[0] * step, at, rows, args.add)
     _emit(acc[1] * step, at + 32, rows - 8, args.add)
@@ -237,7 +237,7 @@ def _product4(args: Any, segment: Any, s: int, half: int, prepared: int, t: int)
 @compiled
 def ternary(args: Any, tid: int, nt: int) -> int:
     """As in `ternary.py`; matrices with a scale a row have one chunk."""
-    tokens, prepared = get(types.int64, args.count), args.prepared
+    tokens, prepared = load_scalar(types.int64, args.count), args.prepared
     if tokens == 1:
         prepared += args.prepared_stride * tid
     for m in range(args.matrices):

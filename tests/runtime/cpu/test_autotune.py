@@ -48,33 +48,35 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., li
 )
 def test_the_fastest_is_chosen_and_measured_once(machine: Any, rates: Rates, fastest: str) -> None:
     asked = machine(AVX512, rates)
-    chosen = autotune.pick()
+    chosen = autotune.select_isa()
     assert chosen.name == fastest
     assert asked == ["avx512", "avx2"]
-    assert autotune.pick() == chosen
+    assert autotune.select_isa() == chosen
     assert len(asked) == 2
 
 
 def test_the_reason_names_all(machine: Any) -> None:
     machine(AVX512 | {"avxvnni": True}, {"avx512": [731e9, 1011e9], "avxvnni": [327e9, 431e9]})
-    assert autotune.pick().reason == "fastest here, 731 and 1,011 GOPS for 1 and 32 tokens, 327 and 431 with avxvnni"
+    assert (
+        autotune.select_isa().reason == "fastest here, 731 and 1,011 GOPS for 1 and 32 tokens, 327 and 431 with avxvnni"
+    )
 
 
 @pytest.mark.parametrize("features", [AVX2 | {"avxvnni": True}, AVX2, {}])
 def test_nothing_is_measured_where_there_is_no_choice(machine: Any, features: dict[str, bool]) -> None:
     asked = machine(features, {})
-    assert autotune.pick() == isa.pick()
+    assert autotune.select_isa() == isa.select_isa()
     assert not asked
 
 
 def test_nor_where_one_is_forced_or_nothing_can_be_kept(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = machine(AVX512, {})
-    assert (autotune.pick("avx2").name, autotune.pick("avx2").reason) == ("avx2", "forced")
-    for able in ("writable", "usable"):
+    assert (autotune.select_isa("avx2").name, autotune.select_isa("avx2").reason) == ("avx2", "forced")
+    for able in ("is_writable", "is_usable"):
         monkeypatch.setattr(cache_files, able, lambda folder: False)
-        assert autotune.pick().name == "avx512"
+        assert autotune.select_isa().name == "avx512"
     monkeypatch.setenv(isa.ENV, "portable")
-    assert autotune.pick().name == "portable"
+    assert autotune.select_isa().name == "portable"
     assert not asked
 
 
@@ -88,18 +90,18 @@ RATES: Rates = {"avx512": [8e11, 1e12], "avx2": [2e11, 3e11]}
 )  # fmt: skip
 def test_a_choice_that_is_not_one_is_made_again(machine: Any, kept: bytes) -> None:
     asked = machine(AVX512, RATES)
-    path = folder_for(isa.pick()) / autotune.FILE
-    assert cache_files.usable(path.parent)
+    path = folder_for(isa.select_isa()) / autotune.FILE
+    assert cache_files.is_usable(path.parent)
     cache_files.write(path, kept)
-    assert autotune.pick().name == "avx512"
+    assert autotune.select_isa().name == "avx512"
     assert len(asked) == 2
     path.write_bytes(path.read_bytes()[:-1])  # damaged
-    assert autotune.pick().name == "avx512"
+    assert autotune.select_isa().name == "avx512"
     assert len(asked) == 4
 
 
 def test_speed_is_measured_on_this_machine() -> None:
     best = isa.available()[0]
-    rates = autotune.measure(isa.pick(best))
+    rates = autotune.measure(isa.select_isa(best))
     assert len(rates) == len(autotune.TOKENS)
     assert all(1e8 < rate < 1e14 for rate in rates)

@@ -16,7 +16,7 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile.jit import compiled, record, share
-from ternrun.runtime.cpu.compile.simd import get, i16x32, splat, zero
+from ternrun.runtime.cpu.compile.simd import i16x32, load_scalar, splat, zero
 from ternrun.runtime.cpu.compile.vectors import f32x16
 from ternrun.runtime.cpu.kernels.ternary_sums import blocks_flush, blocks_values, emit, rows_flush, rows_values
 from ternrun.runtime.cpu.kernels.ternary_tables import TILE, build_tables, fetch_inputs, tile_width
@@ -119,7 +119,7 @@ def _make_finish(values_of: Any) -> Any:
         ldo, add = 4 * args.ldo, args.add
         out, scales, rows = args.out + ldo * begin, segment.scales, segment.rows
         for t in range(tokens):
-            step = splat(f32x16, get(types.float32, steps + 4 * (begin + t)))
+            step = splat(f32x16, load_scalar(types.float32, steps + 4 * (begin + t)))
             for row in range(SUPERBLOCK * first, min(rows, SUPERBLOCK * last), 32):
                 low, high = values_of(acc + ld * t + 4 * (row - SUPERBLOCK * first), scales + 4 * row)
                 to = out + ldo * t + 4 * (segment.column + row)
@@ -155,7 +155,7 @@ def build(entry: str) -> Callable[..., Any]:
     @compiled
     def ternary(args: Any, tid: int, nt: int) -> int:
         """Up to three matrices that read the same input, as one range of superblocks shared out to the threads."""
-        tokens, prepared = get(types.int64, args.count), args.prepared
+        tokens, prepared = load_scalar(types.int64, args.count), args.prepared
         if tokens == 1:
             prepared += args.prepared_stride * tid
         total = 0

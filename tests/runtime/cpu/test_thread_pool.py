@@ -107,10 +107,10 @@ def test_threads_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_closing_wakes_workers_that_an_interrupted_run_has_not() -> None:
     before = workers()
     model = CpuModel(WEIGHTS, EngineConfig(threads=3, context=64))
-    team = model._team
+    pool = model._pool
     model.forward(batch_of(IDS))
     time.sleep(0.2)  # all are parked
-    assert team._lead(team._base, 0, 3)  # and here comes Ctrl-C
+    assert pool._run_program(pool._base, 0, 3)  # and here comes Ctrl-C
     closing = threading.Thread(target=model.close, daemon=True)
     closing.start()
     closing.join(10)
