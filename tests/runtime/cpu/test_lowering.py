@@ -69,7 +69,7 @@ def test_a_branch_that_a_constant_decides_is_not_compiled(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("decorator", "calls"), [("compiled", 0), ("noinline", 2)])
 def test_functions_become_part_of_their_callers_or_stay_apart(decorator: str, calls: int, tmp_path: Path) -> None:
     more = f"@{decorator}\ndef work(at):\n    store_scalar(at, load_scalar(types.int64, at) * 3)\n"
-    done = kernel_of(tmp_path, "work(args)\nput(args + 8, 1)\nwork(args + tid)\nreturn 0", more)
+    done = kernel_of(tmp_path, "work(args)\nstore_scalar(args + 8, 1)\nwork(args + tid)\nreturn 0", more)
     assert done.returncode == 0, done.stderr
     assert len([line for line in done.stdout.splitlines() if line.strip().startswith(("call", "bl\t"))]) == calls
 
@@ -83,7 +83,9 @@ def test_the_catalogue_has_what_tests_use(name: str) -> None:
 
 def test_a_range_of_no_step_is_empty(tmp_path: Path) -> None:
     """It would be an error in Python; a kernel has nobody to tell, and must not stop the process."""
-    body = "n = 0\nfor i in range(0, 10, load_scalar(types.int64, args)):\n    n += 1\nput(args + 8, n)\nreturn 0"
+    body = (
+        "n = 0\nfor i in range(0, 10, load_scalar(types.int64, args)):\n    n += 1\nstore_scalar(args + 8, n)\nreturn 0"
+    )
     (tmp_path / "stepless.py").write_text(
         f"{HEAD}\n@compiled\ndef kernel(args, tid, nt):\n"
         + "".join(f"    {line}\n" for line in body.splitlines())
