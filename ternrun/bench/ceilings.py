@@ -10,8 +10,9 @@ import numpy as np
 
 from ternrun.bench.machine import l3_bytes, memory_bytes
 from ternrun.bench.timing import Rate, seconds_of
+from ternrun.runtime.backend.protocol import Progress
 from ternrun.runtime.cpu.compile.isa import Isa
-from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache, Progress
+from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.program.program import Program
 from ternrun.runtime.cpu.program.thread_pool import ThreadPool

@@ -8,9 +8,10 @@ from typing import Any
 
 from ternrun.bench.ceilings import Ceilings
 from ternrun.bench.timing import Rate, seconds_of
+from ternrun.runtime.backend.protocol import Progress
 from ternrun.runtime.cpu.autotune_probe import AutotuneProbe
 from ternrun.runtime.cpu.compile.isa import Isa
-from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache, Progress
+from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache
 
 SHAPES = ((2048, 2048), (4096, 4096), (4096, 11008), (11008, 4096))
 GEMM = 128  # tokens

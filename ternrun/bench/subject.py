@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ternrun.bench.works import DECODED, Work
 from ternrun.loader.model import open_model
+from ternrun.runtime.backend.protocol import Progress
 from ternrun.runtime.config import EngineConfig, KvType, SamplingParams
-from ternrun.runtime.cpu.compile.kernel_cache import Progress
 from ternrun.runtime.cpu.model import CpuModel
 from ternrun.runtime.engine.engine import Engine
 from ternrun.runtime.engine.request import Request

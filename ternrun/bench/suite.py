@@ -17,9 +17,10 @@ from ternrun.bench.synthetic import SHAPES
 from ternrun.bench.timing import Rate
 from ternrun.bench.works import Work, parse
 from ternrun.loader.model import open_model
+from ternrun.runtime.backend.protocol import Progress
 from ternrun.runtime.config import KvType
 from ternrun.runtime.cpu import autotune
-from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, Progress
+from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress
 from ternrun.runtime.cpu.model import CpuModel, default_threads
 
 Tell = Callable[[int, int, str], None]  # works done, works in all, what is being done

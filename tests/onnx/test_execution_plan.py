@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.onnx.format.limits import at_most
+from ternrun.onnx.format.limits import limited_to
 from ternrun.onnx.format.reader import read_onnx
 from ternrun.onnx.runtime.session import Session
 
@@ -213,7 +213,7 @@ def test_broadcasting_and_doubling_are_bounded_too():
     with pytest.raises(LoadError, match=r"node 'big' \(Add\) asks for a tensor"):
         of_nodes(nodes, ["x"], initializers=[column]).run({"x": np.ones(1 << 20, np.float32)})
     nodes = [helper.make_node("Concat", [f"y{i}"] * 2, [f"y{i + 1}"], axis=0) for i in range(60)]
-    with at_most(1 << 26), pytest.raises(LoadError, match=r"\(Concat\) asks for a tensor|holds more than"):
+    with limited_to(1 << 26), pytest.raises(LoadError, match=r"\(Concat\) asks for a tensor|holds more than"):
         of_nodes(nodes, ["y0"], ["y60"]).run({"y0": np.ones(1 << 16, np.float32)})
 
 

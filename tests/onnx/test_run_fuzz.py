@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.onnx.format.limits import at_most
+from ternrun.onnx.format.limits import limited_to
 from ternrun.onnx.format.reader import read_onnx
 from ternrun.onnx.operators.table import TABLE
 from ternrun.onnx.runtime.session import Session
@@ -209,7 +209,7 @@ def attempt(seed: int, models: list[onnx.ModelProto]) -> str:
             data[rng.randrange(len(data))] = rng.randrange(256)
     started = time.process_time()
     try:
-        with at_most(LARGEST):
+        with limited_to(LARGEST):
             session = Session(read_onnx(bytes(data)))
             session.run(feeds_for(session, rng))
         outcome = "ran"

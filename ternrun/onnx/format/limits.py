@@ -31,7 +31,7 @@ _LARGEST: ContextVar[int] = ContextVar("largest", default=MEMORY // 8)  # bytes 
 _MOST_WORK: ContextVar[int] = ContextVar("most_work", default=MAX_WORK)  # multiplications of one operator
 
 
-def room(shape: Sequence[int], itemsize: int = 4) -> None:
+def check_tensor_size(shape: Sequence[int], itemsize: int = 4) -> None:
     """Raises LoadError for a result of this shape that is larger than any one tensor may be."""
     if min(shape, default=0) < 0:
         raise LoadError(f"asks for a tensor of the impossible shape {str([int(n) for n in shape])[:80]}")
@@ -43,14 +43,14 @@ def room(shape: Sequence[int], itemsize: int = 4) -> None:
         )
 
 
-def work(multiplications: int) -> None:
+def check_work(multiplications: int) -> None:
     """Raises LoadError for an operator that would take minutes."""
     if multiplications > _MOST_WORK.get():
         raise LoadError(f"asks for {multiplications} multiplications; the most here is {_MOST_WORK.get()}")
 
 
 @contextmanager
-def at_most(nbytes: int, multiplications: int = MAX_WORK) -> Iterator[None]:
+def limited_to(nbytes: int, multiplications: int = MAX_WORK) -> Iterator[None]:
     """Within it, one tensor takes at most `nbytes` and one operator at most so many multiplications."""
     largest = _LARGEST.set(min(nbytes, _LARGEST.get()))
     most_work = _MOST_WORK.set(min(multiplications, _MOST_WORK.get()))

@@ -13,7 +13,7 @@ import numpy as np
 from ternrun.errors import LoadError
 from ternrun.onnx.operators import rowwise
 from ternrun.onnx.operators.elementwise import broadcast_room, logistic
-from ternrun.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
+from ternrun.onnx.operators.table import MICROSOFT, Array, Kernel, OpKernelInfo, operator, same_type, upcast_half
 
 PIECE = 1 << 15  # elements
 # erf(x) = x P(x^2) / Q(x^2) for |x| < 4 in float32, to 2 units in the last place: the minimax fit that Eigen uses
@@ -45,7 +45,7 @@ def _horner(coefficients: tuple[float, ...], x: Array) -> Array:
 
 def exact_gelu(x: Array, out: Array | None = None) -> Array:
     """x / 2 (1 + erf(x / sqrt 2)) of any shape; `out` may be x."""
-    return rowwise.each("gelu", x, out) if rowwise.large(x) else in_pieces(gelu, x)
+    return rowwise.elementwise("gelu", x, out) if rowwise.is_large(x) else in_pieces(gelu, x)
 
 
 def gelu(x: Array) -> Array:
@@ -88,10 +88,10 @@ def in_pieces(function: Callable[[Array], Array], x: Array) -> Array:
         raise LoadError(f"takes floats of 32 or 16 bits here, not {x.dtype}")
     flat = np.ascontiguousarray(x).reshape(-1)
     if flat.size <= PIECE:
-        return function(widened(flat)).astype(x.dtype, copy=False).reshape(x.shape)
+        return function(upcast_half(flat)).astype(x.dtype, copy=False).reshape(x.shape)
     out = np.empty(flat.size, x.dtype)
     for i in range(0, flat.size, PIECE):
-        out[i : i + PIECE] = function(widened(flat[i : i + PIECE]))
+        out[i : i + PIECE] = function(upcast_half(flat[i : i + PIECE]))
     return out.reshape(x.shape)
 
 
@@ -111,49 +111,49 @@ def _kernel(function: Callable[[Array], Array], bias: bool = False) -> Kernel:
 
 
 @operator("Erf", fresh=True)
-def erf_operator(call: Call) -> Kernel:
+def erf_operator(info: OpKernelInfo) -> Kernel:
     """float32 here; other types by the reference, element by element."""
 
     def kernel(x: Array) -> Array:
-        if rowwise.large(x):
-            return rowwise.each("erf", x)
-        return in_pieces(erf, x) if x.dtype == np.float32 else np.asarray(call.reference()(x)[0])
+        if rowwise.is_large(x):
+            return rowwise.elementwise("erf", x)
+        return in_pieces(erf, x) if x.dtype == np.float32 else np.asarray(info.reference()(x)[0])
 
     return kernel
 
 
 @operator("Gelu")
-def gelu_operator(call: Call) -> Kernel:
+def gelu_operator(info: OpKernelInfo) -> Kernel:
     """Exact, or by tanh."""
-    function = partial(in_pieces, gelu_tanh) if call.text("approximate", "none") == "tanh" else exact_gelu
+    function = partial(in_pieces, gelu_tanh) if info.text("approximate", "none") == "tanh" else exact_gelu
 
     def kernel(x: Array) -> Array:
         if x.dtype == np.float64:
-            return np.asarray(call.reference()(x)[0])
+            return np.asarray(info.reference()(x)[0])
         return function(x)
 
     return kernel
 
 
 @operator("Gelu", domains=(MICROSOFT,), fresh=True)
-def microsoft_gelu(call: Call) -> Kernel:
+def microsoft_gelu(info: OpKernelInfo) -> Kernel:
     """The exact one."""
     return _kernel(exact_gelu)
 
 
 @operator("BiasGelu", domains=(MICROSOFT,), fresh=True)
-def bias_gelu(call: Call) -> Kernel:
+def bias_gelu(info: OpKernelInfo) -> Kernel:
     """GELU of x + bias."""
     return _kernel(exact_gelu, bias=True)
 
 
 @operator("FastGelu", domains=(MICROSOFT,), fresh=True)
-def fast_gelu(call: Call) -> Kernel:
+def fast_gelu(info: OpKernelInfo) -> Kernel:
     """GELU by tanh of x + bias, which may be left out."""
     return _kernel(partial(in_pieces, gelu_tanh), bias=True)
 
 
 @operator("QuickGelu", domains=(MICROSOFT,), fresh=True)
-def quick_gelu(call: Call) -> Kernel:
+def quick_gelu(info: OpKernelInfo) -> Kernel:
     """x sigmoid(alpha x)."""
-    return _kernel(partial(in_pieces, scaled_silu(call.number("alpha", 1.702))))
+    return _kernel(partial(in_pieces, scaled_silu(info.number("alpha", 1.702))))

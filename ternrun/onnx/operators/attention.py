@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from ternrun.errors import LoadError
-from ternrun.onnx.format.limits import room
+from ternrun.onnx.format.limits import check_tensor_size
 from ternrun.onnx.operators import rowwise
 from ternrun.onnx.operators.matrices import multiply
 from ternrun.onnx.operators.reducing import softmax
 from ternrun.onnx.operators.rotary import as_heads, as_rows
-from ternrun.onnx.operators.table import Array, Call, Kernel, operator, widened
+from ternrun.onnx.operators.table import Array, Kernel, OpKernelInfo, operator, upcast_half
 
 
 def attend(q: Array, k: Array, v: Array, scale: float, bias: Array | None, softcap: float = 0.0) -> Array:
@@ -25,10 +25,10 @@ def attend(q: Array, k: Array, v: Array, scale: float, bias: Array | None, softc
     groups, keys = k.shape[1:3]
     if k.shape[0] != batch or v.shape[:3] != k.shape[:3] or k.shape[3] != width or not groups or heads % groups:
         raise LoadError(f"queries {list(q.shape)}, keys {list(k.shape)} and values {list(v.shape)} do not fit")
-    room((batch, heads, queries, keys))
-    wide = widened(q) * np.float32(scale) if q.dtype.itemsize < 8 else q * scale
+    check_tensor_size((batch, heads, queries, keys))
+    wide = upcast_half(q) * np.float32(scale) if q.dtype.itemsize < 8 else q * scale
     rows = wide.reshape(batch, groups, heads // groups * queries, width)
-    scores = multiply(rows, widened(k).swapaxes(-1, -2)).reshape(batch, heads, queries, keys)
+    scores = multiply(rows, upcast_half(k).swapaxes(-1, -2)).reshape(batch, heads, queries, keys)
     if softcap:
         scores = np.tanh(scores / softcap) * softcap
     if bias is not None:
@@ -36,20 +36,20 @@ def attend(q: Array, k: Array, v: Array, scale: float, bias: Array | None, softc
             raise LoadError(f"a mask of shape {list(bias.shape)} does not fit scores of {list(scores.shape)}")
         scores += bias
     weights = _weights(scores).reshape(batch, groups, -1 if scores.size else 0, keys)
-    out = multiply(weights, widened(v))
+    out = multiply(weights, upcast_half(v))
     return out.reshape(batch, heads, queries, v.shape[3]).astype(q.dtype, copy=False)
 
 
 def _weights(scores: Array) -> Array:
     """Softmax of each row; zeros where all of it is -inf."""
-    if rowwise.large(scores):
+    if rowwise.is_large(scores):
         weights = rowwise.softmax(scores)
         if not np.isnan(weights[..., 0]).any():  # no row is -inf throughout, for which there are NaNs
             return weights
     return softmax(scores)
 
 
-def causal(queries: int, keys: int, first: Array | int, window: int = -1) -> Array:
+def causal_bias(queries: int, keys: int, first: Array | int, window: int = -1) -> Array:
     """A bias (T, S), or (B, 1, T, S) where `first` has one entry a sequence: 0 where a query may look, else -inf.
 
     Query i has position first + i. It sees itself and earlier keys; of these the `window` latest, unless window is -1.
@@ -77,19 +77,19 @@ _UNUSUAL = ("softmax_precision", "qk_matmul_output_mode", "left_window_size", "r
 
 
 @operator("Attention", since=23)
-def attention(call: Call) -> Kernel | None:
+def attention(info: OpKernelInfo) -> Kernel | None:
     """ONNX's operator with its cache; what is rare in it (score outputs, windows) is the reference's."""
-    if any(call.attributes.get(name, -1) not in (-1, 1) for name in _UNUSUAL) or len(call.node.outputs) > 3:
+    if any(info.attributes.get(name, -1) not in (-1, 1) for name in _UNUSUAL) or len(info.node.outputs) > 3:
         return None
-    heads, groups, is_causal = call.integer("q_num_heads"), call.integer("kv_num_heads"), call.integer("is_causal")
-    stated, softcap, outputs = call.number("scale"), call.number("softcap"), len(call.node.outputs)
+    heads, groups, is_causal = info.integer("q_num_heads"), info.integer("kv_num_heads"), info.integer("is_causal")
+    stated, softcap, outputs = info.number("scale"), info.number("softcap"), len(info.node.outputs)
 
     def kernel(
         q: Array, k: Array, v: Array, mask: Array | None = None, past_k: Array | None = None,
         past_v: Array | None = None, lengths: Array | None = None,
     ) -> tuple[Array, ...]:  # fmt: skip
         if q.dtype.itemsize != 4 or (past_k is None) != (past_v is None):  # halves are rounded at every step there
-            return tuple(call.reference()(q, k, v, mask, past_k, past_v, lengths))
+            return tuple(info.reference()(q, k, v, mask, past_k, past_v, lengths))
         flat = q.ndim == 3
         if flat:
             q, k, v = as_heads(q, heads), as_heads(k, groups), as_heads(v, groups)
@@ -99,7 +99,7 @@ def attention(call: Call) -> Kernel | None:
         bias = None if mask is None else as_bias(mask, keys)
         if is_causal:
             before = 0 if past_k is None else past_k.shape[2]
-            seen = causal(queries, keys, before if lengths is None else lengths.reshape(-1) - queries)
+            seen = causal_bias(queries, keys, before if lengths is None else lengths.reshape(-1) - queries)
             bias = seen if bias is None else bias + seen
         if lengths is not None:
             reach = np.where(np.arange(keys) < lengths.reshape(-1, 1, 1, 1), np.float32(0), np.float32(-np.inf))

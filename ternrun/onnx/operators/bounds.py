@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ternrun.errors import LoadError
-from ternrun.onnx.operators.shapes import numbers
+from ternrun.onnx.operators.shapes import as_int_list
 from ternrun.onnx.operators.table import Array
 
 Bound = Callable[..., tuple[list[int], int]]  # attributes, inputs -> a shape and bytes that the result stays below
@@ -24,15 +24,15 @@ def _input(index: int, most: int = 1) -> Bound:
 
     def bound(values: Mapping[str, Any], *inputs: Any) -> tuple[list[int], int]:
         stated = inputs[index] if index < len(inputs) else None
-        return [abs(n) for n in numbers(stated)] * most, 8
+        return [abs(n) for n in as_int_list(stated)] * most, 8
 
     return bound
 
 
 def _pad(values: Mapping[str, Any], x: Array, pads: Array | None = None, value: Any = None, axes: Any = None) -> Any:
-    each = numbers(pads) if pads is not None else list(values.get("pads") or values.get("paddings") or ())
+    each = as_int_list(pads) if pads is not None else list(values.get("pads") or values.get("paddings") or ())
     half = len(each) // 2
-    over = numbers(axes) if axes is not None else list(range(half))
+    over = as_int_list(axes) if axes is not None else list(range(half))
     if len(over) != half or len(each) != 2 * half:
         raise LoadError(f"states {len(each)} pads for {len(over)} axes")
     dims = list(x.shape)
@@ -47,7 +47,7 @@ def _resize(values: Mapping[str, Any], x: Array, *more: Any) -> Any:
         if isinstance(m, np.ndarray) and m.size and m.dtype.kind == "f":
             factor = max(factor, float(np.prod(np.maximum(np.abs(m.astype(np.float64)), 1))))
         elif isinstance(m, np.ndarray) and m.size:
-            factor = max(factor, float(prod(max(1, n) for n in numbers(m))))
+            factor = max(factor, float(prod(max(1, n) for n in as_int_list(m))))
     for s in values.get("scales") or ():
         factor *= max(float(s), 1.0)
     if not factor < 1 << 48:
@@ -57,7 +57,7 @@ def _resize(values: Mapping[str, Any], x: Array, *more: Any) -> Any:
 
 def _unpool(values: Mapping[str, Any], x: Array, indices: Array, shape: Array | None = None) -> Any:
     if shape is not None:
-        return numbers(shape), x.itemsize
+        return as_int_list(shape), x.itemsize
     return [x.size, *(abs(int(s)) for s in values.get("strides") or ()), 4], x.itemsize
 
 
@@ -130,12 +130,12 @@ BOUNDS: dict[str, Bound] = {
     "HannWindow": _input(0), "HammingWindow": _input(0), "BlackmanWindow": _input(0), "AffineGrid": _input(1, 2),
     "CenterCropPad": _input(1), "Col2Im": _input(1), "DFT": _input(1),
     "Multinomial": lambda values, x: ([x.shape[0], abs(int(values.get("sample_size", 1)))], 8),
-    "MelWeightMatrix": lambda values, bins, length, *_: ([abs(n) for n in numbers(bins) + numbers(length)], 8),
-    "OneHot": lambda values, i, depth, *_: ([i.size, *(abs(n) for n in numbers(depth))], 8),
+    "MelWeightMatrix": lambda values, bins, length, *_: ([abs(n) for n in as_int_list(bins) + as_int_list(length)], 8),
+    "OneHot": lambda values, i, depth, *_: ([i.size, *(abs(n) for n in as_int_list(depth))], 8),
     "GridSample": lambda values, x, grid: ([*x.shape[:2], grid.size], x.itemsize),
     "RoiAlign": lambda values, x, rois, *_: (
         [rois.shape[0], x.shape[1], *(abs(int(values.get(f"output_{d}", 1))) for d in ("height", "width")),
          max(1, int(values.get("sampling_ratio", 0))) ** 2], x.itemsize),
     "MaxRoiPool": lambda values, x, rois: ([rois.shape[0], x.shape[1], *map(abs, values.get("pooled_shape", ()))], 4),
-    "STFT": lambda values, x, step, window=None, length=None: ([x.size, *(abs(n) for n in numbers(length))], 8),
+    "STFT": lambda values, x, step, window=None, length=None: ([x.size, *(abs(n) for n in as_int_list(length))], 8),
 }  # fmt: skip

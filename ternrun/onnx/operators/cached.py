@@ -10,26 +10,26 @@ from collections.abc import Callable
 import numpy as np
 
 from ternrun.errors import LoadError
-from ternrun.onnx.format.limits import room
-from ternrun.onnx.operators.attention import attend, causal
+from ternrun.onnx.format.limits import check_tensor_size
+from ternrun.onnx.operators.attention import attend, causal_bias
 from ternrun.onnx.operators.matrices import multiply
 from ternrun.onnx.operators.rotary import as_heads, as_rows, look_up, rotate
-from ternrun.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
+from ternrun.onnx.operators.table import MICROSOFT, Array, Kernel, OpKernelInfo, operator, same_type, upcast_half
 
 
-def _refuse(call: Call, *unsupported: str) -> None:
+def _refuse(info: OpKernelInfo, *unsupported: str) -> None:
     for name in unsupported:
-        if call.attributes.get(name):
-            raise LoadError(f"has {name}={str(call.attributes[name])[:40]}, which is not supported")
+        if info.attributes.get(name):
+            raise LoadError(f"has {name}={str(info.attributes[name])[:40]}, which is not supported")
 
 
 @operator("GroupQueryAttention", domains=(MICROSOFT,))
-def group_query_attention(call: Call) -> Kernel:
+def group_query_attention(info: OpKernelInfo) -> Kernel:
     """Causal attention with a cache (B, G, S, d); sequence b reaches seqlens_k[b] + 1 tokens with this step."""
-    heads, groups = call.integer("num_heads"), call.integer("kv_num_heads")
-    turn, interleaved = call.integer("do_rotary"), bool(call.integer("rotary_interleaved"))
-    scale, softcap, window = call.number("scale"), call.number("softcap"), call.integer("local_window_size", -1)
-    _refuse(call, "smooth_softmax", "qk_output", "kv_cache_bit_width")
+    heads, groups = info.integer("num_heads"), info.integer("kv_num_heads")
+    turn, interleaved = info.integer("do_rotary"), bool(info.integer("rotary_interleaved"))
+    scale, softcap, window = info.number("scale"), info.number("softcap"), info.integer("local_window_size", -1)
+    _refuse(info, "smooth_softmax", "qk_output", "kv_cache_bit_width")
 
     def kernel(
         q: Array, k: Array | None, v: Array | None, past_k: Array | None, past_v: Array | None, lengths: Array,
@@ -49,10 +49,10 @@ def group_query_attention(call: Call) -> Kernel:
             if cos is None or sin is None:
                 raise LoadError("turns its heads but has no tables of cos and sin")
             at = first[:, None] + np.arange(tokens) if positions is None else positions.reshape(batch, tokens)
-            cos, sin = (widened(look_up(t, at, tokens))[:, None] for t in (cos, sin))
-            q, k = (rotate(widened(x), cos, sin, interleaved).astype(x.dtype, copy=False) for x in (q, k))
+            cos, sin = (upcast_half(look_up(t, at, tokens))[:, None] for t in (cos, sin))
+            q, k = (rotate(upcast_half(x), cos, sin, interleaved).astype(x.dtype, copy=False) for x in (q, k))
         keys, values = (_extended(p, x, first, most) for p, x in ((past_k, k), (past_v, v)))
-        seen = None if _all_seen(tokens, window, ends, keys) else causal(tokens, keys.shape[2], first, window)
+        seen = None if _all_seen(tokens, window, ends, keys) else causal_bias(tokens, keys.shape[2], first, window)
         if bias is not None:
             seen = _plus(seen, _reaching(bias.astype(np.float32), keys.shape[2]))
         out = attend(q, keys, values, scale or width**-0.5, seen, softcap)
@@ -86,7 +86,7 @@ def _extended(past: Array | None, new: Array, first: Array, most: int) -> Array:
         same_type(past, new)
         if (first == held).all() and held + tokens >= most:
             return np.concatenate((past, new), 2)
-    room((batch, groups, max(held, most), width), new.itemsize)
+    check_tensor_size((batch, groups, max(held, most), width), new.itemsize)
     out = np.zeros((batch, groups, max(held, most), width), new.dtype)
     if past is not None:
         out[:, :, :held] = past
@@ -102,9 +102,9 @@ def _reaching(bias: Array, keys: int) -> Array:
 
 
 @operator("MultiHeadAttention", domains=(MICROSOFT,))
-def multi_head_attention(call: Call) -> Kernel:
+def multi_head_attention(info: OpKernelInfo) -> Kernel:
     """q, k, v in their own tensors or packed, with bias, masks and a cache (B, H, S, d)."""
-    heads, outputs, finish = call.integer("num_heads"), len(call.node.outputs), _finish(call)
+    heads, outputs, finish = info.integer("num_heads"), len(info.node.outputs), _finish(info)
 
     def kernel(
         q: Array, k: Array | None = None, v: Array | None = None, bias: Array | None = None,
@@ -121,10 +121,10 @@ def multi_head_attention(call: Call) -> Kernel:
     return kernel
 
 
-def _finish(call: Call) -> Callable[[Array, Array, Array, Array | None, Array | None], Array]:
+def _finish(info: OpKernelInfo) -> Callable[[Array, Array, Array, Array | None, Array | None], Array]:
     """Heads of q, k and v, scores to add and a mask over keys -> rows (B, T, H d), by the node's attributes."""
-    scale, one_way = call.number("scale"), call.integer("unidirectional")
-    hidden = call.number("mask_filter_value", -10000.0)
+    scale, one_way = info.number("scale"), info.integer("unidirectional")
+    hidden = info.number("mask_filter_value", -10000.0)
 
     def finish(q: Array, k: Array, v: Array, scores: Array | None, mask: Array | None) -> Array:
         queries, keys = q.shape[2], k.shape[2]
@@ -132,7 +132,7 @@ def _finish(call: Call) -> Callable[[Array, Array, Array, Array | None, Array | 
         if mask is not None:
             extra = _plus(extra, padding_bias(mask, q.shape[0], keys, hidden))
         if one_way:
-            extra = _plus(extra, causal(queries, keys, keys - queries))
+            extra = _plus(extra, causal_bias(queries, keys, keys - queries))
         return as_rows(attend(q, k, v, scale or q.shape[3] ** -0.5, extra))
 
     return finish
@@ -172,11 +172,11 @@ def padding_bias(mask: Array, batch: int, keys: int, hidden: float) -> Array:
 
 
 @operator("Attention", domains=(MICROSOFT,))
-def microsoft_attention(call: Call) -> Kernel:
+def microsoft_attention(info: OpKernelInfo) -> Kernel:
     """Attention with its projection: x (B, T, D) times weights (D, 3 H d)."""
-    heads, outputs, finish = call.integer("num_heads"), len(call.node.outputs), _finish(call)
-    _refuse(call, "do_rotary", "past_present_share_buffer")
-    sizes = call.integers("qkv_hidden_sizes")
+    heads, outputs, finish = info.integer("num_heads"), len(info.node.outputs), _finish(info)
+    _refuse(info, "do_rotary", "past_present_share_buffer")
+    sizes = info.integers("qkv_hidden_sizes")
 
     def kernel(
         x: Array, weights: Array, bias: Array | None = None, mask: Array | None = None, past: Array | None = None,
@@ -184,7 +184,7 @@ def microsoft_attention(call: Call) -> Kernel:
     ) -> tuple[Array, ...]:  # fmt: skip
         if any(m is not None for m in more) or x.ndim != 3 or weights.ndim != 2 or heads < 1:
             raise LoadError("has inputs of a form that is not supported")
-        rows = multiply(widened(x), widened(weights))
+        rows = multiply(upcast_half(x), upcast_half(weights))
         if bias is not None:
             rows = rows + bias
         third = rows.shape[2] // 3

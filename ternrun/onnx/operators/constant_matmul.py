@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ternrun.onnx.format.limits import room, work
+from ternrun.onnx.format.limits import check_tensor_size, check_work
 from ternrun.onnx.operators.cpu import workers
 from ternrun.onnx.operators.table import Array
 from ternrun.runtime.weights import Tensor
@@ -25,8 +25,8 @@ class ConstantMatMul:
     def __call__(self, x: Array, bias: Array | None = None) -> Array:
         """(..., cols) -> (..., rows), plus `bias` (rows,). Raises LoadError for more than a tensor may be."""
         rows = np.ascontiguousarray(x, np.float32).reshape(-1, self._cols)
-        room((len(rows), self._rows))
-        work(len(rows) * self._rows * self._cols)
+        check_tensor_size((len(rows), self._rows))
+        check_work(len(rows) * self._rows * self._cols)
         out = np.empty((*x.shape[:-1], self._rows), np.float32)  # its own memory: the plan may write over it
         if len(rows):
             self._workers.multiply(self._product, rows, out, bias)

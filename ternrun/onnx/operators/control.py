@@ -9,9 +9,9 @@ import numpy as np
 
 from ternrun.errors import LoadError
 from ternrun.onnx.format.graph import Graph, Value
-from ternrun.onnx.format.limits import Budget, room
+from ternrun.onnx.format.limits import Budget, check_tensor_size
 from ternrun.onnx.format.tensors import CODES, DTYPES
-from ternrun.onnx.operators.table import Array, Call, Kernel
+from ternrun.onnx.operators.table import Array, Kernel, OpKernelInfo
 
 
 class Body(Protocol):
@@ -41,7 +41,7 @@ def _captured(bodies: Mapping[str, Body], values: Sequence[Any]) -> dict[str, li
     return out
 
 
-def if_kernel(call: Call, bodies: Mapping[str, Body]) -> Kernel:
+def if_kernel(info: OpKernelInfo, bodies: Mapping[str, Body]) -> Kernel:
     """One of two graphs without inputs."""
     if set(bodies) != {"then_branch", "else_branch"}:
         raise LoadError("wants a then_branch and an else_branch")
@@ -53,10 +53,10 @@ def if_kernel(call: Call, bodies: Mapping[str, Body]) -> Kernel:
     return kernel
 
 
-def loop_kernel(call: Call, bodies: Mapping[str, Body]) -> Kernel:
+def loop_kernel(info: OpKernelInfo, bodies: Mapping[str, Body]) -> Kernel:
     """A body that runs `trips` times or until its condition is false; carries values, collects others."""
     body = _only(bodies)
-    inputs = len(call.node.inputs)
+    inputs = len(info.node.inputs)
     carried = len(body.graph.inputs) - 2
     if carried < 0 or inputs > carried + 2 or len(body.graph.outputs) < carried + 1:
         raise LoadError("its body's inputs and outputs do not fit its own")
@@ -81,17 +81,17 @@ def loop_kernel(call: Call, bodies: Mapping[str, Body]) -> Kernel:
     return kernel
 
 
-def scan_kernel(call: Call, bodies: Mapping[str, Body]) -> Kernel:
+def scan_kernel(info: OpKernelInfo, bodies: Mapping[str, Body]) -> Kernel:
     """A body that walks along an axis of some inputs, carrying a state, and collects outputs along an axis."""
-    body, old = _only(bodies), call.opset < 9
-    walks = call.integer("num_scan_inputs")
-    states = len(call.node.inputs) - walks - old
+    body, old = _only(bodies), info.opset < 9
+    walks = info.integer("num_scan_inputs")
+    states = len(info.node.inputs) - walks - old
     results = len(body.graph.outputs) - states
     if walks < 1 or states < 0 or results < 0 or len(body.graph.inputs) != states + walks:
         raise LoadError("its body's inputs and outputs do not fit its own")
 
     def option(name: str, count: int) -> tuple[int, ...]:
-        stated = call.integers(name) or (0,) * count
+        stated = info.integers(name) or (0,) * count
         if len(stated) != count:
             raise LoadError(f"states {len(stated)} {name} for {count}")
         return stated
@@ -120,7 +120,7 @@ def scan_kernel(call: Call, bodies: Mapping[str, Body]) -> Kernel:
         return state + [_stacked(c, v, a) for c, v, a in zip(ordered, values, out_axes, strict=True)]
 
     def kernel(budget: Budget, *values: Any) -> tuple[Any, ...]:
-        n = len(call.node.inputs)
+        n = len(info.node.inputs)
         if not old:
             return tuple(walk(budget, values[:n], values[n:]))
         if values[0] is not None:
@@ -141,7 +141,7 @@ def _bounded(collected: Sequence[list[Any]]) -> None:
     """Raises LoadError if a collected output outgrows one tensor."""
     for column in collected:
         if isinstance(column[-1], np.ndarray):
-            room([len(column), column[-1].size], column[-1].itemsize)
+            check_tensor_size([len(column), column[-1].size], column[-1].itemsize)
 
 
 def _stacked(values: list[Any], declared: Value, axis: int) -> Array:
@@ -153,6 +153,6 @@ def _stacked(values: list[Any], declared: Value, axis: int) -> Array:
     return np.empty(shape, kind)
 
 
-CONTROL: dict[str, Callable[[Call, Mapping[str, Body]], Kernel]] = {
+CONTROL: dict[str, Callable[[OpKernelInfo, Mapping[str, Body]], Kernel]] = {
     "If": if_kernel, "Loop": loop_kernel, "Scan": scan_kernel,
 }  # fmt: skip

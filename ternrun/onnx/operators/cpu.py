@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile import isa
 from ternrun.runtime.cpu.compile.kernel_cache import KernelCache
-from ternrun.runtime.cpu.linears import Rows, ordinary_product, ordinary_scratch
+from ternrun.runtime.cpu.linears import Activations, ordinary_product, ordinary_scratch
 from ternrun.runtime.cpu.memory import address, aligned
 from ternrun.runtime.cpu.model import default_threads
 from ternrun.runtime.cpu.program.program import Program, Records, Scratch
@@ -59,7 +59,7 @@ class Workers:
             if matrix.padded not in self._scratch:
                 self._scratch[matrix.padded] = Scratch(self._threads, ordinary_scratch(matrix.padded))
             program, count = Program(), self._base + layout.STATE["tokens"]
-            x, out = Rows(0, matrix.cols, matrix.cols), Rows(0, matrix.rows, matrix.rows)
+            x, out = Activations(0, matrix.cols, matrix.cols), Activations(0, matrix.rows, matrix.rows)
             ordinary_product(program, count, x, matrix, out, self._scratch[matrix.padded])
             program.call("elements.bias", count=count, n=matrix.rows, x=0, bias=0)
             both = self._assembled(program)

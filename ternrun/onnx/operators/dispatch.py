@@ -17,7 +17,7 @@ from ternrun.errors import LoadError, MissingExtra
 from ternrun.onnx.format.graph import Function, Graph, Node, Reference
 from ternrun.onnx.format.reader import read_onnx
 from ternrun.onnx.operators.reference import RANDOM, reference_kernel
-from ternrun.onnx.operators.table import TABLE, Call, Kernel
+from ternrun.onnx.operators.table import TABLE, Kernel, OpKernelInfo
 
 Functions = Mapping[tuple[str, str, str], Function]
 
@@ -65,7 +65,7 @@ def own_kernel(node: Node, scope: Scope, constants: tuple[Any, ...] = ()) -> tup
     opset = version(node, scope)
     if row is None or opset < row.since:
         return None
-    kernel = row.make(Call(node, opset, cache(lambda: _reference(node, scope)), constants))
+    kernel = row.make(OpKernelInfo(node, opset, cache(lambda: _reference(node, scope)), constants))
     return None if kernel is None else (kernel, row.fresh, row.reuse)
 
 

@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 
 from ternrun.errors import LoadError
-from ternrun.onnx.format.limits import room
-from ternrun.onnx.operators.table import Array, Call, Kernel, operator, same_type, widened
+from ternrun.onnx.format.limits import check_tensor_size
+from ternrun.onnx.operators.table import Array, Kernel, OpKernelInfo, operator, same_type, upcast_half
 
 SMALL = 1 << 22  # elements that no result exceeds whose inputs' sizes multiply to no more
 Function = Callable[..., Array]
@@ -35,12 +35,12 @@ def broadcast_room(*arrays: Array) -> None:
     for a in arrays:
         product *= a.size
     if product > SMALL:
-        room(np.broadcast_shapes(*(a.shape for a in arrays)), max(a.itemsize for a in arrays))
+        check_tensor_size(np.broadcast_shapes(*(a.shape for a in arrays)), max(a.itemsize for a in arrays))
 
 
-def _binary(function: Function, call: Call) -> Kernel:
-    legacy = call.opset < 7 and call.integer("broadcast")
-    axis = call.integer("axis", -1)
+def _binary(function: Function, info: OpKernelInfo) -> Kernel:
+    legacy = info.opset < 7 and info.integer("broadcast")
+    axis = info.integer("axis", -1)
 
     def kernel(a: Array, b: Array, out: Array | None = None) -> Array:
         same_type(a, b)
@@ -77,7 +77,7 @@ for _name, _function in COMPARISON.items():
     operator(_name, fresh=True)(partial(_binary, _function))
 
 
-def _unary(function: Function, call: Call) -> Kernel:
+def _unary(function: Function, info: OpKernelInfo) -> Kernel:
     def kernel(x: Array, out: Array | None = None) -> Array:
         return function(x) if out is None else function(x, out=out)
 
@@ -89,19 +89,19 @@ for _name, _function in UNARY.items():
 
 
 @operator("Relu", reuse=True)
-def relu(call: Call) -> Kernel:
+def relu(info: OpKernelInfo) -> Kernel:
     """max(x, 0)."""
     return lambda x, out=None: np.maximum(x, x.dtype.type(0), out=out)
 
 
 @operator("Reciprocal", reuse=True)
-def reciprocal(call: Call) -> Kernel:
+def reciprocal(info: OpKernelInfo) -> Kernel:
     """1 / x."""
     return lambda x, out=None: np.divide(x.dtype.type(1), x, out=out)
 
 
 @operator("Pow", since=7, fresh=True)
-def power(call: Call) -> Kernel:
+def power(info: OpKernelInfo) -> Kernel:
     """The base's type is the result's."""
 
     def kernel(a: Array, b: Array) -> Array:
@@ -118,7 +118,7 @@ def power(call: Call) -> Kernel:
 
 
 @operator("Where", fresh=True)
-def where(call: Call) -> Kernel:
+def where(info: OpKernelInfo) -> Kernel:
     """Elements of a where the condition holds, of b elsewhere."""
 
     def kernel(condition: Array, a: Array, b: Array) -> Array:
@@ -129,8 +129,8 @@ def where(call: Call) -> Kernel:
     return kernel
 
 
-def _variadic(function: Function, mean: bool, call: Call) -> Kernel | None:
-    if call.opset < 8:
+def _variadic(function: Function, mean: bool, info: OpKernelInfo) -> Kernel | None:
+    if info.opset < 8:
         return None
 
     def kernel(first: Array, *others: Array) -> Array:
@@ -150,7 +150,7 @@ operator("Mean", fresh=True)(partial(_variadic, np.add, True))
 
 
 @operator("Clip", since=11, fresh=True)
-def clip(call: Call) -> Kernel:
+def clip(info: OpKernelInfo) -> Kernel:
     """Between two scalars; either may be omitted."""
 
     def kernel(x: Array, low: Array | None = None, high: Array | None = None) -> Array:
@@ -162,23 +162,23 @@ def clip(call: Call) -> Kernel:
 
 
 @operator("LeakyRelu", since=6, fresh=True)
-def leaky_relu(call: Call) -> Kernel:
+def leaky_relu(info: OpKernelInfo) -> Kernel:
     """x, or alpha x for a negative x."""
-    alpha = call.number("alpha", 0.01)
+    alpha = info.number("alpha", 0.01)
     return lambda x: np.where(x < 0, x * x.dtype.type(alpha), x)
 
 
 @operator("Cast", since=6)
-def cast(call: Call) -> Kernel | None:
+def cast(info: OpKernelInfo) -> Kernel | None:
     """To another numeric type of numpy; texts and small floats are the reference's."""
-    target = _CAST.get(call.integer("to", -1))
+    target = _CAST.get(info.integer("to", -1))
     if target is None:
         return None
     dtype = np.dtype(target)
 
     def kernel(x: Array) -> Array:
         if x.dtype.kind not in "fiub":
-            return np.asarray(call.reference()(x)[0])
+            return np.asarray(info.reference()(x)[0])
         return x.astype(dtype, copy=False)
 
     return kernel
@@ -188,27 +188,27 @@ _CAST = {1: "f4", 2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "?", 
 
 
 @operator("CastLike", fresh=True)
-def cast_like(call: Call) -> Kernel:
+def cast_like(info: OpKernelInfo) -> Kernel:
     """To the type of the second input; texts and small floats are the reference's."""
 
     def kernel(x: Array, like: Array) -> Array:
         own = like.dtype.isbuiltin == 1  # numpy counts ml_dtypes' float8_e5m2 as kind "f", too
         if x.dtype.kind not in "fiub" or like.dtype.kind not in "fiub" or not own:
-            return np.asarray(call.reference()(x, like)[0])
+            return np.asarray(info.reference()(x, like)[0])
         return x.astype(like.dtype)
 
     return kernel
 
 
 @operator("Mod", since=10, fresh=True)
-def mod(call: Call) -> Kernel | None:
+def mod(info: OpKernelInfo) -> Kernel | None:
     """The remainder of integers, with the sign of the divisor; other forms are the reference's."""
-    if call.integer("fmod"):
+    if info.integer("fmod"):
         return None
 
     def kernel(a: Array, b: Array) -> Array:
         if a.dtype.kind not in "iu":
-            return np.asarray(call.reference()(a, b)[0])
+            return np.asarray(info.reference()(a, b)[0])
         same_type(a, b)
         broadcast_room(a, b)
         return np.asarray(np.mod(a, b))
@@ -217,15 +217,15 @@ def mod(call: Call) -> Kernel | None:
 
 
 @operator("IsNaN", fresh=True)
-def is_nan(call: Call) -> Kernel:
+def is_nan(info: OpKernelInfo) -> Kernel:
     """True for elements that are not numbers."""
     return np.isnan
 
 
 @operator("Sigmoid", fresh=True)
-def sigmoid(call: Call) -> Kernel:
+def sigmoid(info: OpKernelInfo) -> Kernel:
     """1 / (1 + exp(-x)), in float32 at least."""
-    return lambda x: logistic(widened(x)).astype(x.dtype, copy=False)
+    return lambda x: logistic(upcast_half(x)).astype(x.dtype, copy=False)
 
 
 def logistic(x: Array) -> Array:

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from ternrun.errors import LoadError
-from ternrun.onnx.format.limits import room
-from ternrun.onnx.operators.table import Array, Call, Kernel, operator, same_type
+from ternrun.onnx.format.limits import check_tensor_size
+from ternrun.onnx.operators.table import Array, Kernel, OpKernelInfo, operator, same_type
 
 REDUCTIONS: dict[str, Callable[..., Any]] = {
     "add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum,
 }  # fmt: skip
 
 
-def integers(indices: Array) -> Array:
+def check_indices(indices: Array) -> Array:
     """The indices, if that is what they are."""
     if indices.dtype.kind not in "iu":
         raise LoadError(f"wants indices of an integer type, not {indices.dtype}")
@@ -25,28 +25,28 @@ def integers(indices: Array) -> Array:
 
 
 @operator("Gather", fresh=True)
-def gather(call: Call) -> Kernel:
+def gather(info: OpKernelInfo) -> Kernel:
     """Rows (of an axis) by number."""
-    axis = call.integer("axis")
+    axis = info.integer("axis")
 
     def kernel(x: Array, indices: Array) -> Array:
-        room([x.size // max(x.shape[axis], 1), indices.size], x.itemsize)
+        check_tensor_size([x.size // max(x.shape[axis], 1), indices.size], x.itemsize)
         if indices.ndim == 0 and x.ndim == 1 and indices.dtype.kind in "iu":
             return np.array(x[int(indices)])
         if indices.ndim and not x.flags.c_contiguous:  # `take` would copy a transposed table first
-            return np.asarray(x[(slice(None),) * (axis % x.ndim) + (integers(indices),)])
-        return x.take(integers(indices), axis)
+            return np.asarray(x[(slice(None),) * (axis % x.ndim) + (check_indices(indices),)])
+        return x.take(check_indices(indices), axis)
 
     return kernel
 
 
 @operator("GatherElements", fresh=True)
-def gather_elements(call: Call) -> Kernel:
+def gather_elements(info: OpKernelInfo) -> Kernel:
     """Element by element along an axis."""
-    axis = call.integer("axis")
+    axis = info.integer("axis")
 
     def kernel(x: Array, indices: Array) -> Array:
-        return x[_grid(x, integers(indices), axis)]
+        return x[_grid(x, check_indices(indices), axis)]
 
     return kernel
 
@@ -63,12 +63,12 @@ def _grid(x: Array, indices: Array, axis: int) -> tuple[Array, ...]:
 
 
 @operator("GatherND", fresh=True)
-def gather_nd(call: Call) -> Kernel:
+def gather_nd(info: OpKernelInfo) -> Kernel:
     """The last dimension of the indices says where; the first `batch_dims` go along."""
-    batch = call.integer("batch_dims")
+    batch = info.integer("batch_dims")
 
     def kernel(x: Array, indices: Array) -> Array:
-        depth = integers(indices).shape[-1]
+        depth = check_indices(indices).shape[-1]
         if (
             not 0 <= batch < min(x.ndim, indices.ndim)
             or batch + depth > x.ndim
@@ -76,7 +76,7 @@ def gather_nd(call: Call) -> Kernel:
         ):
             raise LoadError(f"indices of shape {list(indices.shape)} do not fit {list(x.shape)}")
         count = indices.size // max(depth, 1)
-        room([count, prod(x.shape[batch + depth :])], x.itemsize)
+        check_tensor_size([count, prod(x.shape[batch + depth :])], x.itemsize)
         lead = np.ogrid[tuple(slice(n) for n in x.shape[:batch])] if batch else []
         lead = [g.reshape(g.shape + (1,) * (indices.ndim - 1 - batch)) for g in lead]
         return np.array(x[(*lead, *np.moveaxis(indices, -1, 0))])
@@ -85,27 +85,27 @@ def gather_nd(call: Call) -> Kernel:
 
 
 @operator("ScatterElements", "Scatter", fresh=True)
-def scatter_elements(call: Call) -> Kernel:
+def scatter_elements(info: OpKernelInfo) -> Kernel:
     """A copy of x with elements along an axis replaced, or added to and so on."""
-    axis, reduction = call.integer("axis"), call.text("reduction", "none")
+    axis, reduction = info.integer("axis"), info.text("reduction", "none")
 
     def kernel(x: Array, indices: Array, updates: Array) -> Array:
         same_type(x, updates)
         if indices.shape != updates.shape:
             raise LoadError(f"{list(indices.shape)} indices and {list(updates.shape)} updates do not match")
-        return scattered(x, _grid(x, integers(indices), axis), updates, reduction)
+        return scattered(x, _grid(x, check_indices(indices), axis), updates, reduction)
 
     return kernel
 
 
 @operator("ScatterND", fresh=True)
-def scatter_nd(call: Call) -> Kernel:
+def scatter_nd(info: OpKernelInfo) -> Kernel:
     """A copy of x with the slices that the indices name replaced, or added to and so on."""
-    reduction = call.text("reduction", "none")
+    reduction = info.text("reduction", "none")
 
     def kernel(x: Array, indices: Array, updates: Array) -> Array:
         same_type(x, updates)
-        depth = integers(indices).shape[-1]
+        depth = check_indices(indices).shape[-1]
         if depth > x.ndim or updates.shape != indices.shape[:-1] + x.shape[depth:]:
             raise LoadError(f"updates of shape {list(updates.shape)} do not fit")
         return scattered(x, tuple(np.moveaxis(indices, -1, 0)), updates, reduction)
@@ -126,15 +126,15 @@ def scattered(x: Array, index: tuple[Array, ...], updates: Array, reduction: str
 
 
 @operator("OneHot", since=9, fresh=True)
-def one_hot(call: Call) -> Kernel:
+def one_hot(info: OpKernelInfo) -> Kernel:
     """A new dimension of `depth`, with the second value at the index and the first elsewhere."""
-    axis = call.integer("axis", -1)
+    axis = info.integer("axis", -1)
 
     def kernel(indices: Array, depth: Array, values: Array) -> Array:
         n = int(depth.reshape(()))
         if depth.size != 1 or values.shape != (2,):
             raise LoadError("wants one depth and two values")
-        room([max(n, 0), indices.size], values.itemsize)
+        check_tensor_size([max(n, 0), indices.size], values.itemsize)
         whole = np.expand_dims(indices.astype(np.int64), axis)
         shape = [1] * whole.ndim
         shape[axis] = n

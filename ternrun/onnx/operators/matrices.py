@@ -7,20 +7,20 @@ from math import prod
 import numpy as np
 
 from ternrun.errors import LoadError
-from ternrun.onnx.format.limits import room, work
+from ternrun.onnx.format.limits import check_tensor_size, check_work
 from ternrun.onnx.operators.constant_cache import ConstantCache
 from ternrun.onnx.operators.constant_matmul import of_floats
 from ternrun.onnx.operators.elementwise import broadcast_room
-from ternrun.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
+from ternrun.onnx.operators.table import MICROSOFT, Array, Kernel, OpKernelInfo, operator, same_type, upcast_half
 
 EXACT = 1 << 24  # products of bytes that a float64 sum certainly holds
 
 
-class Widened:
+class UpcastHalf:
     """float32 copies of constant half-precision operands, made once; anything else is converted each time."""
 
     def __init__(self) -> None:
-        self._cache = ConstantCache(widened)
+        self._cache = ConstantCache(upcast_half)
 
     def __call__(self, x: Array) -> Array:
         """x, in float32 if it is of a half type."""
@@ -39,8 +39,8 @@ def multiply(a: Array, b: Array) -> Array:
     if rows * columns * lead * max(a.shape[-1], 1) > 1 << 22:
         matrices = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         dims = (*matrices, a.shape[-2] if a.ndim > 1 else 1, columns)
-        room(dims, a.itemsize)
-        work(prod(dims) * a.shape[-1])
+        check_tensor_size(dims, a.itemsize)
+        check_work(prod(dims) * a.shape[-1])
     if b.ndim == 2 and a.ndim > 2 and a.shape[-1] == b.shape[0]:  # one product, not one for each of a's matrices
         return np.asarray((a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[1]))
     return np.asarray(np.matmul(a, b))
@@ -59,10 +59,10 @@ def add(out: Array, other: Array) -> Array:
 
 
 @operator("MatMul", fresh=True)
-def matmul(call: Call) -> Kernel:
+def matmul(info: OpKernelInfo) -> Kernel:
     """Multiplies halves in float32 and rounds once. `plus` is the operand of a fused Add (`fusion.py`)."""
-    left, right = Widened(), Widened()
-    native = of_floats(call.constant(1))
+    left, right = UpcastHalf(), UpcastHalf()
+    native = of_floats(info.constant(1))
 
     def kernel(a: Array, b: Array, *, plus: Array | None = None) -> Array:
         same_type(a, b)
@@ -78,11 +78,11 @@ def matmul(call: Call) -> Kernel:
 
 
 @operator("FusedMatMul", domains=(MICROSOFT,), fresh=True)
-def fused_matmul(call: Call) -> Kernel:
+def fused_matmul(info: OpKernelInfo) -> Kernel:
     """alpha A B, where either may be transposed, also with its batch dimension moved behind the first of the matrix."""
-    alpha = call.number("alpha", 1.0)
-    turns = [(call.integer(f"trans{m}"), call.integer(f"transBatch{m}")) for m in "AB"]
-    left, right = Widened(), Widened()
+    alpha = info.number("alpha", 1.0)
+    turns = [(info.integer(f"trans{m}"), info.integer(f"transBatch{m}")) for m in "AB"]
+    left, right = UpcastHalf(), UpcastHalf()
 
     def turned(x: Array, transpose: int, batch: int) -> Array:
         if batch and x.ndim > 2:
@@ -100,12 +100,12 @@ def fused_matmul(call: Call) -> Kernel:
 
 
 @operator("Gemm", since=7, fresh=True)
-def gemm(call: Call) -> Kernel:
+def gemm(info: OpKernelInfo) -> Kernel:
     """alpha A B + beta C."""
-    alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
-    turn_a, turn_b = call.integer("transA"), call.integer("transB")
-    left, right = Widened(), Widened()
-    constant = call.constant(1)
+    alpha, beta = info.number("alpha", 1.0), info.number("beta", 1.0)
+    turn_a, turn_b = info.integer("transA"), info.integer("transB")
+    left, right = UpcastHalf(), UpcastHalf()
+    constant = info.constant(1)
     native = of_floats(constant.T if constant is not None and turn_b else constant)
 
     def kernel(a: Array, b: Array, c: Array | None = None) -> Array:
@@ -126,7 +126,7 @@ def gemm(call: Call) -> Kernel:
             same_type(a, c)
             if np.broadcast_shapes(c.shape, out.shape) != out.shape:
                 raise LoadError(f"cannot add {list(c.shape)} to {list(out.shape)}")
-            out += widened(c) if beta == 1 else (widened(c) * beta).astype(out.dtype)
+            out += upcast_half(c) if beta == 1 else (upcast_half(c) * beta).astype(out.dtype)
         return out.astype(a.dtype, copy=False)
 
     return kernel
@@ -145,7 +145,7 @@ def multiply_integers(a: Array, b: Array) -> Array:
 
 
 @operator("MatMulInteger", fresh=True)
-def matmul_integer(call: Call) -> Kernel:
+def matmul_integer(info: OpKernelInfo) -> Kernel:
     """Bytes in, int32 out; zero points by tensor, or by row of A and column of B."""
 
     def kernel(a: Array, b: Array, a_zero: Array | None = None, b_zero: Array | None = None) -> Array:

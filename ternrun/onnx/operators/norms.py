@@ -12,8 +12,8 @@ import numpy as np
 from ternrun.errors import LoadError
 from ternrun.onnx.operators import rowwise
 from ternrun.onnx.operators.elementwise import broadcast_room
-from ternrun.onnx.operators.gathering import integers
-from ternrun.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
+from ternrun.onnx.operators.gathering import check_indices
+from ternrun.onnx.operators.table import MICROSOFT, Array, Kernel, OpKernelInfo, operator, same_type, upcast_half
 
 BOTH = ("", MICROSOFT)  # onnxruntime's own operators stand in either domain
 
@@ -52,27 +52,27 @@ def _axes(x: Array, axis: int, *vectors: Array | None) -> tuple[int, ...]:
 
 
 @operator("LayerNormalization", fresh=True)
-def layer_normalization(call: Call) -> Kernel:
+def layer_normalization(info: OpKernelInfo) -> Kernel:
     """Y, and where asked for the mean and the inverse deviation."""
-    axis, eps, outputs = call.integer("axis", -1), call.number("epsilon", 1e-5), len(call.node.outputs)
+    axis, eps, outputs = info.integer("axis", -1), info.number("epsilon", 1e-5), len(info.node.outputs)
 
     def kernel(x: Array, weight: Array | None = None, bias: Array | None = None) -> tuple[Array, ...]:
         axes = _axes(x, axis, weight, bias)
-        if outputs == 1 and axes == (-1,) and weight is not None and rowwise.fits(x, weight, bias):
+        if outputs == 1 and axes == (-1,) and weight is not None and rowwise.fits_layer_norm(x, weight, bias):
             return (rowwise.layer_norm(x, weight, bias, eps),)
-        out, *more = layer_norm(widened(x), weight, bias, eps, axes)
+        out, *more = layer_norm(upcast_half(x), weight, bias, eps, axes)
         return (out.astype(x.dtype, copy=False), *more)[:outputs]
 
     return kernel
 
 
 @operator("RMSNormalization", "SimplifiedLayerNormalization", domains=BOTH, fresh=True)
-def rms_normalization(call: Call) -> Kernel:
+def rms_normalization(info: OpKernelInfo) -> Kernel:
     """Y, and where asked for the inverse root mean square."""
-    axis, eps, outputs = call.integer("axis", -1), call.number("epsilon", 1e-5), len(call.node.outputs)
+    axis, eps, outputs = info.integer("axis", -1), info.number("epsilon", 1e-5), len(info.node.outputs)
 
     def kernel(x: Array, weight: Array) -> tuple[Array, ...]:
-        out, inverse = rms_norm(widened(x), widened(weight), eps, _axes(x, axis, weight))
+        out, inverse = rms_norm(upcast_half(x), upcast_half(weight), eps, _axes(x, axis, weight))
         return (out.astype(weight.dtype, copy=False), inverse)[:outputs]
 
     return kernel
@@ -88,39 +88,39 @@ def _skip(x: Array, skip: Array, bias: Array | None) -> Array:
 
 
 @operator("SkipLayerNormalization", domains=(MICROSOFT,), fresh=True)
-def skip_layer_normalization(call: Call) -> Kernel:
+def skip_layer_normalization(info: OpKernelInfo) -> Kernel:
     """LayerNorm of the sum; the fourth output is the sum."""
-    eps, outputs = call.number("epsilon", 1e-12), len(call.node.outputs)
+    eps, outputs = info.number("epsilon", 1e-12), len(info.node.outputs)
 
     def kernel(
         x: Array, skip: Array, weight: Array, beta: Array | None = None, bias: Array | None = None
     ) -> tuple[Array, ...]:
         total = _skip(x, skip, bias)
         _axes(total, -1, weight, beta)
-        out, mean, inverse = layer_norm(widened(total), weight, beta, eps)
+        out, mean, inverse = layer_norm(upcast_half(total), weight, beta, eps)
         return (out.astype(x.dtype, copy=False), mean, inverse, total)[:outputs]
 
     return kernel
 
 
 @operator("SkipSimplifiedLayerNormalization", domains=(MICROSOFT,), fresh=True)
-def skip_simplified_layer_normalization(call: Call) -> Kernel:
+def skip_simplified_layer_normalization(info: OpKernelInfo) -> Kernel:
     """RMSNorm of the sum; the fourth output is the sum."""
-    eps, outputs = call.number("epsilon", 1e-12), len(call.node.outputs)
+    eps, outputs = info.number("epsilon", 1e-12), len(info.node.outputs)
 
     def kernel(x: Array, skip: Array, weight: Array, bias: Array | None = None) -> tuple[Array | None, ...]:
         total = _skip(x, skip, bias)
         _axes(total, -1, weight)
-        out, inverse = rms_norm(widened(total), widened(weight), eps)
+        out, inverse = rms_norm(upcast_half(total), upcast_half(weight), eps)
         return (out.astype(x.dtype, copy=False), None, inverse, total)[:outputs]
 
     return kernel
 
 
 @operator("EmbedLayerNormalization", domains=(MICROSOFT,), fresh=True)
-def embed_layer_normalization(call: Call) -> Kernel:
+def embed_layer_normalization(info: OpKernelInfo) -> Kernel:
     """BERT's input: word, position and segment rows added up and normalized; the mask's lengths."""
-    eps, outputs = call.number("epsilon", 1e-12), len(call.node.outputs)
+    eps, outputs = info.number("epsilon", 1e-12), len(info.node.outputs)
 
     def kernel(
         ids: Array, segments: Array | None, words: Array, positions: Array, segment_rows: Array | None,
@@ -128,12 +128,12 @@ def embed_layer_normalization(call: Call) -> Kernel:
     ) -> tuple[Array, ...]:  # fmt: skip
         if ids.ndim != 2 or max(words.ndim, positions.ndim) != 2:
             raise LoadError("wants ids of a batch, and matrices to look them up in")
-        total = words.take(integers(ids), 0) + (
-            positions[: ids.shape[1]] if at is None else positions.take(integers(at), 0)
+        total = words.take(check_indices(ids), 0) + (
+            positions[: ids.shape[1]] if at is None else positions.take(check_indices(at), 0)
         )
         if segments is not None and segment_rows is not None:
-            total = total + segment_rows.take(integers(segments), 0)
-        out, *_ = layer_norm(widened(total), weight, bias, eps)
+            total = total + segment_rows.take(check_indices(segments), 0)
+        out, *_ = layer_norm(upcast_half(total), weight, bias, eps)
         lengths = np.zeros(ids.shape[0], np.int32) if mask is None else mask.sum(1, dtype=np.int32)
         return (out.astype(words.dtype, copy=False), lengths, total)[:outputs]
 
@@ -141,14 +141,14 @@ def embed_layer_normalization(call: Call) -> Kernel:
 
 
 @operator("GroupNormalization", since=21, fresh=True)
-def group_normalization(call: Call) -> Kernel:
+def group_normalization(info: OpKernelInfo) -> Kernel:
     """Over the channels of a group and all positions."""
-    eps, groups = call.number("epsilon", 1e-5), call.integer("num_groups", 1)
+    eps, groups = info.number("epsilon", 1e-5), info.integer("num_groups", 1)
 
     def kernel(x: Array, weight: Array, bias: Array) -> Array:
         if groups < 1 or x.ndim < 2 or x.shape[1] % groups:
             raise LoadError(f"cannot part {list(x.shape)} into {groups} groups of channels")
-        parts = widened(x).reshape(x.shape[0], groups, -1 if x.size else prod(x.shape[1:]) // groups)
+        parts = upcast_half(x).reshape(x.shape[0], groups, -1 if x.size else prod(x.shape[1:]) // groups)
         out, *_ = layer_norm(parts, None, None, eps)
         shape = (1, -1) + (1,) * (x.ndim - 2)
         return (out.reshape(x.shape) * weight.reshape(shape) + bias.reshape(shape)).astype(x.dtype, copy=False)

@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 
 from ternrun.errors import LoadError
-from ternrun.onnx.operators.table import Call, Kernel, operator
+from ternrun.onnx.operators.table import Kernel, OpKernelInfo, operator
 
 
 @operator("Optional")
-def optional(call: Call) -> Kernel:
+def optional(info: OpKernelInfo) -> Kernel:
     """What it is given, or nothing."""
     return lambda x=None: x
 
 
 @operator("OptionalHasElement")
-def has_element(call: Call) -> Kernel:
+def has_element(info: OpKernelInfo) -> Kernel:
     """Whether there is one."""
     return lambda x=None: np.array(x is not None)
 
 
 @operator("OptionalGetElement")
-def get_element(call: Call) -> Kernel:
+def get_element(info: OpKernelInfo) -> Kernel:
     """The value."""
 
     def kernel(x: Any = None) -> Any:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from ternrun.errors import LoadError
-from ternrun.onnx.format.limits import room
+from ternrun.onnx.format.limits import check_tensor_size
 from ternrun.onnx.format.tensors import unpack
 from ternrun.onnx.operators.blocks import centered as centered_codes
 from ternrun.onnx.operators.blocks import in_blocks
 from ternrun.onnx.operators.constant_cache import ConstantCache, read_only
 from ternrun.onnx.operators.constant_matmul import LEAST, ConstantMatMul
-from ternrun.onnx.operators.gathering import integers
+from ternrun.onnx.operators.gathering import check_indices
 from ternrun.onnx.operators.matrices import centered, multiply, multiply_integers
-from ternrun.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
+from ternrun.onnx.operators.table import MICROSOFT, Array, Kernel, OpKernelInfo, operator, same_type, upcast_half
 
 
 class Blocks:
     """Decodes MatMulNBits' weights: B uint8 (N, blocks, bytes of a block), low bits first."""
 
-    def __init__(self, call: Call) -> None:
-        self.k, self.n = call.integer("K"), call.integer("N")
-        self.bits, self.block = call.integer("bits", 4), call.integer("block_size")
+    def __init__(self, info: OpKernelInfo) -> None:
+        self.k, self.n = info.integer("K"), info.integer("N")
+        self.bits, self.block = info.integer("bits", 4), info.integer("block_size")
         if self.bits not in (2, 4, 8) or not 16 <= self.block <= 1 << 16 or self.block & self.block - 1:
             raise LoadError(f"has {self.bits} bits and blocks of {self.block}: 2, 4 or 8 bits, a power of two from 16")
         if min(self.k, self.n) < 1 or max(self.k, self.n) > 1 << 31:
@@ -33,16 +33,16 @@ class Blocks:
         codes = self._codes(b, scales)
         if read_only(b, scales, zero) and self.n * self.k >= LEAST and self.k % self.block == 0:
             points = self._zero_points(zero).reshape(-1, self.blocks if zero is not None else 1)
-            flat, scale = codes.reshape(self.n, self.k), widened(scales).reshape(self.n, self.blocks)
+            flat, scale = codes.reshape(self.n, self.k), upcast_half(scales).reshape(self.n, self.blocks)
             packed = in_blocks("weights", flat, centered_codes(flat, points), scale, points, self.bits)
             if packed is not None:
                 return ConstantMatMul(packed)
         weights = self._decoded(codes, scales, zero).T
-        return lambda x: multiply(widened(x), weights)
+        return lambda x: multiply(upcast_half(x), weights)
 
     def _codes(self, b: Array, scales: Array) -> Array:
         """(N, blocks, block), one to a byte."""
-        room((self.n, self.blocks, self.block))
+        check_tensor_size((self.n, self.blocks, self.block))
         if b.dtype != np.uint8 or b.size != self.n * self.blocks * self.block * self.bits // 8:
             raise LoadError(f"weights of {b.dtype} {list(b.shape)} are not N={self.n} rows of K={self.k}")
         if scales.size != self.n * self.blocks:
@@ -53,7 +53,7 @@ class Blocks:
         """The weights in float32, (N, K)."""
         weights = codes.astype(np.float32)
         weights -= self._zero_points(zero)
-        weights *= widened(scales).reshape(self.n, self.blocks, 1)
+        weights *= upcast_half(scales).reshape(self.n, self.blocks, 1)
         return weights.reshape(self.n, -1)[:, : self.k]
 
     def _zero_points(self, zero: Array | None) -> Array:
@@ -70,9 +70,9 @@ class Blocks:
 
 
 @operator("MatMulNBits", domains=(MICROSOFT,), fresh=True)
-def matmul_nbits(call: Call) -> Kernel:
+def matmul_nbits(info: OpKernelInfo) -> Kernel:
     """x (..., K) times weights of 2, 4 or 8 bits, (N, K); constant weights are prepared once."""
-    blocks = Blocks(call)
+    blocks = Blocks(info)
     products = ConstantCache(blocks.product)
 
     def kernel(
@@ -92,10 +92,10 @@ def matmul_nbits(call: Call) -> Kernel:
 
 
 @operator("GatherBlockQuantized", domains=(MICROSOFT,), fresh=True)
-def gather_block_quantized(call: Call) -> Kernel:
+def gather_block_quantized(info: OpKernelInfo) -> Kernel:
     """Rows of a quantized table; only those asked for are decoded."""
-    block, bits = call.integer("block_size", 128), call.integer("bits", 4)
-    axis, along = call.integer("gather_axis"), call.integer("quantize_axis", 1)
+    block, bits = info.integer("block_size", 128), info.integer("bits", 4)
+    axis, along = info.integer("gather_axis"), info.integer("quantize_axis", 1)
     if bits not in (2, 4, 8) or block < 1:
         raise LoadError(f"has {bits} bits and blocks of {block}, which is not supported")
 
@@ -103,8 +103,8 @@ def gather_block_quantized(call: Call) -> Kernel:
         last = data.ndim - 1
         if data.ndim != scales.ndim or axis % data.ndim == last or along % data.ndim != last:
             raise LoadError("is quantized along another axis than the last, which is not supported")
-        room([indices.size, data.size // max(data.shape[axis], 1), 8 // bits])
-        wanted = integers(indices)
+        check_tensor_size([indices.size, data.size // max(data.shape[axis], 1), 8 // bits])
+        wanted = check_indices(indices)
         codes = _integers(data.take(wanted, axis), bits)
         scale = scales.take(wanted, axis)
         packed = data.dtype == np.uint8
@@ -118,7 +118,7 @@ def gather_block_quantized(call: Call) -> Kernel:
         size = codes.shape[-1]
         of = np.arange(size) // block
         points = points.take(of, -1) if points.ndim else points
-        out: Array = (codes - points) * widened(scale).take(of, -1)
+        out: Array = (codes - points) * upcast_half(scale).take(of, -1)
         return out.astype(scales.dtype, copy=False)
 
     return kernel
@@ -130,7 +130,7 @@ def _integers(x: Array, bits: int) -> Array:
 
 
 @operator("MatMulIntegerToFloat", domains=(MICROSOFT,), fresh=True)
-def matmul_integer_to_float(call: Call) -> Kernel:
+def matmul_integer_to_float(info: OpKernelInfo) -> Kernel:
     """Integer product, scaled, with a bias."""
 
     def kernel(
@@ -145,7 +145,7 @@ def matmul_integer_to_float(call: Call) -> Kernel:
 
 
 @operator("DynamicQuantizeMatMul", domains=(MICROSOFT,), fresh=True)
-def dynamic_quantize_matmul(call: Call) -> Kernel:
+def dynamic_quantize_matmul(info: OpKernelInfo) -> Kernel:
     """x is quantized to bytes over its whole range, then as above."""
 
     def kernel(x: Array, b: Array, b_scale: Array, b_zero: Array | None = None, bias: Array | None = None) -> Array:
@@ -158,7 +158,7 @@ def dynamic_quantize_matmul(call: Call) -> Kernel:
 
 
 @operator("DynamicQuantizeLinear", fresh=True)
-def dynamic_quantize_linear(call: Call) -> Kernel:
+def dynamic_quantize_linear(info: OpKernelInfo) -> Kernel:
     """Codes, their scale and zero point."""
     return quantize_dynamically
 
@@ -181,16 +181,16 @@ def quantize_dynamically(x: Array) -> tuple[Array, Array, Array]:
 
 
 @operator("DequantizeLinear", since=10)
-def dequantize_linear(call: Call) -> Kernel | None:
+def dequantize_linear(info: OpKernelInfo) -> Kernel | None:
     """(x - zero) * scale for integers of at most 32 bits; other types by the reference."""
-    axis, block = call.integer("axis", 1), call.integer("block_size")
-    if "output_dtype" in call.attributes:
+    axis, block = info.integer("axis", 1), info.integer("block_size")
+    if "output_dtype" in info.attributes:
         return None
 
     def kernel(x: Array, scale: Array, zero: Array | None = None) -> Array:
         narrow = x.itemsize == 1 and x.dtype.kind in "iuV" and "float" not in x.dtype.name
         if not (narrow or (x.itemsize == 4 and x.dtype.kind in "iu")) or scale.dtype != np.float32:
-            return np.asarray(call.reference()(x, scale, *([] if zero is None else [zero]))[0])
+            return np.asarray(info.reference()(x, scale, *([] if zero is None else [zero]))[0])
         if zero is not None:
             same_type(x, zero)
         out = x.astype(np.float32)

@@ -9,19 +9,19 @@ import numpy as np
 
 from ternrun.errors import LoadError
 from ternrun.onnx.operators import rowwise
-from ternrun.onnx.operators.shapes import numbers
-from ternrun.onnx.operators.table import Array, Call, Kernel, operator, widened
+from ternrun.onnx.operators.shapes import as_int_list
+from ternrun.onnx.operators.table import Array, Kernel, OpKernelInfo, operator, upcast_half
 
 Reduce = Callable[..., Array]
 
 
 def _mean(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
-    wide = widened(x)
+    wide = upcast_half(x)
     return np.mean(wide, axis=axis, keepdims=keepdims, dtype=wide.dtype).astype(x.dtype, copy=False)
 
 
 def _sum(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
-    wide = widened(x)
+    wide = upcast_half(x)
     return np.sum(wide, axis=axis, keepdims=keepdims, dtype=wide.dtype).astype(x.dtype, copy=False)
 
 
@@ -36,19 +36,19 @@ REDUCE: dict[str, tuple[Reduce, int]] = {
 }  # fmt: skip
 
 
-def _reduce(function: Reduce, as_input: int, call: Call) -> Kernel:
-    keep = bool(call.integer("keepdims", 1))
-    stated = call.integers("axes") if call.opset < as_input else None
-    nothing = bool(call.integer("noop_with_empty_axes"))
+def _reduce(function: Reduce, as_input: int, info: OpKernelInfo) -> Kernel:
+    keep = bool(info.integer("keepdims", 1))
+    stated = info.integers("axes") if info.opset < as_input else None
+    nothing = bool(info.integer("noop_with_empty_axes"))
 
     def kernel(x: Array, axes: Array | None = None) -> Array:
-        over = stated if axes is None else tuple(numbers(axes))
+        over = stated if axes is None else tuple(as_int_list(axes))
         if not over:
             if nothing:
                 return x.copy()
             over = None
         if (x.size == 0 and function not in (_sum, _prod)) or x.dtype.kind not in "fiu":
-            return np.asarray(call.reference()(x, *([] if axes is None else [axes]))[0])
+            return np.asarray(info.reference()(x, *([] if axes is None else [axes]))[0])
         return np.asarray(function(x, axis=over, keepdims=keep))
 
     return kernel
@@ -59,20 +59,20 @@ for _name, (_function, _since) in REDUCE.items():
 
 
 @operator("CumSum", fresh=True)
-def cumulative_sum(call: Call) -> Kernel | None:
+def cumulative_sum(info: OpKernelInfo) -> Kernel | None:
     """Sums of the elements up to each one along an axis; other orders are the reference's."""
-    if call.integer("exclusive") or call.integer("reverse"):
+    if info.integer("exclusive") or info.integer("reverse"):
         return None
     return lambda x, axis: np.cumsum(x, int(axis.reshape(())), dtype=x.dtype)
 
 
 @operator("TopK", since=10, fresh=True)
-def top_k(call: Call) -> Kernel:
+def top_k(info: OpKernelInfo) -> Kernel:
     """The k largest (or smallest) along an axis, in order, and their indices; equal elements keep their order."""
-    axis, largest = call.integer("axis", -1), call.integer("largest", 1)
+    axis, largest = info.integer("axis", -1), info.integer("largest", 1)
 
     def kernel(x: Array, k: Array) -> tuple[Array, Array]:
-        (count,) = numbers(k)
+        (count,) = as_int_list(k)
         if not 0 <= count <= x.shape[axis]:
             raise LoadError(f"asks for {count} of {x.shape[axis]}")
         if largest:  # from the back, so that of equals the first comes first
@@ -87,7 +87,7 @@ def top_k(call: Call) -> Kernel:
 
 def softmax(x: Array, axis: int = -1) -> Array:
     """exp(x - max) / sum, in x's type (halves in float32); a row of nothing but -inf gives zeros."""
-    wide = widened(x)
+    wide = upcast_half(x)
     top = wide.max(axis, keepdims=True, initial=-np.inf)
     np.maximum(top, np.finfo(wide.dtype).min, out=top)
     out: Array = wide - top
@@ -99,14 +99,14 @@ def softmax(x: Array, axis: int = -1) -> Array:
 
 
 @operator("Softmax", fresh=True)
-def softmax_operator(call: Call) -> Kernel:
+def softmax_operator(info: OpKernelInfo) -> Kernel:
     """Over one axis; before opset 13 over all from `axis` on."""
-    axis = call.integer("axis", -1 if call.opset >= 13 else 1)
+    axis = info.integer("axis", -1 if info.opset >= 13 else 1)
 
     def kernel(x: Array) -> Array:
         if x.dtype.kind not in "fV":
             raise LoadError(f"takes floats, not {x.dtype}")
-        if call.opset >= 13 or axis in (-1, x.ndim - 1):
+        if info.opset >= 13 or axis in (-1, x.ndim - 1):
             return _exact(x, axis)
         at = axis + x.ndim if axis < 0 else axis
         return _exact(x.reshape(*x.shape[:at], -1), -1).reshape(x.shape)
@@ -116,9 +116,9 @@ def softmax_operator(call: Call) -> Kernel:
 
 def _exact(x: Array, axis: int) -> Array:
     """Softmax as ONNX has it: a row of nothing but -inf gives NaN."""
-    if axis in (-1, x.ndim - 1) and rowwise.large(x):
+    if axis in (-1, x.ndim - 1) and rowwise.is_large(x):
         return rowwise.softmax(x)
-    wide = widened(x)
+    wide = upcast_half(x)
     out: Array = wide - wide.max(axis, keepdims=True, initial=-np.inf)
     np.exp(out, out=out)
     out /= out.sum(axis, keepdims=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ternrun.errors import LoadError
 from ternrun.onnx.format.graph import Graph, Node, Reference
-from ternrun.onnx.format.limits import room, work
+from ternrun.onnx.format.limits import check_tensor_size, check_work
 from ternrun.onnx.operators.bounds import BOUNDS
 from ternrun.onnx.operators.table import Kernel
 
@@ -57,8 +57,8 @@ def reference_kernel(node: Node, opsets: Mapping[str, int], values: Mapping[str,
 
     def kernel(*inputs: Any) -> Any:
         shape, itemsize = bound(values, *inputs)
-        room(shape, itemsize)
-        work(prod(shape))
+        check_tensor_size(shape, itemsize)
+        check_work(prod(shape))
         return run(*inputs)
 
     return kernel

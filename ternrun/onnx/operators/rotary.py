@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ternrun.errors import LoadError
-from ternrun.onnx.operators.gathering import integers
-from ternrun.onnx.operators.table import MICROSOFT, Array, Call, Kernel, operator, same_type, widened
+from ternrun.onnx.operators.gathering import check_indices
+from ternrun.onnx.operators.table import MICROSOFT, Array, Kernel, OpKernelInfo, operator, same_type, upcast_half
 
 
 def rotate(x: Array, cos: Array, sin: Array, interleaved: bool) -> Array:
@@ -44,23 +44,25 @@ def look_up(table: Array, positions: Array, tokens: int) -> Array:
         positions = positions.reshape(1, 1) + np.arange(tokens)
     if table.ndim != 2 or positions.ndim != 2 or positions.shape[1] != tokens:
         raise LoadError(f"positions of shape {list(positions.shape)} do not fit {tokens} tokens")
-    return table.take(integers(positions), 0)
+    return table.take(check_indices(positions), 0)
 
 
-def turned(x: Array, heads: int, cos: Array, sin: Array, interleaved: bool) -> Array:
+def rotated_heads(x: Array, heads: int, cos: Array, sin: Array, interleaved: bool) -> Array:
     """x, (B, T, heads * d) or (B, heads, T, d), turned by tables (B or 1, T, r / 2)."""
     split = x if x.ndim == 4 else as_heads(x, heads)
-    out = rotate(widened(split), widened(cos)[:, None], widened(sin)[:, None], interleaved).astype(x.dtype, copy=False)
+    out = rotate(upcast_half(split), upcast_half(cos)[:, None], upcast_half(sin)[:, None], interleaved).astype(
+        x.dtype, copy=False
+    )
     return out if x.ndim == 4 else as_rows(out)
 
 
 @operator("RotaryEmbedding", fresh=True)
-def rotary_embedding(call: Call) -> Kernel:
+def rotary_embedding(info: OpKernelInfo) -> Kernel:
     """ONNX's operator: positions select rows of the tables; without them the tables are (B, T, r / 2)."""
     interleaved, heads, dim = (
-        bool(call.integer("interleaved")),
-        call.integer("num_heads"),
-        call.integer("rotary_embedding_dim"),
+        bool(info.integer("interleaved")),
+        info.integer("num_heads"),
+        info.integer("rotary_embedding_dim"),
     )
 
     def kernel(x: Array, cos: Array, sin: Array, positions: Array | None = None) -> Array:
@@ -73,21 +75,21 @@ def rotary_embedding(call: Call) -> Kernel:
         width = dim or (x.shape[-1] if x.ndim == 4 else x.shape[-1] // max(heads, 1))
         if cos.ndim != 3 or 2 * cos.shape[-1] != width:
             raise LoadError(f"tables of shape {list(cos.shape)} do not turn {width} elements")
-        return turned(x, heads, cos, sin, interleaved)
+        return rotated_heads(x, heads, cos, sin, interleaved)
 
     return kernel
 
 
 @operator("RotaryEmbedding", domains=(MICROSOFT,), fresh=True)
-def microsoft_rotary_embedding(call: Call) -> Kernel:
+def microsoft_rotary_embedding(info: OpKernelInfo) -> Kernel:
     """onnxruntime's: positions come second; one stands for the first token of every sequence."""
-    interleaved, heads = bool(call.integer("interleaved")), call.integer("num_heads")
+    interleaved, heads = bool(info.integer("interleaved")), info.integer("num_heads")
 
     def kernel(x: Array, positions: Array, cos: Array, sin: Array) -> Array:
         if x.ndim not in (3, 4):
             raise LoadError(f"takes three or four dimensions, not {list(x.shape)}")
         tokens = x.shape[-2]
         count = heads or (x.shape[-1] // max(2 * cos.shape[-1], 1))
-        return turned(x, count, look_up(cos, positions, tokens), look_up(sin, positions, tokens), interleaved)
+        return rotated_heads(x, count, look_up(cos, positions, tokens), look_up(sin, positions, tokens), interleaved)
 
     return kernel

@@ -10,12 +10,12 @@ from ternrun.onnx.operators.table import Array
 LEAST = 1 << 12  # elements from which on a call of the threads costs less than numpy's passes
 
 
-def large(x: Array) -> bool:
+def is_large(x: Array) -> bool:
     """Whether x is for these kernels."""
     return x.dtype == np.float32 and x.size >= LEAST
 
 
-def each(kernel: str, x: Array, out: Array | None = None) -> Array:
+def elementwise(kernel: str, x: Array, out: Array | None = None) -> Array:
     """`erf`, `gelu` or `silu` of every element; `out` may be x."""
     x = np.ascontiguousarray(x)
     if out is None or not out.flags.c_contiguous:
@@ -44,7 +44,7 @@ def layer_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array
     return out
 
 
-def fits(x: Array, *vectors: Array | None) -> bool:
+def fits_layer_norm(x: Array, *vectors: Array | None) -> bool:
     """Whether x is for `layer_norm` with these vectors."""
     shape = x.shape[-1:]
-    return large(x) and all(v is None or (v.dtype == np.float32 and v.shape == shape) for v in vectors)
+    return is_large(x) and all(v is None or (v.dtype == np.float32 and v.shape == shape) for v in vectors)

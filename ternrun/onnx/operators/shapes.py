@@ -7,12 +7,12 @@ from math import prod
 import numpy as np
 
 from ternrun.errors import LoadError
-from ternrun.onnx.format.limits import room
+from ternrun.onnx.format.limits import check_tensor_size
 from ternrun.onnx.format.tensors import OnnxTensor
-from ternrun.onnx.operators.table import Array, Call, Kernel, operator
+from ternrun.onnx.operators.table import Array, Kernel, OpKernelInfo, operator
 
 
-def numbers(x: Array | None) -> list[int]:
+def as_int_list(x: Array | None) -> list[int]:
     """The elements of a one-dimensional (or single) integer tensor."""
     if x is None:
         return []
@@ -22,15 +22,15 @@ def numbers(x: Array | None) -> list[int]:
 
 
 @operator("Identity")
-def identity(call: Call) -> Kernel:
+def identity(info: OpKernelInfo) -> Kernel:
     """The same, not a copy."""
     return lambda x: x
 
 
 @operator("Constant")
-def constant(call: Call) -> Kernel | None:
+def constant(info: OpKernelInfo) -> Kernel | None:
     """The value that an attribute states."""
-    for name, value in call.attributes.items():
+    for name, value in info.attributes.items():
         if isinstance(value, OnnxTensor):
             array = value.array()
         elif name in ("value_float", "value_floats"):
@@ -46,55 +46,55 @@ def constant(call: Call) -> Kernel | None:
 
 
 @operator("ConstantOfShape", fresh=True)
-def constant_of_shape(call: Call) -> Kernel:
+def constant_of_shape(info: OpKernelInfo) -> Kernel:
     """One element repeated."""
-    value = call.tensor("value")
+    value = info.tensor("value")
     value = np.zeros(1, np.float32) if value is None else value
     if value.size != 1:
         raise LoadError("its value is not a single element")
     element = value.reshape(())
 
     def kernel(shape: Array) -> Array:
-        dims = numbers(shape)
-        room(dims, element.itemsize)
+        dims = as_int_list(shape)
+        check_tensor_size(dims, element.itemsize)
         return np.full(dims, element, element.dtype)
 
     return kernel
 
 
 @operator("Shape", fresh=True)
-def shape_of(call: Call) -> Kernel:
+def shape_of(info: OpKernelInfo) -> Kernel:
     """All dimensions, or those from `start` to `end`."""
-    part = slice(call.integer("start"), call.integer("end") if "end" in call.attributes else None)
+    part = slice(info.integer("start"), info.integer("end") if "end" in info.attributes else None)
     return lambda x: np.array(x.shape[part], np.int64)
 
 
 @operator("Size", fresh=True)
-def size_of(call: Call) -> Kernel:
+def size_of(info: OpKernelInfo) -> Kernel:
     """The number of elements."""
     return lambda x: np.array(x.size, np.int64)
 
 
 @operator("Dropout", since=12)
-def dropout(call: Call) -> Kernel:
+def dropout(info: OpKernelInfo) -> Kernel:
     """The input and a mask of ones: nothing is dropped, except in training, which is the reference's."""
-    outputs = len(call.node.outputs)
+    outputs = len(info.node.outputs)
 
     def kernel(x: Array, ratio: Array | None = None, training: Array | None = None) -> tuple[Array, ...]:
         if training is not None and training.any():
-            return tuple(call.reference()(x, ratio, training))
+            return tuple(info.reference()(x, ratio, training))
         return (x, np.ones(x.shape, bool))[:outputs] if outputs > 1 else (x,)
 
     return kernel
 
 
 @operator("Reshape", since=5)
-def reshape(call: Call) -> Kernel:
+def reshape(info: OpKernelInfo) -> Kernel:
     """0 takes the dimension from the input, -1 what is left."""
-    keep_zeros = bool(call.integer("allowzero"))
+    keep_zeros = bool(info.integer("allowzero"))
 
     def kernel(x: Array, shape: Array) -> Array:
-        dims = numbers(shape)
+        dims = as_int_list(shape)
         if not keep_zeros:
             dims = [x.shape[i] if n == 0 else n for i, n in enumerate(dims)]
         return x.reshape(dims)
@@ -103,9 +103,9 @@ def reshape(call: Call) -> Kernel:
 
 
 @operator("Flatten")
-def flatten(call: Call) -> Kernel:
+def flatten(info: OpKernelInfo) -> Kernel:
     """A matrix: the dimensions before `axis`, and those from it on."""
-    axis = call.integer("axis", 1)
+    axis = info.integer("axis", 1)
 
     def kernel(x: Array) -> Array:
         at = axis + x.ndim if axis < 0 else axis
@@ -115,34 +115,34 @@ def flatten(call: Call) -> Kernel:
 
 
 @operator("Transpose")
-def transpose(call: Call) -> Kernel:
+def transpose(info: OpKernelInfo) -> Kernel:
     """Reversed dimensions, or those of `perm`."""
-    perm = call.integers("perm")
+    perm = info.integers("perm")
     return lambda x: x.transpose(perm)
 
 
-def _axes_of(call: Call, axes: Array | None) -> tuple[int, ...] | None:
-    if call.opset < 13:
-        return call.integers("axes")
-    return None if axes is None else tuple(numbers(axes))
+def _axes_of(info: OpKernelInfo, axes: Array | None) -> tuple[int, ...] | None:
+    if info.opset < 13:
+        return info.integers("axes")
+    return None if axes is None else tuple(as_int_list(axes))
 
 
 @operator("Squeeze")
-def squeeze(call: Call) -> Kernel:
+def squeeze(info: OpKernelInfo) -> Kernel:
     """Without dimensions of 1."""
 
     def kernel(x: Array, axes: Array | None = None) -> Array:
-        return x.squeeze(_axes_of(call, axes))
+        return x.squeeze(_axes_of(info, axes))
 
     return kernel
 
 
 @operator("Unsqueeze")
-def unsqueeze(call: Call) -> Kernel:
+def unsqueeze(info: OpKernelInfo) -> Kernel:
     """With dimensions of 1."""
 
     def kernel(x: Array, axes: Array | None = None) -> Array:
-        where = _axes_of(call, axes)
+        where = _axes_of(info, axes)
         if where is None:
             raise LoadError("states no axes")
         rank = x.ndim + len(where)
@@ -156,34 +156,34 @@ def unsqueeze(call: Call) -> Kernel:
 
 
 @operator("Concat", since=4, fresh=True)
-def concat(call: Call) -> Kernel:
+def concat(info: OpKernelInfo) -> Kernel:
     """All inputs along an axis."""
-    if "axis" not in call.attributes:
+    if "axis" not in info.attributes:
         raise LoadError("states no axis")
-    axis = call.integer("axis")
+    axis = info.integer("axis")
 
     def kernel(*arrays: Array) -> Array:
         if len({a.dtype for a in arrays}) != 1:
             raise LoadError(f"its inputs are of the types {sorted({str(a.dtype) for a in arrays})}")
-        room([sum(a.size for a in arrays)], arrays[0].itemsize)
+        check_tensor_size([sum(a.size for a in arrays)], arrays[0].itemsize)
         return np.concatenate(arrays, axis)
 
     return kernel
 
 
 @operator("Split")
-def split(call: Call) -> Kernel:
+def split(info: OpKernelInfo) -> Kernel:
     """Parts along an axis: as stated, or as equal as can be."""
-    axis, parts = call.integer("axis"), call.integer("num_outputs") or len(call.node.outputs)
+    axis, parts = info.integer("axis"), info.integer("num_outputs") or len(info.node.outputs)
 
     def kernel(x: Array, sizes: Array | None = None) -> tuple[Array, ...]:
         length = x.shape[axis]
-        stated = call.integers("split") if call.opset < 13 else None
-        each = list(stated or ()) if sizes is None else numbers(sizes)
+        stated = info.integers("split") if info.opset < 13 else None
+        each = list(stated or ()) if sizes is None else as_int_list(sizes)
         if not each:
             most = -(-length // parts)
             each = [min(most, length - i * most) for i in range(parts)]
-        if min(each) < 0 or sum(each) != length or len(each) < len(call.node.outputs):
+        if min(each) < 0 or sum(each) != length or len(each) < len(info.node.outputs):
             raise LoadError(f"cannot split a dimension of {length} into {str(each)[:80]}")
         ends = np.cumsum(each)
         before = (slice(None),) * (axis % x.ndim)
@@ -193,17 +193,17 @@ def split(call: Call) -> Kernel:
 
 
 @operator("Slice")
-def slice_operator(call: Call) -> Kernel:
+def slice_operator(info: OpKernelInfo) -> Kernel:
     """Ranges of some axes; ends beyond the tensor are cut, as Python does. Before opset 10 attributes state them."""
-    stated = [call.integers(name) for name in ("starts", "ends", "axes")] if call.opset < 10 else [None] * 3
+    stated = [info.integers(name) for name in ("starts", "ends", "axes")] if info.opset < 10 else [None] * 3
 
     def kernel(
         x: Array, starts: Array | None = None, ends: Array | None = None, axes: Array | None = None,
         steps: Array | None = None,
     ) -> Array:  # fmt: skip
-        begin, end, over = (list(s or numbers(a)) for s, a in zip(stated, (starts, ends, axes), strict=True))
+        begin, end, over = (list(s or as_int_list(a)) for s, a in zip(stated, (starts, ends, axes), strict=True))
         over = over or list(range(len(begin)))
-        by = numbers(steps) if steps is not None else [1] * len(begin)
+        by = as_int_list(steps) if steps is not None else [1] * len(begin)
         if not len(begin) == len(end) == len(over) == len(by):
             raise LoadError(f"states {len(begin)} starts, {len(end)} ends, {len(over)} axes and {len(by)} steps")
         index = [slice(None)] * x.ndim
@@ -219,33 +219,33 @@ def slice_operator(call: Call) -> Kernel:
 
 
 @operator("Expand")
-def expand(call: Call) -> Kernel:
+def expand(info: OpKernelInfo) -> Kernel:
     """Broadcast to a shape: a view."""
 
     def kernel(x: Array, shape: Array) -> Array:
-        dims = np.broadcast_shapes(x.shape, tuple(numbers(shape)))
-        room(dims, x.itemsize)
+        dims = np.broadcast_shapes(x.shape, tuple(as_int_list(shape)))
+        check_tensor_size(dims, x.itemsize)
         return np.broadcast_to(x, dims)
 
     return kernel
 
 
 @operator("Tile", since=6, fresh=True)
-def tile(call: Call) -> Kernel:
+def tile(info: OpKernelInfo) -> Kernel:
     """Repeated along each dimension."""
 
     def kernel(x: Array, repeats: Array) -> Array:
-        times = numbers(repeats)
+        times = as_int_list(repeats)
         if len(times) != x.ndim:
             raise LoadError(f"states {len(times)} repeats for {x.ndim} dimensions")
-        room([n * t for n, t in zip(x.shape, times, strict=True)], x.itemsize)
+        check_tensor_size([n * t for n, t in zip(x.shape, times, strict=True)], x.itemsize)
         return np.tile(x, times)
 
     return kernel
 
 
 @operator("Range", fresh=True)
-def range_operator(call: Call) -> Kernel:
+def range_operator(info: OpKernelInfo) -> Kernel:
     """From start to limit, without it; as many numbers as the specification's formula says."""
 
     def kernel(start: Array, limit: Array, delta: Array) -> Array:
@@ -259,7 +259,7 @@ def range_operator(call: Call) -> Kernel:
         if not np.isfinite(count):
             raise LoadError("asks for a range without end")
         n = max(0, int(count))
-        room([n], start.itemsize)
+        check_tensor_size([n], start.itemsize)
         steps: Array = np.arange(n, dtype=np.int64 if whole else np.float64)
         return np.asarray(steps * step + first).astype(start.dtype)
 
@@ -267,9 +267,9 @@ def range_operator(call: Call) -> Kernel:
 
 
 @operator("Trilu", fresh=True)
-def trilu(call: Call) -> Kernel:
+def trilu(info: OpKernelInfo) -> Kernel:
     """The upper or lower triangle."""
-    upper = call.integer("upper", 1)
+    upper = info.integer("upper", 1)
 
     def kernel(x: Array, k: Array | None = None) -> Array:
         diagonal = 0 if k is None else max(-(1 << 40), min(1 << 40, int(k.reshape(()))))

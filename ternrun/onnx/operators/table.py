@@ -22,7 +22,7 @@ MICROSOFT = "com.microsoft"
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class OpKernelInfo:
     """A node with resolved attributes and the version of its operator set."""
 
     node: Node
@@ -77,7 +77,7 @@ class Call:
         return value
 
 
-Maker = Callable[[Call], Kernel | None]
+Maker = Callable[[OpKernelInfo], Kernel | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def operator(
     return add
 
 
-def widened(x: Array) -> Array:
+def upcast_half(x: Array) -> Array:
     """float32 for the half types, which numpy computes slowly or not at all; anything else as it is."""
     return x.astype(np.float32) if x.dtype.itemsize == 2 and x.dtype.kind in "fV" else x
 

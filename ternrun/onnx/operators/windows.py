@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ternrun.errors import LoadError
-from ternrun.onnx.format.limits import room, work
-from ternrun.onnx.operators.table import Array, Call, Kernel, operator, same_type, widened
+from ternrun.onnx.format.limits import check_tensor_size, check_work
+from ternrun.onnx.operators.table import Array, Kernel, OpKernelInfo, operator, same_type, upcast_half
 
 MAX_TAPS = 1 << 16  # elements of a kernel
 
@@ -37,7 +37,7 @@ class Window:
         pads = [(b, a + o) for b, a, o in zip(self.before, self.after, self.overhang, strict=True)]
         if not any(map(any, pads)):
             return x
-        room([*x.shape[:2], *(n + sum(p) for n, p in zip(x.shape[2:], pads, strict=True))], x.itemsize)
+        check_tensor_size([*x.shape[:2], *(n + sum(p) for n, p in zip(x.shape[2:], pads, strict=True))], x.itemsize)
         return np.pad(x, [(0, 0), (0, 0), *pads], constant_values=value)
 
     def taps(self, padded: Array) -> list[tuple[tuple[int, ...], Array]]:
@@ -52,17 +52,17 @@ class Window:
         return out
 
 
-def window(call: Call, x: Array, size: Sequence[int]) -> Window:
+def window(info: OpKernelInfo, x: Array, size: Sequence[int]) -> Window:
     """A kernel of `size` over x, by the node's pads, strides, dilations, auto_pad and ceil_mode."""
     dims = x.ndim - 2
-    given = {name: call.integers(name) or (1,) * dims for name in ("strides", "dilations")}
+    given = {name: info.integers(name) or (1,) * dims for name in ("strides", "dilations")}
     strides, dilations = given["strides"], given["dilations"]
-    pads = call.integers("pads") or (0,) * (2 * dims)
+    pads = info.integers("pads") or (0,) * (2 * dims)
     if dims < 1 or {len(size), len(strides), len(dilations)} != {dims} or len(pads) != 2 * dims:
         raise LoadError(f"a kernel of {list(size)} with its pads and strides does not fit {list(x.shape)}")
     if min(*size, *strides, *dilations) < 1 or min(pads) < 0 or prod(size) > MAX_TAPS or max(*size, *pads) > 1 << 31:
         raise LoadError(f"a kernel of {list(size)}, strides {list(strides)}, pads {list(pads)} is not supported")
-    auto, up = call.text("auto_pad", "NOTSET"), call.integer("ceil_mode")
+    auto, up = info.text("auto_pad", "NOTSET"), info.integer("ceil_mode")
     before, after, outs, overhang = [], [], [], []
     for i, (n, k, s, d) in enumerate(zip(x.shape[2:], size, strides, dilations, strict=True)):
         reach = (k - 1) * d + 1
@@ -83,30 +83,30 @@ def window(call: Call, x: Array, size: Sequence[int]) -> Window:
         after.append(a)
         outs.append(out)
         overhang.append(max((out - 1) * s + reach - n - b - a, 0))
-    room([*x.shape[:2], *outs], x.itemsize)
-    work(x.shape[0] * x.shape[1] * prod(outs) * prod(size))
+    check_tensor_size([*x.shape[:2], *outs], x.itemsize)
+    check_work(x.shape[0] * x.shape[1] * prod(outs) * prod(size))
     return Window(tuple(size), strides, dilations, tuple(before), tuple(after), tuple(outs), tuple(overhang))
 
 
 @operator("Conv", fresh=True)
-def conv(call: Call) -> Kernel:
+def conv(info: OpKernelInfo) -> Kernel:
     """w (M, C / group, *kernel); a channel to itself (depthwise) is multiplied, groups are matrix products."""
-    group = call.integer("group", 1)
+    group = info.integer("group", 1)
 
     def kernel(x: Array, w: Array, bias: Array | None = None) -> Array:
         same_type(x, w)
         if x.ndim < 3 or w.ndim != x.ndim or group < 1 or w.shape[0] % group or x.shape[1] != w.shape[1] * group:
             raise LoadError(f"weights of shape {list(w.shape)} in {group} groups do not fit {list(x.shape)}")
-        stated = call.integers("kernel_shape")
+        stated = info.integers("kernel_shape")
         if stated is not None and stated != w.shape[2:]:
             raise LoadError(f"states a kernel of {list(stated)}, but its weights are {list(w.shape)}")
-        at = window(call, x, w.shape[2:])
+        at = window(info, x, w.shape[2:])
         outputs, inputs = w.shape[:2]
-        work(x.shape[0] * outputs * inputs * prod(at.out) * prod(at.size))
-        room((x.shape[0], outputs, *at.out))
-        wide = widened(w).reshape(group, outputs // group, inputs, -1)
+        check_work(x.shape[0] * outputs * inputs * prod(at.out) * prod(at.size))
+        check_tensor_size((x.shape[0], outputs, *at.out))
+        wide = upcast_half(w).reshape(group, outputs // group, inputs, -1)
         total = np.zeros((x.shape[0], group, outputs // group, prod(at.out)), wide.dtype)
-        for i, (_, view) in enumerate(at.taps(at.padded(widened(x), 0))):
+        for i, (_, view) in enumerate(at.taps(at.padded(upcast_half(x), 0))):
             columns = view.reshape(x.shape[0], group, inputs, -1)
             tap = wide[..., i]
             total += tap * columns if inputs == 1 else np.matmul(tap, columns)
@@ -114,16 +114,16 @@ def conv(call: Call) -> Kernel:
         if bias is not None:
             if bias.shape != (outputs,):
                 raise LoadError(f"a bias of shape {list(bias.shape)} does not fit {outputs} channels")
-            out += widened(bias).reshape(-1, *(1,) * (x.ndim - 2))
+            out += upcast_half(bias).reshape(-1, *(1,) * (x.ndim - 2))
         return out.astype(x.dtype, copy=False)
 
     return kernel
 
 
-def _pool(call: Call, x: Array) -> Window:
+def _pool(info: OpKernelInfo, x: Array) -> Window:
     if x.ndim < 3:
         raise LoadError(f"takes three dimensions or more, not {list(x.shape)}")
-    return window(call, x, call.integers("kernel_shape") or ())
+    return window(info, x, info.integers("kernel_shape") or ())
 
 
 def _fold(taps: list[tuple[tuple[int, ...], Array]], function: Callable[..., Any]) -> Array:
@@ -134,27 +134,27 @@ def _fold(taps: list[tuple[tuple[int, ...], Array]], function: Callable[..., Any
 
 
 @operator("MaxPool", fresh=True)
-def max_pool(call: Call) -> Kernel | None:
+def max_pool(info: OpKernelInfo) -> Kernel | None:
     """Maxima; a node that also returns their indices runs on the reference."""
-    if len(call.node.outputs) > 1:
+    if len(info.node.outputs) > 1:
         return None
 
     def kernel(x: Array) -> Array:
         lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-        at = _pool(call, x)
+        at = _pool(info, x)
         return _fold(at.taps(at.padded(x, lowest)), np.maximum)
 
     return kernel
 
 
 @operator("AveragePool", fresh=True)
-def average_pool(call: Call) -> Kernel:
+def average_pool(info: OpKernelInfo) -> Kernel:
     """Means, which count the padding or do not; what ceil_mode adds never counts."""
-    with_pads = call.integer("count_include_pad")
+    with_pads = info.integer("count_include_pad")
 
     def kernel(x: Array) -> Array:
-        at = _pool(call, x)
-        total = _fold(at.taps(at.padded(widened(x), 0)), np.add)
+        at = _pool(info, x)
+        total = _fold(at.taps(at.padded(upcast_half(x), 0)), np.add)
         ones = np.ones((1, 1, *x.shape[2:]), total.dtype)
         if with_pads:
             ones = np.pad(ones, [(0, 0), (0, 0), *zip(at.before, at.after, strict=True)], constant_values=1)
@@ -168,15 +168,15 @@ def average_pool(call: Call) -> Kernel:
 
 
 @operator("LpPool", since=2, fresh=True)
-def lp_pool(call: Call) -> Kernel:
+def lp_pool(info: OpKernelInfo) -> Kernel:
     """(sum |x|^p)^(1/p)."""
-    p = call.integer("p", 2)
+    p = info.integer("p", 2)
     if not 1 <= p <= 1 << 20:
         raise LoadError(f"has p={p}, which is not supported")
 
     def kernel(x: Array) -> Array:
-        at = _pool(call, x)
-        total = _fold(at.taps(at.padded(np.abs(widened(x)) ** p, 0)), np.add)
+        at = _pool(info, x)
+        total = _fold(at.taps(at.padded(np.abs(upcast_half(x)) ** p, 0)), np.add)
         return (total ** (1 / p)).astype(x.dtype, copy=False)
 
     return kernel

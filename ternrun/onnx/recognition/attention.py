@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 
 from ternrun.onnx.format.graph import Node
-from ternrun.onnx.recognition.pointwise import whole
-from ternrun.onnx.recognition.symbolic import Form, Source, rotate
+from ternrun.onnx.recognition.pointwise import single_source
+from ternrun.onnx.recognition.symbolic import LinearForm, Source, rotate
 from ternrun.onnx.recognition.trace import Trace
 
 _MASKED = -1e4  # a mask value from here down adds nothing to a softmax
 
 
-def attend(trace: Trace, probabilities: Form, v: Form) -> Form:
+def attend(trace: Trace, probabilities: LinearForm, v: LinearForm) -> LinearForm:
     """softmax(scale q k^T + mask) v in separate operators: check the parts and join them."""
-    found = whole(trace, probabilities, "probabilities")
+    found = single_source(trace, probabilities, "probabilities")
     assert found
-    logits: Form = found[0].parts["x"]
-    scores = whole(trace, Form(logits.terms, None, logits.shape), "scores")
+    logits: LinearForm = found[0].parts["x"]
+    scores = single_source(trace, LinearForm(logits.terms, None, logits.shape), "scores")
     if scores is None or found[1] != 1:
-        raise trace.stop("its softmax is not over the products of queries and keys")
+        raise trace.unsupported("its softmax is not over the products of queries and keys")
     source, scale = scores
     q, k = source.parts["q"], source.parts["k"]
     if any(len(f.shape) == 3 for f in (q, k, v)):  # heads as a batch
@@ -37,12 +37,12 @@ def attend(trace: Trace, probabilities: Form, v: Form) -> Form:
     return form if len(probabilities.shape) == 4 else form.view(lambda a: a.reshape(-1, *a.shape[-2:]))
 
 
-def _joined(trace: Trace, q: Form, k: Form, v: Form, scale: float) -> Form:
+def _joined(trace: Trace, q: LinearForm, k: LinearForm, v: LinearForm, scale: float) -> LinearForm:
     """The attention of keys and values (1, heads, cached and new, D), which may be repeated for every query head."""
     k_new, k_scale, shared = _current(trace, k)
     v_new, v_scale, v_shared = _current(trace, v)
     if shared != v_shared or q.shape[1] % shared:
-        raise trace.stop("its queries share keys and values unevenly")
+        raise trace.unsupported("its queries share keys and values unevenly")
     joined = trace.source(
         "attention", (1, q.shape[1], q.shape[2], v.shape[3]), q=q, k=k_new, v=v_new, scale=scale * k_scale, window=0,
         cached=trace.cached,
@@ -50,45 +50,45 @@ def _joined(trace: Trace, q: Form, k: Form, v: Form, scale: float) -> Form:
     return joined.form().times(v_scale)
 
 
-def _four(trace: Trace, form: Form) -> Form:
+def _four(trace: Trace, form: LinearForm) -> LinearForm:
     if len(form.shape) == 5:  # groups of heads as an axis of their own
         return form.view(lambda a: a.reshape(1, -1, *a.shape[-2:]))
     if len(form.shape) != 4 or form.shape[0] != 1:
-        raise trace.stop(f"queries, keys or values have the shape {list(form.shape)}")
+        raise trace.unsupported(f"queries, keys or values have the shape {list(form.shape)}")
     return form
 
 
-def _check_mask(trace: Trace, logits: Form) -> None:
+def _check_mask(trace: Trace, logits: LinearForm) -> None:
     """The mask must add zero for tokens up to each one's own, and hide the others."""
     new, past = trace.new, trace.past
     visible = np.arange(past + new) <= np.arange(past, past + new)[:, None]
     const = np.zeros(logits.shape) if logits.const is None else logits.const
     if logits.shape[-2:] != visible.shape:
-        raise trace.stop(f"it sees {list(logits.shape[-2:])} of {list(visible.shape)} pairs of tokens")
+        raise trace.unsupported(f"it sees {list(logits.shape[-2:])} of {list(visible.shape)} pairs of tokens")
     seen = np.broadcast_to(visible, logits.shape)
     if const[seen].any() or (const[~seen] > _MASKED).any():
-        raise trace.stop("its mask is not the causal one")
+        raise trace.unsupported("its mask is not the causal one")
 
 
-def _current(trace: Trace, form: Form) -> tuple[Form, float, int]:
+def _current(trace: Trace, form: LinearForm) -> tuple[LinearForm, float, int]:
     """The new tokens' part of keys or values by key head, a factor on all of them, and the number of key heads."""
     heads, past = form.shape[1], trace.past
     shared = _distinct(form)
     first = form.view(lambda a: a[:, :: heads // shared])
     if heads % shared or not first.view(lambda a: np.repeat(a, heads // shared, 1)).same(form):
-        raise trace.stop("its query heads do not share key heads in order")
+        raise trace.unsupported("its query heads do not share key heads in order")
     new = first.view(lambda a: a[:, :, past:])
     if not past:
         return new, 1.0, shared
     old = first.view(lambda a: a[:, :, :past])
     live = [t for t in old.terms if t.coef.any()]
-    found = whole(trace, Form(tuple(live), old.const, old.shape), "past")
+    found = single_source(trace, LinearForm(tuple(live), old.const, old.shape), "past")
     if found is None or found[0].shape != old.shape:
-        raise trace.stop("its cached keys or values do not come from one input in their own order")
+        raise trace.unsupported("its cached keys or values do not come from one input in their own order")
     return new.times(1 / found[1]), found[1], shared
 
 
-def _distinct(form: Form) -> int:
+def _distinct(form: LinearForm) -> int:
     """The number of different heads."""
     seen = set()
     for head in range(form.shape[1]):
@@ -97,18 +97,18 @@ def _distinct(form: Form) -> int:
     return len(seen)
 
 
-def _heads(form: Form, heads: int) -> Form:
+def _heads(form: LinearForm, heads: int) -> LinearForm:
     """(1, S, heads x D) as (1, heads, S, D)."""
     return form.view(lambda a: a.reshape(1, a.shape[1], heads, -1).swapaxes(1, 2))
 
 
-def _fused(trace: Trace, q: Form, k: Form, v: Form, scale: float, window: int) -> Source:
+def _fused(trace: Trace, q: LinearForm, k: LinearForm, v: LinearForm, scale: float, window: int) -> Source:
     shape = (1, q.shape[1], q.shape[2], v.shape[3])
     scale = scale or q.shape[-1] ** -0.5
     return trace.source("attention", shape, q=q, k=k, v=v, scale=scale, window=window, cached=trace.cached)
 
 
-def _presents(trace: Trace, k: Form, v: Form) -> tuple[Form, Form]:
+def _presents(trace: Trace, k: LinearForm, v: LinearForm) -> tuple[LinearForm, LinearForm]:
     total = trace.past + trace.new
     made = [trace.source("present", (1, f.shape[1], total, f.shape[3])).form() for f in (k, v)]
     return made[0], made[1]
@@ -120,9 +120,9 @@ def _group_query(trace: Trace, node: Node, args: list[Any]) -> Any:
     get = node.attributes.get
     heads, shared = int(node.attributes["num_heads"]), int(node.attributes["kv_num_heads"])
     if get("softcap", 0.0) or get("smooth_softmax", 0) > 0 or args[10] is not None or args[11] is not None:
-        raise trace.stop("softcap, smooth softmax, attention bias and sinks are not supported")
+        raise trace.unsupported("softcap, smooth softmax, attention bias and sinks are not supported")
     if any(get(k, "NONE") != "NONE" for k in ("k_quant_type", "v_quant_type")):
-        raise trace.stop("a quantized cache is not supported")
+        raise trace.unsupported("a quantized cache is not supported")
     q, k, v = args[:3]
     if k is None:  # packed
         width = q.shape[-1] // (heads + 2 * shared)
@@ -148,7 +148,7 @@ def _attention(trace: Trace, node: Node, args: list[Any]) -> Any:
     q, k, v, mask, past_k, past_v, _lengths = [*args, *[None] * 7][:7]
     get = node.attributes.get
     if get("softcap", 0.0) or (past_k is None) != (past_v is None):
-        raise trace.stop("softcap, and a cache of keys without values, are not supported")
+        raise trace.unsupported("softcap, and a cache of keys without values, are not supported")
     flat = len(q.shape) == 3
     if flat:
         heads, shared = int(node.attributes["q_num_heads"]), int(node.attributes["kv_num_heads"])
@@ -159,7 +159,7 @@ def _attention(trace: Trace, node: Node, args: list[Any]) -> Any:
         const = np.where(const, 0.0, -np.inf)
     if get("is_causal", 0):
         const = const + np.triu(np.full(shape[-2:], -np.inf), 1 + trace.past)
-    _check_mask(trace, Form((), np.broadcast_to(const, shape).astype(np.float64), shape))
+    _check_mask(trace, LinearForm((), np.broadcast_to(const, shape).astype(np.float64), shape))
     if past_k is None:  # the cache is joined outside, or there is none
         out = _joined(trace, q, k, v, get("scale", 0.0) or q.shape[-1] ** -0.5)
     else:
@@ -174,24 +174,24 @@ def _multi_head(trace: Trace, node: Node, args: list[Any]) -> Any:
     q, k, v, bias, padding, mask, past_k, past_v = [*args, *[None] * 8][:8]
     heads = node.attributes["num_heads"]
     if any(a is not None for a in (bias, padding, past_k, past_v)) or k is None or v is None:
-        raise trace.stop("its bias, padding mask and own cache are not supported")
+        raise trace.unsupported("its bias, padding mask and own cache are not supported")
     q, k, v = (_heads(f, heads) if len(f.shape) == 3 else f for f in (q, k, v))
     shape = (1, heads, trace.new, k.shape[2])
     const = np.zeros(shape) if mask is None else mask
     if node.attributes.get("unidirectional", 0):
         const = const + np.triu(np.full(shape[-2:], -np.inf), 1 + trace.past)
-    _check_mask(trace, Form((), np.broadcast_to(const, shape).astype(np.float64), shape))
+    _check_mask(trace, LinearForm((), np.broadcast_to(const, shape).astype(np.float64), shape))
     out = _joined(trace, q, k, v, node.attributes.get("scale", 0.0) or q.shape[-1] ** -0.5)
     return out.view(lambda a: a.swapaxes(1, 2).reshape(1, trace.new, -1))
 
 
-def _rotary(trace: Trace, node: Node, args: list[Any]) -> Form:
+def _rotary(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
     """RotaryEmbedding, ONNX's (X, cos, sin, positions) or com.microsoft's (X, positions, cos, sin)."""
     x, *rest = args
     positions, cos, sin = (rest if node.domain else [*rest[2:], None][:1] + rest[:2])[:3]
     get = node.attributes.get
     if get("scale", 1.0) != 1.0 or get("is_packed_batching", 0):
-        raise trace.stop("scaled and packed rotations are not supported")
+        raise trace.unsupported("scaled and packed rotations are not supported")
     cos, sin = (a if isinstance(a, np.ndarray) else a.array() for a in (cos, sin))
     trace.tables = max(trace.tables, len(cos) if cos.ndim == 2 else 0)
     if positions is not None:

@@ -11,9 +11,9 @@ import numpy as np
 from ternrun.errors import LoadError
 from ternrun.onnx import operators
 from ternrun.onnx.format.graph import Node
-from ternrun.onnx.format.limits import at_most
+from ternrun.onnx.format.limits import limited_to
 from ternrun.onnx.format.tensors import CODES, DTYPES
-from ternrun.onnx.operators.table import TABLE, Call, Kernel
+from ternrun.onnx.operators.table import TABLE, Kernel, OpKernelInfo
 
 assert operators.__all__  # the import fills TABLE
 
@@ -37,7 +37,7 @@ CONSTANT_OPS = VIEWS | {
 @contextmanager
 def bounded() -> Iterator[None]:
     """Within it, an operator that asks for more than MAX_BYTES or MAX_MULTIPLICATIONS raises LoadError."""
-    with at_most(MAX_BYTES, MAX_MULTIPLICATIONS), np.errstate(all="ignore"):
+    with limited_to(MAX_BYTES, MAX_MULTIPLICATIONS), np.errstate(all="ignore"):
         yield
 
 
@@ -48,7 +48,9 @@ def constant_kernel(node: Node, opsets: Mapping[str, int]) -> Kernel:
     """
     version = opsets.get("", 1)
     row = TABLE.get(("", node.op))
-    made = row.make(Call(_in_numpy_types(node), version, _no_reference)) if row and version >= row.since else None
+    made = (
+        row.make(OpKernelInfo(_in_numpy_types(node), version, _no_reference)) if row and version >= row.since else None
+    )
     if made is None:
         raise LoadError(f"is not followed in this form (operator set {version})")
     return made

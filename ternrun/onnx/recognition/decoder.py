@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.onnx.recognition.pointwise import activation_of, whole
+from ternrun.onnx.recognition.pointwise import activation_of, single_source
 from ternrun.onnx.recognition.rotation import Head, read_head
-from ternrun.onnx.recognition.symbolic import Form, Source, Term
+from ternrun.onnx.recognition.symbolic import LinearForm, Source, Term
 from ternrun.onnx.recognition.trace import Trace, UnrecognizedError
 from ternrun.onnx.recognition.weights import Weight
 
@@ -61,7 +61,7 @@ def read_decoder(trace: Trace, output: str, logits: Any) -> Decoder:
 
     Raises UnrecognizedError naming the node that is not part of a decoder that the engine can run.
     """
-    if not isinstance(logits, Form):
+    if not isinstance(logits, LinearForm):
         raise UnrecognizedError(f"output {output[:80]!r} does not depend on the tokens")
     return _Reading(trace).decoder(logits)
 
@@ -71,7 +71,7 @@ class _Reading:
         self.trace = trace
         self.eps: set[float] = set()
 
-    def decoder(self, logits: Form) -> Decoder:
+    def decoder(self, logits: LinearForm) -> Decoder:
         logits, softcap = self._softcap(logits)
         head, x = self._linear(logits, "the logits")
         residual, output_norm = self._norm(x, "the head")
@@ -90,13 +90,13 @@ class _Reading:
         weight: Weight = embedding.parts["weight"]
         return Decoder(weight, scale, layers, output_norm, head, softcap, self.eps)
 
-    def _node(self, form: Form) -> Any:
+    def _node(self, form: LinearForm) -> Any:
         """The node that made the last part of a form."""
         return max((self.trace.owner(int(t.ids.flat[0])) for t in form.terms), key=lambda s: s.base).node
 
-    def _softcap(self, logits: Form) -> tuple[Form, float]:
+    def _softcap(self, logits: LinearForm) -> tuple[LinearForm, float]:
         """c tanh(x / c)."""
-        found = whole(self.trace, logits, "pointwise")
+        found = single_source(self.trace, logits, "pointwise")
         if found is None:
             return logits, 0.0
         source, scale = found
@@ -106,9 +106,9 @@ class _Reading:
             raise UnrecognizedError(f"{source.node}: the logits pass through a function that the engine does not know")
         return source.parts["x"], cap
 
-    def _linear(self, form: Form, what: str) -> tuple[Projection, Form]:
+    def _linear(self, form: LinearForm, what: str) -> tuple[Projection, LinearForm]:
         """A projection whose outputs, all in their order, are the form."""
-        found = whole(self.trace, form, "linear")
+        found = single_source(self.trace, form, "linear")
         if found is None:
             raise UnrecognizedError(f"{self._node(form)}: {what} do not come from one projection")
         source, scale = found
@@ -124,9 +124,9 @@ class _Reading:
                 raise UnrecognizedError(f"{source.node}: a projection is scaled after its bias was added")
         return Projection(source.parts["weight"], first, rows, bias, scale, factor)
 
-    def _norm(self, form: Form, what: str) -> tuple[Form, NDArray[np.float32]]:
+    def _norm(self, form: LinearForm, what: str) -> tuple[LinearForm, NDArray[np.float32]]:
         """An RMSNorm that is all of the form: its input and weight."""
-        found = whole(self.trace, form, "norm")
+        found = single_source(self.trace, form, "norm")
         if found is None:
             raise UnrecognizedError(f"{self._node(form)}: {what} does not read an RMSNorm")
         source, scale = found
@@ -135,8 +135,8 @@ class _Reading:
         weight = np.ones(source.shape[-1], np.float32) if weight is None else weight
         return source.parts["x"], weight * np.float32(scale)
 
-    def _part(self, residual: Form, term: Term) -> tuple[Source, float]:
-        found = whole(self.trace, Form((term,), None, residual.shape), "embedding", "linear", "norm")
+    def _part(self, residual: LinearForm, term: Term) -> tuple[Source, float]:
+        found = single_source(self.trace, LinearForm((term,), None, residual.shape), "embedding", "linear", "norm")
         if found is None or (residual.const is not None and residual.const.any()):
             raise UnrecognizedError(
                 f"{self._node(residual)}: something else than projections is added to the residual stream"
@@ -150,12 +150,12 @@ class _Reading:
             return part
         x, weight = self._norm(source.form(), "a sublayer's sum")
         layer.vectors[name] = weight * np.float32(scale)
-        below = whole(self.trace, x, "linear")
+        below = single_source(self.trace, x, "linear")
         if below is None:
             raise UnrecognizedError(f"{source.node}: a norm on a sublayer's output does not follow a projection")
         return below
 
-    def _same_stream(self, form: Form, sofar: list[tuple[Source, float]], what: str) -> None:
+    def _same_stream(self, form: LinearForm, sofar: list[tuple[Source, float]], what: str) -> None:
         """Raises UnrecognizedError unless the norm before a sublayer reads exactly the sums before it."""
         parts = sorted((self._part(form, t) for t in form.terms), key=lambda p: p[0].base)
         if [(id(s), c) for s, c in parts] != [(id(s), c) for s, c in sofar]:
@@ -164,9 +164,9 @@ class _Reading:
     def _attention(self, layer: Layer, part: tuple[Source, float], sofar: list[tuple[Source, float]]) -> None:
         source, scale = self._post_norm(layer, part, "post_attention_norm")
         layer.matrices["attn_output"] = self._projection(source, 0, source.shape[-1], scale)
-        x: Form = source.parts["x"]
+        x: LinearForm = source.parts["x"]
         factor = 1.0
-        if (sub := whole(self.trace, x, "norm")) is not None:
+        if (sub := single_source(self.trace, x, "norm")) is not None:
             x, layer.vectors["attn_sub_norm"] = self._norm(x, "the output projection")
             del sub
         joined, factor = self._joined(x)
@@ -194,7 +194,7 @@ class _Reading:
         stream, layer.vectors["attn_norm"] = self._norm(streams[0], "an attention")
         self._same_stream(stream, sofar, "an attention")
 
-    def _joined(self, x: Form) -> tuple[Source, float]:
+    def _joined(self, x: LinearForm) -> tuple[Source, float]:
         """The attention whose heads stand side by side in the form."""
         top = self.trace.owner(int(x.terms[0].ids.flat[0])) if len(x.terms) == 1 else None
         if top is None or top.kind != "attention":
@@ -207,17 +207,17 @@ class _Reading:
             raise UnrecognizedError(f"{top.node}: its heads are not put side by side in their order")
         return top, ratio
 
-    def _check_shared(self, streams: list[Form], source: Source) -> None:
+    def _check_shared(self, streams: list[LinearForm], source: Source) -> None:
         if not all(s is streams[0] or s.same(streams[0]) for s in streams):
             raise UnrecognizedError(f"{source.node}: its projections do not read the same input")
 
     def _feedforward(self, layer: Layer, part: tuple[Source, float], sofar: list[tuple[Source, float]]) -> None:
         source, scale = self._post_norm(layer, part, "post_ffw_norm")
         layer.matrices["ffn_down"] = self._projection(source, 0, source.shape[-1], scale)
-        x: Form = source.parts["x"]
-        if whole(self.trace, x, "norm") is not None:
+        x: LinearForm = source.parts["x"]
+        if single_source(self.trace, x, "norm") is not None:
             x, layer.vectors["ffn_sub_norm"] = self._norm(x, "the down projection")
-        found = whole(self.trace, x, "product")
+        found = single_source(self.trace, x, "product")
         if found is None:
             raise UnrecognizedError(f"{self._node(x)}: the feed-forward is not one with a gate")
         product, factor = found
@@ -237,7 +237,7 @@ class _Reading:
         stream, layer.vectors["ffn_norm"] = self._norm(streams[0], "a feed-forward")
         self._same_stream(stream, sofar, "a feed-forward")
 
-    def _columns(self, form: Form, factor: float) -> tuple[Projection, Form]:
+    def _columns(self, form: LinearForm, factor: float) -> tuple[Projection, LinearForm]:
         """Some of a projection's outputs, side by side: gate and up may be one matrix."""
         term = form.terms[0]
         source = self.trace.owner(int(term.ids.flat[0]))

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from ternrun.onnx.format.graph import Node
-from ternrun.onnx.recognition.symbolic import Form, Source
+from ternrun.onnx.recognition.symbolic import LinearForm, Source
 from ternrun.onnx.recognition.trace import Trace
 
 Function = Callable[[Any], Any]
 GRID = np.linspace(-6, 6, 49)  # where functions are compared
 
 
-def whole(trace: Trace, form: Any, *kinds: str) -> tuple[Source, float] | None:
+def single_source(trace: Trace, form: Any, *kinds: str) -> tuple[Source, float] | None:
     """The source all of whose elements, in their order, make up the form, and the number that multiplies them."""
-    if not isinstance(form, Form) or len(form.terms) != 1 or (form.const is not None and form.const.any()):
+    if not isinstance(form, LinearForm) or len(form.terms) != 1 or (form.const is not None and form.const.any()):
         return None
     term = form.terms[0]
     if not term.ids.size:
@@ -30,10 +30,10 @@ def whole(trace: Trace, form: Any, *kinds: str) -> tuple[Source, float] | None:
     return (source, scale) if np.array_equal(term.ids.ravel(), order) else None
 
 
-def pointwise(trace: Trace, form: Form) -> tuple[Form, Function]:
+def pointwise(trace: Trace, form: LinearForm) -> tuple[LinearForm, Function]:
     """The form as a function of each element of another form (its own, if nothing else)."""
     for i, term in enumerate(form.terms):
-        found = whole(trace, Form((term,), None, form.shape), "pointwise")
+        found = single_source(trace, LinearForm((term,), None, form.shape), "pointwise")
         if found is None:
             continue
         (source, scale), rest = found, (*form.terms[:i], *form.terms[i + 1 :])
@@ -41,11 +41,11 @@ def pointwise(trace: Trace, form: Form) -> tuple[Form, Function]:
         const = 0.0 if form.const is None else form.const.flat[0]
         if form.const is not None and (form.const != const).any():
             continue
-        slope = Form(rest, None, form.shape).ratio(x) if rest else 0.0
+        slope = LinearForm(rest, None, form.shape).ratio(x) if rest else 0.0
         if slope is not None and x.shape == form.shape:
             return x, _affine(f, scale, slope, const)
     if form.const is not None and form.terms and (form.const == (shift := form.const.flat[0])).all():
-        return Form(form.terms, None, form.shape), lambda t: t + shift
+        return LinearForm(form.terms, None, form.shape), lambda t: t + shift
     return form, lambda t: t
 
 
@@ -56,13 +56,13 @@ def _affine(f: Function, scale: float, slope: float, const: float) -> Function:
 def unary(function: Function) -> Callable[[Trace, Node, list[Any]], Any]:
     """An operator on each element of a form."""
 
-    def rule(trace: Trace, _: Node, args: list[Any]) -> Form:
+    def rule(trace: Trace, _: Node, args: list[Any]) -> LinearForm:
         return apply(trace, args[0], function)
 
     return rule
 
 
-def apply(trace: Trace, form: Form, function: Function) -> Form:
+def apply(trace: Trace, form: LinearForm, function: Function) -> LinearForm:
     """A function of each element of a form."""
     x, f = pointwise(trace, form)
     return trace.source("pointwise", form.shape, x=x, f=lambda t: function(f(t))).form()
@@ -78,30 +78,30 @@ def multiplied(f: Function, g: Function) -> Function:
     return lambda t: f(t) * g(t)
 
 
-def power(trace: Trace, _: Node, args: list[Any]) -> Form:
+def power(trace: Trace, _: Node, args: list[Any]) -> LinearForm:
     """Pow by one number."""
     if not isinstance(args[1], np.ndarray) or args[1].size != 1:
-        raise trace.stop("the power is not one number")
+        raise trace.unsupported("the power is not one number")
     power = float(args[1].item())
     return apply(trace, args[0], lambda t: np.asarray(t, np.float64) ** power)
 
 
-def gelu(trace: Trace, node: Node, args: list[Any]) -> Form:
+def gelu(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
     """Gelu and FastGelu: the engine has the form of tanh."""
     if node.attributes.get("approximate", "none") != "tanh" and node.op == "Gelu":
-        raise trace.stop("the engine has the GELU of tanh, not that of erf")
+        raise trace.unsupported("the engine has the GELU of tanh, not that of erf")
     return apply(trace, args[0], ACTIVATIONS["gelu"])
 
 
-def swish(trace: Trace, node: Node, args: list[Any]) -> Form:
+def swish(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
     """Swish and QuickGelu: t * sigmoid(alpha t)."""
     alpha = float(node.attributes.get("alpha", 1.0))
     return apply(trace, args[0], lambda t: t / (1 + np.exp(-alpha * t)))
 
 
-def erf(trace: Trace, _: Node, __: list[Any]) -> Form:
+def erf(trace: Trace, _: Node, __: list[Any]) -> LinearForm:
     """Erf: only exact GELU uses it, which the engine does not have."""
-    raise trace.stop("the engine has the GELU of tanh, not that of erf")
+    raise trace.unsupported("the engine has the GELU of tanh, not that of erf")
 
 
 ACTIVATIONS: dict[str, Function] = {
@@ -111,7 +111,7 @@ ACTIVATIONS: dict[str, Function] = {
 }
 
 
-def activation_of(trace: Trace, form: Form) -> tuple[str, Form] | None:
+def activation_of(trace: Trace, form: LinearForm) -> tuple[str, LinearForm] | None:
     """The engine's activation that the form applies, and to what; None if it applies none of them."""
     x, f = pointwise(trace, form)
     for name, function in ACTIVATIONS.items():

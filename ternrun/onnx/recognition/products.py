@@ -8,8 +8,8 @@ import numpy as np
 
 from ternrun.onnx.format.graph import Node
 from ternrun.onnx.recognition.constant_ops import constant_kernel
-from ternrun.onnx.recognition.pointwise import whole
-from ternrun.onnx.recognition.symbolic import Form, Source
+from ternrun.onnx.recognition.pointwise import single_source
+from ternrun.onnx.recognition.symbolic import LinearForm, Source
 from ternrun.onnx.recognition.trace import Trace
 from ternrun.onnx.recognition.weights import Weight, dequantized, packed
 
@@ -20,12 +20,12 @@ def turn(trace: Trace, node: Node, weight: Weight, rest: list[Any]) -> Any:
         case "Identity":
             return weight
         case "Transpose" if node.attributes.get("perm", [1, 0]) == [1, 0]:
-            return weight.turned()
+            return weight.transposed()
         case "Reshape":
             return weight.reshaped(tuple(int(n) for n in rest[0]))
         case "Gather" if node.attributes.get("axis", 0) == 0:
             return embedding(trace, weight, rest[0])
-    raise trace.stop("a weight is moved about in a way that is not followed")
+    raise trace.unsupported("a weight is moved about in a way that is not followed")
 
 
 def embedding(trace: Trace, weight: Weight, indices: Any) -> Any:
@@ -34,41 +34,41 @@ def embedding(trace: Trace, weight: Weight, indices: Any) -> Any:
         rows = weight.array()
         trace.tables = max(trace.tables, len(rows))
         return constant_kernel(Node("Gather", (), ()), trace.opsets)(rows, indices)
-    if whole(trace, indices, "tokens") is None:
-        raise trace.stop("a weight is looked up by something else than the tokens in their order")
+    if single_source(trace, indices, "tokens") is None:
+        raise trace.unsupported("a weight is looked up by something else than the tokens in their order")
     return trace.source("embedding", (*indices.shape, weight.shape[1]), weight=weight).form()
 
 
-def new_linear(trace: Trace, x: Form, weight: Weight, shape: tuple[int, ...], bias: Any = None) -> Form:
+def new_linear(trace: Trace, x: LinearForm, weight: Weight, shape: tuple[int, ...], bias: Any = None) -> LinearForm:
     """x W^T + bias, as a source."""
     return trace.source("linear", shape, x=x, weight=weight, bias=bias).form()
 
 
-def times(trace: Trace, x: Form, weight: Weight, bias: Any = None) -> Form:
+def times(trace: Trace, x: LinearForm, weight: Weight, bias: Any = None) -> LinearForm:
     """x W^T + bias, for a weight (outputs, inputs)."""
     if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1]:
-        raise trace.stop(f"{x.shape[-1]} numbers meet a weight of shape {list(weight.shape)}")
+        raise trace.unsupported(f"{x.shape[-1]} numbers meet a weight of shape {list(weight.shape)}")
     return new_linear(trace, x, weight, (*x.shape[:-1], weight.shape[0]), bias)
 
 
-def gemm(trace: Trace, node: Node, args: list[Any]) -> Form:
+def gemm(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
     """Gemm of a row with a weight."""
     a, b = args[:2]
     bias = args[2] if len(args) > 2 else None
     get = node.attributes.get
-    if not isinstance(a, Form) or not isinstance(b, Weight) or get("transA", 0) or get("alpha", 1.0) != 1.0:
-        raise trace.stop("it is not the product of a row with a weight")
-    weight = b if get("transB", 0) else b.turned()
+    if not isinstance(a, LinearForm) or not isinstance(b, Weight) or get("transA", 0) or get("alpha", 1.0) != 1.0:
+        raise trace.unsupported("it is not the product of a row with a weight")
+    weight = b if get("transB", 0) else b.transposed()
     if bias is not None and (get("beta", 1.0) != 1.0 or not isinstance(bias, np.ndarray) or bias.ndim != 1):
-        raise trace.stop("its bias is not a vector")
+        raise trace.unsupported("its bias is not a vector")
     return times(trace, a, weight, bias)
 
 
-def matmul_bits(trace: Trace, node: Node, args: list[Any]) -> Form:
+def matmul_bits(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
     """MatMulNBits: a weight in blocks of 2, 4 or 8 bits."""
     x, b, scale, zero, groups, bias = [*args, *[None] * 6][:6]
     if not isinstance(b, Weight) or groups is not None:
-        raise trace.stop("its weight is not a tensor of the file, or reordered by g_idx")
+        raise trace.unsupported("its weight is not a tensor of the file, or reordered by g_idx")
     get = node.attributes
     shape = (get["N"], get["K"])
     scale, zero = (a.array() if isinstance(a, Weight) else a for a in (scale, zero))
@@ -81,7 +81,7 @@ def gather_quantized(trace: Trace, node: Node, args: list[Any]) -> Any:
     data, indices, scale, zero = [*args, None][:4]
     get = node.attributes.get
     if not isinstance(data, Weight) or get("gather_axis", 0) != 0 or get("quantize_axis", 1) not in (1, -1):
-        raise trace.stop("it does not look up rows of blocks")
+        raise trace.unsupported("it does not look up rows of blocks")
     scale, zero = (a.array() if isinstance(a, Weight) else a for a in (scale, zero))
     block, bits = get("block_size", 128), get("bits", 4)
     if data.tensor.dtype == "UINT8":
@@ -94,7 +94,7 @@ def gather_quantized(trace: Trace, node: Node, args: list[Any]) -> Any:
 
 def dequantize(trace: Trace, node: Node, args: list[Any]) -> Any:
     """DequantizeLinear of a weight, or of a row that `quantize` returned."""
-    if isinstance(args[0], Form):
+    if isinstance(args[0], LinearForm):
         return args[0]  # `quantize` returns its input unchanged
     weight, scale, zero = [*args, None][:3]
     scale = scale.array() if isinstance(scale, Weight) else scale
@@ -111,7 +111,7 @@ def quantize(trace: Trace, node: Node, args: list[Any]) -> Any:
     return args[0]
 
 
-def dynamic_quantize(trace: Trace, _: Node, args: list[Any]) -> tuple[Form, Form, Form]:
+def dynamic_quantize(trace: Trace, _: Node, args: list[Any]) -> tuple[LinearForm, LinearForm, LinearForm]:
     """DynamicQuantizeLinear: the row in 8 bits, its scale, its zero point."""
     x = args[0]
     kinds = (("rounded", x.shape), ("row scale", ()), ("row zero", ()))
@@ -119,26 +119,26 @@ def dynamic_quantize(trace: Trace, _: Node, args: list[Any]) -> tuple[Form, Form
     return made[0], made[1], made[2]
 
 
-def matmul_integer(trace: Trace, _: Node, args: list[Any]) -> Form:
+def matmul_integer(trace: Trace, _: Node, args: list[Any]) -> LinearForm:
     """MatMulInteger of a rounded row: a product that is multiplied by its scales later."""
     x, weight, _x_zero, zero = [*args, None, None][:4]
-    rounded = whole(trace, x, "rounded")
+    rounded = single_source(trace, x, "rounded")
     if rounded is None or not isinstance(weight, Weight):
-        raise trace.stop("it does not multiply a rounded row by a weight")
+        raise trace.unsupported("it does not multiply a rounded row by a weight")
     shape = (*x.shape[:-1], weight.shape[1])
     return trace.source("integer product", shape, x=rounded[0].parts["x"], weight=weight, zero=zero).form()
 
 
-def descaled(trace: Trace, product: tuple[Source, float], other: Form) -> Form:
+def descaled(trace: Trace, product: tuple[Source, float], other: LinearForm) -> LinearForm:
     """An integer product times the row's scale and the weight's: a linear."""
     source, scale = product
     row = trace.owner(int(other.terms[0].ids.flat[0])) if len(other.terms) == 1 and other.terms[0].ids.size else None
     if row is None or row.kind != "row scale" or not row.parts["x"].same(source.parts["x"]):
-        raise trace.stop("an integer product is multiplied by something else than its scales")
+        raise trace.unsupported("an integer product is multiplied by something else than its scales")
     trace.notes.append("activations are rounded to 8 bits in the engine's own way, or not at all")
     weight: Weight = source.parts["weight"]
     factor = np.asarray(other.terms[0].coef * scale, np.float32).reshape(-1)
     zero = source.parts["zero"]
     factor = factor[:1] if (factor == factor[0]).all() else factor
     quantized = dequantized(weight, factor, zero, 1, 0)
-    return times(trace, source.parts["x"], quantized.turned())
+    return times(trace, source.parts["x"], quantized.transposed())

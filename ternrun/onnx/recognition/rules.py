@@ -26,9 +26,9 @@ from ternrun.onnx.recognition.pointwise import (
     pointwise,
     power,
     rescaled,
+    single_source,
     swish,
     unary,
-    whole,
 )
 from ternrun.onnx.recognition.products import (
     dequantize,
@@ -43,7 +43,7 @@ from ternrun.onnx.recognition.products import (
     times,
     turn,
 )
-from ternrun.onnx.recognition.symbolic import Form, concat, where
+from ternrun.onnx.recognition.symbolic import LinearForm, concat, where
 from ternrun.onnx.recognition.trace import Trace
 from ternrun.onnx.recognition.weights import Weight
 
@@ -52,8 +52,8 @@ def _view(trace: Trace, node: Node, args: list[Any]) -> Any:
     data, rest = args[0], args[1:]
     if isinstance(data, Weight):
         return turn(trace, node, data, rest)
-    if any(isinstance(a, (Form, Weight)) for a in rest):
-        raise trace.stop("it moves elements by numbers that depend on the tokens")
+    if any(isinstance(a, (LinearForm, Weight)) for a in rest):
+        raise trace.unsupported("it moves elements by numbers that depend on the tokens")
     move = constant_kernel(node, trace.opsets)
     if node.op in ("Split", "Dropout"):
         return tuple(data.view(lambda a, i=i: move(a, *rest)[i]) for i in range(len(node.outputs)))
@@ -66,22 +66,22 @@ def _shape(_: Trace, node: Node, args: list[Any]) -> Any:
 
 
 def _cast(trace: Trace, node: Node, args: list[Any]) -> Any:
-    if isinstance(args[0], Form) and node.op == "Cast" and node.attributes.get("to") not in (1, 10, 11, 16):
-        inner = whole(trace, args[0], "tokens")
+    if isinstance(args[0], LinearForm) and node.op == "Cast" and node.attributes.get("to") not in (1, 10, 11, 16):
+        inner = single_source(trace, args[0], "tokens")
         if inner is None:
-            raise trace.stop("it turns numbers that depend on the tokens into integers")
+            raise trace.unsupported("it turns numbers that depend on the tokens into integers")
     return args[0]
 
 
-def _concat(trace: Trace, node: Node, args: list[Any]) -> Form:
+def _concat(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
     if any(isinstance(a, Weight) for a in args):
-        raise trace.stop("it joins weights")
+        raise trace.unsupported("it joins weights")
     return concat(args, node.attributes["axis"])
 
 
 def _where(trace: Trace, _: Node, args: list[Any]) -> Any:
-    if isinstance(args[0], Form):
-        raise trace.stop("it chooses by something that depends on the tokens")
+    if isinstance(args[0], LinearForm):
+        raise trace.unsupported("it chooses by something that depends on the tokens")
     return where(*args)
 
 
@@ -92,10 +92,10 @@ def _is_nan(_: Trace, __: Node, args: list[Any]) -> Any:
 def _add(trace: Trace, node: Node, args: list[Any]) -> Any:
     a, b = args
     if node.op == "Sub":
-        b = b.times(-1) if isinstance(b, Form) else -b
-    if not isinstance(a, Form):
+        b = b.times(-1) if isinstance(b, LinearForm) else -b
+    if not isinstance(a, LinearForm):
         a, b = b, a
-    linear = whole(trace, a, "linear")
+    linear = single_source(trace, a, "linear")
     if isinstance(b, np.ndarray) and linear is not None and linear[0].parts["bias"] is None and node.op == "Add":
         source, scale = linear
         if scale == 1 and b.size == source.shape[-1] and b.shape[-1] == b.size:
@@ -106,12 +106,12 @@ def _add(trace: Trace, node: Node, args: list[Any]) -> Any:
 def _mul(trace: Trace, node: Node, args: list[Any]) -> Any:
     a, b = args
     if isinstance(a, Weight) or isinstance(b, Weight):
-        raise trace.stop("it multiplies by a weight that is a matrix")
-    if isinstance(a, Form) and isinstance(b, Form):
+        raise trace.unsupported("it multiplies by a weight that is a matrix")
+    if isinstance(a, LinearForm) and isinstance(b, LinearForm):
         return _product(trace, a, b)
-    form, known = (a, b) if isinstance(a, Form) else (b, a)
+    form, known = (a, b) if isinstance(a, LinearForm) else (b, a)
     for kind, part in (("norm", "weight"), ("linear", "factor")):
-        found = whole(trace, form, kind)
+        found = single_source(trace, form, kind)
         if found is not None and found[1] == 1 and known.size > 1 and found[0].parts.get(part) is None:
             source = found[0]
             if form.shape == source.shape and known.size == known.shape[-1] == source.shape[-1]:
@@ -120,16 +120,16 @@ def _mul(trace: Trace, node: Node, args: list[Any]) -> Any:
     return form.times(known)
 
 
-def _product(trace: Trace, a: Form, b: Form) -> Form:
+def _product(trace: Trace, a: LinearForm, b: LinearForm) -> LinearForm:
     """The product of two forms: a norm, an activation, or a gated value."""
     for x, r in ((a, b), (b, a)):
-        found = whole(trace, r, "pointwise")
-        mean = found and whole(trace, found[0].parts["x"], "mean")
+        found = single_source(trace, r, "pointwise")
+        mean = found and single_source(trace, found[0].parts["x"], "mean")
         if found and mean and mean[0].parts["x"].same(x):
             inner, outer = mean[1], found[1]
             return _normed(trace, x, rescaled(found[0].parts["f"], outer, inner))
     for left, right in ((a, b), (b, a)):
-        scaled = whole(trace, left, "integer product")
+        scaled = single_source(trace, left, "integer product")
         if scaled:
             return descaled(trace, scaled, right)
     (xa, fa), (xb, fb) = pointwise(trace, a), pointwise(trace, b)
@@ -142,12 +142,12 @@ def _product(trace: Trace, a: Form, b: Form) -> Form:
     return trace.source("product", a.shape, a=a, b=b).form()
 
 
-def _normed(trace: Trace, x: Form, f: Function) -> Form:
+def _normed(trace: Trace, x: LinearForm, f: Function) -> LinearForm:
     """x times f(mean of x squared): f must be 1 / sqrt(mean + eps)."""
     at = np.array([0.0, 0.5, 1.0, 4.0, 100.0])
     eps = f(at) ** -2.0 - at
     if not (np.isfinite(eps).all() and 0 <= eps[0] < 1 and np.allclose(eps, eps[0], rtol=1e-4, atol=1e-9)):
-        raise trace.stop("it looks like an RMSNorm, but it is not one")
+        raise trace.unsupported("it looks like an RMSNorm, but it is not one")
     return trace.source("norm", x.shape, x=x, eps=float(eps[0]), weight=None).form()
 
 
@@ -159,13 +159,13 @@ def _div(trace: Trace, node: Node, args: list[Any]) -> Any:
     return _mul(trace, node, [a, inverse])
 
 
-def _mean(trace: Trace, node: Node, args: list[Any]) -> Form:
+def _mean(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
     x = args[0]
     axes = node.attributes.get("axes") if len(args) < 2 or args[1] is None else args[1].tolist()
-    found = whole(trace, x, "pointwise")
+    found = single_source(trace, x, "pointwise")
     square = found and found[1] == 1 and np.allclose(found[0].parts["f"](GRID), GRID**2)
     if not square or axes not in ([-1], [len(x.shape) - 1]) or not node.attributes.get("keepdims", 1):
-        raise trace.stop("it is a mean of something else than the squares of a row")
+        raise trace.unsupported("it is a mean of something else than the squares of a row")
     assert found
     return trace.source("mean", (*x.shape[:-1], 1), x=found[0].parts["x"]).form()
 
@@ -178,30 +178,30 @@ def _norm(trace: Trace, node: Node, args: list[Any]) -> Any:
         x = x.plus(args[3])
     weight = args[2] if skip else args[1]
     if not skip and node.attributes.get("axis", -1) not in (-1, len(x.shape) - 1):
-        raise trace.stop("it does not norm the last axis")
+        raise trace.unsupported("it does not norm the last axis")
     if not isinstance(weight, np.ndarray) or weight.shape != x.shape[-1:]:
-        raise trace.stop("its weight is not a vector")
+        raise trace.unsupported("its weight is not a vector")
     eps = float(node.attributes.get("epsilon", 1e-5))
     normed = trace.source("norm", x.shape, x=x, eps=eps, weight=weight.astype(np.float32)).form()
     return (normed, None, None, x) if skip else normed
 
 
-def _matmul(trace: Trace, node: Node, args: list[Any]) -> Form:
+def _matmul(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
     a, b = args
-    if isinstance(a, Form) and isinstance(b, Weight):
-        return times(trace, a, b.turned())
-    if isinstance(a, Form) and isinstance(b, Form):
+    if isinstance(a, LinearForm) and isinstance(b, Weight):
+        return times(trace, a, b.transposed())
+    if isinstance(a, LinearForm) and isinstance(b, LinearForm):
         shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
-        if whole(trace, a, "probabilities") is not None:
+        if single_source(trace, a, "probabilities") is not None:
             return attend(trace, a, b)
         return trace.source("scores", shape, q=a, k=b.view(lambda x: np.swapaxes(x, -1, -2))).form()
-    raise trace.stop("it multiplies neither by a weight nor two parts of an attention")
+    raise trace.unsupported("it multiplies neither by a weight nor two parts of an attention")
 
 
-def _softmax(trace: Trace, node: Node, args: list[Any]) -> Form:
+def _softmax(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
     x = args[0]
     if node.attributes.get("axis", -1) not in (-1, len(x.shape) - 1):
-        raise trace.stop("it is not over the last axis")
+        raise trace.unsupported("it is not over the last axis")
     return trace.source("probabilities", x.shape, x=x).form()
 
 

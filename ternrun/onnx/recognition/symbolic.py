@@ -36,10 +36,10 @@ class Source:
         """Number of elements."""
         return prod(self.shape)
 
-    def form(self) -> Form:
+    def form(self) -> LinearForm:
         """All its elements, in their own order."""
         ids = np.arange(self.base, self.base + self.size).reshape(self.shape)
-        return Form((Term(np.ones(self.shape), ids),), None, self.shape)
+        return LinearForm((Term(np.ones(self.shape), ids),), None, self.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,39 +51,39 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Form:
+class LinearForm:
     """terms + const, element by element; `const` None is zero."""
 
     terms: tuple[Term, ...]
     const: Floats | None
     shape: tuple[int, ...]
 
-    def view(self, move: Callable[[Any], Any]) -> Form:
+    def view(self, move: Callable[[Any], Any]) -> LinearForm:
         """The form whose elements `move` takes from this one's (an array of ids, coefficients or constants)."""
         terms = tuple(Term(move(t.coef), move(t.ids)) for t in self.terms)
         const = None if self.const is None else move(self.const)
-        return Form(terms, const, terms[0].ids.shape if terms else const.shape if const is not None else ())
+        return LinearForm(terms, const, terms[0].ids.shape if terms else const.shape if const is not None else ())
 
-    def times(self, factor: Known | float) -> Form:
+    def times(self, factor: Known | float) -> LinearForm:
         """Each element multiplied; shapes broadcast."""
         factor = np.asarray(factor, np.float64)
         shape = np.broadcast_shapes(self.shape, factor.shape)
         terms = tuple(Term(np.broadcast_to(t.coef * factor, shape), np.broadcast_to(t.ids, shape)) for t in self.terms)
-        return Form(terms, None if self.const is None else np.broadcast_to(self.const * factor, shape), shape)
+        return LinearForm(terms, None if self.const is None else np.broadcast_to(self.const * factor, shape), shape)
 
-    def plus(self, other: Form | Known) -> Form:
+    def plus(self, other: LinearForm | Known) -> LinearForm:
         """The sum; shapes broadcast."""
         shape = np.broadcast_shapes(self.shape, other.shape)
-        if not isinstance(other, Form):
-            other = Form((), np.asarray(other, np.float64), other.shape)
+        if not isinstance(other, LinearForm):
+            other = LinearForm((), np.asarray(other, np.float64), other.shape)
         terms = [
             t if t.ids.shape == shape else Term(np.broadcast_to(t.coef, shape), np.broadcast_to(t.ids, shape))
             for t in (*self.terms, *other.terms)
         ]
         consts = [np.broadcast_to(c, shape) for c in (self.const, other.const) if c is not None]
-        return Form(tuple(terms), _total(consts), shape)
+        return LinearForm(tuple(terms), _total(consts), shape)
 
-    def same(self, other: Form) -> bool:
+    def same(self, other: LinearForm) -> bool:
         """Whether both are the same numbers, term by term."""
         if self.shape != other.shape or len(self.terms) != len(other.terms):
             return False
@@ -93,7 +93,7 @@ class Form:
             for s, t in zip(self.terms, other.terms, strict=True)
         )
 
-    def ratio(self, other: Form) -> float | None:
+    def ratio(self, other: LinearForm) -> float | None:
         """The number c with self = c * other, or None."""
         if self.shape != other.shape or len(self.terms) != len(other.terms) or not self.terms:
             return None
@@ -109,12 +109,12 @@ def _ratio(a: Floats, b: Floats) -> float | None:
     return float(a.flat[0] / b.flat[0])
 
 
-def concat(parts: Sequence[Form | Known], axis: int) -> Form:
+def concat(parts: Sequence[LinearForm | Known], axis: int) -> LinearForm:
     """The parts side by side; missing terms of a part count as zero."""
-    forms = [p if isinstance(p, Form) else Form((), np.asarray(p, np.float64), p.shape) for p in parts]
+    forms = [p if isinstance(p, LinearForm) else LinearForm((), np.asarray(p, np.float64), p.shape) for p in parts]
     most = max(len(f.terms) for f in forms)
 
-    def term(form: Form, n: int) -> Term:
+    def term(form: LinearForm, n: int) -> Term:
         if n < len(form.terms):
             return form.terms[n]
         return Term(np.zeros(form.shape), np.zeros(form.shape, np.int64))
@@ -126,10 +126,10 @@ def concat(parts: Sequence[Form | Known], axis: int) -> Form:
     consts = [np.zeros(f.shape) if f.const is None else np.broadcast_to(f.const, f.shape) for f in forms]
     const = np.concatenate(consts, axis) if any(f.const is not None for f in forms) else None
     whole = const if const is not None else terms[0].ids
-    return Form(terms, const, whole.shape)
+    return LinearForm(terms, const, whole.shape)
 
 
-def rotate(x: Form, cos: Any, sin: Any, *, interleaved: bool) -> Form:
+def rotate(x: LinearForm, cos: Any, sin: Any, *, interleaved: bool) -> LinearForm:
     """x (..., D) rotated by angles with cos and sin (..., d/2), d <= D; elements from d on do not change."""
     half = cos.shape[-1]
     if interleaved:
@@ -145,21 +145,21 @@ def rotate(x: Form, cos: Any, sin: Any, *, interleaved: bool) -> Form:
     return concat([rotated, x.view(lambda v: v[..., 2 * half :])], -1)
 
 
-def where(condition: Known, a: Form | Known, b: Form | Known) -> Form:
+def where(condition: Known, a: LinearForm | Known, b: LinearForm | Known) -> LinearForm:
     """Elements of `a` where the condition holds, of `b` elsewhere."""
     shape = np.broadcast_shapes(condition.shape, a.shape, b.shape)
     keep = np.broadcast_to(condition, shape)
 
-    def masked(value: Form | Known, mask: Known) -> Form:
-        form = value if isinstance(value, Form) else Form((), np.asarray(value, np.float64), value.shape)
+    def masked(value: LinearForm | Known, mask: Known) -> LinearForm:
+        form = value if isinstance(value, LinearForm) else LinearForm((), np.asarray(value, np.float64), value.shape)
         terms = tuple(Term(np.where(mask, t.coef, 0.0), np.broadcast_to(t.ids, shape)) for t in form.terms)
         const = None if form.const is None else np.where(mask, form.const, 0.0)
-        return Form(terms, const, shape)
+        return LinearForm(terms, const, shape)
 
     left, right = masked(a, keep), masked(b, ~keep)
     terms = tuple(t for t in (*left.terms, *right.terms) if t.coef.any())
     consts = [c for c in (left.const, right.const) if c is not None]
-    return Form(terms, _total(consts), shape)
+    return LinearForm(terms, _total(consts), shape)
 
 
 def _total(consts: Sequence[Floats]) -> Floats | None:

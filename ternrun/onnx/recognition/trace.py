@@ -49,7 +49,7 @@ class Trace:
             low, high = (middle, high) if self.sources[middle].base <= element else (low, middle)
         return self.sources[low]
 
-    def stop(self, reason: str) -> UnrecognizedError:
+    def unsupported(self, reason: str) -> UnrecognizedError:
         """The error that ends the run at the present node."""
         return UnrecognizedError(f"{self.node}: {reason}")
 
@@ -57,4 +57,4 @@ class Trace:
         """Count elements that are made. Raises UnrecognizedError beyond MAX_WORK."""
         self._work += elements
         if self._work > MAX_WORK:
-            raise self.stop("the graph is too large to be followed")
+            raise self.unsupported("the graph is too large to be followed")

@@ -19,7 +19,7 @@ from ternrun.onnx.operators.dispatch import Scope, resolved
 from ternrun.onnx.recognition.constant_ops import CONSTANT_OPS, bounded, constant_kernel
 from ternrun.onnx.recognition.inputs import input_value, is_cached
 from ternrun.onnx.recognition.rules import RULES, WEIGHT_RULES
-from ternrun.onnx.recognition.symbolic import Form
+from ternrun.onnx.recognition.symbolic import LinearForm
 from ternrun.onnx.recognition.trace import Trace, UnrecognizedError
 from ternrun.onnx.recognition.weights import Weight
 
@@ -69,20 +69,22 @@ class Tracer:
         if node.op == "If" and isinstance(args[0], np.ndarray):
             branch: Graph = node.attributes["then_branch" if args[0].item() else "else_branch"]
             return self._branch(branch, values, scope)
-        if node.domain == "" and node.op in CONSTANT_OPS and not any(isinstance(a, Form) for a in args):
+        if node.domain == "" and node.op in CONSTANT_OPS and not any(isinstance(a, LinearForm) for a in args):
             if not any(isinstance(a, Weight) for a in args):
                 return self._constant(node, args)
             if node.op not in WEIGHT_RULES:
                 return self._constant(node, [a.array() if isinstance(a, Weight) else a for a in args])
         rule = RULES.get(node.op)
         if rule is None:
-            raise self.trace.stop("this operator is not part of a decoder that the engine knows")
+            raise self.trace.unsupported("this operator is not part of a decoder that the engine knows")
         made = rule(self.trace, node, args)
         return made if isinstance(made, tuple) else (made,)
 
     def _constant(self, node: Node, args: list[Any]) -> tuple[Any, ...]:
         if node.op in _COMPARING and self._beyond(args):
-            raise self.trace.stop("it compares positions with a number too large to follow: a sliding window, perhaps")
+            raise self.trace.unsupported(
+                "it compares positions with a number too large to follow: a sliding window, perhaps"
+            )
         made = constant_kernel(node, self.trace.opsets)(*args)
         results = tuple(_in_numpy(m) for m in (made if isinstance(made, tuple) else (made,)))
         self.trace.spend(sum(a.size for a in results))

@@ -49,7 +49,7 @@ class Weight:
         """The tensor's name in the file."""
         return self.tensor.name
 
-    def turned(self) -> Weight:
+    def transposed(self) -> Weight:
         """The transpose. Raises LoadError for what is not a matrix."""
         if len(self.shape) != 2:
             raise LoadError(f"tensor {self.name[:80]!r} of shape {list(self.shape)} is not a matrix")

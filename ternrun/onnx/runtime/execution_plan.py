@@ -13,7 +13,7 @@ import numpy as np
 
 from ternrun.errors import LoadError, TernrunError
 from ternrun.onnx.format.graph import Function, Graph, Node, Value
-from ternrun.onnx.format.limits import BIG, MEMORY, Budget, at_most
+from ternrun.onnx.format.limits import BIG, MEMORY, Budget, limited_to
 from ternrun.onnx.format.tensors import OnnxTensor
 from ternrun.onnx.operators import table
 from ternrun.onnx.operators.control import CONTROL
@@ -119,7 +119,7 @@ class ExecutionPlan:
         if node.op in CONTROL and node.domain == "":
             bodies = {n: ExecutionPlan(g, self._scope, known, self._depth + 1) for n, g in graphs_of(node).items()}
             reads += [self._slots[n] for body in bodies.values() for n in body.captures]
-            call = table.Call(node, self._scope.opsets.get("", 1), _never)
+            call = table.OpKernelInfo(node, self._scope.opsets.get("", 1), _never)
             return Step(node, CONTROL[node.op](call, bodies), tuple(reads), writes, takes_budget=True)
         function = self._scope.functions.get((node.domain, node.op, node.overload))
         if function is not None:
@@ -179,7 +179,7 @@ class ExecutionPlan:
             return False
         largest = max((v.nbytes for i in step.inputs if isinstance(v := self._values[i], np.ndarray)), default=0)
         try:
-            with at_most(min(max(FOLD, 16 * largest), MEMORY // 8)), np.errstate(all="ignore"):
+            with limited_to(min(max(FOLD, 16 * largest), MEMORY // 8)), np.errstate(all="ignore"):
                 values = [self._values[i] for i in step.inputs]
                 budget = Budget(10_000, MEMORY // 8)
                 out = step.kernel(budget, *values) if step.takes_budget else step.kernel(*values)

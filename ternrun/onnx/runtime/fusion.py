@@ -122,6 +122,6 @@ def _silu(sigmoid: Kernel, times: Kernel) -> Kernel:
     """SiLU on the engine's threads for a large x, by the two operators for a small one."""
 
     def kernel(x: Array, out: Array | None = None) -> Any:
-        return rowwise.each("silu", x, out) if rowwise.large(x) else times(x, sigmoid(x), out=out)
+        return rowwise.elementwise("silu", x, out) if rowwise.is_large(x) else times(x, sigmoid(x), out=out)
 
     return kernel

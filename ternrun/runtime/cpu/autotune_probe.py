@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ternrun.runtime.cpu.compile.kernel_cache import KernelCache
 from ternrun.runtime.cpu.layout import STATE_BYTES
-from ternrun.runtime.cpu.linears import Linears, Norm, Rows
+from ternrun.runtime.cpu.linears import Activations, Linears, Norm
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.program.program import Program, Scratch
 from ternrun.runtime.cpu.program.thread_pool import KERNELS, ThreadPool
@@ -29,7 +29,10 @@ class AutotuneProbe:
         x, out, count = _floats(tokens, cols), _floats(tokens, rows), aligned(STATE_BYTES)
         x.view(np.float32)[:] = rng.standard_normal(x.size // 4)
         count.view(np.int64)[0] = tokens
-        source, to = Rows(address(x), round_up(cols, 16), cols), Rows(address(out), round_up(rows, 16), rows)
+        source, to = (
+            Activations(address(x), round_up(cols, 16), cols),
+            Activations(address(out), round_up(rows, 16), rows),
+        )
         program = Program()
         for _ in range(repeats):
             linears.emit(program, address(count), source, Norm(0, 1e-5), [(weights, to)])

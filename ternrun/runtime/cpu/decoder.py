@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ternrun.runtime.config import EngineConfig, ModelConfig
 from ternrun.runtime.cpu import layout, rope
-from ternrun.runtime.cpu.linears import NO_NORM, Linears, Matrix, Norm, Rows, norm_rows
+from ternrun.runtime.cpu.linears import NO_NORM, Activations, Linears, Matrix, Norm, norm_rows
 from ternrun.runtime.cpu.lm_head_screen import LMHeadScreen
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.program.program import Program, Scratch
@@ -66,9 +66,9 @@ class Decoder:
         self.memory.append(array)
         return array
 
-    def _rows(self, cols: int, *, rows: int = 0) -> Rows:
+    def _rows(self, cols: int, *, rows: int = 0) -> Activations:
         ld = round_up(cols, 16)
-        return Rows(address(self._buffer(4 * ld * (rows or self._limits.tokens))), ld, cols)
+        return Activations(address(self._buffer(4 * ld * (rows or self._limits.tokens))), ld, cols)
 
     def _make_buffers(self) -> None:
         c, limits = self.config, self._limits
@@ -164,7 +164,7 @@ class Decoder:
         vector = self._vectors.get(f"{name}.weight")
         return NO_NORM if vector is None else Norm(address(vector), self.config.norm_eps)
 
-    def _bias(self, program: Program, name: str, out: Rows, count: int = 0) -> None:
+    def _bias(self, program: Program, name: str, out: Activations, count: int = 0) -> None:
         vector = self._vectors.get(f"{name}.bias")
         if vector is not None:
             program.call(
@@ -193,7 +193,7 @@ class Decoder:
         program.call("mhc.write", table=table, y=self._branch.base, **self._streams(), **self._scratch.arguments)
 
     def _project(
-        self, program: Program, x: Rows, norm: Norm, parts: list[tuple[str, Rows]], *, add: bool = False
+        self, program: Program, x: Activations, norm: Norm, parts: list[tuple[str, Activations]], *, add: bool = False
     ) -> None:
         """Several projections of one input, each with its own input norm and bias where it has them."""
         plain = [
@@ -215,7 +215,9 @@ class Decoder:
                 )
             self._bias(program, name, out)
 
-    def _attention(self, program: Program, layer: int, x: Rows, norm: Norm, out: Rows, *, add: bool) -> None:
+    def _attention(
+        self, program: Program, layer: int, x: Activations, norm: Norm, out: Activations, *, add: bool
+    ) -> None:
         c, blk, limits, scratch = self.config, f"blk.{layer}.", self._limits, self._scratch
         q_cols, kv_cols = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
         qkv = self._qkv
@@ -244,7 +246,7 @@ class Decoder:
         )  # fmt: skip
         self._project(program, self._mixed, self._norm(blk + "attn_sub_norm"), [(blk + "attn_output", out)], add=add)
 
-    def _ffn(self, program: Program, layer: int, x: Rows, norm: Norm, out: Rows, *, add: bool) -> None:
+    def _ffn(self, program: Program, layer: int, x: Activations, norm: Norm, out: Activations, *, add: bool) -> None:
         c, blk = self.config, f"blk.{layer}."
         up = round_up(c.ffn_dim, 16)
         parts = [(blk + "ffn_gate", self._up.at(0, c.ffn_dim)), (blk + "ffn_up", self._up.at(up, c.ffn_dim))]

@@ -24,16 +24,16 @@ MAX_GROUP = 3  # matrices of one call of `ternary.*`
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class Activations:
     """A float32 buffer of activations: its address, floats from row to row, and used columns."""
 
     base: int
     ld: int
     cols: int
 
-    def at(self, column: int, cols: int) -> Rows:
+    def at(self, column: int, cols: int) -> Activations:
         """A part of the columns."""
-        return Rows(self.base + 4 * column, self.ld, cols)
+        return Activations(self.base + 4 * column, self.ld, cols)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def is_ternary(tensor: Tensor) -> bool:
     return not (codes & (codes >> 1) & 0x55).any()
 
 
-def norm_rows(program: Program, count: int, x: Rows, norm: Norm, out: Rows) -> None:
+def norm_rows(program: Program, count: int, x: Activations, norm: Norm, out: Activations) -> None:
     """out = norm(x)."""
     program.call(
         "rows.norm", count=count, x=x.base, ldx=x.ld, n=x.cols, weight=norm.weight, eps=norm.eps, out=out.base,
@@ -71,8 +71,8 @@ def ordinary_scratch(cols: int) -> int:
 
 
 def ordinary_product(
-    program: Program, count: int, x: Rows, m: OrdinaryMatrix, out: Rows, scratch: Scratch, *, add: bool = False,
-    barrier: int = ALWAYS,
+    program: Program, count: int, x: Activations, m: OrdinaryMatrix, out: Activations, scratch: Scratch, *,
+    add: bool = False, barrier: int = ALWAYS,
 ) -> None:  # fmt: skip
     """out (+)= W x for an ordinary matrix; `scratch` has the room that `plain_scratch` says."""
     program.call(
@@ -111,9 +111,9 @@ class Linears:
         self,
         program: Program,
         count: int,
-        x: Rows,
+        x: Activations,
         norm: Norm,
-        parts: Sequence[tuple[Matrix, Rows]],
+        parts: Sequence[tuple[Matrix, Activations]],
         *,
         add: bool = False,
     ) -> None:
@@ -121,8 +121,8 @@ class Linears:
 
         Ends with a barrier: all outputs are complete.
         """
-        formats: dict[tuple[int, int, bool], list[tuple[TernaryMatrix, Rows]]] = {}
-        plain: list[tuple[OrdinaryMatrix, Rows]] = []
+        formats: dict[tuple[int, int, bool], list[tuple[TernaryMatrix, Activations]]] = {}
+        plain: list[tuple[OrdinaryMatrix, Activations]] = []
         for matrix, out in parts:
             if isinstance(matrix, TernaryMatrix):
                 formats.setdefault(matrix.input_format, []).append((matrix, out))
@@ -135,7 +135,13 @@ class Linears:
             self._plain(program, count, x, norm, plain, add)
 
     def _ternary(
-        self, program: Program, count: int, x: Rows, norm: Norm, parts: Sequence[tuple[TernaryMatrix, Rows]], add: bool
+        self,
+        program: Program,
+        count: int,
+        x: Activations,
+        norm: Norm,
+        parts: Sequence[tuple[TernaryMatrix, Activations]],
+        add: bool,
     ) -> None:
         first, out = parts[0]
         base, scratch = address(self._prepared), self._scratch.arguments
@@ -165,10 +171,16 @@ class Linears:
         )  # fmt: skip
 
     def _plain(
-        self, program: Program, count: int, x: Rows, norm: Norm, parts: Sequence[tuple[OrdinaryMatrix, Rows]], add: bool
+        self,
+        program: Program,
+        count: int,
+        x: Activations,
+        norm: Norm,
+        parts: Sequence[tuple[OrdinaryMatrix, Activations]],
+        add: bool,
     ) -> None:
         if norm.eps >= 0:
-            normed = Rows(address(self._normed), self._normed_ld, x.cols)
+            normed = Activations(address(self._normed), self._normed_ld, x.cols)
             norm_rows(program, count, x, norm, normed)
             x = normed
         for i, (m, out) in enumerate(parts):

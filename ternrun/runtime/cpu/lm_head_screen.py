@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile.isa import Isa
-from ternrun.runtime.cpu.linears import Rows
+from ternrun.runtime.cpu.linears import Activations
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.program.program import Program, Scratch
 from ternrun.runtime.cpu.weights.matrix import OrdinaryMatrix
@@ -63,7 +63,7 @@ class LMHeadScreen:
                 **bounds, **self._scratch.arguments,
             )  # fmt: skip
 
-    def emit(self, program: Program, state: int, x: Rows, logits: Rows) -> None:
+    def emit(self, program: Program, state: int, x: Activations, logits: Activations) -> None:
         """The logits W x that can be among the `keep` largest, together at the beginning of their row; see `kept`."""
         m, count = self._matrix, state + layout.STATE["outputs"]
         assert logits.ld == self._row_ids_ld

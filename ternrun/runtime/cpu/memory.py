@@ -40,7 +40,7 @@ def small_pages(nbytes: int) -> NDArray[np.uint8]:
     return np.frombuffer(mmap.mmap(-1, nbytes + SLACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
 
 
-def gather(arrays: Iterable[NDArray[np.uint8]]) -> None:
+def collapse_huge_pages(arrays: Iterable[NDArray[np.uint8]]) -> None:
     """Have Linux copy small pages together into huge ones, which are read a third faster; elsewhere nothing happens.
 
     It takes 0.1 to 1 s for 500 MB. Others may read and write the bytes meanwhile.
@@ -48,12 +48,12 @@ def gather(arrays: Iterable[NDArray[np.uint8]]) -> None:
     if sys.platform != "linux":
         return
     madvise = ctypes.CDLL(None).madvise
-    for start, end in _joined(arrays):
+    for start, end in huge_page_ranges(arrays):
         # a kernel that knows no such advice, or finds no room, leaves all as it is
         madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_COLLAPSE)
 
 
-def _joined(arrays: Iterable[NDArray[np.uint8]]) -> list[tuple[int, int]]:
+def huge_page_ranges(arrays: Iterable[NDArray[np.uint8]]) -> list[tuple[int, int]]:
     """The huge pages that lie within the arrays' pages, neighbouring arrays taken as one: [start, end) of each run."""
     runs: list[tuple[int, int]] = []
     for array in sorted(arrays, key=address):

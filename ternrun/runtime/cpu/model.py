@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
-from ternrun.runtime.backend.protocol import Batch, Idle, Memory, Rows
+from ternrun.runtime.backend.protocol import Batch, Idle, Memory, Progress, Rows
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu import autotune, layout
 from ternrun.runtime.cpu.compile import isa as instruction_sets
 from ternrun.runtime.cpu.compile.host import usable_cpus
-from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache, Progress
+from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache
 from ternrun.runtime.cpu.decoder import Decoder, Embedding, limits_for
 from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary, ordinary_scratch
 from ternrun.runtime.cpu.lm_head_screen import LMHeadScreen, can_screen
-from ternrun.runtime.cpu.memory import address, gather, padded_vector
+from ternrun.runtime.cpu.memory import address, collapse_huge_pages, padded_vector
 from ternrun.runtime.cpu.program.program import Program, Scratch
 from ternrun.runtime.cpu.program.step_inputs import StepInputs
 from ternrun.runtime.cpu.program.thread_pool import KERNELS, ThreadPool
@@ -130,7 +130,7 @@ class CpuModel:
         if n:
             self._answers += 1
             if self._answers == SETTLED:
-                _gather(self.matrices)
+                _collapse_huge_pages(self.matrices)
         program = self._program_for(batch)
         self._step(batch, program)
         if program == "largest" and self.screen:
@@ -211,10 +211,10 @@ def _told(weights: Weights, layout_name: str) -> str:
     }[layout_name]
 
 
-def _gather(matrices: dict[str, Matrix]) -> None:
+def _collapse_huge_pages(matrices: dict[str, Matrix]) -> None:
     """Packed weights into huge pages, beside the steps that follow: what is only starting need not wait for it."""
     packed = [m.codes for m in matrices.values() if isinstance(m, TernaryMatrix) and m.codes.flags.writeable]
-    threading.Thread(target=gather, args=[packed], name="ternrun-pages", daemon=True).start()
+    threading.Thread(target=collapse_huge_pages, args=[packed], name="ternrun-pages", daemon=True).start()
 
 
 def _floats(tensor: Tensor) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.loader.quants.table import encode_trits
-from ternrun.runtime.cpu.linears import NO_NORM, Linears, Norm, Rows, is_ternary, ordinary_scratch
+from ternrun.runtime.cpu.linears import NO_NORM, Activations, Linears, Norm, is_ternary, ordinary_scratch
 from ternrun.runtime.cpu.memory import address, padded_vector, round_up
 from ternrun.runtime.cpu.program.program import Program, Scratch
 from ternrun.runtime.cpu.weights.matrix import OrdinaryMatrix, TernaryMatrix
@@ -63,9 +63,9 @@ def product(on: Machine, tensors: list[Tensor], x: F32, setting: Setting = Setti
     count = copy_of(np.array([tokens]), np.int64)
     held = None if setting.norm is None else padded_vector(setting.norm)
     norm = NO_NORM if held is None else Norm(address(held), setting.eps)
-    to = Rows(address(out), out.shape[1], out.shape[1])
+    to = Activations(address(out), out.shape[1], out.shape[1])
     parts = [(matrices[t.name], to.at(int(at), t.shape[0])) for t, at in zip(tensors, columns, strict=False)]
-    linears.emit(step, address(count), Rows(address(source), ld, cols), norm, parts, add=setting.add)
+    linears.emit(step, address(count), Activations(address(source), ld, cols), norm, parts, add=setting.add)
     packing.run(lambda program: on.run(program, setting.threads))
     for matrix in matrices.values():
         if isinstance(matrix, TernaryMatrix):

@@ -6,19 +6,16 @@ import ast
 import operator
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
 from ternrun.runtime.cpu.compile.arguments import read
-from ternrun.runtime.cpu.compile.operations import Constant, Item, Value
+from ternrun.runtime.cpu.compile.operations import Constant, Item, Operations, Value
 from ternrun.runtime.cpu.compile.source import KernelFunction
 from ternrun.runtime.cpu.compile.value_shapes import flat, kinds_of, shape_of, shaped
-
-if TYPE_CHECKING:
-    from ternrun.runtime.cpu.compile.lowering import Unit
 
 OPERATORS: dict[type[ast.AST], Any] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -30,27 +27,40 @@ OPERATORS: dict[type[ast.AST], Any] = {
 BYTES = ir.IntType(8).as_pointer()
 
 
+class CompilationUnit(Protocol):
+    """The module that a function is lowered into, and where the functions that it calls are found."""
+
+    @property
+    def operations(self) -> Operations:
+        """numba's operations for the target CPU."""
+        ...
+
+    def function(self, compiled: KernelFunction, shapes: tuple[Any, ...]) -> tuple[ir.Function, Any]:
+        """The LLVM function for arguments of these shapes, and the shape of its result."""
+        ...
+
+
 class ExpressionLowering:
     """The expressions of one function; `lowering.Walk` adds its statements."""
 
-    def __init__(self, unit: Unit, compiled: KernelFunction, builder: ir.IRBuilder) -> None:
+    def __init__(self, unit: CompilationUnit, compiled: KernelFunction, builder: ir.IRBuilder) -> None:
         self.unit, self.operations, self.compiled, self.builder = unit, unit.operations, compiled, builder
         self.names: dict[str, Any] = {}  # shapes, with LLVM's pointer to a value in place of the value
         self.depth = 0  # of `if` and loops
 
-    def settled(self, item: Item) -> Item:
+    def materialized(self, item: Item) -> Item:
         """Numbers that are known become values: a variable changes, and a function serves all numbers."""
         if isinstance(item, tuple) and not isinstance(item, (Value, Constant)):
-            return tuple(map(self.settled, item))
+            return tuple(map(self.materialized, item))
         if isinstance(item, Constant) and isinstance(item.value, (int, float)):
             return self.operations.value(self.builder, item)
         if isinstance(item, Constant) and isinstance(item.value, tuple):
-            return tuple(self.settled(Constant(part)) for part in item.value)
+            return tuple(self.materialized(Constant(part)) for part in item.value)
         return item
 
     def assign(self, name: str, item: Item) -> None:
         """Store into a variable, which comes into being by its first assignment."""
-        item = self.settled(item)
+        item = self.materialized(item)
         known = self.names.get(name)
         if known is None or (shape_of(known) != shape_of(item) and not self.depth):
             known = self.names[name] = self.room(shape_of(item), name)
@@ -73,7 +83,7 @@ class ExpressionLowering:
 
     def call(self, compiled: KernelFunction, items: Sequence[Item]) -> Item:
         """Call a function of this kind."""
-        items = tuple(map(self.settled, items))
+        items = tuple(map(self.materialized, items))
         function, result = self.unit.function(compiled, tuple(map(shape_of, items)))
         kinds = [self.operations.llvm(kind) for kind in kinds_of(result)]
         args = [code for item in items for code in flat(item)]
@@ -167,19 +177,19 @@ class ExpressionLowering:
 
     def of_bool_op(self, node: ast.BoolOp) -> Item:
         """`a and b`, `a or b`, as a bool."""
-        return self.either(node.values, stop=isinstance(node.op, ast.Or))
+        return self.short_circuit(node.values, stop=isinstance(node.op, ast.Or))
 
-    def either(self, nodes: Sequence[ast.expr], *, stop: bool) -> Item:
+    def short_circuit(self, nodes: Sequence[ast.expr], *, stop: bool) -> Item:
         """`a or b or ...` (`stop`), or with `and`: whether, as a bool; what follows is computed only if it matters."""
         first = self.test(nodes[0])
         if len(nodes) == 1:
             return Constant(first) if isinstance(first, bool) else Value(types.boolean, first)
         if isinstance(first, bool):
-            return Constant(stop) if first == stop else self.either(nodes[1:], stop=stop)
-        return self.chosen(
+            return Constant(stop) if first == stop else self.short_circuit(nodes[1:], stop=stop)
+        return self.select(
             first,
-            (lambda: Constant(True)) if stop else (lambda: self.either(nodes[1:], stop=stop)),
-            (lambda: self.either(nodes[1:], stop=stop)) if stop else (lambda: Constant(False)),
+            (lambda: Constant(True)) if stop else (lambda: self.short_circuit(nodes[1:], stop=stop)),
+            (lambda: self.short_circuit(nodes[1:], stop=stop)) if stop else (lambda: Constant(False)),
         )
 
     def of_if_exp(self, node: ast.IfExp) -> Item:
@@ -187,17 +197,17 @@ class ExpressionLowering:
         test = self.test(node.test)
         if isinstance(test, bool):
             return self.value(node.body if test else node.orelse)
-        return self.chosen(test, lambda: self.value(node.body), lambda: self.value(node.orelse))
+        return self.select(test, lambda: self.value(node.body), lambda: self.value(node.orelse))
 
-    def chosen(self, test: Any, yes: Any, no: Any) -> Item:
+    def select(self, test: Any, yes: Any, no: Any) -> Item:
         """yes() or no(), as one item of the type that both have in common."""
         blocks = [self.builder.append_basic_block() for _ in range(3)]
         self.builder.cbranch(test, *blocks[:2])
         ends = []
         for block, make in zip(blocks, (yes, no), strict=False):
             self.builder.position_at_end(block)
-            ends.append((self.settled(make()), self.builder.block))
-        shape = self.merged(*(shape_of(item) for item, _ in ends))
+            ends.append((self.materialized(make()), self.builder.block))
+        shape = self.common_shape(*(shape_of(item) for item, _ in ends))
         merging = []
         for item, block in ends:
             self.builder.position_at_end(block)
@@ -212,7 +222,7 @@ class ExpressionLowering:
             codes.append(phi)
         return shaped(shape, iter(codes))
 
-    def merged(self, one: Any, other: Any) -> Any:
+    def common_shape(self, one: Any, other: Any) -> Any:
         """The shape of a value that has either shape."""
         if one == other or not isinstance(one, types.Type) or not isinstance(other, types.Type):
             return one

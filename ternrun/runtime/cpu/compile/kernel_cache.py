@@ -17,12 +17,12 @@ from functools import cache
 from pathlib import Path
 
 from ternrun.errors import KernelError
+from ternrun.runtime.backend.protocol import Progress
 from ternrun.runtime.cpu.compile import cache_files
 from ternrun.runtime.cpu.compile.executable import Executable
 from ternrun.runtime.cpu.compile.isa import Isa
 
 Function = Callable[[int, int, int], int]
-Progress = Callable[[int, int], None]  # kernels done, and in all
 
 
 @cache

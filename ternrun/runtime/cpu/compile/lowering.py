@@ -34,7 +34,7 @@ class Unit:
         """void f(result, arguments...) and the shape of its result. Raises CompileError."""
         key = compiled, shapes
         if key not in self._functions:
-            self._functions[key] = FunctionLowering(self, compiled, shapes).done()
+            self._functions[key] = FunctionLowering(self, compiled, shapes).lowered()
         return self._functions[key]
 
     def entry(self, compiled: KernelFunction, symbol: str, first: types.Type = types.int64) -> str:
@@ -76,20 +76,20 @@ class FunctionLowering(ExpressionLowering):
         for argument, item in zip(compiled.arguments, arguments, strict=True):
             self.assign(argument, item)
 
-    def done(self) -> tuple[ir.Function, Any]:
+    def lowered(self) -> tuple[ir.Function, Any]:
         """The function and the shape of its result."""
         tree = self.compiled.tree
         if isinstance(tree, ast.Lambda):
-            self.give(self.value(tree.body))
+            self.emit_return(self.value(tree.body))
         else:
             self.block(tree.body)
         if not self.builder.block.is_terminated:
-            self.give(Constant(None))
+            self.emit_return(Constant(None))
         return self.llvm, self.result
 
-    def give(self, item: Item) -> None:
+    def emit_return(self, item: Item) -> None:
         """Return from the function."""
-        item = self.settled(item)
+        item = self.materialized(item)
         if self.result is None:
             self.result = shape_of(item)
         values = self.as_shape(item, self.result)
@@ -142,7 +142,7 @@ class FunctionLowering(ExpressionLowering):
 
     def on_return(self, node: ast.Return) -> None:
         """`return ...`."""
-        self.give(Constant(None) if node.value is None else self.value(node.value))
+        self.emit_return(Constant(None) if node.value is None else self.value(node.value))
 
     def on_break(self, node: ast.Break) -> None:
         """Leave the innermost loop."""
