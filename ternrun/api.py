@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from ternrun.completion import Completion, Stream
 from ternrun.errors import ConfigError, UsageError
-from ternrun.loader.chat.named_templates import named_or_given
+from ternrun.loader.chat.named_templates import NAMED, named_or_given
 from ternrun.loader.default_model import located
 from ternrun.loader.model import ModelFile, open_model
 from ternrun.loader.tokenizers.sequence_breakers import SequenceBreakers
@@ -179,7 +179,8 @@ class Model:
         """As `chat`, in pieces; see `stream`."""
         if self.chat_template is None:
             raise UsageError(f"{self.name} has no chat template: it continues text, use complete")
-        return self._stream(self.chat_template.render(messages, tools=tools), sampling, grammar)
+        prompt = self.chat_template.render(messages, tools=tools)
+        return self._stream(self.tokenizer.encode(prompt, bos=self.chat_bos), sampling, grammar)
 
     def score(self, ids: Iterable[int], top: int = 0) -> list[TokenLogprobs]:
         """How likely the model finds given tokens: entry i tells of ids[i + 1], after ids[: i + 1].
@@ -204,6 +205,16 @@ class Model:
     def chat_template(self) -> ChatTemplate | None:
         """The model's own; None if it has none. Raises TemplateError for one that is damaged or hostile."""
         return self._file.chat_template
+
+    @cached_property
+    def chat_bos(self) -> bool:
+        """Whether the tokenizer puts the begin token before a chat prompt that does not have it.
+
+        True for a GGUF file that asks for a begin token, as in llama.cpp. False for other models, whose own template
+        writes it, as in transformers; True again where a named template, which never writes it, takes its place.
+        """
+        template, tokenizer = self.chat_template, self.tokenizer
+        return tokenizer.chat_bos or (tokenizer.add_bos and template is not None and template.source in NAMED.values())
 
     @cached_property
     def digest(self) -> bytes:

@@ -26,6 +26,7 @@ from ternrun.perplexity import windows
 from ternrun.runtime.config import EngineConfig, SamplingParams
 from ternrun.runtime.sampling.logprobs import log_sum_exp
 from tests.fakes import fake_gguf, fake_weights
+from tests.fakes_hf import fake_hf
 from tests.runtime.fake_model import FakeModel
 
 TEMPLATE = "{% for m in messages %}{{ '<|bos|>' + m['role'] + ': ' + m['content'] }}{% endfor %}"
@@ -265,6 +266,32 @@ def test_chat_writes_the_templates_prompt_with_one_begin_token(model: Model) -> 
     assert done.prompt_ids == [256, *b"user: hi"]
     with model.chat_stream([{"role": "user", "content": "hi"}], max_tokens=3) as stream:
         assert "".join(stream) == done.text
+
+
+BARE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}"
+
+
+def test_a_prompt_is_not_closed_by_the_end_token(tmp_path: Path, backend: list[FakeModel]) -> None:
+    keys = {"tokenizer__chat_template": BARE, "tokenizer__ggml__add_bos_token": True}
+    file = fake_gguf(tmp_path / "m.gguf", fake_weights(), tokenizer__ggml__add_eos_token=True, **keys)
+    with load(file) as model:
+        assert model.complete("hi", max_tokens=1).prompt_ids == [256, *b"hi"]
+        # templates in GGUF files leave the begin token to the tokenizer, as llama.cpp reads them
+        assert model.chat([{"role": "user", "content": "hi"}], max_tokens=1).prompt_ids == [256, *b"user: hi"]
+        assert model.tokenizer.encode("hi", eos=True) == [256, *b"hi", 257]
+
+
+def test_the_template_of_a_folder_alone_writes_a_chat_prompt(tmp_path: Path, backend: list[FakeModel]) -> None:
+    folder = fake_hf(tmp_path / "m", fake_weights("llama", "F32"))
+    stated = json.loads((folder / "tokenizer_config.json").read_text())
+    stated |= {"add_bos_token": True, "add_eos_token": True, "chat_template": BARE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(stated))
+    talk = [{"role": "user", "content": "hi"}]
+    with load(folder) as model:
+        assert model.complete("hi", max_tokens=1).prompt_ids == [256, *b"hi"]
+        assert model.chat(talk, max_tokens=1).prompt_ids == [*b"user: hi"]
+    with load(folder, chat_template="chatml") as model:  # which never writes the begin token
+        assert model.chat(talk, max_tokens=1).prompt_ids[:2] == [256, *b"<"]
 
 
 def test_chat_without_a_template_is_refused(tmp_path: Path, backend: list[FakeModel]) -> None:

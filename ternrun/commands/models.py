@@ -84,6 +84,7 @@ def model_path(args: argparse.Namespace) -> str:
 
     `args.model` is that path afterwards. Raises UsageError, LoadError where there is none, MissingExtra.
     """
+    _name_warnings()
     path = reached((os.environ.get(DEFAULT) or None) if args.model is None else args.model)
     if getattr(args, "variant", None):
         from ternrun.loader.onnx.folder import model_file
@@ -92,6 +93,14 @@ def model_path(args: argparse.Namespace) -> str:
         args.variant = None
     args.model = str(path)
     return str(path)
+
+
+def _name_warnings() -> None:
+    """Let what the loader logs (`ternrun.loader`) appear on stderr as warnings of ternrun; `serve` has its own log."""
+    import logging
+
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(logging.Formatter("ternrun: warning: %(message)s"))
 
 
 def reached(name: str | None) -> Path:

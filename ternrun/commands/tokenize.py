@@ -31,7 +31,7 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the ids with the text of each."""
     tokenizer = open_tokenizer(args)
-    ids = tokenizer.encode(given_text(args, "text"), special=not args.no_special)
+    ids = tokenizer.encode(given_text(args, "text"), special=not args.no_special, eos=True)
     pieces = tokenizer.pieces(ids)
     if args.json:
         print(json.dumps({"ids": ids, "pieces": pieces}))

@@ -92,13 +92,25 @@ def test_space_prefix() -> None:
     plain = Tokenizer.from_gguf(sentencepiece(add_space_prefix=False, add_bos_token=False))
     assert pieces(plain, "a bc") == ["a", " ", "bc"]
     for each in (tokenizer, plain):
-        for text in ("a bc", " a", "  a", "", " ", "a<user> a", "é\n🙂"):
+        for text in ("a bc", " a", "  a", "", " ", "é\n🙂"):
             assert each.decode(each.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode("a<user> a")) == "a<user>  a"  # as llama.cpp and transformers have it
+    assert plain.decode(plain.encode("a<user> a")) == "a<user> a"
+
+
+def test_only_the_space_that_opens_a_text_is_taken_away() -> None:
+    tokenizer = Tokenizer.from_gguf(sentencepiece())
+    ids = tokenizer.encode("a<s>a", bos=False)
+    assert tokenizer.decode(ids, special=True) == "a<s> a"
+    assert tokenizer.decode([1, *ids], special=True) == "<s> a<s> a"
+    assert tokenizer.decode([1, *ids]) == "a a"
 
 
 def test_begin_and_end_tokens() -> None:
     tokenizer = Tokenizer.from_gguf(sentencepiece(add_eos_token=True))
-    assert tokenizer.encode("a") == [1, *tokenizer.encode("a", bos=False), 2]
+    assert tokenizer.encode("a", eos=True) == [1, *tokenizer.encode("a", bos=False), 2]
+    assert tokenizer.encode("a") == [1, *tokenizer.encode("a", bos=False)]  # a prompt is to be continued
+    assert tokenizer.encode("a</s>", eos=True).count(2) == 1
     assert tokenizer.encode("<s>a").count(1) == 1  # one that a chat template wrote is not doubled
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<s>", "</s>")
     assert tokenizer.decode([1, 2]) == ""
@@ -197,18 +209,15 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     (byte_level(tokens=["", ""], token_type=None), "the vocabulary is empty"),
     (byte_level(tokens=[1, 2]), "tokens must be a list of strings"),
     (byte_level(tokens="abc"), "tokens must be a list of strings"),
-    (byte_level(tokens=["a", "b", "a"], token_type=None), "token 'a' stands in the vocabulary more than once"),
     (byte_level(merges=None), "merges is missing"),
     (byte_level(merges=np.arange(3)), "merges must be a list of strings"),
     (byte_level(token_type=[1]), "token_type must hold 263 numbers"),
     (byte_level(token_type=["x"] * 263), "token_type must hold 263 numbers"),
     (byte_level(token_type=[77] * 263), "has type 77"),
-    (byte_level(bos_token_id=263), "bos_token_id is 263; there are 263 tokens"),
-    (byte_level(eos_token_id=-5), "eos_token_id is -5"),
     (byte_level(eos_token_id="x"), "eos_token_id is x"),
     (byte_level(add_bos_token="yes"), "add_bos_token must be true or false"),
-    (byte_level(bos_token_id=np.array([1, 2], np.uint32)), "bos_token_id is [1 2]; there are"),
-    (byte_level(fim_pre_token_id=["a"]), "fim_pre_token_id is ['a']; there are"),
+    (byte_level(bos_token_id=np.array([1, 2], np.uint32)), "bos_token_id is [1 2]; it must be"),
+    (byte_level(fim_pre_token_id=["a"]), "fim_pre_token_id is ['a']; it must be"),
     (byte_level(pre=3), "pre must be a name"),
     (byte_level(pre=np.array([1, 2])), "pre must be a name"),
     (byte_level(model=np.array([1, 2])), "tokenizer model '[1 2]' is not supported"),
@@ -224,6 +233,26 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 def test_damaged_vocabularies_are_refused(metadata: dict[str, Any], message: str) -> None:
     with pytest.raises(LoadError, match=re.escape(message)):
         Tokenizer.from_gguf(metadata)
+
+
+def test_ids_that_no_token_has_are_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = Tokenizer.from_gguf(byte_level(bos_token_id=263, eos_token_id=-5))
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (None, None)
+    assert "bos_token_id is 263 and is ignored: there are 263 tokens" in caplog.text
+    assert "eos_token_id is -5" in caplog.text
+    assert Tokenizer.from_gguf(sentencepiece(bos_token_id=10**6)).bos_id == 1  # the default of this vocabulary's kind
+
+
+def test_text_becomes_the_first_of_equal_tokens_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    tokens = [*ALPHABET.values(), "ab", "<x>", "ab", "<x>"]
+    types = [NORMAL] * 257 + [CONTROL, NORMAL, CONTROL]
+    tokenizer = Tokenizer.from_gguf(byte_level(tokens=tokens, merges=["a b"], token_type=types))
+    assert tokenizer.encode("ab<x>") == [256, 257]
+    assert tokenizer.decode([258]) == "ab"
+    assert (
+        caplog.text.count("2 tokens repeat the text of another; text becomes the first of them ('ab', now token 256)")
+        == 1
+    )
 
 
 def test_absent_ids_are_no_fault() -> None:

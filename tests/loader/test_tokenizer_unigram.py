@@ -46,7 +46,7 @@ def test_finds_the_likeliest_segmentation() -> None:
     rng = random.Random(3)
     for _ in range(100):
         text = "".join(rng.choice("ab ") for _ in range(10)).strip() or "a"
-        ids = tokenizer.encode(text)
+        ids = tokenizer.encode(text, eos=True)
         assert ids[-1] == 1  # </s>
         score = sum(WORDS[piece.replace(" ", "▁")] for piece in tokenizer.pieces(ids[:-1]))
         assert score == pytest.approx(best("▁" + text.replace(" ", "▁")))

@@ -34,7 +34,9 @@ class Local(AbstractContextManager[Partner]):
         """See Partner."""
         template, last = self._model.chat_template, messages[-1]
         if template is not None and last["role"] == "assistant":
-            return self.go_on(template.render(messages[:-1]) + last["content"], sampling)
+            prompt = template.render(messages[:-1]) + last["content"]
+            ids = self._model.tokenizer.encode(prompt, bos=self._model.chat_bos)
+            return _Answer(self._model.stream(ids, **{**self._defaults, **sampling}))
         return _Answer(self._model.chat_stream(messages, **{**self._defaults, **sampling}))
 
     def go_on(self, text: str, sampling: Mapping[str, Any]) -> Reply:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ternrun.errors import LoadError, UsageError
 from ternrun.loader.tokenizers.bpe import byte_level, sentencepiece
-from ternrun.loader.tokenizers.pretokenizers import PreTokenizer, pretokenizer
+from ternrun.loader.tokenizers.pretokenizers import RAW, PreTokenizer, pretokenizer
 from ternrun.loader.tokenizers.special_tokens import around_special
 from ternrun.loader.tokenizers.token_bytes import CONTROL, UNKNOWN, USER_DEFINED, token_bytes
 from ternrun.loader.tokenizers.unigram import unigram
@@ -16,6 +16,11 @@ from ternrun.loader.tokenizers.vocabulary import Vocabulary, flag, read_vocabula
 
 def build(metadata: Mapping[str, Any], pre: str | None) -> dict[str, Any]:
     """The fields of a `Tokenizer`."""
+    stated = [
+        v if isinstance(v, str) else "" for v in map(metadata.get, ("tokenizer.ggml.model", "tokenizer.ggml.pre"))
+    ]
+    if stated[0] == "gpt2" and (pre or stated[1]) in RAW:
+        metadata, pre = {**metadata, "tokenizer.ggml.model": "gemma4"}, None
     vocabulary = read_vocabulary(metadata)
     model = vocabulary.model
     if pre is not None and model != "gpt2":
@@ -31,6 +36,7 @@ def build(metadata: Mapping[str, Any], pre: str | None) -> dict[str, Any]:
         encode = unigram(vocabulary, metadata)
     else:
         encode = sentencepiece(vocabulary)
+    add_bos = flag(metadata, "add_bos_token", words.add_bos if words else model != "t5") or model == "gemma4"
     return {
         "vocab_size": len(vocabulary.tokens),
         "bos_id": vocabulary.bos,
@@ -38,8 +44,9 @@ def build(metadata: Mapping[str, Any], pre: str | None) -> dict[str, Any]:
         "eos_ids": vocabulary.ends,
         "fim": vocabulary.fim,
         "files": vocabulary.files,
-        "add_bos": flag(metadata, "add_bos_token", words.add_bos if words else model != "t5") or model == "gemma4",
+        "add_bos": add_bos,
         "add_eos": flag(metadata, "add_eos_token", model == "t5"),
+        "chat_bos": add_bos,  # llama.cpp's rule: templates in GGUF files leave the begin token to the tokenizer
         "space_prefix": prefix,
         "special_ids": special,
         "hidden_ids": hidden,

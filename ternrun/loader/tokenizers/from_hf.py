@@ -56,6 +56,7 @@ def build(folder: Path) -> dict[str, Any]:
         "files": files_by_name(ids),
         "add_bos": bos is not None and framed[:1] == [bos],
         "add_eos": eos is not None and framed[-1:] == [eos] and len(framed) > (bos == eos),
+        "chat_bos": False,  # transformers' rule: the template alone writes a chat prompt
         "space_prefix": pieces or (not byte_level and _prefixes(description)),
         "special_ids": special,
         "hidden_ids": hidden,

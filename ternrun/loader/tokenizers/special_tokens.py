@@ -46,7 +46,7 @@ def around_special(
     `hidden`: those that count as special only where the caller says so.
     """
     cut = {
-        with_control: SpecialTokens({tokens[i]: i for i in found if tokens[i]})
+        with_control: SpecialTokens({tokens[i]: i for i in sorted(found, reverse=True) if tokens[i]})
         for with_control, found in ((True, special), (False, special - hidden))
     }
 

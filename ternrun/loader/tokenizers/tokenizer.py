@@ -25,7 +25,8 @@ class Tokenizer:
     files: tuple[int | None, int | None]  # tokens before a project's name and a file's, where holes are filled in
     add_bos: bool
     add_eos: bool
-    space_prefix: bool  # text that opens a sequence, or follows a special token, got a space before it
+    chat_bos: bool  # whether a chat prompt begins with `bos_id` where the model's own template does not write it
+    space_prefix: bool  # text that opens a sequence got a space before it
     special_ids: frozenset[int]  # tokens cut out of the text before it is split into words
     hidden_ids: frozenset[int]  # those of them that are not text: control tokens
     encode_text: Encode
@@ -58,21 +59,26 @@ class Tokenizer:
         """How the last token of a sequence is written; empty if there is none."""
         return "" if self.eos_id is None else self.token_bytes(self.eos_id).decode("utf-8", "replace")
 
-    def encode(self, text: str, *, special: bool = True, bos: bool = True) -> list[int]:
-        """Ids of the text. `special`: names of control tokens in it become these tokens, else they are plain text.
+    def encode(self, text: str, *, special: bool = True, bos: bool = True, eos: bool = False) -> list[int]:
+        """Return the ids of a text that the model continues.
 
-        `bos`: begin (and end) with the tokens that the model's file asks for; one that the text has is not doubled.
+        `special`: names of control tokens in the text become these tokens; otherwise they are plain text.
+        `bos`: put the begin token in front where the model's file asks for one (`add_bos`). `eos`: the text is
+        finished, so put the end token behind it where the file asks for one (`add_eos`): embeddings and token counts
+        need it, a prompt does not. A token that the text already has is not doubled.
         """
         ids = self.encode_text(well_formed(text), special)
         if bos and self.add_bos and self.bos_id is not None and ids[:1] != [self.bos_id]:
             ids.insert(0, self.bos_id)
-        if bos and self.add_eos and self.eos_id is not None and ids[-1:] != [self.eos_id]:
+        if eos and self.add_eos and self.eos_id is not None and ids[-1:] != [self.eos_id]:
             ids.append(self.eos_id)
         return ids
 
     def decode(self, ids: Iterable[int], *, special: bool = False) -> str:
-        """Text of a whole sequence: `decode(encode(text)) == text`. `special`: control tokens by their names.
+        """Return the text of a whole sequence. `special`: show control tokens by their names.
 
+        `decode(encode(text)) == text` for a text without control tokens. The space that some vocabularies put before a
+        text is taken away once, at the beginning, as transformers (without its clean-up of spaces) and llama.cpp do.
         Raises UsageError for an id outside the vocabulary.
         """
         stream = Stream(self, opens=True, special=special)
@@ -118,14 +124,10 @@ class Stream:
     def data(self, token_id: int) -> bytes:
         """The same in bytes, at once."""
         known = self._tokenizer
-        if token_id in known.special_ids:
-            self._strip = known.space_prefix
-            if token_id in known.hidden_ids and not self._special:
-                return b""
-        elif not 0 <= token_id < known.vocab_size:
+        if (token_id in known.hidden_ids and not self._special) or not 0 <= token_id < known.vocab_size:
             return b""
         data = known.bytes_of(token_id)
-        if self._strip and data and token_id not in known.special_ids:
+        if self._strip and data:
             data, self._strip = data.removeprefix(b" "), False
         return data
 

@@ -6,6 +6,7 @@ which every published file is made for.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from ternrun.errors import LoadError
 from ternrun.loader.gguf.strings import MAX_STRINGS, StringArray
 from ternrun.loader.tokenizers.token_bytes import BYTE, CONTROL, byte_value
+
+_log = logging.getLogger("ternrun.loader")
 
 # tokenizer.ggml.model -> ids where the file does not say
 DEFAULT_IDS: dict[str, dict[str, int]] = {
@@ -158,15 +161,21 @@ def _numbers(metadata: Mapping[str, Any], name: str, count: int) -> NDArray[Any]
 
 
 def _index(tokens: list[str]) -> dict[str, int]:
-    ids = dict(zip(tokens, range(len(tokens)), strict=True))
+    """Ids by text; the first id of a text that several tokens have, as in llama.cpp."""
+    ids = dict(zip(reversed(tokens), range(len(tokens) - 1, -1, -1), strict=True))
     if len(ids) < len(tokens):
-        twice = next((t for i, t in enumerate(tokens) if t and ids[t] != i), None)
-        if twice is not None:
-            raise LoadError(f"token {twice[:40]!r} stands in the vocabulary more than once")
+        _warn_of_repeated(tokens, ids)
     ids.pop("", None)  # padding
     if not ids:
         raise LoadError("the vocabulary is empty")
     return ids
+
+
+def _warn_of_repeated(tokens: Sequence[str], ids: Mapping[str, int]) -> None:
+    repeated = [token for i, token in enumerate(tokens) if token and ids[token] != i]
+    if repeated:
+        first = f"{repeated[0][:40]!r}, now token {ids[repeated[0]]}"
+        _log.warning("%d tokens repeat the text of another; text becomes the first of them (%s)", len(repeated), first)
 
 
 def _types(
@@ -185,13 +194,17 @@ def _types(
 
 
 def _id(metadata: Mapping[str, Any], name: str, count: int) -> int | None:
-    """The id under one of the keys `tokenizer.ggml.<name>_token_id`; None where there is none, or -1."""
-    value = metadata.get(f"tokenizer.ggml.{name}_token_id")
+    """The id under the key `tokenizer.ggml.<name>_token_id`; None for no key, -1, or an id that no token has."""
+    key = f"tokenizer.ggml.{name}_token_id"
+    value = metadata.get(key)
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or (type(value) is int and value in (-1, 2**32 - 1)):
         return None
-    if type(value) is not int or not 0 <= value < count:
-        raise LoadError(f"metadata key tokenizer.ggml.{name}_token_id is {str(value)[:40]}; there are {count} tokens")
+    if type(value) is not int:
+        raise LoadError(f"metadata key {key} is {str(value)[:40]}; it must be the id of one of {count} tokens")
+    if not 0 <= value < count:
+        _log.warning("metadata key %s is %d and is ignored: there are %d tokens", key, value, count)
+        return None
     return value
 
 

@@ -99,7 +99,7 @@ async def read_talk(
     def read() -> list[int]:  # beside the event loop: templates and tokenizers take a while
         asked = calling.tools if calling else None
         prompt = render(model, messages(), begin=begin, go_on=go_on, variables=variables, tools=asked)
-        return encode(model, prompt)
+        return encode(model, prompt, bos=model.chat_bos)
 
     ids = await service.read(request, read)
     requests = [Request(ids, seeded(params, i), scored if i == 0 else None, start, progress=progress) for i in range(n)]

@@ -45,7 +45,9 @@ def openai_prompts(value: Any, most: int, name: str = "prompt") -> list[Prompt]:
     )
 
 
-def encode(model: Model, prompt: Prompt, *, special: bool = True, bos: bool = True) -> list[int]:
+def encode(
+    model: Model, prompt: Prompt, *, special: bool = True, bos: bool = True, eos: bool = False
+) -> list[int]:  # fmt: skip
     """Ids of a prompt; those given as ids stay as they are.
 
     Raises ContextError for more than the context holds: at once, so that no more of a request is read, and before any
@@ -53,7 +55,7 @@ def encode(model: Model, prompt: Prompt, *, special: bool = True, bos: bool = Tr
     """
     if isinstance(prompt, str):
         _check_length(model, prompt)
-        prompt = model.tokenizer.encode(prompt, special=special, bos=bos)
+        prompt = model.tokenizer.encode(prompt, special=special, bos=bos, eos=eos)
     if len(prompt) > model.context:
         raise too_long(len(prompt), model.context)
     return prompt
@@ -73,7 +75,7 @@ def shortened(model: Model, prompt: Prompt) -> list[int]:
     encoders tell a whole text from a part; ids that are given are taken as they are, up to there."""
     if not isinstance(prompt, str):
         return prompt[: model.context]
-    ids = model.tokenizer.encode(prompt[: _SHORTENED * model.context])
+    ids = model.tokenizer.encode(prompt[: _SHORTENED * model.context], eos=True)
     end = ids[-1:] if model.tokenizer.add_eos else []
     return ids if len(ids) <= model.context else [*ids[: model.context - len(end)], *end]
 

@@ -96,7 +96,7 @@ def _written(service: Service, values: dict[str, Any]) -> str:
 
 
 def _of_messages(service: Service, values: dict[str, Any]) -> list[int]:
-    return encode(service.model, _written(service, values))
+    return encode(service.model, _written(service, values), bos=service.model.chat_bos)
 
 
 def _of_text(name: str, service: Service, values: dict[str, Any]) -> list[int]:
@@ -104,7 +104,7 @@ def _of_text(name: str, service: Service, values: dict[str, Any]) -> list[int]:
     if len(content) > MAX_LENGTH:
         raise wrong(name, f"at most {MAX_LENGTH} characters may be asked at once")
     bos = values["add_special" if name == "content" else "add_special_tokens"]
-    return service.model.tokenizer.encode(content, special=values["parse_special"], bos=bos)
+    return service.model.tokenizer.encode(content, special=values["parse_special"], bos=bos, eos=bos)
 
 
 def _piece(raw: bytes) -> str | list[int]:

@@ -148,7 +148,7 @@ def _ids(model: Model, values: dict[str, Any]) -> list[int]:
     prompt = needed(values, "prompt")
     if values["suffix"] is None and not values["raw"] and model.chat_template is not None:
         system = [{"role": "system", "content": values["system"]}] if values["system"] else []
-        return encode(model, render(model, [*system, {"role": "user", "content": prompt}]))
+        return encode(model, render(model, [*system, {"role": "user", "content": prompt}]), bos=model.chat_bos)
     if values["system"]:
         raise ApiError(
             "system: this text goes on without a template, which alone has a place for it",

@@ -147,7 +147,7 @@ async def _ask(
 
 def _read(model: Model, given: Any, pooling: Pooling, name: str, cut: bool) -> list[Request]:
     prompts = openai_prompts(given, MAX_INPUTS, name)
-    ids_of = shortened if cut else encode
+    ids_of = shortened if cut else partial(encode, eos=True)
     requests = [Request(ids_of(model, prompt), SamplingParams(max_tokens=0), pooling=pooling) for prompt in prompts]
     if pooling == "none" and sum(len(r.ids) for r in requests) * model.config.dim > MAX_NUMBERS:
         raise ApiError(f"{name}: without pooling, an answer may hold {MAX_NUMBERS} numbers at most", param=name)
