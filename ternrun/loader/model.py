@@ -87,7 +87,7 @@ class ModelFile:
         with self._lock:
             if self._tokenizer is None:
                 if self.text_folder is not None:
-                    self._tokenizer = Tokenizer.from_hf(self.text_folder)
+                    self._tokenizer = Tokenizer.from_hf(self.text_folder, self.weights.config.vocab_size)
                 else:
                     self._tokenizer = Tokenizer.from_gguf(self.metadata, pre=self._pre)
             return self._tokenizer

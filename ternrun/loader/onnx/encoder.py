@@ -47,7 +47,7 @@ class Encoder:
         description = read_json(tokenizer)
         padding = description.get("padding")
         self._pad = padding.get("pad_id", 0) if isinstance(padding, dict) else 0
-        self._library = load_library(tokenizer.read_text(encoding="utf-8"), tokenizer)
+        self._library = load_library(tokenizer.read_text(encoding="utf-8"), str(tokenizer))
         self.context = read_limit(self.folder)
 
     @property

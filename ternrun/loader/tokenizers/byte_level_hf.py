@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ternrun.errors import LoadError
 from ternrun.loader.tokenizers.bpe import MergeEncoder, by_merges
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ _TOKEN_WISHES = ("lstrip", "rstrip", "single_word")
 def is_plain(description: Mapping[str, Any]) -> bool:
     """Whether merging alone gives what the package would give; its own data must be sound for that."""
     model, added, words = (description.get(k) for k in ("model", "added_tokens", "pre_tokenizer"))
+    wishes = (*_TOKEN_WISHES, "normalized") if description.get("normalizer") else _TOKEN_WISHES
     if not isinstance(model, dict) or not isinstance(added, list) or not isinstance(words, dict):
         return False
     vocab, merges = model.get("vocab"), model.get("merges")
@@ -31,7 +31,7 @@ def is_plain(description: Mapping[str, Any]) -> bool:
         and all(type(i) is int and i >= 0 for i in vocab.values())
         and isinstance(merges, list)
         and all(_is_pair(m) for m in merges)
-        and all(_is_token(t) and not any(t.get(wish) for wish in _TOKEN_WISHES) for t in added)
+        and all(_is_token(t) and not any(t.get(wish) for wish in wishes) for t in added)
         and "ByteLevel" in str(words)
         and "'add_prefix_space': True" not in str(words)
     )
@@ -43,12 +43,9 @@ def without_model(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain_vocabulary(description: Mapping[str, Any]) -> tuple[dict[str, int], dict[int, bool]]:
-    """Ids by text, and of each added token whether it is a control token. Raises LoadError for one with several ids."""
+    """Ids by text, and of each added token whether it is a control token."""
     added = description["added_tokens"]
     ids = description["model"]["vocab"] | {t["content"]: t["id"] for t in added}
-    for token in added:
-        if ids[token["content"]] != token["id"]:
-            raise LoadError(f"tokenizer.json lists the added token {token['content'][:40]!r} with more than one id")
     return ids, {t["id"]: bool(t.get("special")) for t in added}
 
 

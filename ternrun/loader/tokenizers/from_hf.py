@@ -12,26 +12,68 @@ import numpy as np
 
 from ternrun.errors import LoadError
 from ternrun.loader.gguf.strings import MAX_STRINGS
-from ternrun.loader.hf.safetensors import read_json
 from ternrun.loader.tokenizers.byte_level_hf import is_plain, plain_encoder, plain_vocabulary, without_model
+from ternrun.loader.tokenizers.hf_files import TokenizerFiles, read_tokenizer_files
 from ternrun.loader.tokenizers.special_tokens import around_special
 from ternrun.loader.tokenizers.token_bytes import BYTE, CONTROL, NORMAL, SPACE, USER_DEFINED, token_bytes
-from ternrun.loader.tokenizers.vocabulary import END_NAMES, files_by_name, fim_by_name, named
+from ternrun.loader.tokenizers.unigram import check_charsmaps
+from ternrun.loader.tokenizers.vocabulary import files_by_name, fim_by_name, named
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Library
 
 
-def build(folder: Path) -> dict[str, Any]:
-    """The fields of a `Tokenizer`."""
-    path = folder / "tokenizer.json"
-    description = read_json(path)
+def build(folder: Path, rows: int | None = None) -> dict[str, Any]:
+    """Return the fields of a `Tokenizer`. `rows`: the rows of the model's embedding, where they are known."""
+    files = read_tokenizer_files(folder, rows)
+    fields, ids, library = build_described(files.description, str(files.path), files.text)
+    bos, eos, ends = files.ends(ids)
+    framed: list[int] = library.encode("", add_special_tokens=True).ids
+    if _is_wordpiece(files.description) and len(framed) == 2:  # BERT calls them classifier and separator
+        bos, eos = framed
+    if bos is None and len(framed) == 1:
+        before, *letter = library.encode("a", add_special_tokens=True).ids
+        bos = before if letter == library.encode("a", add_special_tokens=False).ids else None
+    add_bos, add_eos = _frame(files, framed, bos, eos)
+    return fields | {
+        "bos_id": bos,
+        "eos_id": eos,
+        "eos_ids": frozenset(ends),
+        "add_bos": add_bos,
+        "add_eos": add_eos,
+        "chat_bos": False,  # transformers' rule: the template alone writes a chat prompt
+    }
+
+
+def _frame(files: TokenizerFiles, framed: list[int], bos: int | None, eos: int | None) -> tuple[bool, bool]:
+    """Whether a text begins with `bos`, and whether it ends with `eos`.
+
+    The flags of tokenizer_config.json replace the post-processor of tokenizer.json, as in transformers 5.
+    """
+    stated = [files.config.get(f"add_{which}_token") for which in ("bos", "eos")]
+    if any(type(flag) is bool for flag in stated):
+        return stated[0] is True and bos is not None, stated[1] is True and eos is not None
+    return (
+        bos is not None and framed[:1] == [bos],
+        eos is not None and framed[-1:] == [eos] and len(framed) > (bos == eos),
+    )
+
+
+def build_described(
+    description: Mapping[str, Any], where: str, text: str | None = None
+) -> tuple[dict[str, Any], dict[str, int], Library]:
+    """Return the fields of a `Tokenizer` that the contents of a tokenizer.json decide, ids by text, and its library.
+
+    `where` names the description in errors; `text` is the description as JSON where that is at hand. Raises LoadError.
+    """
     plain, pieces = is_plain(description), _is_wordpiece(description)
-    byte_level = not pieces and _byte_level(description, path)
-    text = json.dumps(without_model(description)) if plain else path.read_text(encoding="utf-8")
-    library = load_library(text, path)
+    byte_level = not pieces and _byte_level(description, where)
+    check_charsmaps(description)
+    if plain or text is None:
+        text = json.dumps(without_model(description) if plain else description)
+    library = load_library(text, where)
     ids, added = plain_vocabulary(description) if plain else _vocabulary(library)
-    tokens = _tokens(ids, path)
+    tokens = _tokens(ids, where)
     if pieces:
         tokens = [_spaced(t, i in added) for i, t in enumerate(tokens)]
     types = np.full(len(tokens), NORMAL, np.int8)
@@ -40,31 +82,19 @@ def build(folder: Path) -> dict[str, Any]:
     for i, control in added.items():
         types[i] = CONTROL if control else USER_DEFINED
     special, hidden = frozenset(added), frozenset(i for i, control in added.items() if control)
-    bos, eos, ends = _ends(folder, ids)
-    framed: list[int] = library.encode("", add_special_tokens=True).ids
-    if pieces and len(framed) == 2:  # BERT calls them classifier and separator
-        bos, eos = framed
-    if bos is None and len(framed) == 1:
-        before, *letter = library.encode("a", add_special_tokens=True).ids
-        bos = before if letter == library.encode("a", add_special_tokens=False).ids else None
-    return {
+    fields = {
         "vocab_size": len(tokens),
-        "bos_id": bos,
-        "eos_id": eos,
-        "eos_ids": frozenset(ends),
         "fim": fim_by_name(ids),
         "files": files_by_name(ids),
-        "add_bos": bos is not None and framed[:1] == [bos],
-        "add_eos": eos is not None and framed[-1:] == [eos] and len(framed) > (bos == eos),
-        "chat_bos": False,  # transformers' rule: the template alone writes a chat prompt
         "space_prefix": pieces or (not byte_level and _prefixes(description)),
         "special_ids": special,
         "hidden_ids": hidden,
         "encode_text": around_special(tokens, special, hidden, plain_encoder(description, library), "")
         if plain
-        else _encoder(library, lambda: load_library(text, path)),
+        else _encoder(library, lambda: load_library(text, where)),
         "bytes_of": token_bytes(tokens, types, byte_level=byte_level),
     }
+    return fields, ids, library
 
 
 def _vocabulary(library: Library) -> tuple[dict[str, int], dict[int, bool]]:
@@ -73,7 +103,7 @@ def _vocabulary(library: Library) -> tuple[dict[str, int], dict[int, bool]]:
     return library.get_vocab(with_added_tokens=True), {i: token.special for i, token in added.items()}
 
 
-def load_library(text: str, path: Path) -> Library:
+def load_library(text: str, where: str) -> Library:
     """The tokenizers package's tokenizer, without cutting and padding. Raises LoadError."""
     from tokenizers import Tokenizer as Library
 
@@ -82,16 +112,16 @@ def load_library(text: str, path: Path) -> Library:
     except BaseException as e:  # the package panics (a BaseException) on some damaged files
         if isinstance(e, (KeyboardInterrupt, SystemExit)):
             raise
-        raise LoadError(f"{path} is not a tokenizer: {str(e)[:200]}") from e
+        raise LoadError(f"{where} is not a tokenizer: {str(e)[:200]}") from e
     library.no_truncation()
     library.no_padding()
     return library
 
 
-def _tokens(ids: Mapping[str, int], path: Path) -> list[str]:
+def _tokens(ids: Mapping[str, int], where: str) -> list[str]:
     size = max(ids.values(), default=-1) + 1
     if not 0 < size <= MAX_STRINGS:
-        raise LoadError(f"{path} lists token ids up to {str(size - 1)[:20]}; there must be 1 to {MAX_STRINGS} tokens")
+        raise LoadError(f"{where} lists token ids up to {str(size - 1)[:20]}; there must be 1 to {MAX_STRINGS} tokens")
     tokens = [""] * size
     for token, i in ids.items():
         tokens[i] = token
@@ -113,31 +143,6 @@ def _encoder(library: Library, load: Callable[[], Library]) -> Callable[[str, bo
     return encode_text
 
 
-def _ends(folder: Path, ids: Mapping[str, int]) -> tuple[int | None, int | None, set[int]]:
-    """First and last token of a sequence, and all that end generation."""
-    stated = {
-        name: _optional(folder / name) for name in ("tokenizer_config.json", "generation_config.json", "config.json")
-    }
-    known = set(ids.values())
-    ends = named(ids, END_NAMES)
-    first: dict[str, int | None] = {}
-    for which in ("bos", "eos"):
-        token = stated["tokenizer_config.json"].get(f"{which}_token")
-        token = token.get("content") if isinstance(token, dict) else token
-        listed = [ids.get(token)] if isinstance(token, str) else []
-        for name in ("generation_config.json", "config.json"):
-            value = stated[name].get(f"{which}_token_id")
-            listed += value if isinstance(value, list) else [value]
-        found = [i for i in listed if type(i) is int and i in known]
-        first[which] = next(iter(found), None)
-        ends |= set(found) if which == "eos" else set()
-    return first["bos"], first["eos"], ends
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
-
-
 def _parts(node: Any) -> Iterator[Mapping[str, Any]]:
     """A step of the description, or those of a sequence of steps."""
     if isinstance(node, dict):
@@ -148,14 +153,14 @@ def _parts(node: Any) -> Iterator[Mapping[str, Any]]:
                 yield from _parts(part)
 
 
-def _byte_level(description: Mapping[str, Any], path: Path) -> bool:
+def _byte_level(description: Mapping[str, Any], where: str) -> bool:
     steps = [p for name in ("normalizer", "pre_tokenizer", "decoder") for p in _parts(description.get(name))]
     kinds = {str(p.get("type")) for p in steps}
     if "ByteLevel" in kinds:
         return True
     if kinds & {"Metaspace", "ByteFallback"} or any(SPACE in str(p.get("content")) for p in steps):
         return False
-    raise LoadError(f"{path} is neither a byte-level nor a SentencePiece tokenizer, and no other kind is supported")
+    raise LoadError(f"{where} is neither a byte-level nor a SentencePiece tokenizer, and no other kind is supported")
 
 
 def _is_wordpiece(description: Mapping[str, Any]) -> bool:

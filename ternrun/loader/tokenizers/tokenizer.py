@@ -43,11 +43,14 @@ class Tokenizer:
         return cls(**build(metadata, pre))
 
     @classmethod
-    def from_hf(cls, folder: str | Path) -> Tokenizer:
-        """Of tokenizer.json, tokenizer_config.json and generation_config.json. Raises LoadError."""
+    def from_hf(cls, folder: str | Path, rows: int | None = None) -> Tokenizer:
+        """Return the tokenizer of a Hugging Face folder: tokenizer.json and what the files beside it add.
+
+        `rows`: rows of the model's embedding; added tokens beyond them are left out. Raises LoadError.
+        """
         from ternrun.loader.tokenizers.from_hf import build
 
-        return cls(**build(Path(folder)))
+        return cls(**build(Path(folder), rows))
 
     @property
     def bos_token(self) -> str:

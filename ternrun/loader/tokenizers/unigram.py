@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -62,6 +63,22 @@ def _charsmap(metadata: Mapping[str, Any]) -> bytes:
     if raw and not _charsmap_is_sound(raw):
         raise LoadError(f"metadata key {_CHARSMAP} is damaged")
     return raw
+
+
+def check_charsmaps(description: Mapping[str, Any]) -> None:
+    """Check every table of normalization rules in the contents of a tokenizer.json. Raises LoadError."""
+    normalizer = description.get("normalizer")
+    steps = normalizer.get("normalizers") if isinstance(normalizer, dict) else None
+    for step in (normalizer, *(steps if isinstance(steps, list) else ())):
+        table = step.get("precompiled_charsmap") if isinstance(step, dict) else None
+        if not table:
+            continue
+        try:
+            sound = _charsmap_is_sound(b64decode(table, validate=True))
+        except (TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise LoadError("tokenizer.json: precompiled_charsmap is damaged")
 
 
 def _charsmap_is_sound(raw: bytes) -> bool:

@@ -1,0 +1,63 @@
+"""What the files of a Hugging Face folder say about its tokenizer, read once and merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ternrun.loader.hf.safetensors import read_json
+from ternrun.loader.tokenizers.added_tokens import content_of, merge_added_tokens, named_tokens
+from ternrun.loader.tokenizers.vocabulary import END_NAMES, named
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """`description` is tokenizer.json with all added tokens; `text` is the file itself where it has them all."""
+
+    path: Path
+    description: dict[str, Any]
+    text: str | None
+    named: dict[str, Any]  # special tokens by role, such as bos_token
+    config: dict[str, Any]  # tokenizer_config.json
+    models: tuple[dict[str, Any], ...]  # generation_config.json, config.json
+
+    def ends(self, ids: Mapping[str, int]) -> tuple[int | None, int | None, set[int]]:
+        """Return the first and the last token of a sequence, and all that end generation."""
+        known = set(ids.values())
+        ends = named(ids, END_NAMES)
+        first: dict[str, int | None] = {}
+        for which in ("bos", "eos"):
+            token = content_of(self.named.get(f"{which}_token"))
+            listed = [ids.get(token)] if token is not None else []
+            for table in self.models:
+                value = table.get(f"{which}_token_id")
+                listed += value if isinstance(value, list) else [value]
+            found = [i for i in listed if type(i) is int and i in known]
+            first[which] = next(iter(found), None)
+            ends |= set(found) if which == "eos" else set()
+        return first["bos"], first["eos"], ends
+
+
+def read_tokenizer_files(folder: Path, rows: int | None = None) -> TokenizerFiles:
+    """Read a folder's tokenizer. `rows`: the rows of the model's embedding, where they are known.
+
+    Raises LoadError for a file that is missing, too large or damaged.
+    """
+    path = folder / "tokenizer.json"
+    description = read_json(path)
+    config, special_map, added, generation, model = (
+        _optional(folder / name)
+        for name in (
+            "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json",
+            "config.json",
+        )
+    )  # fmt: skip
+    merged = merge_added_tokens(description, config, special_map, added, rows)
+    text = path.read_text(encoding="utf-8") if merged is description else None
+    return TokenizerFiles(path, merged, text, named_tokens(config, special_map), config, (generation, model))
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
