@@ -27,6 +27,7 @@ from ternrun.loader.model import ModelFile, open_model
 from ternrun.loader.quants.detect_ternary import Matrix, as_ternary
 from ternrun.loader.quants.table import decode, encode, encode_trits, trits
 from ternrun.loader.quants.ternary import HALF_SCALES
+from ternrun.loader.tokenizers import carried
 from ternrun.loader.tokenizers.to_gguf import vocabulary_metadata
 from ternrun.loader.user_path import from_home
 from ternrun.runtime.config import ModelConfig
@@ -148,10 +149,11 @@ def _carried(model: ModelFile, pre: str | None) -> dict[str, Any]:
     """Metadata about the model and its text, from the source."""
     keys = {
         key: value for key, value in model.metadata.items()
-        if key.startswith(("general.", "tokenizer.")) and key not in _NOT_CARRIED
+        if key.startswith(("general.", "tokenizer.", carried.PREFIX)) and key not in _NOT_CARRIED
     }  # fmt: skip
     if pre is not None:
         keys["tokenizer.ggml.pre"] = pre
+        keys.pop(carried.DESCRIPTION, None)
     if model.text_folder is not None:
         keys |= vocabulary_metadata(model.text_folder, model.weights.config.vocab_size)
     return keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +83,69 @@ def test_sentence_piece_vocabularies_with_byte_fallback(tmp_path: Path) -> None:
         assert carried.encode(text) == original.encode(text)
 
 
-def test_what_gguf_cannot_say_is_refused(tmp_path: Path) -> None:
+PECULIAR: dict[str, tuple[Callable[[Tokenizer], object], str]] = {
+    "words": (
+        lambda t: setattr(
+            t, "pre_tokenizer",
+            pre_tokenizers.Sequence(
+                [pre_tokenizers.Split(Regex("e"), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+            ),
+        ),
+        "the way in which tokenizer.json splits text",
+    ),
+    "nfc": (lambda t: setattr(t, "normalizer", normalizers.NFC()), "the normalizer NFC"),
+    "lowercase": (
+        lambda t: setattr(t, "normalizer", normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])),
+        "the normalizer NFKC and the normalizer Lowercase",
+    ),
+    "strip": (lambda t: t.add_tokens([AddedToken("<mask>", lstrip=True, rstrip=True)]), "lstrip, rstrip, norm"),
+    "word": (lambda t: t.add_special_tokens([AddedToken("NOW", single_word=True)]), "single_word of added tokens"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PECULIAR)
+def test_what_gguf_cannot_say_is_carried_beside_it(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    change, words = PECULIAR[name]
     tokenizer = byte_level("gpt-2")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex("e"), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
-    )
-    folder = save(tokenizer, tmp_path)
-    with pytest.raises(LoadError, match="splits text in a way that no pre-tokenizer known to GGUF does"):
-        vocabulary_metadata(folder, 700)
+    change(tokenizer)
+    folder = save(tokenizer, tmp_path, bos_token="<|bos|>")
+    metadata = vocabulary_metadata(folder, 700)
+    assert f"GGUF's keys cannot state {words}" in caplog.text
+    assert len(metadata["ternrun.tokenizer.json"]) < 5000  # the vocabulary is in the keys that other programs read
+    carried, original = Ours.from_gguf(metadata), Ours.from_hf(folder, 700)
+    for text in ["cafe\u0301 ÉTÉ", "a  <mask>  b<mask>", "NOW nowNOW NOWx", *TEXT]:
+        assert carried.encode(text) == original.encode(text) == tokenizer.encode(text).ids
+        assert carried.decode(carried.encode(text)) == original.decode(original.encode(text))
+    assert carried.eos_ids == original.eos_ids
+    assert Ours.from_gguf(metadata, pre="gpt-2").encode("ab")  # what --pre asks for takes its place
+
+
+def test_a_damaged_carried_tokenizer_is_refused(tmp_path: Path) -> None:
+    tokenizer = byte_level("gpt-2")
+    tokenizer.normalizer = normalizers.NFC()
+    metadata = vocabulary_metadata(save(tokenizer, tmp_path), 700)
+    for value in (7, "", "[]", "{}", '{"model": 7}', '{"model": {"vocab": {}}}', "[" * 100_000):
+        with pytest.raises(LoadError, match=r"ternrun\.tokenizer\.json"):
+            Ours.from_gguf(metadata | {"ternrun.tokenizer.json": value})
+    for value in (["a"], [700], [-1], 7, [[1]]):
+        with pytest.raises(LoadError, match=r"ternrun\.tokenizer\.end_token_ids must list ids"):
+            Ours.from_gguf(metadata | {"ternrun.tokenizer.end_token_ids": value})
+
+
+def test_every_token_that_ends_generation_is_carried(tmp_path: Path) -> None:
+    tokenizer = byte_level("gpt-2")
+    folder = save(tokenizer, tmp_path, eos_token="<|bos|>")
+    (folder / "generation_config.json").write_text('{"eos_token_id": [65, 66]}')
+    metadata = vocabulary_metadata(folder, 700)
+    assert Ours.from_gguf(metadata).eos_ids == {65, 66, tokenizer.token_to_id("<|bos|>")}
+
+
+def test_kinds_that_a_gguf_file_cannot_hold_are_refused(tmp_path: Path) -> None:
+    folder = save(byte_level("gpt-2"), tmp_path)
     with pytest.raises(LoadError, match=r"has id \d+ of 300"):
         vocabulary_metadata(folder, 300)
     (folder / "tokenizer.json").write_text('{"model": {"type": "WordPiece", "vocab": {}}}')
-    with pytest.raises(LoadError, match="not a byte-pair tokenizer"):
+    with pytest.raises(LoadError, match="of kind WordPiece; a GGUF file can only carry BPE and Unigram"):
         vocabulary_metadata(folder, 300)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ternrun.errors import LoadError, UsageError
+from ternrun.loader.tokenizers import carried
 from ternrun.loader.tokenizers.bpe import byte_level, sentencepiece
 from ternrun.loader.tokenizers.pretokenizers import RAW, PreTokenizer, pretokenizer
 from ternrun.loader.tokenizers.special_tokens import around_special
@@ -15,7 +16,7 @@ from ternrun.loader.tokenizers.vocabulary import Vocabulary, flag, read_vocabula
 
 
 def build(metadata: Mapping[str, Any], pre: str | None) -> dict[str, Any]:
-    """The fields of a `Tokenizer`."""
+    """Return the fields of a `Tokenizer`."""
     stated = [
         v if isinstance(v, str) else "" for v in map(metadata.get, ("tokenizer.ggml.model", "tokenizer.ggml.pre"))
     ]
@@ -26,6 +27,28 @@ def build(metadata: Mapping[str, Any], pre: str | None) -> dict[str, Any]:
     if pre is not None and model != "gpt2":
         raise UsageError(f"a tokenizer of model {model!r} uses no pre-tokenizer; leave out --pre (in Python: pre=)")
     words = pretokenizer_of(metadata, vocabulary, pre) if model == "gpt2" else None
+    add_bos = flag(metadata, "add_bos_token", words.add_bos if words else model != "t5") or model == "gemma4"
+    described = carried.unpack(metadata, vocabulary.tokens) if pre is None else None
+    return {
+        "bos_id": vocabulary.bos,
+        "eos_id": vocabulary.eos,
+        "eos_ids": carried.ends(metadata, vocabulary.ends, len(vocabulary.tokens)),
+        "add_bos": add_bos,
+        "add_eos": flag(metadata, "add_eos_token", model == "t5"),
+        # as llama.cpp, unless the file says otherwise: templates in GGUF files leave the begin token to the tokenizer
+        "chat_bos": add_bos and metadata.get(carried.CHAT_BOS) is not False,
+    } | (_by_keys(metadata, vocabulary, words) if described is None else _described(described))
+
+
+def _described(description: Mapping[str, Any]) -> dict[str, Any]:
+    from ternrun.loader.tokenizers.from_hf import build_described  # few files need it
+
+    return build_described(description, f"metadata key {carried.DESCRIPTION}")[0]
+
+
+def _by_keys(metadata: Mapping[str, Any], vocabulary: Vocabulary, words: PreTokenizer | None) -> dict[str, Any]:
+    """The fields that GGUF's own keys decide."""
+    model = vocabulary.model
     prefix = model in ("llama", "t5") and flag(metadata, "add_space_prefix", model == "llama")
     hidden = frozenset(vocabulary.of_type(CONTROL, UNKNOWN))
     special = hidden.union(vocabulary.of_type(USER_DEFINED))
@@ -36,17 +59,10 @@ def build(metadata: Mapping[str, Any], pre: str | None) -> dict[str, Any]:
         encode = unigram(vocabulary, metadata)
     else:
         encode = sentencepiece(vocabulary)
-    add_bos = flag(metadata, "add_bos_token", words.add_bos if words else model != "t5") or model == "gemma4"
     return {
         "vocab_size": len(vocabulary.tokens),
-        "bos_id": vocabulary.bos,
-        "eos_id": vocabulary.eos,
-        "eos_ids": vocabulary.ends,
         "fim": vocabulary.fim,
         "files": vocabulary.files,
-        "add_bos": add_bos,
-        "add_eos": flag(metadata, "add_eos_token", model == "t5"),
-        "chat_bos": add_bos,  # llama.cpp's rule: templates in GGUF files leave the begin token to the tokenizer
         "space_prefix": prefix,
         "special_ids": special,
         "hidden_ids": hidden,

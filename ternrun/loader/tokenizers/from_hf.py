@@ -16,7 +16,7 @@ from ternrun.loader.tokenizers.byte_level_hf import is_plain, plain_encoder, pla
 from ternrun.loader.tokenizers.hf_files import TokenizerFiles, read_tokenizer_files
 from ternrun.loader.tokenizers.special_tokens import around_special
 from ternrun.loader.tokenizers.token_bytes import BYTE, CONTROL, NORMAL, SPACE, USER_DEFINED, token_bytes
-from ternrun.loader.tokenizers.unigram import check_charsmaps
+from ternrun.loader.tokenizers.unigram import charsmaps
 from ternrun.loader.tokenizers.vocabulary import files_by_name, fim_by_name, named
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 def build(folder: Path, rows: int | None = None) -> dict[str, Any]:
     """Return the fields of a `Tokenizer`. `rows`: the rows of the model's embedding, where they are known."""
-    files = read_tokenizer_files(folder, rows)
+    return build_from(read_tokenizer_files(folder, rows))
+
+
+def build_from(files: TokenizerFiles) -> dict[str, Any]:
+    """Return the fields of a `Tokenizer` for files that are read already."""
     fields, ids, library = build_described(files.description, str(files.path), files.text)
     bos, eos, ends = files.ends(ids)
     framed: list[int] = library.encode("", add_special_tokens=True).ids
@@ -68,7 +72,7 @@ def build_described(
     """
     plain, pieces = is_plain(description), _is_wordpiece(description)
     byte_level = not pieces and _byte_level(description, where)
-    check_charsmaps(description)
+    list(charsmaps(description))  # checked before the package follows whatever indices they hold
     if plain or text is None:
         text = json.dumps(without_model(description) if plain else description)
     library = load_library(text, where)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -65,8 +65,8 @@ def _charsmap(metadata: Mapping[str, Any]) -> bytes:
     return raw
 
 
-def check_charsmaps(description: Mapping[str, Any]) -> None:
-    """Check every table of normalization rules in the contents of a tokenizer.json. Raises LoadError."""
+def charsmaps(description: Mapping[str, Any]) -> Iterator[bytes]:
+    """Yield every table of normalization rules in the contents of a tokenizer.json, checked. Raises LoadError."""
     normalizer = description.get("normalizer")
     steps = normalizer.get("normalizers") if isinstance(normalizer, dict) else None
     for step in (normalizer, *(steps if isinstance(steps, list) else ())):
@@ -74,11 +74,12 @@ def check_charsmaps(description: Mapping[str, Any]) -> None:
         if not table:
             continue
         try:
-            sound = _charsmap_is_sound(b64decode(table, validate=True))
+            raw = b64decode(table, validate=True)
         except (TypeError, ValueError):
-            sound = False
-        if not sound:
+            raw = b""
+        if not _charsmap_is_sound(raw):
             raise LoadError("tokenizer.json: precompiled_charsmap is damaged")
+        yield raw
 
 
 def _charsmap_is_sound(raw: bytes) -> bool:

@@ -1,0 +1,68 @@
+"""A tokenizer that GGUF's own keys cannot say, in keys of ternrun's: the contents of a tokenizer.json beside them.
+
+    ternrun.tokenizer.json            tokenizer.json without what tokenizer.ggml.tokens and .merges hold
+    ternrun.tokenizer.add_bos_to_chat bool, where it differs from tokenizer.ggml.add_bos_token
+    ternrun.tokenizer.end_token_ids   every token that ends generation, where the usual keys name others
+
+Other programs ignore these keys and use tokenizer.ggml.*, which hold the nearest that GGUF can say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ternrun.errors import LoadError
+from ternrun.loader.tokenizers.token_bytes import UNUSED
+
+PREFIX = "ternrun.tokenizer."
+DESCRIPTION, CHAT_BOS, ENDS = (PREFIX + name for name in ("json", "add_bos_to_chat", "end_token_ids"))
+
+
+def pack(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys that hold `description`, the contents of a tokenizer.json, beside the tokens of the file."""
+    model = dict(description["model"])
+    keys = dict[str, Any]()
+    if isinstance(model["vocab"], dict):  # a unigram model's list has scores that float32 would round
+        model["vocab"] = {}
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges", ())]
+    if merges and not any(" " in part for merge in merges for part in merge):
+        keys["tokenizer.ggml.merges"] = [" ".join(merge) for merge in merges]
+        model["merges"] = []
+    written = {**description, "model": model, "truncation": None, "padding": None}
+    return keys | {DESCRIPTION: json.dumps(written, ensure_ascii=False, separators=(",", ":"))}
+
+
+def unpack(metadata: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, Any] | None:
+    """Return the contents of the tokenizer.json that a file carries; None where it carries none. Raises LoadError."""
+    text = metadata.get(DESCRIPTION)
+    if text is None:
+        return None
+    try:
+        description = json.loads(text)
+        model = description["model"]
+        empty = (model["vocab"], model.get("merges")) if isinstance(model["vocab"], dict) else (None, None)
+    except (TypeError, ValueError, KeyError, RecursionError) as e:
+        raise LoadError(f"metadata key {DESCRIPTION} does not hold a tokenizer.json: {str(e)[:80]}") from e
+    if empty[0] == {}:
+        types = np.asarray(metadata.get("tokenizer.ggml.token_type", np.zeros(len(tokens))))
+        if types.shape != (len(tokens),):
+            raise LoadError(f"metadata key tokenizer.ggml.token_type must hold {len(tokens)} numbers")
+        model["vocab"] = {token: i for i, token in enumerate(tokens) if types[i] != UNUSED}
+    if empty[1] == []:
+        model["merges"] = list(metadata.get("tokenizer.ggml.merges", ()))
+    return dict(description)
+
+
+def ends(metadata: Mapping[str, Any], usual: frozenset[int], count: int) -> frozenset[int]:
+    """Return the tokens that end generation: those of the file's key where it has one, else `usual`."""
+    listed = metadata.get(ENDS)
+    if listed is None:
+        return usual
+    ids = np.asarray(listed)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or (ids.size and not 0 <= ids.min() <= ids.max() < count):
+        raise LoadError(f"metadata key {ENDS} must list ids of the {count} tokens")
+    return frozenset(ids.tolist())
