@@ -19,8 +19,8 @@ from starlette.responses import StreamingResponse
 
 import ternrun
 from ternrun.server.app.run import listening
-from ternrun.server.app.settings import ServerConfig
 from ternrun.server.generation.models import Services
+from ternrun.server.settings import ServerConfig
 
 HOPS = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}  # of one connection, not passed on
 

@@ -20,7 +20,7 @@ from ternrun.commands.models import add_models, add_template, check_model, load_
 from ternrun.commands.options import APPEND, ENGINE, OFF, SWITCH, Flag, add_flags, given
 from ternrun.commands.terminal import safe
 from ternrun.runtime.config import EngineConfig
-from ternrun.server.app.settings import ServerConfig, hosts, read_keys
+from ternrun.server.settings import ServerConfig, hosts, read_keys
 
 EXAMPLES = """\
 examples:

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from ternrun.api import load
-from ternrun.server.app.settings import ServerConfig
+from ternrun.server.settings import ServerConfig
 from tests.commands.conftest import TEMPLATE
 from tests.fakes import fake_gguf, fake_weights
 from tests.server.serving import Server, running

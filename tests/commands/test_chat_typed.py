@@ -16,7 +16,7 @@ import pytest
 from ternrun.api import load
 from ternrun.commands.chat.history import History
 from ternrun.commands.chat.message import read_message
-from ternrun.server.app.settings import ServerConfig
+from ternrun.server.settings import ServerConfig
 from tests.commands.conftest import TEMPLATE
 from tests.commands.test_chat import Terminal
 from tests.fakes import fake_gguf, fake_weights

@@ -13,9 +13,9 @@ from typing import Any
 
 from ternrun.api import Model
 from ternrun.server.app.run import listening
-from ternrun.server.app.settings import ServerConfig
 from ternrun.server.generation.models import Open, Services
 from ternrun.server.generation.service import Service
+from ternrun.server.settings import ServerConfig
 
 TEMPLATE = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"

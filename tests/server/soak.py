@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 
 from ternrun.api import load
-from ternrun.server.app.settings import ServerConfig
+from ternrun.server.settings import ServerConfig
 from tests.fakes import fake_gguf, fake_weights
 from tests.server.clients import ask, crawl, head, send, vanish
 from tests.server.hostile import requests

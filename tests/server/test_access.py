@@ -10,7 +10,7 @@ import pytest
 
 from ternrun.api import load
 from ternrun.errors import TemplateError
-from ternrun.server.app.settings import ServerConfig
+from ternrun.server.settings import ServerConfig
 from tests.server.serving import Server, running
 
 MESSAGES = [{"role": "user", "content": "hi"}]

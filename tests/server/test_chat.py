@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ternrun.api import load
-from ternrun.server.generation.prompts import render
+from ternrun.server.conversation.render import render
 from ternrun.server.http.errors import ApiError
 from tests.server.serving import Server
 

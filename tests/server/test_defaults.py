@@ -12,8 +12,8 @@ import pytest
 from ternrun.api import load
 from ternrun.commands.serve import add_arguments, settings
 from ternrun.errors import UsageError
-from ternrun.server.app.settings import ServerConfig
 from ternrun.server.fields.defaults import read_defaults
+from ternrun.server.settings import ServerConfig
 from tests.fakes import fake_gguf, fake_weights
 from tests.server.serving import Server, running
 

@@ -15,8 +15,10 @@ from ternrun.server.fields.reading import Table
 from ternrun.server.fields.sampling import CHAT, COMPLETION
 from ternrun.server.llamacpp.completion import COMPLETION as LLAMA
 from ternrun.server.llamacpp.completion import INFILL
+from ternrun.server.llamacpp.embeddings import LLAMA as LLAMA_EMBEDDINGS
 from ternrun.server.ollama import generate as ollama_generate
 from ternrun.server.ollama import library
+from ternrun.server.ollama.embeddings import OLLAMA, OLLAMA_ONE
 from ternrun.server.openai import embeddings
 from ternrun.server.openai.responses import RESPONSES
 from ternrun.server.tgi import generate as tgi_generate
@@ -59,9 +61,9 @@ def test_every_route_is_there() -> None:
         ("/completion", LLAMA),
         ("/infill", INFILL),
         ("/v1/embeddings", embeddings.OPENAI),
-        ("/v1/embeddings", embeddings.LLAMA),
-        ("/v1/embeddings", embeddings.OLLAMA),
-        ("/v1/embeddings", embeddings.OLLAMA_ONE),
+        ("/v1/embeddings", LLAMA_EMBEDDINGS),
+        ("/v1/embeddings", OLLAMA),
+        ("/v1/embeddings", OLLAMA_ONE),
         ("/api/show", library.SHOW),
         ("/v1/responses", RESPONSES),
         ("/v1/messages", messages.MESSAGES),
@@ -76,7 +78,7 @@ def test_every_route_is_there() -> None:
 def test_every_field_is_there(title: str, table: Table) -> None:
     sections = dict(re.findall(r"^### (/\S+)[^\n]*\n(.*?)(?=^##)", PAGE, re.S | re.M))
     text = sections[title] + (
-        sections["/v1/completions"] if table in (CHAT, RESPONSES, embeddings.OPENAI, embeddings.LLAMA) else ""
+        sections["/v1/completions"] if table in (CHAT, RESPONSES, embeddings.OPENAI, LLAMA_EMBEDDINGS) else ""
     )
     text += sections["/completion"] if table is INFILL else ""
     families = re.findall(r"`(\w+)\*`", text)

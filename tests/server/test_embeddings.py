@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ternrun.api import load
 from ternrun.runtime.config import Pooling, SamplingParams
 from ternrun.runtime.engine.request import Request
-from ternrun.server.app.settings import ServerConfig
-from ternrun.server.openai.embeddings import unit
+from ternrun.server.generation.embeddings import unit
+from ternrun.server.settings import ServerConfig
 from tests.fakes import fake_gguf, fake_weights
 from tests.server.serving import Server, running
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ternrun import Encoder, LoadError, UsageError, load
-from ternrun.server.app.settings import ServerConfig
+from ternrun.server.settings import ServerConfig
 from tests.onnx.bert import tiny_folder
 from tests.server.serving import Server, running
 

@@ -17,7 +17,7 @@ import pytest
 from aiohttp.http_parser import DeflateBuffer
 
 from ternrun.api import load
-from ternrun.server.app.settings import ServerConfig
+from ternrun.server.settings import ServerConfig
 from tests.server.clients import JSON, ask, connected, crawl, head, post, send, vanish
 from tests.server.serving import Server, running
 from tests.server.test_serving import LONG, Process, idle, wait_for

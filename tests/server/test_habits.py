@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ternrun.api import load
-from ternrun.server.app.settings import ServerConfig
+from ternrun.server.settings import ServerConfig
 from tests.server.serving import Answer, Server, running
 
 HELLO = [{"role": "user", "content": "Hi"}]

@@ -13,8 +13,8 @@ from ternrun.api import load
 from ternrun.commands.line.parser import Parser
 from ternrun.commands.models import add_models, named_models
 from ternrun.errors import UsageError
-from ternrun.server.app.settings import ServerConfig
 from ternrun.server.generation.models import Services
+from ternrun.server.settings import ServerConfig
 from tests.fakes import fake_gguf, fake_weights
 from tests.server.serving import TEMPLATE, Server, running
 

@@ -10,7 +10,7 @@ import pytest
 
 from ternrun.api import load
 from ternrun.server.app.page import _files
-from ternrun.server.app.settings import ServerConfig
+from ternrun.server.settings import ServerConfig
 from tests.server.serving import Server, running
 
 WEB = Path(__file__).parents[2] / "ternrun/server/web"

@@ -12,7 +12,7 @@ import pytest
 
 from ternrun.api import load
 from ternrun.errors import ConfigError
-from ternrun.server.app.settings import ServerConfig
+from ternrun.server.settings import ServerConfig
 from tests.fakes import fake_gguf, fake_weights
 from tests.server.serving import Server, running
 

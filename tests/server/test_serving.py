@@ -25,10 +25,10 @@ import pytest
 from ternrun.api import load
 from ternrun.errors import ConfigError, UsageError
 from ternrun.server.app.run import listening
-from ternrun.server.app.settings import ServerConfig, read_keys
-from ternrun.server.app.unix_socket import UnixSocket
-from ternrun.server.generation.answers import Answers
 from ternrun.server.generation.models import Services
+from ternrun.server.generation.submission import Answers
+from ternrun.server.http.unix_socket import UnixSocket
+from ternrun.server.settings import ServerConfig, read_keys
 from tests.server.serving import Server, running
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"  # and its key, both for tests only

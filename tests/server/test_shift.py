@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ternrun.api import load
-from ternrun.server.app.settings import ServerConfig
-from ternrun.server.generation import answers
+from ternrun.server.generation import submission
+from ternrun.server.settings import ServerConfig
 from tests.server.serving import Server, running
 
 CONTEXT = 64
@@ -58,11 +58,11 @@ def test_other_routes_go_on_too(shifting: Server) -> None:
 
 
 def test_no_answer_is_endless(shifting: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "MAX_SHIFTED", 100)
+    monkeypatch.setattr(submission, "MAX_SHIFTED", 100)
     assert complete(shifting, -1)["tokens_predicted"] == 100
     refused = shifting.ask("/completion", {"prompt": "a", "n_probs": 100, "n_predict": 2**22})
     assert refused.status == 200
-    monkeypatch.setattr(answers, "MAX_SHIFTED", 2**22)
+    monkeypatch.setattr(submission, "MAX_SHIFTED", 2**22)
     refused = shifting.ask("/completion", {"prompt": "a", "n_probs": 100, "n_predict": 2**22})
     assert refused.status == 400
     assert "numbers" in refused.json["error"]["message"]

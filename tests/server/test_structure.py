@@ -14,7 +14,7 @@ import pydantic
 import pytest
 
 from ternrun.api import load
-from ternrun.server.app.settings import ServerConfig
+from ternrun.server.settings import ServerConfig
 from tests.server.serving import Server, running
 
 PERSON = {

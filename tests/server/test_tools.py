@@ -12,10 +12,10 @@ import pytest
 
 from ternrun.api import load
 from ternrun.bench.vocabulary import byte_vocabulary
-from ternrun.server.app.settings import ServerConfig
 from ternrun.server.conversation.tool_call_formats import GENERIC, HERMES, LLAMA3, MISTRAL, Family, family_of
 from ternrun.server.conversation.tool_call_parser import reader_of
 from ternrun.server.conversation.tools import Function, Tools
+from ternrun.server.settings import ServerConfig
 from tests.fakes import fake_gguf, fake_weights
 from tests.server.serving import Server, running
 

@@ -84,7 +84,7 @@ def _partner(args: argparse.Namespace) -> AbstractContextManager[Partner]:
     if args.chat_template or args.chat_template_file:
         raise UsageError("a server has the chat template of its model: --url takes none")
     from ternrun.commands.chat.remote import Remote
-    from ternrun.server.app.settings import read_keys
+    from ternrun.server.settings import read_keys
 
     key = read_keys(args.api_key_file)[0] if args.api_key_file else os.environ.get("TERNRUN_API_KEY", "")
     remote = Remote(args.url, args.model or "", key)

@@ -16,12 +16,13 @@ from ternrun.server.conversation.messages import counted, part_text, plain_text
 from ternrun.server.conversation.tools import offered
 from ternrun.server.fields import response_format
 from ternrun.server.fields.ignored import current, pass_over
-from ternrun.server.fields.reading import Table, anything, flag, number, read_fields, shaped, stops, text, whole
+from ternrun.server.fields.reading import Table, anything, flag, number, shaped, stops, text, whole
 from ternrun.server.fields.sampling import MESSAGES as MESSAGE_LIST
 from ternrun.server.fields.sampling import UNLIMITED, Fields, needed
 from ternrun.server.fields.unsupported import ANTHROPIC_CONSTRAINTS, ANTHROPIC_HINTS
-from ternrun.server.generation.answers import Answers
+from ternrun.server.generation.request_fields import constraint, read_fields
 from ternrun.server.generation.service import Service
+from ternrun.server.generation.submission import Answers
 from ternrun.server.http.errors import wrong
 from ternrun.server.http.stream import NAMED, Items, stream
 
@@ -97,7 +98,7 @@ async def count_tokens(request: web.Request, service: Service) -> web.Response:
 
 
 async def _read(request: web.Request, service: Service, values: dict[str, Any], params: SamplingParams) -> Talk:
-    start = await response_format.constraint(service, values, FORM)
+    start = await constraint(service, values, FORM)
     return await read_talk(request, service, partial(_conversation, values), _tools(values), params, start)
 
 

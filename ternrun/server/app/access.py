@@ -15,8 +15,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from ternrun.server.app.page import FOLDER
-from ternrun.server.app.settings import ServerConfig, hosts
 from ternrun.server.http.errors import ApiError, Handler
+from ternrun.server.settings import ServerConfig, hosts
 
 HEALTH = ("/health", "/v1/health", "/ping")
 PUBLIC = ("/", *HEALTH)  # what GET finds there tells nothing that a key protects

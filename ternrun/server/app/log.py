@@ -16,15 +16,14 @@ from aiohttp.typedefs import Middleware
 
 from ternrun.server.app.access import HEALTH
 from ternrun.server.app.page import FOLDER
-from ternrun.server.app.settings import ServerConfig
 from ternrun.server.fields import ignored
 from ternrun.server.fields.ignored import Ignored
+from ternrun.server.generation.submission import TOLD
 from ternrun.server.http.errors import REASON, Handler
+from ternrun.server.settings import ServerConfig
 
 log = logging.getLogger("ternrun.access")
 
-Told = dict[str, int]  # what a handler adds to its line in the log: counts of tokens
-TOLD: web.RequestKey[Told] = web.RequestKey("told", dict)
 ID: web.RequestKey[str] = web.RequestKey("id", str)
 IGNORED: web.RequestKey[Ignored] = web.RequestKey("ignored", Ignored)
 

@@ -15,10 +15,13 @@ from ternrun.server.fields.reading import NO_DEFAULTS, Schema, Table, schema_of
 from ternrun.server.fields.unsupported import ELSEWHERE, HARMLESS
 from ternrun.server.generation.service import Service
 from ternrun.server.llamacpp import completion, slot_persistence, tokenize
+from ternrun.server.llamacpp.embeddings import LLAMA
 from ternrun.server.ollama import generate as ollama_generate
 from ternrun.server.ollama import library
-from ternrun.server.openai import embeddings, logprobs, responses
+from ternrun.server.ollama.embeddings import OLLAMA, OLLAMA_ONE
+from ternrun.server.openai import embeddings, responses
 from ternrun.server.tgi import generate as tgi_generate
+from ternrun.server.version import server_version
 
 EVENTS, LINES = "text/event-stream", "application/x-ndjson"
 NONE: Mapping[str, Table] = {}
@@ -69,9 +72,9 @@ BODIES = {
     "/v1/responses/input_tokens": Body(responses.RESPONSES, ("input",)),
     "/v1/messages": Body(messages.MESSAGES, ("messages", "max_tokens"), EVENTS),
     "/v1/messages/count_tokens": Body(messages.COUNT, ("messages",)),
-    "/embedding": Body(embeddings.LLAMA),
-    "/embeddings": Body(embeddings.LLAMA),
-    "/api/embed": Body(embeddings.OLLAMA, ("input",)),
+    "/embedding": Body(LLAMA),
+    "/embeddings": Body(LLAMA),
+    "/api/embed": Body(OLLAMA, ("input",)),
     "/completion": Body(completion.COMPLETION, ("prompt",), EVENTS),
     "/completions": Body(completion.COMPLETION, ("prompt",), EVENTS),
     "/chat/completions": Body(sampling.CHAT, ("messages",), EVENTS),
@@ -83,7 +86,7 @@ BODIES = {
     "/generate": Body(tgi_generate.GENERATE, ("inputs",)),
     "/generate_stream": Body(tgi_generate.GENERATE, ("inputs",), EVENTS),
     "/": Body(tgi_generate.GENERATE, ("inputs",), EVENTS),
-    "/api/embeddings": Body(embeddings.OLLAMA_ONE, ("prompt",)),
+    "/api/embeddings": Body(OLLAMA_ONE, ("prompt",)),
     "/api/show": Body(library.SHOW),
     "/api/generate": Body(ollama_generate.GENERATE, (), LINES, {"options": ollama_generate.OPTIONS}),
     "/api/chat": Body(ollama_generate.CHAT, (), LINES, {"options": ollama_generate.OPTIONS}),
@@ -117,7 +120,7 @@ def document(
     keys = {"bearer": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "ternrun", "version": logprobs.version(), "license": {"name": "MIT", "identifier": "MIT"}},
+        "info": {"title": "ternrun", "version": server_version(), "license": {"name": "MIT", "identifier": "MIT"}},
         "paths": paths,
         "components": {"schemas": {"Error": ERROR}, "securitySchemes": keys},
         "security": [{}, {"bearer": []}],

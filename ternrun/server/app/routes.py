@@ -6,14 +6,17 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from ternrun.server.anthropic import messages
-from ternrun.server.app import access, log, openapi, page
+from ternrun.server.app import access, health, log, openapi, page
 from ternrun.server.generation.metrics import Metrics
 from ternrun.server.generation.models import SERVICES, SHOW, Route, Services, serving
 from ternrun.server.http import errors
 from ternrun.server.http.write_timeout import patience
 from ternrun.server.llamacpp import completion, slot_persistence, tokenize
+from ternrun.server.llamacpp.embeddings import llama
+from ternrun.server.llamacpp.server_info import props, slots
 from ternrun.server.ollama import generate as ollama_generate
 from ternrun.server.ollama import library
+from ternrun.server.ollama.embeddings import ollama, ollama_one
 from ternrun.server.openai import chat, completions, embeddings, models, responses
 from ternrun.server.tgi import generate as tgi_generate
 
@@ -31,34 +34,34 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/v1/models", models.models),
     ("GET", "/models", models.models),
     ("GET", "/v1/models/{name:.+}", models.one_model),
-    ("GET", "/health", models.health),
-    ("GET", "/v1/health", models.health),
-    ("GET", "/ping", models.health),
+    ("GET", "/health", health.health),
+    ("GET", "/v1/health", health.health),
+    ("GET", "/ping", health.health),
     ("POST", "/completion", completion.completion),
     ("POST", "/completions", completion.completion),
     ("POST", "/chat/completions", chat.chat_completions),
     ("POST", "/chat/completions/input_tokens", chat.input_tokens),
     ("POST", "/infill", completion.infill),
-    ("POST", "/embedding", embeddings.llama),
-    ("POST", "/embeddings", embeddings.llama),
+    ("POST", "/embedding", llama),
+    ("POST", "/embeddings", llama),
     ("POST", "/tokenize", tokenize.tokenize),
     ("POST", "/detokenize", tokenize.detokenize),
     ("GET", "/tokenizer_info", tokenize.tokenizer_info),
     ("POST", "/apply-template", tokenize.apply_template),
-    ("GET", "/version", models.version),
+    ("GET", "/version", health.version),
     ("POST", "/generate", tgi_generate.generate),
     ("POST", "/generate_stream", tgi_generate.generate_stream),
     ("POST", "/", tgi_generate.root),
     ("GET", "/info", tgi_generate.info),
-    ("GET", "/props", models.props),
-    ("GET", "/slots", models.slots),
+    ("GET", "/props", props),
+    ("GET", "/slots", slots),
     ("POST", "/slots/{id}", slot_persistence.slot_action),
-    ("GET", "/metrics", models.metrics),
+    ("GET", "/metrics", health.metrics),
     ("GET", "/openapi.json", openapi.openapi),
     ("POST", "/api/generate", ollama_generate.generate),
     ("POST", "/api/chat", ollama_generate.chat),
-    ("POST", "/api/embed", embeddings.ollama),
-    ("POST", "/api/embeddings", embeddings.ollama_one),
+    ("POST", "/api/embed", ollama),
+    ("POST", "/api/embeddings", ollama_one),
     ("GET", "/api/tags", library.tags),
     ("GET", "/api/ps", library.ps),
     ("POST", SHOW, library.show),

@@ -20,9 +20,9 @@ from aiohttp import web
 from ternrun.errors import UsageError
 from ternrun.server.app.log import Unreadable
 from ternrun.server.app.routes import make_app
-from ternrun.server.app.settings import ServerConfig, hosts
-from ternrun.server.app.unix_socket import UnixSocket
 from ternrun.server.generation.models import Open, Services
+from ternrun.server.http.unix_socket import UnixSocket
+from ternrun.server.settings import ServerConfig, hosts
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # the first lets requests end, the second does not
 HANGUP = getattr(signal, "SIGHUP", None)  # a terminal that closes may send it more than once

@@ -12,17 +12,17 @@ from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.engine.request import Request
-from ternrun.server.app.log import TOLD
 from ternrun.server.conversation import tool_call_formats
+from ternrun.server.conversation.render import render
 from ternrun.server.conversation.tool_call_parser import Call, reader_of
 from ternrun.server.conversation.tools import Tools, read_tools
 from ternrun.server.fields.response_format import Start
 from ternrun.server.fields.sampling import seeded
-from ternrun.server.generation.answers import NOTHING, Answers, Update, asking
-from ternrun.server.generation.prompts import encode, render
+from ternrun.server.generation.answer import Update, finish
+from ternrun.server.generation.prompts import encode
 from ternrun.server.generation.service import Service
+from ternrun.server.generation.submission import NOTHING, TOLD, Answers, asking
 from ternrun.server.http.errors import ApiError
-from ternrun.server.openai import logprobs
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -66,7 +66,7 @@ class Said:
         self.content += content
         self.calls += found
         if update.reason:
-            self.reason = "tool_calls" if self.calls and update.reason == "stop" else logprobs.finish(update.reason)
+            self.reason = "tool_calls" if self.calls and update.reason == "stop" else finish(update.reason)
         return content, found
 
 

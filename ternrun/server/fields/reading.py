@@ -6,22 +6,14 @@ constraint, which is refused unless it holds a value that asks for nothing (see 
 
 from __future__ import annotations
 
-import asyncio
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from aiohttp import web
+from typing import Any, TypeVar
 
 from ternrun.server.fields.ignored import current
 from ternrun.server.fields.unsupported import ELSEWHERE, HARMLESS, Kind
 from ternrun.server.http.errors import ApiError
-
-if TYPE_CHECKING:
-    from ternrun.server.generation.service import Service
 
 Read = Callable[[Any], Any]  # raises ValueError that says what the field must be
 Schema = Mapping[str, Any]  # JSON Schema (2020-12), as OpenAPI 3.1 has it
@@ -106,59 +98,6 @@ class Table:
 
 def _among(value: Any, same: tuple[Any, ...]) -> bool:
     return any(type(value) is type(one) and value == one for one in same)
-
-
-SMALL = 1 << 14  # bytes of JSON that are read faster than another thread is woken
-PARSED: web.RequestKey[Any] = web.RequestKey("parsed", object)
-SIZE: web.RequestKey[int] = web.RequestKey("size", int)  # bytes of the body: its texts have no more characters
-
-
-async def read_json(request: web.Request, stall: float, *, optional: bool = False) -> Any:
-    """The request's body as JSON; {} where there is none and it is `optional`. Raises ApiError; ContentLengthError and
-    the like are aiohttp's."""
-    if PARSED in request:  # to see which model it is for
-        return request[PARSED]
-    if optional and not request.body_exists:
-        return {}
-    most = request.client_max_size
-    if any(kind.strip().lower() != "identity" for kind in request.headers.getall("Content-Encoding", ())):
-        raise ApiError(
-            "the request's body is compressed, and this server takes it plain only",
-            status=415, headers={"Accept-Encoding": "identity"},
-        )  # fmt: skip
-    if (request.content_length or 0) > most:  # before anything of it is read
-        raise web.HTTPRequestEntityTooLarge(most, request.content_length or 0)
-    try:
-        async with asyncio.timeout(stall):
-            data = await request.read()
-    except TimeoutError:
-        raise ApiError("the request's body did not arrive in time", status=408) from None
-    except web.RequestPayloadError:  # cut short
-        raise ApiError("the request's body cannot be read") from None
-    request[SIZE] = len(data)
-    try:
-        parse = partial(json.loads, data, parse_constant=_no_constant)
-        request[PARSED] = await asyncio.to_thread(parse) if len(data) > SMALL else parse()
-    except (ValueError, RecursionError) as error:
-        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
-        raise ApiError(f"the body is not JSON: {why}") from None
-    return request[PARSED]
-
-
-async def read_fields(request: web.Request, service: Service, table: Table) -> dict[str, Any]:
-    """The fields of a request. Raises ApiError, before the body is looked at where the model is not there yet."""
-    _ = service.model
-    body = await read_json(request, service.config.stall)
-    return parsed(service, table, body)
-
-
-def parsed(service: Service, table: Table, body: Any, within: str = "") -> dict[str, Any]:
-    """As `Table.parse`, by the rules and with the defaults of this server and its model."""
-    return table.parse(body, defaults=service.defaults, within=within)
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def number(low: float, high: float) -> Read:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ternrun.grammar.compiler import Kind
@@ -11,8 +11,6 @@ from ternrun.runtime.sampling.constraint import Constraint
 from ternrun.server.fields.closed_schema import closed
 from ternrun.server.fields.ignored import pass_over
 from ternrun.server.fields.reading import FieldError, Read
-from ternrun.server.generation.service import Service
-from ternrun.server.http.errors import ApiError
 
 Start = Callable[[], Constraint]
 Fields = dict[str, tuple[Read, Any]]
@@ -149,14 +147,3 @@ OPENAI: Fields = {  # with llama.cpp's and vLLM's names for what OpenAI's API ha
     "structured_outputs": (_structured, None),
 }
 OLLAMA: Fields = {"format": (ollama_format, None)}
-
-
-async def constraint(service: Service, values: Mapping[str, Any], fields: Fields) -> Start | None:
-    """What the engine needs for the form that a request asks for; None where it asks for none. Raises ApiError."""
-    asked = {name: values[name] for name in fields if values[name] is not None}
-    if not asked:
-        return None
-    if len(asked) > 1:
-        raise ApiError(f"only one of {', '.join(asked)} can be asked for at once", param=list(asked)[1])
-    ((name, source),) = asked.items()
-    return await service.compile(source.kind, source.text, name + source.at)

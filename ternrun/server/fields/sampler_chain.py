@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from ternrun.runtime.config import MAX_SAMPLERS, MAX_TEXT, MAX_TEXTS, SAMPLERS, SamplingParams
-from ternrun.server.fields.reading import FieldError, Read, number, told, whole
+from ternrun.server.fields.reading import (
+    FieldError,
+    Read,
+    number,
+    told,
+    whole,
+)
 
 MOST = 2**24  # more tokens than any context holds
 

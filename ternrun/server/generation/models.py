@@ -10,11 +10,11 @@ from aiohttp import web
 
 from ternrun.errors import UsageError
 from ternrun.runtime.engine.counters import Counts
-from ternrun.server.app.settings import ServerConfig
-from ternrun.server.fields.reading import read_json
 from ternrun.server.generation.metrics import Metrics
 from ternrun.server.generation.service import Service
 from ternrun.server.http.errors import ApiError
+from ternrun.server.http.json_body import read_json
+from ternrun.server.settings import ServerConfig
 
 if TYPE_CHECKING:
     from ternrun.api import Model

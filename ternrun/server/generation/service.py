@@ -9,23 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from aiohttp import web
 
 from ternrun.errors import MissingExtra, UsageError
 from ternrun.runtime.engine.counters import Counts
-from ternrun.server.app.settings import ServerConfig
-from ternrun.server.fields.reading import SIZE
 from ternrun.server.generation.metrics import Metrics
+from ternrun.server.generation.slots import Slots
 from ternrun.server.http.errors import ApiError, shutting_down
-from ternrun.server.llamacpp.slots import Slots
+from ternrun.server.http.json_body import SIZE
+from ternrun.server.settings import ServerConfig
 
 if TYPE_CHECKING:
     from ternrun.api import Model
     from ternrun.grammar.compiler import Kind
     from ternrun.runtime.sampling.constraint import Constraint
-    from ternrun.server.generation.answers import Answers
 
 LARGE = 1 << 16  # bytes of a request; to read as many takes half a second at the worst
 MAX_LONG = 64
@@ -33,6 +32,13 @@ UNKNOWN = "qzxjkvw"  # no vocabulary has it whole: tables that are made when fir
 RETRY_AFTER = 1  # seconds; places in the queue come free all the time
 
 Result = TypeVar("Result")
+
+
+class Answering(Protocol):
+    """The answers to one request, which a server that shuts down can end."""
+
+    def end(self) -> None:
+        """Raise the error of a server that shuts down to whoever waits for these answers."""
 
 
 class Service:
@@ -43,7 +49,7 @@ class Service:
         self.started = int(time.time())
         self.draining = False
         self.sequences = 0  # admitted, and not ended
-        self.answers: set[Answers] = set()  # under way
+        self.answers: set[Answering] = set()  # of requests under way
         self.metrics = metrics
         self.slots = Slots(0)  # more where they may be saved
         self._alias = alias  # empty: it goes by its file's name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,51 +15,26 @@ from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.engine.context_shift import Shift
 from ternrun.runtime.engine.request import Request
 from ternrun.runtime.sampling.logprobs import Logprob, TokenLogprobs
-from ternrun.server.app.log import TOLD
 from ternrun.server.fields import response_format
-from ternrun.server.fields.reading import (
-    Table,
-    flag,
-    number,
-    optional,
-    parsed,
-    read_fields,
-    shaped,
-    stops,
-    text,
-    whole,
-    worded_bias,
-)
-from ternrun.server.fields.sampler_chain import CHAIN
-from ternrun.server.fields.sampling import MAX_CHOICES, MAX_LOGPROBS, SLOT, UNLIMITED, Fields, length, needed, seeded
+from ternrun.server.fields.llamacpp_sampling import SAMPLING
+from ternrun.server.fields.reading import Table, flag, optional, shaped, text, whole
+from ternrun.server.fields.sampling import MAX_CHOICES, MAX_LOGPROBS, SLOT, UNLIMITED, length, needed, seeded
 from ternrun.server.fields.unsupported import LLAMA_CONSTRAINTS, LLAMA_HINTS
-from ternrun.server.generation.answers import Answer, Answers, Token, Update, asking
-from ternrun.server.generation.prompts import File, fill_in, llama_prompts
+from ternrun.server.generation.answer import Answer, Token, Update
+from ternrun.server.generation.prompts import File, fill_in
+from ternrun.server.generation.request_fields import constraint, parsed, read_fields
+from ternrun.server.generation.sampling_settings import settings
 from ternrun.server.generation.service import Service
+from ternrun.server.generation.submission import TOLD, Answers, asking
+from ternrun.server.generation.timings import progress, timings
+from ternrun.server.generation.token_text import bounded, data, spell
 from ternrun.server.http.errors import ApiError
 from ternrun.server.http.stream import UNENDED, Items, in_one_piece, stream
-from ternrun.server.openai.logprobs import bounded, data, progress, spell, timings
+from ternrun.server.llamacpp.prompts import llama_prompts
 
 if TYPE_CHECKING:
     from ternrun.api import Model
     from ternrun.loader.tokenizers.tokenizer import Tokenizer
-
-SAMPLING: Fields = {  # llama.cpp's defaults
-    "temperature": (number(0, 100), 0.8),
-    "top_k": (optional(whole(0, UNLIMITED), -1, 0), 40),
-    "top_p": (number(0, 1), 0.95),
-    "min_p": (number(0, 1), 0.05),
-    "typical_p": (number(0, 1), 1.0),
-    "repeat_penalty": (number(0.01, 100), 1.0),
-    "repeat_last_n": (whole(-1, UNLIMITED), 64),
-    "presence_penalty": (number(-100, 100), 0.0),
-    "frequency_penalty": (number(-100, 100), 0.0),
-    "seed": (optional(whole(0, 2**64 - 1), -1), None),
-    "stop": (stops, ()),
-    "ignore_eos": (flag, False),
-    "logit_bias": (worded_bias, ()),
-    **CHAIN,
-}
 
 MAX_FIELDS, MAX_SNIPPETS = 64, 1024
 _ABSENT = object()
@@ -143,7 +118,7 @@ async def infill(request: web.Request, service: Service) -> web.StreamResponse:
 
 async def _answer(request: web.Request, service: Service, table: Table, ids_of: ReadPrompts) -> web.StreamResponse:
     values = await read_fields(request, service, table)
-    start = await response_format.constraint(service, values, response_format.LLAMA)
+    start = await constraint(service, values, response_format.LLAMA)
     asked = await service.read(request, partial(_read, service, values, start, ids_of))
     if values["stream"]:
         return await stream(request, _chunks(asked, request), service.config.stall, UNENDED)
@@ -221,16 +196,6 @@ def _only(whole: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
         if at is not _ABSENT:
             found[path] = at
     return found
-
-
-def settings(model: Model, params: SamplingParams) -> dict[str, Any]:
-    """The sampling of a request, under llama.cpp's names."""
-    named = {name: value for name, value in asdict(params).items() if name in SAMPLING}
-    banned = dict.fromkeys(model.tokenizer.eos_ids, -math.inf) if params.ignore_eos else {}
-    biases = {**dict(params.logit_bias), **banned}
-    bias = [{"id": i, "bias": value if value > -math.inf else None} for i, value in biases.items()]
-    limit = -1 if params.max_tokens == UNLIMITED else params.max_tokens
-    return named | {"n_predict": limit, "n_ctx": model.context, "logit_bias": bias, "n_probs": params.logprobs or 0}
 
 
 def _stop_type(answer: Answer) -> str:

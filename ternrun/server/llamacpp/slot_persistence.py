@@ -12,11 +12,13 @@ from aiohttp import web
 
 from ternrun.errors import LoadError
 from ternrun.runtime.engine.kv_transfer import added, known
-from ternrun.server.fields.reading import Table, parsed, read_json, text
+from ternrun.server.fields.reading import Table, text
 from ternrun.server.fields.sampling import MAX_SLOT, needed
 from ternrun.server.fields.unsupported import MODEL
+from ternrun.server.generation.request_fields import parsed
 from ternrun.server.generation.service import Service
 from ternrun.server.http.errors import ApiError
+from ternrun.server.http.json_body import read_json
 from ternrun.server.llamacpp.slot_file import Owner, is_saved, opened, write
 
 if TYPE_CHECKING:

@@ -8,11 +8,13 @@ from typing import Any
 
 from aiohttp import web
 
+from ternrun.server.conversation.render import render
 from ternrun.server.conversation.tools import read_tools
-from ternrun.server.fields.reading import Table, an_object, anything, flag, read_fields, shaped, text, token_ids
+from ternrun.server.fields.reading import Table, an_object, anything, flag, shaped, text, token_ids
 from ternrun.server.fields.sampling import MESSAGES, TURN, Fields, needed
 from ternrun.server.fields.unsupported import MODEL, TEMPLATE_CONSTRAINTS
-from ternrun.server.generation.prompts import encode, render
+from ternrun.server.generation.prompts import encode
+from ternrun.server.generation.request_fields import read_fields
 from ternrun.server.generation.service import Service
 from ternrun.server.http.errors import wrong
 

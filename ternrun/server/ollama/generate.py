@@ -13,31 +13,21 @@ from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.engine.request import Request
 from ternrun.server.conversation.conversation import Talk, read_talk, talking
 from ternrun.server.conversation.messages import counted
+from ternrun.server.conversation.render import render
 from ternrun.server.conversation.tool_call_parser import Call
 from ternrun.server.fields import response_format
-from ternrun.server.fields.reading import (
-    Table,
-    anything,
-    flag,
-    number,
-    optional,
-    parsed,
-    read_fields,
-    shaped,
-    stops,
-    text,
-    whole,
-)
+from ternrun.server.fields.reading import Table, anything, flag, number, optional, shaped, stops, text, whole
 from ternrun.server.fields.sampler_chain import CHAIN
 from ternrun.server.fields.sampling import MESSAGES, UNLIMITED, Fields, needed
 from ternrun.server.fields.unsupported import OLLAMA_CONSTRAINTS, OLLAMA_HINTS, OLLAMA_RUNNER, OLLAMA_TEXT_CONSTRAINTS
-from ternrun.server.generation.answers import Answers
-from ternrun.server.generation.prompts import encode, fill_in, render
+from ternrun.server.generation.prompts import encode, fill_in
+from ternrun.server.generation.request_fields import constraint, parsed, read_fields
 from ternrun.server.generation.service import Service
+from ternrun.server.generation.submission import Answers
+from ternrun.server.generation.timings import timings
 from ternrun.server.http.errors import ApiError
 from ternrun.server.http.stream import LINES, Items, stream
 from ternrun.server.ollama.library import stamp
-from ternrun.server.openai import logprobs
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -106,7 +96,7 @@ async def _answer(request: web.Request, service: Service, table: Table, read: Re
         return web.json_response(_head(service) | wrap("", []) | {"done": True, "done_reason": "load"})
     limit = options["num_predict"]
     params = SamplingParams(max_tokens=UNLIMITED if limit < 0 else limit, **{name: options[name] for name in SAMPLING})
-    start = await response_format.constraint(service, values, response_format.OLLAMA)
+    start = await constraint(service, values, response_format.OLLAMA)
     talk = await read(request, service, values, params, start)
     if values["stream"]:
         return await stream(request, _pieces(service, talk, request, wrap), service.config.stall, LINES)
@@ -187,7 +177,7 @@ def _head(service: Service) -> dict[str, Any]:
 
 def _last(answers: Answers) -> dict[str, Any]:
     (answer,) = answers.all
-    times = logprobs.timings(answers, answer)
+    times = timings(answers, answer)
     prompt, decode = (int(times[name] * 1e6) for name in ("prompt_ms", "predicted_ms"))
     return {
         "done": True,

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from ternrun.server.conversation.tool_call_formats import GENERIC, family_of
-from ternrun.server.fields.reading import Table, flag, read_fields, text
+from ternrun.server.fields.reading import Table, flag, text
 from ternrun.server.fields.unsupported import OLLAMA_SHOW_HINTS
 from ternrun.server.generation.models import SERVICES
+from ternrun.server.generation.request_fields import read_fields
 from ternrun.server.generation.service import Service
-from ternrun.server.openai import logprobs
+from ternrun.server.version import server_version
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -46,7 +47,7 @@ async def show(request: web.Request, service: Service) -> web.Response:
 
 async def version(_request: web.Request, _service: Service) -> web.Response:
     """Ours, not Ollama's."""
-    return web.json_response({"version": logprobs.version()})
+    return web.json_response({"version": server_version()})
 
 
 def stamp(seconds: float | None = None) -> str:

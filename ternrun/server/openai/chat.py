@@ -12,15 +12,17 @@ from aiohttp import web
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.sampling.logprobs import TokenLogprobs
 from ternrun.server.conversation.conversation import Said, Talk, read_talk, talking
-from ternrun.server.fields import response_format, vllm
-from ternrun.server.fields.reading import read_fields
+from ternrun.server.fields import response_format
 from ternrun.server.fields.sampling import CHAT, limited, needed, sampling
-from ternrun.server.generation.answers import Answer, Answers, Token, Update
+from ternrun.server.generation.answer import Answer, Token, Update
+from ternrun.server.generation.request_fields import constraint, read_fields
+from ternrun.server.generation.sampling_settings import settings
 from ternrun.server.generation.service import Service
+from ternrun.server.generation.submission import Answers
+from ternrun.server.generation.timings import progress, timings
 from ternrun.server.http.errors import ApiError
 from ternrun.server.http.stream import EVENTS, Items, in_one_piece, stream
-from ternrun.server.llamacpp.completion import settings
-from ternrun.server.openai import logprobs
+from ternrun.server.openai import answer_format, vllm_fields
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -36,10 +38,10 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
         choices = _choices(answers, values, said)
         async for i, update in answers.updates():
             choices[i].add(update)
-        found = vllm.of_prompt(answers.model.tokenizer, values, talk.requests[0], choices[0].prompt)
+        found = vllm_fields.of_prompt(answers.model.tokenizer, values, talk.requests[0], choices[0].prompt)
         if values["return_token_ids"]:
             found["prompt_token_ids"] = list(talk.requests[0].ids)
-        answer = logprobs.head("chat.completion", "chatcmpl", service.name)
+        answer = answer_format.head("chat.completion", "chatcmpl", service.name)
         return await in_one_piece(
             lambda: answer | {"choices": [c.whole for c in choices]} | _figures(values, answers) | found,
             answers.numbers,
@@ -49,13 +51,13 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
 async def input_tokens(request: web.Request, service: Service) -> web.Response:
     """Tell how many tokens a conversation has."""
     talk = await _read(request, service, await read_fields(request, service, CHAT))
-    return web.json_response(logprobs.input_tokens(talk.requests[0]))
+    return web.json_response(answer_format.input_tokens(talk.requests[0]))
 
 
 async def _read(request: web.Request, service: Service, values: dict[str, Any]) -> Talk:
     params = _params(values, service.config.max_prompts)
-    banned = vllm.banned(service.model, values["bad_words"])
-    start = await response_format.constraint(service, values, response_format.OPENAI)
+    banned = vllm_fields.banned(service.model, values["bad_words"])
+    start = await constraint(service, values, response_format.OPENAI)
     return await read_talk(
         request,
         service,
@@ -69,8 +71,8 @@ async def _read(request: web.Request, service: Service, values: dict[str, Any]) 
         variables=values["chat_template_kwargs"],
         progress=values["stream"] and values["return_progress"],
         slot=values["id_slot"],
-        scored=vllm.scored(values),
-        shown=vllm.shown(service.model.tokenizer, values),
+        scored=vllm_fields.scored(values),
+        shown=vllm_fields.shown(service.model.tokenizer, values),
     )
 
 
@@ -78,14 +80,14 @@ async def _chunks(service: Service, values: dict[str, Any], talk: Talk, request:
     options = values["stream_options"]
     with_usage = options["include_usage"]
     with talking(service, talk, request) as (answers, said):
-        chunk = logprobs.head("chat.completion.chunk", "chatcmpl", service.name)
+        chunk = answer_format.head("chat.completion.chunk", "chatcmpl", service.name)
         chunk |= {"usage": None} if with_usage else {}
         choices = _choices(answers, values, said)
         async for i, update in answers.updates():
-            for report in logprobs.progress(answers, answers.all[i], update):
+            for report in progress(answers, answers.all[i], update):
                 yield chunk | {"choices": choices[i].begin() or [choices[i].piece({})]} | report
             for piece in choices[i].pieces(update):
-                counts = {"usage": logprobs.usage(answers)} if options["continuous_usage_stats"] else {}
+                counts = {"usage": answer_format.usage(answers)} if options["continuous_usage_stats"] else {}
                 yield chunk | {"choices": [piece]} | counts
         if with_usage:
             yield chunk | {"choices": []} | _figures(values, answers)
@@ -97,7 +99,7 @@ class _Choice:
     def __init__(self, said: Said, index: int, answers: Answers, values: Mapping[str, Any]) -> None:
         self._said, self._index, self._tokenizer = said, index, answers.model.tokenizer
         self._answer, self._logprobs, self._ids = answers.all[index], values["logprobs"], values["return_token_ids"]
-        self._spelled = vllm.speller(self._tokenizer, values)
+        self._spelled = vllm_fields.speller(self._tokenizer, values)
         self.prompt: list[TokenLogprobs] = []  # of its tokens but the first, where they are scored
         self._tokens: list[Token] = []
         self._begun = False
@@ -139,7 +141,7 @@ class _Choice:
         return head | {"logprobs": self._told(self._tokens), "finish_reason": said.reason}
 
     def _told(self, tokens: list[Token]) -> dict[str, Any] | None:
-        return logprobs.chat(self._tokenizer, self._spelled, tokens) if self._logprobs else None
+        return answer_format.chat(self._tokenizer, self._spelled, tokens) if self._logprobs else None
 
     def piece(self, delta: dict[str, Any]) -> dict[str, Any]:
         """One chunk's choice."""
@@ -152,7 +154,7 @@ def _choices(answers: Answers, values: Mapping[str, Any], said: list[Said]) -> l
 
 def _figures(values: Mapping[str, Any], answers: Answers) -> dict[str, Any]:
     """OpenAI's token counts, and llama.cpp's times of the first answer; with `verbose`, what the model was given."""
-    figures = {"usage": logprobs.usage(answers), "timings": logprobs.timings(answers, answers.all[0])}
+    figures = {"usage": answer_format.usage(answers), "timings": timings(answers, answers.all[0])}
     return figures | ({"__verbose": _given(answers.model, answers.all[0])} if values["verbose"] else {})
 
 

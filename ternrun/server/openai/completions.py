@@ -14,16 +14,17 @@ from aiohttp import web
 
 from ternrun.runtime.engine.request import Request
 from ternrun.runtime.sampling.logprobs import TokenLogprobs
-from ternrun.server.app.log import TOLD
-from ternrun.server.fields import response_format, vllm
-from ternrun.server.fields.reading import read_fields
+from ternrun.server.fields import response_format
 from ternrun.server.fields.sampling import COMPLETION, limited, needed, sampling, seeded
-from ternrun.server.generation.answers import Answer, Answers, Token, Update, asking
+from ternrun.server.generation.answer import Answer, Token, Update, finish
 from ternrun.server.generation.prompts import Prompt, encode, fill_in, openai_prompts
+from ternrun.server.generation.request_fields import constraint, read_fields
 from ternrun.server.generation.service import Service
+from ternrun.server.generation.submission import TOLD, Answers, asking
+from ternrun.server.generation.timings import progress
 from ternrun.server.http.errors import ApiError
 from ternrun.server.http.stream import EVENTS, Items, in_one_piece, stream
-from ternrun.server.openai import logprobs as openai_logprobs
+from ternrun.server.openai import answer_format, vllm_fields
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -48,7 +49,7 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
     """Continue a text."""
     model = service.model
     values = await read_fields(request, service, COMPLETION)
-    start = await response_format.constraint(service, values, response_format.OPENAI)
+    start = await constraint(service, values, response_format.OPENAI)
     asked = await service.read(request, partial(_read, model, values, service.config.max_prompts, start))
     if values["stream"]:
         return await stream(request, _chunks(service, asked, request), service.config.stall, EVENTS)
@@ -68,14 +69,14 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
             listed = [
                 choices[i].whole(texts[i], tokens[i], answers.all[i]) | {"index": at} for at, i in enumerate(kept)
             ]
-            answer = openai_logprobs.head("text_completion", "cmpl", service.name)
-            return answer | {"choices": listed, "usage": openai_logprobs.usage(answers)}
+            answer = answer_format.head("text_completion", "cmpl", service.name)
+            return answer | {"choices": listed, "usage": answer_format.usage(answers)}
 
         return await in_one_piece(whole, answers.numbers)
 
 
 def _asking(service: Service, asked: Asked, request: web.Request) -> AbstractContextManager[Answers]:
-    shown = vllm.shown(service.model.tokenizer, asked.values)
+    shown = vllm_fields.shown(service.model.tokenizer, asked.values)
     return asking(service, asked.requests, request[TOLD], shown, asked.values["id_slot"])
 
 
@@ -83,18 +84,18 @@ async def _chunks(service: Service, asked: Asked, request: web.Request) -> Items
     options, ids = asked.values["stream_options"], asked.values["return_token_ids"]
     with_usage = options["include_usage"]
     with _asking(service, asked, request) as answers:
-        chunk = openai_logprobs.head("text_completion", "cmpl", service.name) | ({"usage": None} if with_usage else {})
+        chunk = answer_format.head("text_completion", "cmpl", service.name) | ({"usage": None} if with_usage else {})
         choices = [_Choice(answers.model.tokenizer, asked, i) for i in range(len(asked.requests))]
         async for i, update in answers.updates():
-            for report in openai_logprobs.progress(answers, answers.all[i], update):
+            for report in progress(answers, answers.all[i], update):
                 yield chunk | {"choices": [choices[i].written("", [])]} | report
             text, told = choices[i].add(update)
             if text or told or update.reason:
                 shown = choices[i].ids(update.tokens, answers.all[i]) if ids else {}
-                counts = {"usage": openai_logprobs.usage(answers)} if options["continuous_usage_stats"] else {}
+                counts = {"usage": answer_format.usage(answers)} if options["continuous_usage_stats"] else {}
                 yield chunk | {"choices": [choices[i].written(text, told) | shown]} | counts
         if with_usage:
-            yield chunk | {"choices": [], "usage": openai_logprobs.usage(answers)}
+            yield chunk | {"choices": [], "usage": answer_format.usage(answers)}
 
 
 class _Score:
@@ -131,7 +132,7 @@ class _Choice:
         self._request = asked.requests[index]
         self._echo = asked.echoes[index]
         self._echoed = not asked.values["echo"]
-        self._spelled = vllm.speller(tokenizer, asked.values)
+        self._spelled = vllm_fields.speller(tokenizer, asked.values)
         self._begun = False  # the prompt's ids are told
         self._prompt: list[TokenLogprobs] = []
         self._reason: str | None = None
@@ -139,7 +140,7 @@ class _Choice:
     def add(self, update: Update) -> tuple[str, list[Token]]:
         """The text and the tokens to tell of; the prompt's come with the first that was generated."""
         self._prompt += update.prompt
-        self._reason = openai_logprobs.finish(update.reason)
+        self._reason = finish(update.reason)
         shifted = [dataclasses.replace(t, offset=t.offset + len(self._echo)) for t in update.tokens]
         if self._echoed or not (update.tokens or update.text or update.reason):
             return update.text, shifted
@@ -152,7 +153,7 @@ class _Choice:
     def written(self, text: str, tokens: Sequence[Token]) -> dict[str, Any]:
         """OpenAI's object."""
         top = self._asked.logprobs
-        logprobs = None if top is None else openai_logprobs.legacy(self._spelled, tokens, top)
+        logprobs = None if top is None else answer_format.legacy(self._spelled, tokens, top)
         return {"index": self._index, "text": text, "logprobs": logprobs, "finish_reason": self._reason}
 
     def whole(self, text: str, tokens: Sequence[Token], answer: Answer) -> dict[str, Any]:
@@ -163,7 +164,7 @@ class _Choice:
             if values["return_token_ids"]
             else {}
         )
-        found = vllm.of_prompt(self._tokenizer, values, self._request, self._prompt)
+        found = vllm_fields.of_prompt(self._tokenizer, values, self._request, self._prompt)
         return self.written(text, tokens) | ids | found
 
     def ids(self, tokens: Sequence[Token], answer: Answer) -> dict[str, Any]:
@@ -198,8 +199,8 @@ def _read(model: Model, values: dict[str, Any], most: int, start: response_forma
         raise ApiError(message, param=name)
     scores = 0 if logprobs is None and n > values["n"] else logprobs
     params = sampling(values, limited(values, "n_predict"), scores)
-    params = dataclasses.replace(params, logit_bias=params.logit_bias + vllm.banned(model, values["bad_words"]))
-    scored = vllm.scored(values, echoed=logprobs if echo else None)
+    params = dataclasses.replace(params, logit_bias=params.logit_bias + vllm_fields.banned(model, values["bad_words"]))
+    scored = vllm_fields.scored(values, echoed=logprobs if echo else None)
     shown = values["stream"] and values["return_progress"]
     requests, echoes = [], []
     for prompt in prompts:

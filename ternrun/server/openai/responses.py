@@ -17,15 +17,17 @@ from ternrun.server.conversation.messages import ROLES, counted, plain_text
 from ternrun.server.conversation.tools import read_calls
 from ternrun.server.fields import response_format
 from ternrun.server.fields.ignored import current, pass_over
-from ternrun.server.fields.reading import Table, anything, flag, number, read_fields, read_json, shaped, text, whole
+from ternrun.server.fields.reading import Table, anything, flag, number, shaped, text, whole
 from ternrun.server.fields.response_format import Source
 from ternrun.server.fields.sampling import UNLIMITED, needed
 from ternrun.server.fields.unsupported import RESPONSES_CONSTRAINTS, RESPONSES_HINTS
-from ternrun.server.generation.answers import Answers
+from ternrun.server.generation.request_fields import constraint, read_fields
 from ternrun.server.generation.service import Service
+from ternrun.server.generation.submission import Answers
 from ternrun.server.http.errors import wrong
+from ternrun.server.http.json_body import read_json
 from ternrun.server.http.stream import NAMED, Items, stream
-from ternrun.server.openai import logprobs
+from ternrun.server.openai import answer_format
 
 #: Items that hold what a tool answered.
 OUTPUTS = ("function_call_output", "custom_tool_call_output", "local_shell_call_output", "shell_call_output")
@@ -87,11 +89,11 @@ async def responses(request: web.Request, service: Service) -> web.StreamRespons
 async def input_tokens(request: web.Request, service: Service) -> web.Response:
     """Tell how many tokens a conversation has."""
     talk = await _read(request, service, await read_fields(request, service, RESPONSES))
-    return web.json_response(logprobs.input_tokens(talk.requests[0]))
+    return web.json_response(answer_format.input_tokens(talk.requests[0]))
 
 
 async def _read(request: web.Request, service: Service, values: dict[str, Any]) -> Talk:
-    start = await response_format.constraint(service, values, FORM)
+    start = await constraint(service, values, FORM)
     params = SamplingParams(
         max_tokens=values["max_output_tokens"], temperature=values["temperature"], top_p=values["top_p"]
     )

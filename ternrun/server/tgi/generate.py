@@ -10,17 +10,19 @@ from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.engine.request import Request
-from ternrun.server.app.log import TOLD
 from ternrun.server.fields import response_format
-from ternrun.server.fields.reading import Table, flag, nested, number, optional, read_fields, stops, text, whole
+from ternrun.server.fields.reading import Table, flag, nested, number, optional, stops, text, whole
 from ternrun.server.fields.sampling import UNLIMITED, needed
 from ternrun.server.fields.unsupported import MODEL, TGI_CONSTRAINTS, TGI_HINTS
-from ternrun.server.generation.answers import Answer, Token, Update, asking
+from ternrun.server.generation.answer import Answer, Token, Update
 from ternrun.server.generation.prompts import encode
+from ternrun.server.generation.request_fields import read_fields
 from ternrun.server.generation.service import Service
+from ternrun.server.generation.submission import TOLD, asking
+from ternrun.server.generation.token_text import bounded, spell
 from ternrun.server.http.errors import ApiError
 from ternrun.server.http.stream import UNENDED, Items, stream
-from ternrun.server.openai import logprobs
+from ternrun.server.version import server_version
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -82,7 +84,7 @@ async def info(_request: web.Request, service: Service) -> web.Response:
         "model_id": service.name, "model_sha": None, "model_dtype": model.encoding, "model_device_type": "cpu",
         "model_pipeline_tag": "text-generation", "max_concurrent_requests": service.config.queue, "max_best_of": 1,
         "max_stop_sequences": 64, "max_input_tokens": model.context - 1, "max_total_tokens": model.context,
-        "router": "ternrun", "version": logprobs.version(), "sha": None, "docker_label": None,
+        "router": "ternrun", "version": server_version(), "sha": None, "docker_label": None,
     })  # fmt: skip
 
 
@@ -153,10 +155,9 @@ class _Said:
     def listed(self) -> dict[str, Any]:
         """All tokens, and those of the prompt where they are asked for."""
         ids = self._answer.request.ids if self._asked["decoder_input_details"] else []
-        likely = [None, *(logprobs.bounded(entry.logprob) for entry in self._prompt)]
+        likely = [None, *(bounded(entry.logprob) for entry in self._prompt)]
         prefill = [
-            {"id": token, "text": logprobs.spell(self._tokenizer, token), "logprob": likely[i]}
-            for i, token in enumerate(ids)
+            {"id": token, "text": spell(self._tokenizer, token), "logprob": likely[i]} for i, token in enumerate(ids)
         ]
         top = {"top_tokens": [t["top_tokens"] for t in self._tokens]} if self._asked["top_n_tokens"] else {}
         return {"prefill": prefill, "tokens": [t["token"] for t in self._tokens], **top}
@@ -176,7 +177,7 @@ class _Said:
             text, self._told = self._said[self._told : end], max(self._told, end)
             entry = token.logprobs
             top = (
-                [self._one(best.id, logprobs.spell(self._tokenizer, best.id), best.logprob) for best in entry.top]
+                [self._one(best.id, spell(self._tokenizer, best.id), best.logprob) for best in entry.top]
                 if entry
                 else []
             )
@@ -185,7 +186,7 @@ class _Said:
 
     def _one(self, token: int, text: str, logprob: float) -> dict[str, Any]:
         special = token in self._tokenizer.hidden_ids
-        return {"id": token, "text": text, "logprob": logprobs.bounded(logprob), "special": special}
+        return {"id": token, "text": text, "logprob": bounded(logprob), "special": special}
 
 
 def _ids(model: Model, prompt: str, most: int | None) -> list[int]:

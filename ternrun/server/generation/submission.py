@@ -11,145 +11,22 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+from aiohttp import web
 
 from ternrun.runtime.engine.context_shift import Shift
-from ternrun.runtime.engine.request import FinishReason, Request, StepOutput
-from ternrun.runtime.sampling.logprobs import TokenLogprobs
+from ternrun.runtime.engine.request import Request, StepOutput
+from ternrun.server.generation.answer import Answer, Update
 from ternrun.server.http.errors import ApiError, shutting_down
-from ternrun.text import StopMatcher
 
 if TYPE_CHECKING:
-    from ternrun.api import Model
-    from ternrun.runtime.engine.driver import Ticket
-    from ternrun.server.app.log import Told
-    from ternrun.server.app.settings import ServerConfig
     from ternrun.server.generation.service import Service
+    from ternrun.server.settings import ServerConfig
 
 MAX_SHIFTED = 1 << 17  # tokens of an answer that no context ends
 MAX_NUMBERS = 1 << 21  # log-probabilities of one answer, all its sequences together
 NOTHING: Mapping[int, str] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A token that came out; `offset`: characters of this answer before it."""
-
-    id: int
-    offset: int
-    logprobs: TokenLogprobs | None
-
-
-@dataclass(slots=True)
-class Update:
-    """What came since the last one."""
-
-    text: str = ""
-    tokens: list[Token] = field(default_factory=list)
-    prompt: list[TokenLogprobs] = field(default_factory=list)  # of the next prompt tokens
-    processed: list[int] = field(default_factory=list)  # prompt tokens done after each step, where it was asked for
-    reason: FinishReason | None = None
-
-
-class Answer:
-    """One sequence: what the engine said of it, as text up to its stop string."""
-
-    def __init__(self, model: Model, request: Request, shown: Mapping[int, str]) -> None:
-        self.request = request
-        self.ticket: Ticket | None = None
-        self.slot = -1  # where it runs, where slots are kept
-        self.said: list[int] = []  # tokens, those of a stop string included, the end token not
-        self.cached = 0
-        self.processed = -1  # prompt tokens told of as done
-        self.stopping_word = ""
-        self.multiline = False  # it has a line break
-        self.reason: FinishReason | None = None
-        self.embedding: NDArray[np.float32] | None = None
-        self.end: Token | None = None  # the end token, where log-probabilities were asked for
-        self.first = self.last = 0.0  # when its first and its last token came
-        self._decoder = model.tokenizer.stream(request.ids)
-        self._shown = shown
-        params = request.params
-        self._stops = StopMatcher(params.stop, least=params.min_tokens, include=params.include_stop)
-        self._raw = ""  # decoded, and not certain yet
-        self._certain = 0  # characters handed out
-        self._held: list[Token] = []  # their text is not certain yet
-
-    @property
-    def generated(self) -> int:
-        """How many tokens it has."""
-        return len(self.said)
-
-    @property
-    def ended(self) -> bool:
-        """Nothing more will come."""
-        return self.reason is not None
-
-    def take(self, output: StepOutput, update: Update) -> None:
-        """Add an output to an update. Raises what ended the sequence where that was an error."""
-        if self.ended:
-            return
-        if output.error:
-            raise output.error
-        if output.finish_reason == "abort":
-            raise shutting_down()
-        update.prompt += output.prompt_logprobs
-        self.cached = max(self.cached, output.cached_tokens)
-        self.embedding = output.embedding
-        for count in (output.cached_tokens, output.processed) if output.processed else ():
-            if count > self.processed:  # not again what is computed again
-                self.processed = count
-                update.processed.append(count)
-        for index, token in enumerate(output.tokens):
-            self.said.append(token)
-            offset = self._certain + len(self._raw)
-            self._held.append(Token(token, offset, output.logprobs[index] if output.logprobs else None))
-            if self._push(self._decoder.push(token) or self._shown.get(token, ""), update):
-                return
-        if output.finish_reason and not self._push(self._decoder.flush(), update):
-            self._finish(update, self._stops.flush(), output.finish_reason)
-            if output.end:
-                self.end = Token(output.end.id, self._certain, output.end)
-                update.tokens.append(self.end)
-
-    def cut(self) -> Update:
-        """It ends here, whatever the engine would still say."""
-        update = Update()
-        self._finish(update, self._stops.flush(), "length")
-        return update
-
-    def _push(self, piece: str, update: Update) -> bool:
-        """Text that this piece makes certain, and its tokens; says whether a stop string ended it."""
-        self._raw += piece
-        certain, stopped = self._stops.push(piece)
-        if stopped:
-            self.stopping_word = self._stops.found
-            self._finish(update, certain, "stop", cut=True)
-            return True
-        self._release(update, certain)
-        return False
-
-    def _release(self, update: Update, certain: str) -> None:
-        update.text += certain
-        self.multiline = self.multiline or "\n" in certain
-        self._certain += len(certain)
-        self._raw = self._raw[len(certain) :]
-        ends = [t.offset for t in self._held[1:]] + [self._certain + len(self._raw)]
-        count = 0
-        while count < len(ends) and ends[count] <= self._certain:
-            count += 1
-        update.tokens += self._held[:count]
-        del self._held[:count]
-
-    def _finish(self, update: Update, certain: str, reason: FinishReason, cut: bool = False) -> None:
-        """The last of its text. Where a stop string cut it, tokens that lie behind the cut are not told of."""
-        self._release(update, certain)
-        update.tokens += [t for t in self._held if not cut or t.offset < self._certain]
-        update.reason = self.reason = reason
 
 
 class Answers:
@@ -314,3 +191,7 @@ def asking(
             prompt, generated, cached = answers.usage
             told |= {"prompt_tokens": prompt, "completion_tokens": generated, "cached_tokens": cached}
             service.metrics.totals.add(prompt, generated, cached)
+
+
+Told = dict[str, int]  # what a handler adds to its line in the log: counts of tokens
+TOLD: web.RequestKey[Told] = web.RequestKey("told", dict)

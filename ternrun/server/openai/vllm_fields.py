@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ternrun.runtime.engine.request import Request
 from ternrun.runtime.sampling.logprobs import TokenLogprobs
+from ternrun.server.generation.token_text import bounded, spell
 from ternrun.server.http.errors import ApiError, wrong
-from ternrun.server.openai.logprobs import bounded, spell
 
 if TYPE_CHECKING:
     from ternrun.api import Model
