@@ -1,4 +1,4 @@
-"""The CPU backend: kernels written in Python, compiled once by numba, run by a team of threads."""
+"""The CPU backend: kernels written in Python, compiled once by numba and LLVM, run by a pool of threads."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Which instruction set multiplies ternary weights fastest on this CPU: measured once, where it has several.
+"""Choose the fastest instruction set for ternary products by measurement, once on a machine.
 
-A CPU with AVX-512 can look sums up in tables or multiply bytes as AVX2 does, and makers differ in how many units they
-gave to each. So both run for some milliseconds, and the choice is kept beside the compiled kernels.
+A CPU with AVX-512 can look up sums in tables or multiply bytes as AVX2 does, and CPU makers differ in the number of
+execution units for each. Both are measured for some milliseconds, and the choice is stored beside the compiled kernels.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ternrun.runtime.cpu.compile import cache_files, isa
 from ternrun.runtime.cpu.compile.isa import Isa
 from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache, folder_for
 
-SHAPE = 2048, 2048  # 0.9 MB of codes: what is compared is the instructions, not the memory, which is the same for all
+SHAPE = 2048, 2048  # rows and columns: 0.9 MB of codes, which fit in cache, so that instructions are compared
 TOKENS = 1, 32  # decoding, and prompts
 RUNS = 9
-ENOUGH = 3e7  # multiply-adds a run
+MIN_WORK = 3e7  # multiply-adds a run
 FILE = "choice"
 
 
 def select_isa(name: str = "", tally: CompileProgress | None = None) -> Isa:
-    """As `isa.pick`, but by what was measured, where neither `name` nor the environment forces one.
+    """Like `isa.select_isa`, but the fastest by measurement unless `name` or the environment names one.
 
-    Nothing is measured where nothing could be kept. Raises ConfigError, KernelError.
+    Measures only if there are several candidates and the result can be stored. Raises ConfigError, KernelError.
     """
     best, names = isa.select_isa(name), candidates()
     path = folder_for(best) / FILE
@@ -45,21 +45,24 @@ def select_isa(name: str = "", tally: CompileProgress | None = None) -> Isa:
 
 
 def candidates() -> list[str]:
-    """Instruction sets that could be fastest: of those without AVX-512, the best alone, which has the others'."""
+    """The instruction sets that could be fastest: AVX-512, and the best of the others, which includes the rest."""
     vectors = [name for name in isa.available() if name != "portable"]
     return vectors[:2] if vectors[:1] == ["avx512"] else vectors[:1]
 
 
 def measure(chosen: Isa, tally: CompileProgress | None = None) -> list[float]:
-    """Operations a second of one thread, for each of TOKENS, the best of some runs. Raises KernelError."""
+    """Operations a second of one thread for each of TOKENS, the best of RUNS runs. Raises KernelError."""
     return [_rate(KernelCache(chosen, tally), tokens) for tokens in TOKENS]
 
 
 def _rate(kernels: KernelCache, tokens: int) -> float:
-    from ternrun.runtime.cpu.autotune_probe import AutotuneProbe  # not worth its time where the choice is known
+    """Operations a second for products of SHAPE with `tokens` inputs."""
+    from ternrun.runtime.cpu.autotune_probe import (
+        AutotuneProbe,  # imported here because most processes read a stored choice
+    )
 
     rows, cols = SHAPE
-    trial = AutotuneProbe(kernels, rows, cols, tokens, 1, max(1, round(ENOUGH / (rows * cols * tokens))))
+    trial = AutotuneProbe(kernels, rows, cols, tokens, 1, max(1, round(MIN_WORK / (rows * cols * tokens))))
     try:
         times = []
         for _ in range(RUNS):
@@ -71,17 +74,17 @@ def _rate(kernels: KernelCache, tokens: int) -> float:
     return trial.operations / min(times)
 
 
-def _read(kept: bytes | None, names: list[str]) -> dict[str, list[float]]:
-    """The rates in a file; none where it is not what `pick` wrote for these candidates."""
+def _read(stored: bytes | None, names: list[str]) -> dict[str, list[float]]:
+    """The rates in a stored file; empty if the file is not what `select_isa` writes for these candidates."""
     try:
-        rates = {str(name): [float(rate) for rate in some] for name, some in json.loads(kept or b"{}").items()}
+        rates = {str(name): [float(rate) for rate in some] for name, some in json.loads(stored or b"{}").items()}
     except (ValueError, TypeError, AttributeError):
         return {}
     return rates if [*rates] == names and all(len(some) == len(TOKENS) for some in rates.values()) else {}
 
 
 def _reason(rates: dict[str, list[float]], fastest: str) -> str:
-    """For people: who was compared, and how they did."""
-    told = {name: " and ".join(f"{rate / 1e9:,.0f}" for rate in some) for name, some in rates.items()}
-    others = ", ".join(f"{told[name]} with {name}" for name in rates if name != fastest)
-    return f"fastest here, {told[fastest]} GOPS for {TOKENS[0]} and {TOKENS[1]} tokens, {others}"
+    """A sentence for users: the rates of the fastest candidate and of the others."""
+    shown = {name: " and ".join(f"{rate / 1e9:,.0f}" for rate in some) for name, some in rates.items()}
+    others = ", ".join(f"{shown[name]} with {name}" for name in rates if name != fastest)
+    return f"fastest here, {shown[fastest]} GOPS for {TOKENS[0]} and {TOKENS[1]} tokens, {others}"

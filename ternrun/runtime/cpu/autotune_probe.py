@@ -1,4 +1,4 @@
-"""One ternary product on its own: random weights, packed, and inputs that are prepared each time it runs."""
+"""A single ternary product for measurements: random packed weights, and inputs that each run prepares again."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ternrun.runtime.weights import Tensor
 
 
 class AutotuneProbe:
-    """y = W x for `tokens` inputs x, `repeats` times a run; W is (rows, cols). Raises KernelError."""
+    """Computes y = W x for `tokens` inputs x, `repeats` times a run; W is (rows, cols). Raises KernelError."""
 
     def __init__(self, kernels: KernelCache, rows: int, cols: int, tokens: int, threads: int, repeats: int) -> None:
-        self.operations = 2.0 * rows * cols * tokens * repeats  # of one run: multiplications and additions
+        self.operations = 2.0 * rows * cols * tokens * repeats  # multiplications and additions of one run
         layout = kernels.isa.layout
         rng, scratch, packing = np.random.default_rng(0), Scratch(threads, 256 * (cols + SUPERBLOCK[layout])), Packing()
         weights = TernaryMatrix.of(_random_codes(rows, cols, rng), layout, packing, scratch)
@@ -38,13 +38,13 @@ class AutotuneProbe:
             linears.emit(program, address(count), source, Norm(0, 1e-5), [(weights, to)])
         kernels.require(packing.kernels | program.kernels | {*KERNELS})
         self.kernel = program.names[-1]
-        self._memory = (scratch, weights, linears, x, out, count)  # kernels know only where it lies
+        self._memory = (scratch, weights, linears, x, out, count)  # kept alive: kernels hold only addresses
         self._pool, self._count = ThreadPool(kernels, threads), address(count)
         packing.run(lambda part: self._pool.run(part.assemble(kernels), self._count))
         self._records = program.assemble(kernels)
 
     def run(self) -> None:
-        """Do it."""
+        """Run the products once."""
         self._pool.run(self._records, self._count)
 
     def close(self) -> None:
@@ -53,11 +53,12 @@ class AutotuneProbe:
 
 
 def _floats(tokens: int, cols: int) -> NDArray[np.uint8]:
+    """A buffer for `tokens` rows of `cols` floats, padded to 16."""
     return aligned(4 * tokens * round_up(cols, 16))
 
 
 def _random_codes(rows: int, cols: int, rng: np.random.Generator) -> Tensor:
-    """Codes of 0, 1 and 2 in I2_S."""
+    """A tensor (rows, cols) of random ternary weights in I2_S."""
     size = (nbytes("I2_S", (rows, cols)) or 0) - ENCODINGS["I2_S"].tensor_bytes
     digits = rng.integers(0, 3, (4, size), np.uint8)
     codes = digits[0] << 6 | digits[1] << 4 | digits[2] << 2 | digits[3]

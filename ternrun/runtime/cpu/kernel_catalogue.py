@@ -1,4 +1,4 @@
-"""Every kernel that some model may need on an instruction set, by name: what `ternrun warm --all` compiles."""
+"""The names of all kernels that some model may need on an instruction set: what `ternrun warm --all` compiles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from ternrun.runtime.cpu.program.thread_pool import KERNELS
 from ternrun.runtime.encodings import ENCODINGS
 
 _TERNARY = tuple(name for name, encoding in ENCODINGS.items() if encoding.kind == "ternary")
-#: Encodings that products read as ordinary weights; the last two hold a fourth value where they are not ternary.
+#: Encodings that products read as ordinary weights. Q2_0 and PQ2_0 are here because tensors that use their fourth
+#: code are not ternary.
 _ORDINARY = (*(name for name in ENCODINGS if name not in _TERNARY), "Q2_0", "PQ2_0")
 _FIXED = {
     "elements": ("erf", "gelu", "silu", "softmax", "layer_norm", "bias"),
@@ -24,7 +25,7 @@ _PRODUCTS = {
 
 
 def all_kernels(isa: Isa) -> set[str]:
-    """Names of all kernels but those that only measure the machine."""
+    """The names of all kernels except those that only measure the machine."""
     layout = isa.layout
     names = {f"{module}.{entry}" for module, entries in _FIXED.items() for entry in entries}
     names |= {f"{module}.{kind}" for module in ("attention", "cache") for kind in KV_SIZE}

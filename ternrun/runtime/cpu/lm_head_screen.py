@@ -1,6 +1,6 @@
-"""The 8-bit copy of the output matrix that finds the rows which can still be among the largest logits.
+"""An 8-bit copy of the output matrix that finds the rows which can be among the largest logits.
 
-What is kept and why it is exact: `kernels/screen.py`.
+`kernels/lm_head_screen.py` explains the copy and why the result is exact.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ternrun.runtime.cpu.program.program import Program, Scratch
 from ternrun.runtime.cpu.weights.matrix import OrdinaryMatrix
 from ternrun.runtime.cpu.weights.repack import PORTION, Packing
 
-BLOCK = 16  # rows that share a vector
-SMALLEST = 4096  # rows; screening a smaller vocabulary saves nothing
+BLOCK = 16  # rows of a vector
+MIN_ROWS = 4096  # screening a smaller vocabulary saves nothing
 
 
 class LMHeadScreen:
-    """Copy, bounds and working memory for one output matrix; `outputs` is the most rows of x a step may have."""
+    """The copy, its bounds and the working memory for one output matrix; a step has at most `outputs` rows of x."""
 
     def __init__(self, matrix: OrdinaryMatrix, outputs: int, scratch: Scratch) -> None:
         self._matrix, self._scratch = matrix, scratch
@@ -40,16 +40,16 @@ class LMHeadScreen:
 
     @property
     def best(self) -> dict[str, int]:
-        """Where the id of the first row's largest logit stands (int64, see `kept`), and bytes to the next row's."""
+        """The address of the id (int64) of the first row's largest logit, and the stride in bytes to the next row's."""
         return {"best": address(self._counts) + 8, "best_stride": layout.SCREEN_COUNTS}
 
     @property
     def read_bytes(self) -> int:
-        """Bytes that screening all rows reads; the few that are then computed exactly are not among them."""
+        """Bytes that screening all rows reads, without the few rows that are then computed exactly."""
         return BLOCK * self._blocks * (self._matrix.padded + 12)
 
     def emit_copy(self, packing: Packing) -> None:
-        """Append the calls that fill the copy, at load."""
+        """Append the calls that fill the copy when the model loads."""
         m = self._matrix
         some = max(1, PORTION // (m.stride * BLOCK)) * BLOCK
         self._taken = aligned(64 * (m.rows // some + 1))
@@ -64,7 +64,10 @@ class LMHeadScreen:
             )  # fmt: skip
 
     def emit(self, program: Program, state: int, x: Activations, logits: Activations) -> None:
-        """The logits W x that can be among the `keep` largest, together at the beginning of their row; see `kept`."""
+        """Append the calls that compute the logits W x which can be among the top_k largest.
+
+        The logits found are stored at the beginning of their row of `logits`; `kept` returns them.
+        """
         m, count = self._matrix, state + layout.STATE["outputs"]
         assert logits.ld == self._row_ids_ld
         prepared, scratch = address(self._prepared), self._scratch.arguments
@@ -91,20 +94,21 @@ class LMHeadScreen:
         program.call("lm_head_screen.gather", count=count, rows=m.rows, **to, **found)
 
     def kept(self, logits: NDArray[np.float32], outputs: int) -> list[ScreenedLogits]:
-        """What the last step kept in each row of `logits`, all rows on end."""
+        """The logits that the last step found for each output row."""
         return [ScreenedLogits(self, logits, row, self._best[row]) for row in range(outputs)]
 
     def read(self, logits: NDArray[np.float32], row: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Ids (n,) and logits (n,) that the last step kept in a row."""
+        """The ids (n,) and logits (n,) that the last step found for a row."""
         some = slice(self._row_ids_ld * row, self._row_ids_ld * row + self._totals[row])
         return self._row_ids.view(np.int32)[some], logits[some]
 
     def _bounds(self) -> dict[str, int]:
+        """Addresses of the copy's step, error norm and weight norm of each row."""
         return {"steps": address(self._steps), "errors": address(self._errors), "norms": address(self._norms)}
 
 
 class ScreenedLogits:
-    """See `backend.Kept`. Most are asked for their best only, so the rest is made when it is wanted."""
+    """Implements `backend.Kept`. Callers usually need only `best`, so ids and logits are built on request."""
 
     __slots__ = ("_logits", "_row", "_screen", "best")
 
@@ -116,7 +120,7 @@ class ScreenedLogits:
         return self._screen.read(self._logits, self._row)
 
     def whole(self) -> NDArray[np.float32]:
-        """All logits (vocab_size,)."""
+        """All logits (vocab_size,); -inf for those that were not computed."""
         ids, logits = self.read()
         row = np.full(self._screen.rows, -np.inf, np.float32)
         row[ids] = logits
@@ -124,5 +128,5 @@ class ScreenedLogits:
 
 
 def can_screen(isa: Isa, matrix: OrdinaryMatrix, *, biased: bool) -> bool:
-    """Whether this CPU has the instruction for it and the matrix is large enough to pay; a bias is not bounded."""
-    return isa.has_dot_bytes and matrix.rows >= SMALLEST and not biased
+    """Whether this CPU has the instruction and the matrix is large enough. A head with a bias is not screened."""
+    return isa.has_dot_bytes and matrix.rows >= MIN_ROWS and not biased

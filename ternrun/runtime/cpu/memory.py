@@ -1,4 +1,4 @@
-"""Memory that kernels reach by address: zeroed, aligned to cache lines, with room behind for a whole vector."""
+"""Memory that kernels access by address: zeroed, aligned to cache lines, with room for a whole vector at the end."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 LINE = 64
-SLACK = 512  # vector loads may run this far past the end
+SLACK = 512  # bytes past the end that vector loads may read
 HUGE = 2 << 20  # bytes of a huge page
 _MADV_COLLAPSE = 25  # madvise(2), since Linux 6.1
 
 
 def round_up(n: int, multiple: int) -> int:
-    """The next multiple at or above n."""
+    """The smallest multiple of `multiple` that is at least n."""
     return (n + multiple - 1) // multiple * multiple
 
 
 def aligned(nbytes: int) -> NDArray[np.uint8]:
-    """Zeroed bytes on a cache line; the system gives large ones page by page, when they are first written."""
+    """Zeroed bytes aligned to a cache line. The system commits the pages of large arrays at the first write."""
     raw = np.zeros(nbytes + LINE + SLACK, np.uint8)
     start = -raw.ctypes.data % LINE
     return raw[start : start + nbytes + SLACK]
 
 
 def small_pages(nbytes: int) -> NDArray[np.uint8]:
-    """Bytes as of `aligned`, for what is filled while somebody waits: without numpy's advice to use huge pages.
+    """Like `aligned`, without numpy's advice to use huge pages, for memory that is filled while the user waits.
 
-    Finding room for huge pages takes the system longer than 512 faults for small ones, unless its memory is untouched;
-    `gather` makes them huge later.
+    Unless memory is untouched, finding huge pages takes the system longer than 512 faults for small ones.
+    `collapse_huge_pages` makes the pages huge later.
     """
     if not hasattr(mmap, "MAP_PRIVATE"):
         return aligned(nbytes)
@@ -41,20 +41,20 @@ def small_pages(nbytes: int) -> NDArray[np.uint8]:
 
 
 def collapse_huge_pages(arrays: Iterable[NDArray[np.uint8]]) -> None:
-    """Have Linux copy small pages together into huge ones, which are read a third faster; elsewhere nothing happens.
+    """Ask Linux to copy small pages into huge ones, which are read a third faster; does nothing on other systems.
 
-    It takes 0.1 to 1 s for 500 MB. Others may read and write the bytes meanwhile.
+    Takes 0.1 to 1 s for 500 MB. Other threads may read and write the bytes during the call.
     """
     if sys.platform != "linux":
         return
     madvise = ctypes.CDLL(None).madvise
     for start, end in huge_page_ranges(arrays):
-        # a kernel that knows no such advice, or finds no room, leaves all as it is
+        # Linux before 6.1, or without free huge pages, returns an error and changes nothing.
         madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_COLLAPSE)
 
 
 def huge_page_ranges(arrays: Iterable[NDArray[np.uint8]]) -> list[tuple[int, int]]:
-    """The huge pages that lie within the arrays' pages, neighbouring arrays taken as one: [start, end) of each run."""
+    """The ranges [start, end) of whole huge pages within the arrays' pages; adjacent arrays are joined."""
     runs: list[tuple[int, int]] = []
     for array in sorted(arrays, key=address):
         start = address(array) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -67,12 +67,12 @@ def huge_page_ranges(arrays: Iterable[NDArray[np.uint8]]) -> list[tuple[int, int
 
 
 def address(array: NDArray[Any]) -> int:
-    """Where an array begins. The caller keeps the array alive."""
+    """The address of an array's first element. The caller keeps the array alive."""
     return int(array.ctypes.data)
 
 
 def padded_vector(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A float32 copy on a cache line with zeros behind."""
+    """A float32 copy aligned to a cache line and padded with zeros to a multiple of 16."""
     out = aligned(4 * round_up(values.size, 16)).view(np.float32)
     out[: values.size] = values.ravel()
     return out

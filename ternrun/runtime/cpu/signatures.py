@@ -1,7 +1,7 @@
-"""The parameters of every kernel: names, kinds and order, written once for the callers and for the kernels.
+"""The parameters of every kernel: names, kinds and order, declared once for callers and kernels.
 
 A caller names each argument (`Program.call`), and the signature checks it. A kernel reads `args.name`, which compiles
-to one load (`jit.py`). This module imports neither numba nor the kernels.
+to one load (see `compile/jit.py`). This module imports neither numba nor the kernels.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Argument = int | float
 
 
 class Kind(Enum):
-    """What an argument is. Each takes eight bytes; a float is passed as a float64 and read as a float32."""
+    """The kind of an argument. Each takes eight bytes; a float is passed as float64 and read as float32."""
 
-    ADDRESS = "an address"  # 0: absent
+    ADDRESS = "an address"  # 0: no memory
     INTEGER = "a count, a size in bytes or elements, or a switch"
     OFFSET = "a distance, negative or not"
     FLOAT = "a float"
@@ -28,7 +28,7 @@ _LOWEST_ADDRESS, _LARGEST_INTEGER = 4096, 2**40
 
 
 class Signature:
-    """The parameters of a kernel, in order. Records of the signature `repeated` may follow them."""
+    """The parameters of a kernel, in order. Records of the signature `repeated` may follow the arguments."""
 
     def __init__(self, repeated: Signature | None = None, /, **parameters: Kind) -> None:
         self.parameters: Final = parameters
@@ -36,7 +36,7 @@ class Signature:
         self._indices = {name: i for i, name in enumerate(parameters)}
 
     def __or__(self, other: Signature) -> Signature:
-        """The parameters of both, in order."""
+        """A signature with the parameters of both, in order."""
         return Signature(**self.parameters, **other.parameters)
 
     def __len__(self) -> int:
@@ -61,6 +61,7 @@ class Signature:
         return words
 
     def _words(self, kernel: str, arguments: Mapping[str, Argument]) -> list[int]:
+        """Check and encode the arguments of one record."""
         if arguments.keys() != self.parameters.keys():
             missing = ", ".join(self.parameters.keys() - arguments.keys()) or "nothing"
             surplus = ", ".join(arguments.keys() - self.parameters.keys()) or "nothing"
@@ -72,6 +73,7 @@ class Signature:
 
 
 def _is(kind: Kind, value: Argument) -> bool:
+    """Whether a value is of a kind."""
     if kind is FLOAT:
         return type(value) is float
     if type(value) is not int:
@@ -82,26 +84,27 @@ def _is(kind: Kind, value: Argument) -> bool:
 
 
 def _word(value: Argument) -> int:
+    """The int64 word of an argument."""
     return value if isinstance(value, int) else int(struct.unpack("<q", struct.pack("<d", value))[0])
 
 
-#: Memory of a thread's own: where the first thread's begins, and bytes from one thread's to the next one's.
+#: Scratch memory: the address of the first thread's area, and bytes from one thread's area to the next.
 _SCRATCH = Signature(scratch=ADDRESS, scratch_stride=INTEGER)
 
-#: Rows of float32: `count` is the address of their number (int64); leading dimensions (`ld...`) count elements.
+#: Rows of float32: `count` is the address of the number of rows (int64); leading dimensions (`ld...`) are in elements.
 _ROWS = Signature(count=ADDRESS, x=ADDRESS, ldx=INTEGER)
 _OUT = Signature(out=ADDRESS, ldo=INTEGER)
 
-#: `weight` 0: no weight.
+#: RMSNorm. `weight` 0: no weight.
 _NORM = Signature(x=ADDRESS, ldx=INTEGER, n=INTEGER, weight=ADDRESS, eps=FLOAT) | _OUT
 _GATED = _ROWS | Signature(n=INTEGER, offset=INTEGER) | _OUT
 _STREAMS = Signature(count=ADDRESS, x=ADDRESS, ld=INTEGER, streams=INTEGER)
 
-#: Heads of a layer and its cache: `cache` begins at the layer's first block.
+#: Heads of a layer and its cache; `cache` is the address of the layer's first block.
 _HEADS = Signature(heads=INTEGER, kv_heads=INTEGER, head_dim=INTEGER)
 _CACHE = Signature(cache=ADDRESS, block_bytes=INTEGER, head_bytes=INTEGER)
 
-#: One matrix of a ternary product: `column` is where its outputs begin, in elements from `out`.
+#: One matrix of a ternary product; `column` is the offset of its outputs from `out`, in elements.
 SEGMENT = Signature(codes=ADDRESS, scales=ADDRESS, rows=INTEGER, superblocks=INTEGER, column=OFFSET)
 _TERNARY = Signature(
     SEGMENT,
@@ -110,114 +113,72 @@ _TERNARY = Signature(
     matrices=INTEGER, scratch=ADDRESS, scratch_stride=INTEGER,
 )  # fmt: skip
 
-#: The 8-bit copy of the output matrix; n is the padded number of columns.
+#: The 8-bit copy of the output matrix; `n` is the padded number of columns.
 _SCREEN = Signature(
     count=ADDRESS, prepared=ADDRESS, prepared_stride=INTEGER, rows=INTEGER, n=INTEGER, codes=ADDRESS, steps=ADDRESS,
     errors=ADDRESS, norms=ADDRESS, logits=ADDRESS, ldl=INTEGER, block_bounds=ADDRESS, ldb=INTEGER, thresholds=ADDRESS,
     scale=FLOAT,
 )  # fmt: skip
 
-#: By the kernel's whole name, by its name up to `-`, or by its module.
+# fmt: off
+#: Signatures by the kernel's full name, by its name up to `-`, or by its module.
 SIGNATURES: dict[str, Signature] = {
     "rows.norm": Signature(count=ADDRESS) | _NORM,
     "rows.norm_add": Signature(count=ADDRESS) | _NORM,
     "rows.norm_outputs": Signature(state=ADDRESS) | _NORM,
     "rows.bias": _ROWS | Signature(n=INTEGER, bias=ADDRESS),
     "rows.softcap": _ROWS | Signature(n=INTEGER, cap=FLOAT),
-    "rows.silu": _GATED,
-    "rows.gelu": _GATED,
-    "rows.relu2": _GATED,
-    "mhc.spread": _STREAMS,
-    "mhc.mean": _STREAMS,
+    **dict.fromkeys(("rows.silu", "rows.gelu", "rows.relu2"), _GATED),
+    **dict.fromkeys(("mhc.spread", "mhc.mean"), _STREAMS),
     "mhc.read": _STREAMS | Signature(table=ADDRESS, out=ADDRESS),
     "mhc.write": _STREAMS | Signature(table=ADDRESS, y=ADDRESS) | _SCRATCH,
-    "elements.erf": Signature(n=INTEGER, x=ADDRESS, out=ADDRESS),
-    "elements.gelu": Signature(n=INTEGER, x=ADDRESS, out=ADDRESS),
-    "elements.silu": Signature(n=INTEGER, x=ADDRESS, out=ADDRESS),
+    **dict.fromkeys(("elements.erf", "elements.gelu", "elements.silu"), Signature(n=INTEGER, x=ADDRESS, out=ADDRESS)),
     "elements.softmax": Signature(rows=INTEGER, n=INTEGER, x=ADDRESS, out=ADDRESS),
     "elements.layer_norm": Signature(
-        rows=INTEGER, n=INTEGER, x=ADDRESS, weight=ADDRESS, bias=ADDRESS, eps=FLOAT, out=ADDRESS
-    ),
+        rows=INTEGER, n=INTEGER, x=ADDRESS, weight=ADDRESS, bias=ADDRESS, eps=FLOAT, out=ADDRESS),
     "elements.bias": Signature(count=ADDRESS, n=INTEGER, x=ADDRESS, bias=ADDRESS),
     "embed": Signature(state=ADDRESS, weights=ADDRESS, row_bytes=INTEGER, n=INTEGER, scale=FLOAT) | _OUT,
-    "embed-trits": Signature(state=ADDRESS, weights=ADDRESS, rows=INTEGER, n=INTEGER, scale=FLOAT)
-    | _OUT
-    | Signature(scales=ADDRESS, group=INTEGER)
-    | _SCRATCH,
-    "linear": _ROWS
-    | Signature(weights=ADDRESS, row_bytes=INTEGER, rows=INTEGER, n=INTEGER, add=INTEGER)
-    | _OUT
-    | _SCRATCH
-    | Signature(scale=FLOAT),
-    "prepare": _ROWS
-    | Signature(
-        n=INTEGER,
-        weight=ADDRESS,
-        eps=FLOAT,
-        out=ADDRESS,
-        out_stride=INTEGER,
-        header=INTEGER,
-        token_bytes=INTEGER,
-        chunk=INTEGER,
-    )
-    | _SCRATCH,
+    "embed-trits": Signature(state=ADDRESS, weights=ADDRESS, rows=INTEGER, n=INTEGER, scale=FLOAT) | _OUT
+        | Signature(scales=ADDRESS, group=INTEGER) | _SCRATCH,
+    "linear": _ROWS | Signature(weights=ADDRESS, row_bytes=INTEGER, rows=INTEGER, n=INTEGER, add=INTEGER) | _OUT
+        | _SCRATCH | Signature(scale=FLOAT),
+    "prepare": _ROWS | Signature(
+        n=INTEGER, weight=ADDRESS, eps=FLOAT, out=ADDRESS, out_stride=INTEGER, header=INTEGER, token_bytes=INTEGER,
+        chunk=INTEGER) | _SCRATCH,
     "ternary_lut16": _TERNARY,
     "ternary_byte_dot": _TERNARY,
-    "cache": Signature(state=ADDRESS, qkv=ADDRESS, ldq=INTEGER, cos=ADDRESS, sin=ADDRESS)
-    | _HEADS
-    | Signature(rope_dim=INTEGER, interleaved=INTEGER, q_norm=ADDRESS, k_norm=ADDRESS, eps=FLOAT)
-    | _CACHE
-    | _SCRATCH
-    | _OUT,
-    "attention": Signature(state=ADDRESS, q=ADDRESS, ldq=INTEGER)
-    | _HEADS
-    | Signature(scale=FLOAT, window=INTEGER)
-    | _CACHE
-    | _OUT
-    | _SCRATCH,
+    "cache": Signature(state=ADDRESS, qkv=ADDRESS, ldq=INTEGER, cos=ADDRESS, sin=ADDRESS) | _HEADS
+        | Signature(rope_dim=INTEGER, interleaved=INTEGER, q_norm=ADDRESS, k_norm=ADDRESS, eps=FLOAT)
+        | _CACHE | _SCRATCH | _OUT,
+    "attention": Signature(state=ADDRESS, q=ADDRESS, ldq=INTEGER) | _HEADS | Signature(scale=FLOAT, window=INTEGER)
+        | _CACHE | _OUT | _SCRATCH,
     "pack": Signature(
-        source=ADDRESS, rows=INTEGER, n=INTEGER, out=ADDRESS, superblocks=INTEGER, chunk=INTEGER, chunk_words=INTEGER
-    )
-    | _SCRATCH
-    | Signature(status=ADDRESS, scales=ADDRESS, group=INTEGER),
-    "check": Signature(codes=ADDRESS, superblocks=INTEGER, n=INTEGER, chunk=INTEGER)
-    | _SCRATCH
-    | Signature(status=ADDRESS),
+        source=ADDRESS, rows=INTEGER, n=INTEGER, out=ADDRESS, superblocks=INTEGER, chunk=INTEGER, chunk_words=INTEGER)
+        | _SCRATCH | Signature(status=ADDRESS, scales=ADDRESS, group=INTEGER),
+    "check": Signature(codes=ADDRESS, superblocks=INTEGER, n=INTEGER, chunk=INTEGER) | _SCRATCH
+        | Signature(status=ADDRESS),
     "lm_head_copy": Signature(
-        weights=ADDRESS,
-        row_bytes=INTEGER,
-        rows=INTEGER,
-        n=INTEGER,
-        codes=ADDRESS,
-        steps=ADDRESS,
-        errors=ADDRESS,
-        norms=ADDRESS,
-    )
-    | _SCRATCH
-    | Signature(taken=ADDRESS),
+        weights=ADDRESS, row_bytes=INTEGER, rows=INTEGER, n=INTEGER, codes=ADDRESS, steps=ADDRESS, errors=ADDRESS,
+        norms=ADDRESS) | _SCRATCH | Signature(taken=ADDRESS),
     "lm_head_screen.prepare": _ROWS | Signature(n=INTEGER, out=ADDRESS, out_stride=INTEGER),
     "lm_head_screen.scan": _SCREEN,
     "lm_head_screen.select": Signature(
-        count=ADDRESS, top_k=ADDRESS, block_bounds=ADDRESS, ldb=INTEGER, blocks=INTEGER, thresholds=ADDRESS
-    )
-    | _SCRATCH,
-    "lm_head_screen.exact": _SCREEN
-    | Signature(weights=ADDRESS, row_bytes=INTEGER, x=ADDRESS, ldx=INTEGER)
-    | _SCRATCH
-    | Signature(row_ids=ADDRESS, counts=ADDRESS),
+        count=ADDRESS, top_k=ADDRESS, block_bounds=ADDRESS, ldb=INTEGER, blocks=INTEGER, thresholds=ADDRESS) | _SCRATCH,
+    "lm_head_screen.exact": _SCREEN | Signature(weights=ADDRESS, row_bytes=INTEGER, x=ADDRESS, ldx=INTEGER)
+        | _SCRATCH | Signature(row_ids=ADDRESS, counts=ADDRESS),
     "lm_head_screen.gather": Signature(
-        count=ADDRESS, rows=INTEGER, logits=ADDRESS, ldl=INTEGER, row_ids=ADDRESS, counts=ADDRESS
-    ),
+        count=ADDRESS, rows=INTEGER, logits=ADDRESS, ldl=INTEGER, row_ids=ADDRESS, counts=ADDRESS),
     "greedy.best": Signature(state=ADDRESS, logits=ADDRESS, ldl=INTEGER, n=INTEGER, best=ADDRESS, best_stride=INTEGER),
     "greedy.feed": Signature(state=ADDRESS, best=ADDRESS, best_stride=INTEGER),
     "ceiling": Signature(rounds=INTEGER, cells=ADDRESS),
     "ceiling.read": Signature(source=ADDRESS, nbytes=INTEGER, cells=ADDRESS),
     "ceiling.clock": Signature(cells=ADDRESS),
 }
+# fmt: on
 
 
 def signature_of(kernel: str) -> Signature | None:
-    """The signature of a kernel such as `rows.norm`, `linear.Q4_K` or `embed.TQ2_0-trits`; None if it has none."""
+    """The signature of a kernel such as `rows.norm`, `linear.Q4_K` or `embed.TQ2_0-trits`; None if there is none."""
     module, _, entry = kernel.rpartition(".")
     base, _, variant = entry.partition("-")
     names = (kernel, f"{module}-{variant}", f"{module}.{base}", module)

@@ -19,7 +19,9 @@ from tests.runtime.cpu.harness import ISAS, machine
 HEAD = """
 from numba import types
 from ternrun.runtime.cpu.compile.jit import compiled, noinline
-from ternrun.runtime.cpu.compile.simd import f32x16, load_scalar, store_scalar, zero
+from ternrun.runtime.cpu.compile.lanes import zero
+from ternrun.runtime.cpu.compile.memory_access import load_scalar, store_scalar
+from ternrun.runtime.cpu.compile.vectors import f32x16
 
 KNOWN, NOTHING = 3, False
 """

@@ -11,21 +11,11 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.compile import half, simd, x86
+from ternrun.runtime.cpu.compile import arithmetic, half, lanes, x86
+from ternrun.runtime.cpu.compile import vectors as vector_types
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import (
-    VecType,
-    f32x16,
-    i8x16,
-    i8x32,
-    i16x16,
-    i16x32,
-    i32x16,
-    load,
-    load_scalar,
-    store,
-    store_scalar,
-)  # fmt: skip
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, store_scalar
+from ternrun.runtime.cpu.compile.vectors import VecType, f32x16, i8x16, i8x32, i16x16, i16x32, i32x16
 from ternrun.runtime.cpu.kernels import functions
 from tests.runtime.cpu import vector_signature
 
@@ -47,9 +37,9 @@ def build(entry: str) -> Callable[..., Any]:
 
 def _integers(vec: VecType) -> Callable[..., None]:
     size, bits, lanes = vec.bits * vec.lanes // 8, vec.bits, vec.lanes
-    backwards = simd.shuffler(vec, tuple(reversed(range(lanes))), operands=1)
-    zipped = simd.shuffler(vec, tuple(i // 2 + lanes * (i % 2) for i in range(lanes)))
-    pattern = simd.constant(vec, tuple(3 * i - 40 for i in range(lanes)))
+    backwards = lanes.shuffler(vec, tuple(reversed(range(lanes))), operands=1)
+    zipped = lanes.shuffler(vec, tuple(i // 2 + lanes * (i % 2) for i in range(lanes)))
+    pattern = lanes.constant(vec, tuple(3 * i - 40 for i in range(lanes)))
 
     def body(src: int, dst: int) -> None:
         a, b, n = load(vec, src), load(vec, src + size), load_scalar(types.int64, src + 2 * size)
@@ -63,14 +53,14 @@ def _integers(vec: VecType) -> Callable[..., None]:
         store(dst + 7 * size, a >> (b & (bits - 1)))
         store(dst + 8 * size, a >> 3)
         store(dst + 9 * size, (a + 7) & 0x55)
-        store(dst + 10 * size, simd.splat(vec, n))
-        store(dst + 11 * size, simd.iota(vec) + pattern())
-        store(dst + 12 * size, simd.where_less(a, b, a, b))
+        store(dst + 10 * size, lanes.splat(vec, n))
+        store(dst + 11 * size, lanes.iota(vec) + pattern())
+        store(dst + 12 * size, arithmetic.where_less(a, b, a, b))
         store(dst + 13 * size, backwards(a))
         store(dst + 14 * size, zipped(a, b))
-        store(dst + 15 * size, simd.zero(vec))
-        store_scalar(dst + 15 * size, simd.total(a))
-        store_scalar(dst + 15 * size + 8, simd.lane(a, n & (lanes - 1)))
+        store(dst + 15 * size, lanes.zero(vec))
+        store_scalar(dst + 15 * size, arithmetic.total(a))
+        store_scalar(dst + 15 * size + 8, lanes.lane(a, n & (lanes - 1)))
 
     return body
 
@@ -81,28 +71,28 @@ def _floats(src: int, dst: int) -> None:
     store(dst + 64, a - b)
     store(dst + 128, a * b)
     store(dst + 192, a / b)
-    store(dst + 256, simd.fma(a, b, c))
-    store(dst + 320, simd.square_root(a))
-    store(dst + 384, simd.magnitude(a))
-    store(dst + 448, simd.maximum(a, b))
-    store(dst + 512, simd.minimum(a, b))
-    store(dst + 576, simd.where_less(a, b, a, b))
-    store(dst + 640, simd.round_even(c))
-    store(dst + 704, simd.zero(f32x16))
-    store_scalar(dst + 704, simd.total(a))
-    store_scalar(dst + 708, simd.largest(c))
-    store_scalar(dst + 712, simd.lane(a, types.int64(5)))
+    store(dst + 256, arithmetic.fma(a, b, c))
+    store(dst + 320, arithmetic.square_root(a))
+    store(dst + 384, arithmetic.magnitude(a))
+    store(dst + 448, arithmetic.maximum(a, b))
+    store(dst + 512, arithmetic.minimum(a, b))
+    store(dst + 576, arithmetic.where_less(a, b, a, b))
+    store(dst + 640, arithmetic.round_even(c))
+    store(dst + 704, lanes.zero(f32x16))
+    store_scalar(dst + 704, arithmetic.total(a))
+    store_scalar(dst + 708, arithmetic.largest(c))
+    store_scalar(dst + 712, lanes.lane(a, types.int64(5)))
 
 
 def _casts(src: int, dst: int) -> None:
     bytes_, words = load(i8x16, src), load(i16x16, src + 16)
-    store(dst, simd.widen(i32x16, bytes_))
-    store(dst + 64, simd.widen_unsigned(i32x16, bytes_))
-    store(dst + 128, simd.narrow(i8x16, words))
-    store(dst + 144, simd.to_float(f32x16, simd.widen(i32x16, words)))
-    store(dst + 208, simd.to_int(i32x16, load(f32x16, src + 48)))
-    store(dst + 272, simd.reinterpret(i32x16, load(f32x16, src + 48)))
-    store(dst + 336, simd.splat(f32x16, load_scalar(types.float32, src + 48)))
+    store(dst, lanes.widen(i32x16, bytes_))
+    store(dst + 64, lanes.widen_unsigned(i32x16, bytes_))
+    store(dst + 128, lanes.narrow(i8x16, words))
+    store(dst + 144, lanes.to_float(f32x16, lanes.widen(i32x16, words)))
+    store(dst + 208, lanes.to_int(i32x16, load(f32x16, src + 48)))
+    store(dst + 272, lanes.reinterpret(i32x16, load(f32x16, src + 48)))
+    store(dst + 336, lanes.splat(f32x16, load_scalar(types.float32, src + 48)))
 
 
 def _halves(src: int, dst: int) -> None:
@@ -136,7 +126,10 @@ def _table(src: int, dst: int) -> None:
 
 
 ENTRIES: dict[str, Callable[..., None]] = {
-    **{name: _integers(getattr(simd, name)) for name in ("i8x32", "i8x64", "i16x16", "i16x32", "i32x8", "i32x16")},
+    **{
+        name: _integers(getattr(vector_types, name))
+        for name in ("i8x32", "i8x64", "i16x16", "i16x32", "i32x8", "i32x16")
+    },
     "f32x16": _floats,
     "casts": _casts,
     "halves": _halves,

@@ -1,4 +1,4 @@
-"""A kernel's arguments as the compiler sees them: an address, and the signature that says what stands there."""
+"""The type of a kernel's first argument: an address whose layout the kernel's signature describes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _WORD, _DOUBLE = ir.IntType(64), ir.DoubleType()
 
 
 class Arguments(types.Type):  # type: ignore[misc]
-    """The address of words that a signature describes; the parameters are attributes, int64 or float32."""
+    """The address of the eight-byte words that `signature` describes.
+
+    Each parameter is an attribute, int64 or float32.
+    """
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
@@ -28,7 +31,10 @@ class _ArgumentsModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 def read(builder: Any, kind: Arguments, address: Any, name: str) -> tuple[types.Type, Any]:
-    """The numba type and the LLVM value of one argument. Raises AttributeError for a name the signature lacks."""
+    """Emit the load of one argument; returns its numba type and its LLVM value.
+
+    Raises AttributeError for a name that the signature does not have.
+    """
     parameters = kind.signature.parameters
     if name not in parameters:
         raise AttributeError(f"{name} is not one of {', '.join(parameters)}")
@@ -40,7 +46,7 @@ def read(builder: Any, kind: Arguments, address: Any, name: str) -> tuple[types.
 
 @intrinsic
 def record(typingctx: Any, args: Any, index: Any) -> Any:
-    """The repeated record number `index` behind the arguments."""
+    """The address of record `index` among the repeated records that follow the arguments."""
     repeated = args.signature.repeated
     before, size = 8 * len(args.signature), 8 * len(repeated)
 

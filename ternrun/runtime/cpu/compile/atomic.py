@@ -1,4 +1,4 @@
-"""Atomic cells for the worker team, and calls through an address. All operations are sequentially consistent."""
+"""Atomic int64 cells for the thread pool, and calls through an address. All operations are sequentially consistent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _I64 = ir.IntType(64)
 
 @intrinsic
 def atomic_add(typingctx: Any, address: Any, value: Any) -> Any:
-    """Add to an int64 cell; returns what it held before."""
+    """Add `value` to the int64 cell at `address`; returns the cell's previous value."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.atomic_rmw("add", builder.inttoptr(args[0], _I64.as_pointer()), args[1], "seq_cst")
@@ -23,7 +23,7 @@ def atomic_add(typingctx: Any, address: Any, value: Any) -> Any:
 
 @intrinsic
 def atomic_exchange(typingctx: Any, address: Any, value: Any) -> Any:
-    """Replace an int64 cell; returns what it held before."""
+    """Store `value` in the int64 cell at `address`; returns the cell's previous value."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.atomic_rmw("xchg", builder.inttoptr(args[0], _I64.as_pointer()), args[1], "seq_cst")
@@ -33,7 +33,7 @@ def atomic_exchange(typingctx: Any, address: Any, value: Any) -> Any:
 
 @intrinsic
 def atomic_load(typingctx: Any, address: Any) -> Any:
-    """Read an int64 cell."""
+    """The value of the int64 cell at `address`."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.load_atomic(builder.inttoptr(args[0], _I64.as_pointer()), "seq_cst", 8)
@@ -43,7 +43,7 @@ def atomic_load(typingctx: Any, address: Any) -> Any:
 
 @intrinsic
 def spin_loop_hint(typingctx: Any) -> Any:
-    """Tell the CPU that this is a spin loop (x86 `pause`); a compiler fence elsewhere."""
+    """Tell the CPU that this is a spin loop: `pause` on x86, a fence elsewhere."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         import llvmlite.binding as llvm
@@ -60,7 +60,7 @@ def spin_loop_hint(typingctx: Any) -> Any:
 
 @intrinsic
 def call(typingctx: Any, function: Any, a: Any, b: Any, c: Any) -> Any:
-    """Call the kernel at an address: int64 (int64, int64, int64)."""
+    """Call the kernel at an address: int64 kernel(int64, int64, int64)."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         kind = ir.FunctionType(_I64, [_I64] * 3)

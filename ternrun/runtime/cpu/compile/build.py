@@ -1,7 +1,7 @@
-"""Compiles kernels to object files: `python -m ternrun.runtime.cpu.compile.build DIR`, in a process of its own.
+"""Compile kernels to files in a separate process: `python -m ternrun.runtime.cpu.compile.build DIR`.
 
-Only this process imports numba. Its environment names the instruction set (`compilers.py` sets it). Standard input
-gives it the names of kernels, a line each; it reports the name when the kernel's file is in place.
+Only this process imports numba. `worker_processes.py` starts it and names the instruction set in its environment. The
+process reads kernel names from standard input, one a line, and reports each name when the kernel's file is in place.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from ternrun.runtime.cpu.signatures import signature_of
 
 
 def compile_kernel(name: str) -> tuple[Any, Any]:
-    """LLVM's target machine and the finished module of the kernel `module.entry`, exported under its symbol.
+    """Compile the kernel `module.entry`; returns LLVM's target machine and the optimized module.
 
-    The module is one of `ternrun.runtime.cpu.kernels`, or any other by its full name.
+    The module is one of `ternrun.runtime.cpu.kernels`, or any other module by its full name. The kernel is exported as
+    `symbol_of(name)`.
     """
     import llvmlite.binding as llvm
     from numba import types
@@ -46,6 +47,7 @@ def compile_kernel(name: str) -> tuple[Any, Any]:
 
 @cache
 def _operations() -> Any:
+    """numba's operations, set up once in a process."""
     from ternrun.runtime.cpu.compile.operations import Operations
 
     return Operations()
@@ -54,7 +56,8 @@ def _operations() -> Any:
 def _machine(*, anywhere: bool = True) -> Any:
     """LLVM's code generator for the CPU that the environment names, at full optimization.
 
-    `anywhere`: code whose parts refer to each other by distance alone, for `link.py`; else code for LLVM's own linker.
+    With `anywhere`, the parts of the code refer to each other by distance, as `linker.py` needs. Otherwise the code is
+    for LLVM's own linker.
     """
     import llvmlite.binding as llvm
 
@@ -68,9 +71,9 @@ def _machine(*, anywhere: bool = True) -> Any:
 
 
 def main(argv: list[str]) -> int:
-    """Compile each kernel that standard input names into the folder."""
+    """Compile each kernel that standard input names into the folder argv[0]."""
     folder = Path(argv[0])
-    gc.disable()  # nothing here forms cycles worth looking for, and the process is short
+    gc.disable()  # the process is short, and its reference cycles are small
     for line in sys.stdin:
         name = line.strip()
         machine, module = compile_kernel(name)
@@ -81,9 +84,10 @@ def main(argv: list[str]) -> int:
 
 
 def report(name: str) -> None:
-    """Tell the parent that a kernel is done, on a line of its own in one write.
+    """Report a finished kernel to the parent process, on a line of its own in a single write.
 
-    All compiling processes share one pipe. Text of two writes, or behind words without a line end, would be mixed up.
+    All worker processes share one pipe. A name written in two parts, or after text without a line end, would be mixed
+    with the output of another process.
     """
     sys.stdout.flush()
     os.write(sys.stdout.fileno(), f"\n{name}\n".encode())

@@ -1,7 +1,8 @@
-"""What is kept between processes, in the user's cache folder: files that are checked before anything is made of them.
+"""Files in the user's cache folder that are verified before they are used.
 
-A file is a header line (magic, SHA-256 of the rest) and its content. One that is damaged, cut short or not ours counts
-as absent. Each is put in place whole, so processes that start at once do not disturb each other.
+A file is a header line (magic and the SHA-256 of the content) followed by the content. A damaged, truncated or foreign
+file counts as absent. Files are replaced atomically, so processes that start at the same time do not disturb each
+other.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ MAGIC = b"ternrun-cache-2"
 
 
 def cache_root() -> Path:
-    """TERNRUN_CACHE, else the user's cache folder; where there is no such user, a path that cannot be made."""
+    """The cache folder: TERNRUN_CACHE, or the user's cache folder.
+
+    Returns a path that cannot be created if the process's user has no home directory.
+    """
     try:
         return _named_root().expanduser()
-    except RuntimeError:  # no home: the user of a container that its passwd does not list
+    except RuntimeError:  # no home directory: a container's user that /etc/passwd does not list
         return Path(os.devnull) / "ternrun"
 
 
 def _named_root() -> Path:
+    """The cache folder before `~` is expanded."""
     if named := os.environ.get("TERNRUN_CACHE"):
         return Path(named)
     if sys.platform == "win32":
@@ -40,7 +45,7 @@ def _named_root() -> Path:
 
 
 def is_usable(folder: Path) -> bool:
-    """Whether the folder exists or can be made, is ours and nobody else may write to it."""
+    """Whether the folder exists or can be created, belongs to this user, and no other user can write to it."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = folder.stat()
@@ -52,43 +57,43 @@ def is_usable(folder: Path) -> bool:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be added to a usable folder; one that came with a read-only image can be read, no more."""
+    """Whether files can be added to a usable folder. A folder in a read-only image can only be read."""
     return os.access(folder, os.W_OK)
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put a file in place whole, or not at all."""
-    from tempfile import mkstemp  # most processes only read
+    """Write a file atomically."""
+    from tempfile import mkstemp  # imported here because most processes only read
 
     handle, temporary = mkstemp(dir=path.parent, prefix=_unfinished(os.getpid()))
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(MAGIC + b" " + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
         Path(temporary).replace(path)
-    except BaseException:  # a full disk must not fill with what did not fit
+    except BaseException:  # a partial file must not fill a full disk further
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def _unfinished(process: int) -> str:
-    """How names of files begin that a process has not written whole."""
+    """The name prefix of a process's unfinished files."""
     return f".{process}-"
 
 
 def remove_unfinished(folder: Path, process: int) -> None:
-    """Remove what a process that was ended had written in part."""
+    """Remove the unfinished files of a process that was killed."""
     for path in folder.glob(f"{_unfinished(process)}*"):
         path.unlink(missing_ok=True)
 
 
 def try_write(path: Path, content: bytes) -> None:
-    """`write` what can be found out again, as it will be where there is no place for it."""
+    """Call `write`, and ignore errors: the content can be computed again."""
     with suppress(OSError):
         write(path, content)
 
 
 def read(path: Path) -> bytes | None:
-    """The content of a file, or None where it is absent or damaged."""
+    """The content of a file, or None if it is absent or damaged."""
     try:
         head, _, content = path.read_bytes().partition(b"\n")
     except OSError:
@@ -97,9 +102,13 @@ def read(path: Path) -> bytes | None:
 
 
 def package_stamp(package: str) -> str:
-    """What changes when a package is upgraded; reading its metadata would take longer than loading all kernels."""
+    """A string that changes when a package is upgraded.
+
+    Uses the package's file size and time, because reading its metadata takes longer than loading all kernels. Raises
+    KernelError if the package is not installed.
+    """
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise KernelError(f"{package} is not installed: pip install --upgrade ternrun")
     info = Path(spec.origin).stat()
-    return f"{spec.origin} {info.st_size} {int(info.st_mtime)}"  # layers of a container's image keep whole seconds
+    return f"{spec.origin} {info.st_size} {int(info.st_mtime)}"  # container images store times in whole seconds

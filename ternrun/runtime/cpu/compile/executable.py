@@ -1,4 +1,7 @@
-"""Machine code in memory: images are mapped as they are, objects are linked by LLVM, which is loaded for them only."""
+"""Load machine code into memory: images are mapped directly, object files are linked by LLVM.
+
+LLVM is imported only if there is an object file.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,23 @@ from ternrun.runtime.cpu.memory import round_up
 
 
 class Executable:
-    """Code that was put into memory, for as long as this lives."""
+    """Machine code in executable memory. The memory is released with this object."""
 
     def __init__(self) -> None:
         self._maps: list[mmap.mmap] = []
         self._engine: Any = None
 
     def add(self, code: Mapping[str, bytes]) -> dict[str, int]:
-        """The addresses of functions, by symbol. Raises KernelError."""
+        """Load code by symbol; returns the address of each function. Raises KernelError."""
         images = {symbol: data for symbol, data in code.items() if data.startswith(linker.MAGIC)}
         objects = {symbol: data for symbol, data in code.items() if symbol not in images}
         return (self._map(images) if images else {}) | (self._link(objects) if objects else {})
 
     def _map(self, images: Mapping[str, bytes]) -> dict[str, int]:
-        """Written, then made executable: at no time both."""
+        """Copy images to memory and make it executable.
+
+        The memory is never writable and executable at the same time.
+        """
         sizes = [round_up(len(data) - linker.PREFIX, linker.ALIGN) for data in images.values()]
         memory = mmap.mmap(-1, sum(sizes))
         base, offset, found = ctypes.addressof(ctypes.c_char.from_buffer(memory)), 0, {}
@@ -44,6 +50,7 @@ class Executable:
         return found
 
     def _link(self, objects: Mapping[str, bytes]) -> dict[str, int]:
+        """Link object files with LLVM's MCJIT."""
         import llvmlite.binding as llvm
 
         if self._engine is None:

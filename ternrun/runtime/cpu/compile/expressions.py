@@ -1,4 +1,4 @@
-"""The expressions of a kernel's function, from Python's syntax tree to LLVM's code."""
+"""Lower the expressions of a kernel function from Python's syntax tree to LLVM IR."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class CompilationUnit(Protocol):
 
 
 class ExpressionLowering:
-    """The expressions of one function; `lowering.Walk` adds its statements."""
+    """Lowers the expressions of one function; `lowering.FunctionLowering` adds statements."""
 
     def __init__(self, unit: CompilationUnit, compiled: KernelFunction, builder: ir.IRBuilder) -> None:
         self.unit, self.operations, self.compiled, self.builder = unit, unit.operations, compiled, builder
-        self.names: dict[str, Any] = {}  # shapes, with LLVM's pointer to a value in place of the value
-        self.depth = 0  # of `if` and loops
+        self.names: dict[str, Any] = {}  # variables: a shape whose values are LLVM pointers to stack slots
+        self.depth = 0  # number of enclosing `if` statements and loops
 
     def materialized(self, item: Item) -> Item:
-        """Numbers that are known become values: a variable changes, and a function serves all numbers."""
+        """Replace constant numbers by LLVM values, because a variable can change and a function serves all numbers."""
         if isinstance(item, tuple) and not isinstance(item, (Value, Constant)):
             return tuple(map(self.materialized, item))
         if isinstance(item, Constant) and isinstance(item.value, (int, float)):
@@ -59,7 +59,7 @@ class ExpressionLowering:
         return item
 
     def assign(self, name: str, item: Item) -> None:
-        """Store into a variable, which comes into being by its first assignment."""
+        """Store into a variable. The first assignment creates it and sets its shape."""
         item = self.materialized(item)
         known = self.names.get(name)
         if known is None or (shape_of(known) != shape_of(item) and not self.depth):
@@ -68,12 +68,12 @@ class ExpressionLowering:
             self.builder.store(value, slot)
 
     def room(self, shape: Any, name: str) -> Item:
-        """Places on the stack for the values of a shape."""
+        """Allocate stack slots for the values of a shape."""
         places = [cgutils.alloca_once(self.builder, self.operations.llvm(kind), name=name) for kind in kinds_of(shape)]
         return shaped(shape, iter(places))
 
     def as_shape(self, item: Item, shape: Any) -> list[Any]:
-        """LLVM values of an item for a place of a shape. Raises TypeError where it is of another one."""
+        """The LLVM values of an item, cast to a shape. Raises TypeError if the item has another shape."""
         own = shape_of(item)
         if own == shape:
             return flat(item)
@@ -82,7 +82,7 @@ class ExpressionLowering:
         raise TypeError(f"{self.compiled.name}: {own} where {shape} was before")
 
     def call(self, compiled: KernelFunction, items: Sequence[Item]) -> Item:
-        """Call a function of this kind."""
+        """Emit a call of another kernel function."""
         items = tuple(map(self.materialized, items))
         function, result = self.unit.function(compiled, tuple(map(shape_of, items)))
         kinds = [self.operations.llvm(kind) for kind in kinds_of(result)]
@@ -96,12 +96,12 @@ class ExpressionLowering:
         return shaped(result, iter(codes))
 
     def value(self, node: ast.expr) -> Item:
-        """The value of an expression."""
+        """Lower an expression."""
         item: Item = EXPRESSIONS[type(node)](self, node)
         return item
 
     def test(self, node: ast.expr) -> Any:
-        """Whether an expression is true: a bool where that is known, else LLVM's i1."""
+        """The truth value of an expression: a bool if it is known at compile time, otherwise LLVM's i1."""
         item = self.value(node)
         if isinstance(item, Constant):
             return bool(item.value)
@@ -109,20 +109,20 @@ class ExpressionLowering:
         return self.operations.truth(self.builder, item)
 
     def of_constant(self, node: ast.Constant) -> Item:
-        """A number."""
+        """Lower a literal."""
         return Constant(node.value)
 
     def of_name(self, node: ast.Name) -> Item:
-        """A variable, or a constant from outside the function."""
+        """Lower a name: a variable, or a constant from outside the function."""
         return self.variable(node.id) if node.id in self.names else Constant(self.compiled.meaning(node.id))
 
     def variable(self, name: str) -> Item:
-        """What a variable holds."""
+        """Load a variable."""
         known = self.names[name]
         return shaped(shape_of(known), iter([self.builder.load(slot) for slot in flat(known)]))
 
     def of_attribute(self, node: ast.Attribute) -> Item:
-        """What a module or a type has by a name, or one of a kernel's arguments."""
+        """Lower an attribute: a kernel argument, or an attribute of a module or a type."""
         base = self.value(node.value)
         if isinstance(base, Value):
             return Value(*read(self.builder, base.kind, base.code, node.attr))
@@ -130,7 +130,7 @@ class ExpressionLowering:
         return Constant(getattr(base.value, node.attr))
 
     def of_tuple(self, node: ast.Tuple) -> Item:
-        """A tuple; `*rest` stands for its items."""
+        """Lower a tuple; `*rest` stands for its items."""
         items: list[Item] = []
         for part in node.elts:
             if isinstance(part, ast.Starred):
@@ -140,7 +140,7 @@ class ExpressionLowering:
         return tuple(items)
 
     def of_subscript(self, node: ast.Subscript) -> Item:
-        """An item, or some, of a tuple."""
+        """Lower an index or a slice of a tuple. Both must be constant."""
         parts = self.parts(self.value(node.value))
         if isinstance(node.slice, ast.Slice):
             ends = [None if end is None else self.value(end) for end in (node.slice.lower, node.slice.upper)]
@@ -150,24 +150,24 @@ class ExpressionLowering:
         return parts[index.value]
 
     def operate(self, function: Any, items: Sequence[Item]) -> Item:
-        """An operator or function of numbers and vectors; done now where all of them are known."""
+        """Lower an operator or a function of numbers and vectors. Constant operands are folded."""
         if items and all(isinstance(item, Constant) and isinstance(item.value, (int, float)) for item in items):
             return Constant(function(*(item.value for item in items if isinstance(item, Constant))))
         return self.operations.call(self.builder, function, items)
 
     def of_bin_op(self, node: ast.BinOp) -> Item:
-        """`a + b`, of numbers or vectors."""
+        """Lower `a + b` and the like."""
         return self.operate(OPERATORS[type(node.op)], (self.value(node.left), self.value(node.right)))
 
     def of_unary_op(self, node: ast.UnaryOp) -> Item:
-        """`-a`, `not a`."""
+        """Lower `-a` and `not a`."""
         if not isinstance(node.op, ast.Not):
             return self.operate(OPERATORS[type(node.op)], (self.value(node.operand),))
         test = self.test(node.operand)
         return Constant(not test) if isinstance(test, bool) else Value(types.boolean, self.builder.not_(test))
 
     def of_compare(self, node: ast.Compare) -> Item:
-        """`a < b`; each operand is computed."""
+        """Lower `a < b < c`. All operands are evaluated."""
         items = [self.value(part) for part in (node.left, *node.comparators)]
         results = [self.operate(OPERATORS[type(op)], pair) for op, pair in zip(node.ops, pairwise(items), strict=True)]
         result = results[0]
@@ -176,11 +176,14 @@ class ExpressionLowering:
         return result
 
     def of_bool_op(self, node: ast.BoolOp) -> Item:
-        """`a and b`, `a or b`, as a bool."""
+        """Lower `a and b` and `a or b` to a bool."""
         return self.short_circuit(node.values, stop=isinstance(node.op, ast.Or))
 
     def short_circuit(self, nodes: Sequence[ast.expr], *, stop: bool) -> Item:
-        """`a or b or ...` (`stop`), or with `and`: whether, as a bool; what follows is computed only if it matters."""
+        """Lower `a or b or ...` (`stop=True`) or `a and b and ...` (`stop=False`) to a bool.
+
+        Each operand is evaluated only if the operands before it do not decide the result.
+        """
         first = self.test(nodes[0])
         if len(nodes) == 1:
             return Constant(first) if isinstance(first, bool) else Value(types.boolean, first)
@@ -193,14 +196,14 @@ class ExpressionLowering:
         )
 
     def of_if_exp(self, node: ast.IfExp) -> Item:
-        """`a if test else b`."""
+        """Lower `a if test else b`."""
         test = self.test(node.test)
         if isinstance(test, bool):
             return self.value(node.body if test else node.orelse)
         return self.select(test, lambda: self.value(node.body), lambda: self.value(node.orelse))
 
     def select(self, test: Any, yes: Any, no: Any) -> Item:
-        """yes() or no(), as one item of the type that both have in common."""
+        """Emit yes() or no() depending on `test`; returns one item of their common type."""
         blocks = [self.builder.append_basic_block() for _ in range(3)]
         self.builder.cbranch(test, *blocks[:2])
         ends = []
@@ -223,13 +226,15 @@ class ExpressionLowering:
         return shaped(shape, iter(codes))
 
     def common_shape(self, one: Any, other: Any) -> Any:
-        """The shape of a value that has either shape."""
+        """The shape of a value that has either of two shapes."""
         if one == other or not isinstance(one, types.Type) or not isinstance(other, types.Type):
             return one
         return self.operations.common([one, other])
 
     def of_call(self, node: ast.Call) -> Item:
-        """A call of a kernel's function, of a type (a cast), of an intrinsic, or of what numba knows."""
+        """Lower a call of a kernel function, of a type (a cast), of an intrinsic, or of a function that numba
+        supports.
+        """
         called, items = self.value(node.func), [self.value(argument) for argument in node.args]
         assert isinstance(called, Constant)
         function = called.value
@@ -247,7 +252,7 @@ class ExpressionLowering:
         return item
 
 
-#: What computes each kind of expression.
+#: The method that lowers each kind of expression.
 EXPRESSIONS: dict[type[ast.expr], Callable[[Any, Any], Item]] = {
     ast.Constant: ExpressionLowering.of_constant,
     ast.Name: ExpressionLowering.of_name,

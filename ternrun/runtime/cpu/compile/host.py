@@ -1,4 +1,6 @@
-"""What LLVM says of this CPU. Loading LLVM takes longer than loading all kernels of a model, so its answer is kept."""
+"""The host CPU's name and features as LLVM reports them, cached because importing LLVM takes longer than loading
+kernels.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,17 @@ from pathlib import Path
 from ternrun.runtime.cpu.compile import cache_files
 
 CPUINFO = Path("/proc/cpuinfo")
-CHANGING = ("cpu MHz", "bogomips", "BogoMIPS")  # lines that say nothing of what the CPU can do
+CHANGING = ("cpu MHz", "bogomips", "BogoMIPS")  # lines that vary between reads on the same CPU
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may run on; a container may have few of the machine's."""
+    """The number of CPUs this process may run on. A container may have fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
 def host() -> tuple[str, dict[str, bool]]:
-    """LLVM's name of the CPU, and its features by name; no features on a platform that LLVM does not know."""
+    """LLVM's name of the CPU, and its features by name. Platforms unknown to LLVM have no features."""
     known = first_processor()
     folder = cache_files.cache_root() / "cpu"
     if not known or not cache_files.is_usable(folder):
@@ -39,7 +41,7 @@ def host() -> tuple[str, dict[str, bool]]:
 
 
 def ask_llvm() -> tuple[str, dict[str, bool]]:
-    """The same, from LLVM itself."""
+    """The CPU's name and features from LLVM itself, without the cache."""
     import llvmlite.binding as llvm
 
     try:
@@ -50,7 +52,7 @@ def ask_llvm() -> tuple[str, dict[str, bool]]:
 
 
 def first_processor() -> str:
-    """What Linux says of the first processor: all that LLVM's answer depends on; empty where it says nothing."""
+    """The lines of /proc/cpuinfo about the first processor that determine LLVM's answer; empty if there are none."""
     try:
         with CPUINFO.open() as file:
             text = file.read(1 << 14).partition("\n\n")[0]

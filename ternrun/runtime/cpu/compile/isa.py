@@ -1,9 +1,9 @@
-"""Which instruction set kernels are compiled for: the best the CPU has, or what TERNRUN_ISA forces.
+"""The instruction sets that kernels are compiled for, and the choice of one: the best available, or TERNRUN_ISA.
 
-avx512    table permutes over 32 int16 lanes (AVX-512 BW)
-avxvnni   AVX2 with byte dot products (Intel's desktops from Alder Lake on, AMD's from Zen 5)
-avx2      byte multiply-add (AVX2, FMA, F16C)
-portable  vectors as LLVM splits them, on any CPU
+- avx512: table permutes over 32 int16 lanes (AVX-512 BW)
+- avxvnni: AVX2 with byte dot products (Intel's desktops from Alder Lake on, AMD's from Zen 5)
+- avx2: byte multiply-add (AVX2, FMA, F16C)
+- portable: vectors as LLVM splits them, on any CPU
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ternrun.errors import ConfigError
 from ternrun.runtime.cpu.compile.host import host
 
 ENV = "TERNRUN_ISA"
-FORCED = "forced"  # the reason where somebody asked for it
-BUILD_ENV = "TERNRUN_BUILD_ISA"  # set for the compiling process by `build.py`
+FORCED = "forced"  # the reason of an instruction set that the caller or the environment names
+BUILD_ENV = "TERNRUN_BUILD_ISA"  # set by `worker_processes.py` for the process that compiles
 
 REQUIRED = {
     "avx512": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "f16c", "fma"),
@@ -29,7 +29,7 @@ REQUIRED = {
 
 @dataclass(frozen=True, slots=True)
 class Isa:
-    """One instruction set: its name, LLVM's CPU and feature strings, and why it was chosen."""
+    """One instruction set: its name, LLVM's CPU and feature strings, and the reason for choosing it."""
 
     name: str
     cpu: str
@@ -38,7 +38,7 @@ class Isa:
 
     @property
     def layout(self) -> str:
-        """How ternary codes lie for its kernels: `words` for lookups, `bytes` for byte products."""
+        """The layout of ternary codes for its kernels: `lut16` for table lookups, `byte_dot` for byte products."""
         return "lut16" if self.name == "avx512" else "byte_dot"
 
     @property
@@ -48,15 +48,15 @@ class Isa:
 
 
 def available() -> list[str]:
-    """Instruction sets this CPU can run, best first."""
+    """The instruction sets that this CPU supports, best first."""
     _, features = host()
     return [name for name, needs in REQUIRED.items() if all(features.get(f) for f in needs)]
 
 
 def select_isa(name: str = "") -> Isa:
-    """The instruction set `name`, else TERNRUN_ISA, else the best available.
+    """The instruction set `name`, or TERNRUN_ISA, or the best available.
 
-    Raises ConfigError for a name that is unknown or that this CPU lacks.
+    Raises ConfigError for a name that is unknown or that this CPU does not support.
     """
     forced = name or os.environ.get(ENV, "")
     found = available()
@@ -76,9 +76,9 @@ def select_isa(name: str = "") -> Isa:
 
 
 def build_target() -> str:
-    """Name of the instruction set this process compiles for; only meaningful while kernels are being built."""
+    """The instruction set that this process compiles for. Meaningful only while kernels are being built."""
     return os.environ.get(BUILD_ENV, "portable")
 
 
-#: Whether that instruction set has a fused multiply-add. Without it LLVM would call a library, which is slower still.
+#: Whether that instruction set has a fused multiply-add. Without it LLVM would call a slower library function.
 FUSED = build_target() != "portable" or platform.machine().lower() not in ("x86_64", "amd64", "i686")

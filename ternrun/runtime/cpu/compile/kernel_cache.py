@@ -1,8 +1,8 @@
-"""The kernel cache: machine code compiled once for this machine, checked and mapped in by every later process.
+"""The kernel cache: kernels are compiled once on a machine, and later processes verify and map their machine code.
 
-A folder holds the code of one (CPU, features, instruction set, versions, source), a file a kernel (`cachefiles.py`).
-A file that is damaged, cut short or not ours is compiled again, never run. Processes that start at once may compile
-the same kernel twice.
+A folder holds the kernels of one combination of CPU, features, instruction set, package versions and source code, one
+file a kernel (see `cache_files.py`). A damaged, truncated or foreign file is compiled again, never run. Processes that
+start at the same time may compile the same kernel twice.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Function = Callable[[int, int, int], int]
 
 @cache
 def _source_hash() -> bytes:
+    """SHA-256 of the CPU backend's source code."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
@@ -34,7 +35,7 @@ def _source_hash() -> bytes:
 
 
 def folder_for(isa: Isa) -> Path:
-    """The cache folder of one instruction set on this machine, with these versions."""
+    """The cache folder of an instruction set for this machine, these package versions and this source code."""
     key = hashlib.sha256(_source_hash())
     packages = map(cache_files.package_stamp, ("numba", "llvmlite"))
     for part in (isa.name, isa.cpu, isa.features, *packages, platform.machine()):
@@ -43,28 +44,28 @@ def folder_for(isa: Isa) -> Path:
 
 
 def symbol_of(name: str) -> str:
-    """What a kernel is called in its object file."""
+    """The symbol of a kernel in its object file."""
     return "ternrun_" + re.sub(r"\W", "_", name)
 
 
 class CompileProgress:
-    """How many kernels are compiled, over all that one load compiles; `report` gets that and how many there are in all.
+    """Counts the kernels that one model load compiles, and calls `report(done, total)`.
 
-    That is 0 while it is not known: kernels that only measure come first, and which others are wanted depends on them.
+    `total` is 0 while it is unknown: autotuning compiles its kernels first, and its result determines the others.
     """
 
     def __init__(self, report: Progress | None = None) -> None:
         self._report = report
         self._done = self._total = 0
-        self.whole = True  # is what comes next the last?
+        self.whole = True  # False while more kernels will be announced than `expect` has counted
 
     def expect(self, count: int) -> None:
-        """So many more will be compiled."""
+        """Announce that `count` more kernels will be compiled."""
         self._total += count
         self._tell()
 
     def step(self, name: str) -> None:
-        """One more is compiled."""
+        """Count one compiled kernel."""
         self._done += 1
         self._tell()
 
@@ -74,7 +75,7 @@ class CompileProgress:
 
 
 class KernelCache:
-    """Kernels of one instruction set, by name: `kernels["norm.rms"]` is the address of its code."""
+    """Kernels of one instruction set, by name: `kernels["rows.norm"]` is the address of its code."""
 
     def __init__(self, isa: Isa, tally: CompileProgress | None = None) -> None:
         self.isa = isa
@@ -82,11 +83,11 @@ class KernelCache:
         self._addresses: dict[str, int] = {}
         self._code = Executable()
         self._folder = folder_for(isa)
-        if not cache_files.is_usable(self._folder):  # a read-only or foreign home
+        if not cache_files.is_usable(self._folder):  # a read-only home, or another user's
             self._folder = self._private_folder()
 
     def require(self, names: Iterable[str]) -> None:
-        """Load these kernels, compiling those that the cache lacks. Raises KernelError."""
+        """Load kernels, and compile those that the cache does not have. Raises KernelError."""
         wanted = sorted(set(names) - set(self._addresses))
         found = {name: cache_files.read(self._folder / name) for name in wanted}
         missing = [name for name, code in found.items() if code is None]
@@ -106,11 +107,11 @@ class KernelCache:
         return self._addresses[name]
 
     def function(self, name: str) -> Function:
-        """A kernel as a Python callable; a call releases the GIL."""
+        """A kernel as a Python callable. Calls release the GIL."""
         return ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(self._addresses[name])
 
     def _private_folder(self) -> Path:
-        """A folder for this process alone."""
+        """A temporary folder that only this process uses."""
         from tempfile import TemporaryDirectory
 
         private = TemporaryDirectory(prefix="ternrun-kernels-")

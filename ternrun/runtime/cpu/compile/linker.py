@@ -1,7 +1,7 @@
-"""From an object file to an image: machine code that runs wherever it is put, linked once and for all.
+"""Link an object file to an image: position-independent machine code that needs no further linking.
 
-Only what LLVM makes of a kernel is understood: x86-64 ELF whose sections refer to each other by distance, and to
-nothing else. Anything more is left to LLVM's own linker, in every process anew.
+Only the objects that LLVM emits for a kernel are supported: x86-64 ELF whose sections refer to each other by distance,
+and to nothing outside. LLVM's own linker loads all other objects, in every process.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import struct
 from typing import NamedTuple
 
 MAGIC = b"image\0\0\0"
-PREFIX = 16  # magic, then where the entry lies (u64)
-ALIGN = 64  # of an image in memory
+PREFIX = 16  # bytes: the magic, then the entry's offset (u64)
+ALIGN = 64  # bytes that an image's address in memory is a multiple of
 
 _X86_64, _RELA, _NOBITS, _UNWIND = 62, 4, 8, 0x70000001
 _WRITE, _ALLOC = 1, 2
@@ -19,7 +19,7 @@ _DISTANCES = {2: "<i", 4: "<i", 24: "<q"}  # R_X86_64_PC32, _PLT32, _PC64: targe
 
 
 class _Section(NamedTuple):
-    """A section header, its name and address left out."""
+    """The fields of a section header except its name and address."""
 
     kind: int
     flags: int
@@ -31,7 +31,7 @@ class _Section(NamedTuple):
 
 
 def image(code: bytes, entry: str) -> bytes | None:
-    """The image of an object file, to be entered at symbol `entry`; None where it cannot be linked here."""
+    """The image of an object file, entered at symbol `entry`; None if the object cannot be linked here."""
     if code[:6] != b"\x7fELF\x02\x01" or struct.unpack_from("<H", code, 18)[0] != _X86_64:
         return None
     sections = _sections(code)
@@ -54,13 +54,14 @@ def image(code: bytes, entry: str) -> bytes | None:
 
 
 def _sections(code: bytes) -> list[_Section]:
+    """The section headers of an ELF file."""
     table, (size, count) = struct.unpack_from("<Q", code, 40)[0], struct.unpack_from("<HH", code, 58)
     rows = (struct.unpack_from("<IIQQQQIIQQ", code, table + size * i) for i in range(count))
     return [_Section(r[1], r[2], r[4], r[5], r[6], r[7], r[8]) for r in rows]
 
 
 def _place(sections: list[_Section]) -> tuple[dict[int, int], int] | None:
-    """Where each section lies in the image, and its size; None where one is to be written to."""
+    """The offset of each section in the image, and the image's size; None if the object has a writable section."""
     where, end = {}, 0
     for i, section in enumerate(sections):
         if not section.flags & _ALLOC or not section.size or section.kind == _UNWIND:
@@ -73,7 +74,7 @@ def _place(sections: list[_Section]) -> tuple[dict[int, int], int] | None:
 
 
 def _symbol(code: bytes, table: _Section, index: int, where: dict[int, int]) -> int | None:
-    """Where a symbol lies in the image; None for one that is not in it."""
+    """The offset of a symbol in the image; None for an external symbol."""
     section, value = struct.unpack_from("<HQ", code, table.offset + 24 * index + 6)
     return where[section] + value if section in where else None
 
@@ -81,6 +82,7 @@ def _symbol(code: bytes, table: _Section, index: int, where: dict[int, int]) -> 
 def _relocate(
     code: bytes, sections: list[_Section], where: dict[int, int], relocations: _Section, out: bytearray
 ) -> bool:
+    """Apply a section's relocations to `out`; returns False if one cannot be resolved."""
     for at in range(relocations.offset, relocations.offset + relocations.size, 24):
         offset, kind, symbol, addend = struct.unpack_from("<QIIq", code, at)
         target = _symbol(code, sections[relocations.link], symbol, where)
@@ -92,6 +94,7 @@ def _relocate(
 
 
 def _entry(code: bytes, sections: list[_Section], where: dict[int, int], name: str) -> int | None:
+    """The offset of the symbol `name` in the image."""
     table = next(s for s in sections if s.kind == 2)  # SHT_SYMTAB
     names = sections[table.link].offset
     wanted = name.encode() + b"\0"

@@ -1,9 +1,9 @@
-"""From a kernel's Python source to LLVM's code, in one walk over each function for each combination of types.
+"""Lower a kernel from Python source to LLVM IR, walking each function once for each combination of argument types.
 
-The language is the part of Python that kernels use: numbers, vectors and tuples; assignments, `if`, `while`, `return`,
-`for ... in range(...)`; calls of other functions of this kind, of intrinsics, and of what numba knows. A variable has
-one type, which its first assignment gives it. Names from outside a function are constants, and a branch that one of
-them decides is not compiled.
+Kernels use a subset of Python: numbers, vectors and tuples; assignments, `if`, `while`, `return`, and `for ... in
+range(...)`; calls of other kernel functions, of intrinsics, and of functions that numba supports. A variable has one
+type, set by its first assignment. Names from outside a function are constants, and a branch that a constant excludes is
+not compiled.
 """
 
 from __future__ import annotations
@@ -24,21 +24,26 @@ from ternrun.runtime.cpu.compile.value_shapes import kinds_of, shape_of, shaped
 
 
 class Unit:
-    """The LLVM module of one kernel; a function is in it once for each combination of types it is called with."""
+    """The LLVM module of one kernel. It holds a function once for each combination of argument types."""
 
     def __init__(self, operations: Operations) -> None:
         self.operations, self.module = operations, ir.Module()
         self._functions: dict[tuple[Any, ...], tuple[ir.Function, Any]] = {}
 
     def function(self, compiled: KernelFunction, shapes: tuple[Any, ...]) -> tuple[ir.Function, Any]:
-        """void f(result, arguments...) and the shape of its result. Raises CompileError."""
+        """The LLVM function `void f(result, arguments...)` and the shape of its result.
+
+        Raises NameError, TypeError, KeyError.
+        """
         key = compiled, shapes
         if key not in self._functions:
             self._functions[key] = FunctionLowering(self, compiled, shapes).lowered()
         return self._functions[key]
 
     def entry(self, compiled: KernelFunction, symbol: str, first: types.Type = types.int64) -> str:
-        """The module's text, with the kernel under its symbol; `first` is the type of its first argument."""
+        """The module's text, with the kernel exported as `symbol`; `first` is the type of the kernel's first
+        argument.
+        """
         inner, _ = self.function(compiled, (first, types.int64, types.int64))
         word = ir.IntType(64)
         outer = ir.Function(self.module, ir.FunctionType(word, [word] * 3), symbol)
@@ -51,7 +56,7 @@ class Unit:
 
 @dataclass
 class Loop:
-    """Where `continue` and `break` go, and whether anything leaves."""
+    """The targets of `continue` and `break`, and whether the loop can end."""
 
     head: Any
     after: Any
@@ -59,7 +64,7 @@ class Loop:
 
 
 class FunctionLowering(ExpressionLowering):
-    """One function for one combination of argument types, on its way to LLVM."""
+    """Lowers one function for one combination of argument types."""
 
     def __init__(self, unit: Unit, compiled: KernelFunction, shapes: tuple[Any, ...]) -> None:
         kinds = [unit.operations.llvm(kind) for kind in kinds_of(shapes)]
@@ -77,7 +82,7 @@ class FunctionLowering(ExpressionLowering):
             self.assign(argument, item)
 
     def lowered(self) -> tuple[ir.Function, Any]:
-        """The function and the shape of its result."""
+        """The LLVM function and the shape of its result."""
         tree = self.compiled.tree
         if isinstance(tree, ast.Lambda):
             self.emit_return(self.value(tree.body))
@@ -88,7 +93,7 @@ class FunctionLowering(ExpressionLowering):
         return self.llvm, self.result
 
     def emit_return(self, item: Item) -> None:
-        """Return from the function."""
+        """Emit a return of an item."""
         item = self.materialized(item)
         if self.result is None:
             self.result = shape_of(item)
@@ -101,32 +106,32 @@ class FunctionLowering(ExpressionLowering):
         self.builder.ret_void()
 
     def block(self, statements: Sequence[ast.stmt]) -> None:
-        """Statements up to the first that leaves."""
+        """Lower statements up to the first that leaves the block."""
         for statement in statements:
             if self.builder.block.is_terminated:
                 return
             STATEMENTS[type(statement)](self, statement)
 
     def inner(self, statements: Sequence[ast.stmt]) -> None:
-        """Statements that may be done or not: variables keep their types there."""
+        """Lower statements that run conditionally. Variables keep their types there."""
         self.depth += 1
         self.block(statements)
         self.depth -= 1
 
     def on_expr(self, node: ast.Expr) -> None:
-        """A call for what it does; docstrings are none."""
+        """Lower a call for its side effects; skip docstrings."""
         if not isinstance(node.value, ast.Constant):  # a docstring
             self.value(node.value)
 
     def on_pass(self, node: ast.Pass) -> None:
-        """Nothing."""
+        """Lower `pass` to nothing."""
 
     def on_assign(self, node: ast.Assign) -> None:
-        """`a = ...`, `a, b = ...`."""
+        """Lower `a = ...` and `a, b = ...`."""
         self.unpack(node.targets[0], self.value(node.value))
 
     def unpack(self, target: ast.expr, item: Item) -> None:
-        """Assign to a name, or to each name of a tuple."""
+        """Assign an item to a name, or its parts to a tuple of names."""
         if isinstance(target, ast.Name):
             return self.assign(target.id, item)
         assert isinstance(target, ast.Tuple)
@@ -135,26 +140,26 @@ class FunctionLowering(ExpressionLowering):
         return None
 
     def on_aug_assign(self, node: ast.AugAssign) -> None:
-        """`a += ...`."""
+        """Lower `a += ...`."""
         assert isinstance(node.target, ast.Name)
         items = self.variable(node.target.id), self.value(node.value)
         self.assign(node.target.id, self.operate(OPERATORS[type(node.op)], items))
 
     def on_return(self, node: ast.Return) -> None:
-        """`return ...`."""
+        """Lower `return ...`."""
         self.emit_return(Constant(None) if node.value is None else self.value(node.value))
 
     def on_break(self, node: ast.Break) -> None:
-        """Leave the innermost loop."""
+        """Branch out of the innermost loop."""
         self.loops[-1].left = True
         self.builder.branch(self.loops[-1].after)
 
     def on_continue(self, node: ast.Continue) -> None:
-        """Begin the innermost loop's next round."""
+        """Branch to the next iteration of the innermost loop."""
         self.builder.branch(self.loops[-1].head)
 
     def on_if(self, node: ast.If) -> None:
-        """`if ... else ...`; a test that is known decides what is compiled."""
+        """Lower `if ... else ...`. A constant test selects the branch that is compiled."""
         test = self.test(node.test)
         if isinstance(test, bool):
             return self.block(node.body if test else node.orelse)
@@ -168,12 +173,12 @@ class FunctionLowering(ExpressionLowering):
         return None
 
     def go(self, where: Any) -> None:
-        """To another block, unless this one has left already."""
+        """Branch to another block, unless this block has already ended."""
         if not self.builder.block.is_terminated:
             self.builder.branch(where)
 
     def on_while(self, node: ast.While) -> None:
-        """`while ...`; `while True` is left by `return` and `break`."""
+        """Lower `while ...`. Only `return` and `break` leave `while True`."""
         head, body, after = (self.llvm.append_basic_block() for _ in range(3))
         self.builder.branch(head)
         self.builder.position_at_end(head)
@@ -187,7 +192,7 @@ class FunctionLowering(ExpressionLowering):
         self.loop(node, Loop(head, after, left=not isinstance(test, bool)))
 
     def on_for(self, node: ast.For) -> None:
-        """`for ... in range(...)`."""
+        """Lower `for ... in range(...)`."""
         assert isinstance(node.iter, ast.Call)
         first, step, left = self.operations.count(self.builder, [self.value(bound) for bound in node.iter.args])
         number = cgutils.alloca_once_value(self.builder, first)
@@ -204,7 +209,7 @@ class FunctionLowering(ExpressionLowering):
         self.loop(node, Loop(head, after))
 
     def loop(self, node: ast.For | ast.While, loop: Loop) -> None:
-        """The body, from where the builder is, and back to the head."""
+        """Lower the body at the builder's position, and branch back to the head."""
         self.loops.append(loop)
         self.inner(node.body)
         self.loops.pop()
@@ -214,7 +219,7 @@ class FunctionLowering(ExpressionLowering):
             self.builder.unreachable()
 
 
-#: What compiles each kind of statement.
+#: The method that lowers each kind of statement.
 STATEMENTS: dict[type[ast.stmt], Callable[[Any, Any], None]] = {
     ast.Expr: FunctionLowering.on_expr,
     ast.Pass: FunctionLowering.on_pass,

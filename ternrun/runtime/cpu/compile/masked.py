@@ -1,4 +1,4 @@
-"""The first lanes of a vector to and from memory: rows that do not fill whole vectors, read and written in place."""
+"""Masked loads and stores of the first lanes of a vector, for rows whose length is not a multiple of 16."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ternrun.runtime.cpu.compile.simd import f32x16, pointer
+from ternrun.runtime.cpu.compile.vectors import f32x16, pointer
 
 _LANES = f32x16.lanes
 _BITS = ir.VectorType(ir.IntType(1), _LANES)
 
 
 def _mask(builder: Any, n: Any) -> Any:
-    """Lanes below n."""
+    """A vector of i1 that is true for lanes below n."""
     wide = ir.VectorType(ir.IntType(64), _LANES)
     start = builder.insert_element(ir.Constant(wide, ir.Undefined), n, ir.IntType(32)(0))
     all_lanes = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
@@ -26,7 +26,10 @@ def _mask(builder: Any, n: Any) -> Any:
 
 @intrinsic
 def load_some(typingctx: Any, address: Any, n: Any, rest: Any) -> Any:
-    """The first n (or all 16) floats at an address; other lanes are those of `rest`. Nothing behind them is touched."""
+    """Load the first min(n, 16) floats from an address; the other lanes come from `rest`.
+
+    No memory past those floats is read (llvm.masked.load; vmaskmovps or AVX-512 masks on x86).
+    """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         at = pointer(builder, args[0], f32x16.llvm)
@@ -39,7 +42,7 @@ def load_some(typingctx: Any, address: Any, n: Any, rest: Any) -> Any:
 
 @intrinsic
 def store_some(typingctx: Any, address: Any, value: Any, n: Any) -> Any:
-    """The first n (or all 16) lanes to an address."""
+    """Store the first min(n, 16) lanes to an address."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         at = pointer(builder, args[0], f32x16.llvm)

@@ -1,8 +1,8 @@
-"""Values of a kernel while it is compiled, and what is done with them: numba's scalars and intrinsics, one at a time.
+"""Values of a kernel during compilation, and operations on them, taken one at a time from numba.
 
-numba knows what `int64 // int64` or `min(int64, int64)` yields and how LLVM computes it. Its own compiler finds the
-types of a whole function by solving for all of them at once, which takes most of its time; in a kernel each value's
-type is known where it is made, so numba is asked about one operation, once for each combination of types.
+numba defines the types and the LLVM code of `int64 // int64` or `min(int64, int64)`. Its own compiler infers the types
+of a whole function at once, which takes most of its time. In a kernel each value's type is known where the value is
+computed, so numba is asked for one operation at a time, once for each combination of types.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from numba.core.callconv import create_error_model
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from ternrun.runtime.cpu.compile import vectors  # noqa: F401 (tells numba what operators do to vectors)
+from ternrun.runtime.cpu.compile import vectors  # noqa: F401 (registers the vector operators with numba)
 
 
 class Value(NamedTuple):
-    """A value that machine code computes: its numba type and its LLVM value."""
+    """A value computed at run time: its numba type and its LLVM value."""
 
     kind: types.Type
     code: Any
 
 
 class Constant(NamedTuple):
-    """A Python object that is known while compiling: a number, a type, a function."""
+    """A Python object known at compile time: a number, a type, a function."""
 
     value: Any
 
@@ -42,20 +42,20 @@ _Intrinsic = type(intrinsic(lambda typingctx: None))
 
 
 class Operations:
-    """numba's operations for the CPU that the environment names; a division by zero yields inf, nan or 0."""
+    """numba's operations for the CPU that the environment names. A division by zero yields inf, nan or 0."""
 
     def __init__(self) -> None:
         self.typing, target = cpu_target.typing_context, cpu_target.target_context
         self.typing.refresh()
         target.refresh()
         self.target = target.subtarget(error_model=create_error_model("numpy", target))
-        library = target.codegen().create_library("kernels")  # where numba would link what it calls, for all time
+        library = target.codegen().create_library("kernels")  # numba links helpers here; never freed
         self._linking = ExitStack()
         self._linking.enter_context(self.target.push_code_library(library))
         self._known: dict[Any, tuple[Any, Any]] = {}
 
     def value(self, builder: Any, item: Any) -> Value:
-        """A number as machine code has it: integers as int64, floats as float64."""
+        """A number as an LLVM value: integers as int64, floats as float64."""
         if isinstance(item, Value):
             return item
         kind = self.typing.resolve_value_type(item.value)
@@ -64,7 +64,7 @@ class Operations:
         return Value(kind, self.target.get_constant_generic(builder, kind, item.value))
 
     def call(self, builder: Any, function: Any, items: Sequence[Item]) -> Item:
-        """An operator, an intrinsic or one of numba's functions. Raises numba's TypingError."""
+        """Emit an operator, an intrinsic or one of numba's functions. Raises numba's TypingError."""
         values = [self.value(builder, item) for item in items]
         if function in EXTREMES:
             return reduce(partial(self._extreme, builder, EXTREMES[function]), values)
@@ -77,7 +77,7 @@ class Operations:
         return Constant(None) if signature.return_type == types.void else Value(signature.return_type, result)
 
     def _extreme(self, builder: Any, better: Any, one: Value, other: Value) -> Value:
-        """`one`, or `other` where that is better."""
+        """Emit min or max: `other` if `better(other, one)`, otherwise `one`."""
         kind = self.common([one.kind, other.kind])
         one, other = self.cast(builder, one, kind), self.cast(builder, other, kind)
         test = self.call(builder, better, (other, one))
@@ -85,7 +85,7 @@ class Operations:
         return Value(kind, builder.select(self.truth(builder, test), other.code, one.code))
 
     def _found(self, function: Any, kinds: tuple[types.Type, ...]) -> tuple[Any, Any]:
-        """The signature for these types, and f(builder, signature, arguments)."""
+        """The signature for argument types, and a function f(builder, signature, arguments) that emits the code."""
         if isinstance(function, _Intrinsic):
             signature, generate = function._defn(self.typing, *kinds)
             return signature, lambda builder, signature, args: generate(self.target, builder, signature, args)
@@ -95,25 +95,28 @@ class Operations:
         return signature, lambda builder, signature, args: implementation(builder, args)
 
     def cast(self, builder: Any, value: Value, kind: types.Type) -> Value:
-        """The value as another type."""
+        """Convert a value to another type."""
         if value.kind == kind or isinstance(value.kind, (types.NumberClass, types.TypeRef)):
             return value
         return Value(kind, self.target.cast(builder, value.code, value.kind, kind))
 
     def common(self, kinds: Sequence[types.Type]) -> types.Type:
-        """The type that values of these types have in one variable."""
+        """The type of a variable that holds values of these types."""
         return self.typing.unify_types(*kinds)
 
     def truth(self, builder: Any, value: Value) -> Any:
-        """Whether it is not zero, as LLVM's i1."""
+        """Whether a value is nonzero, as LLVM's i1."""
         return self.target.is_true(builder, value.kind, value.code)
 
     def llvm(self, kind: types.Type) -> Any:
-        """LLVM's type of such values."""
+        """The LLVM type of values of a numba type."""
         return self.target.get_value_type(kind)
 
     def count(self, builder: Any, bounds: Sequence[Item]) -> tuple[Any, Any, Any]:
-        """First number, step and length of `range` of these bounds, as LLVM's i64; a step of 0 makes none."""
+        """The first number, the step and a pointer to the length of `range(*bounds)`, as i64.
+
+        A step of 0 makes the range empty.
+        """
         values = [self.cast(builder, self.value(builder, bound), types.int64).code for bound in bounds]
         word = self.llvm(types.int64)
         zero, one = word(0), word(1)

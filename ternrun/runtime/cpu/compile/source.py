@@ -1,4 +1,4 @@
-"""A kernel function as Python's own syntax tree, and what the names in it mean."""
+"""The syntax tree of a kernel function, and the objects that its global names refer to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Tree = ast.FunctionDef | ast.Lambda
 
 
 class KernelFunction:
-    """A Python function that kernels call; `lowering.py` turns it into machine code for the types it is called with."""
+    """A Python function used in kernels; `lowering.py` compiles it for the types it is called with."""
 
     def __init__(self, function: Callable[..., Any], *, noinline: bool = False) -> None:
         self.function, self.noinline = function, noinline
@@ -23,12 +23,12 @@ class KernelFunction:
         self._closure = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
 
     def __call__(self, *args: Any) -> Any:
-        """Not to be called from Python: vectors exist in machine code only."""
+        """Raises TypeError: vectors exist only in machine code."""
         raise TypeError(f"{self.name} runs in machine code only")
 
     @property
     def tree(self) -> Tree:
-        """Its definition. Raises LookupError where the source does not show it."""
+        """The function's definition. Raises LookupError if the source file does not contain it."""
         code = self.function.__code__
         for found in _definitions(code.co_filename).get(code.co_firstlineno, ()):
             if tuple(argument.arg for argument in found.args.args) == self.arguments:
@@ -36,7 +36,7 @@ class KernelFunction:
         raise LookupError(f"{code.co_filename}:{code.co_firstlineno} does not show {self.name}")
 
     def meaning(self, name: str) -> Any:
-        """The object that a name means which the function does not assign. Raises NameError."""
+        """The object that a name refers to which is not a local variable. Raises NameError."""
         if name in self._closure:
             return self._closure[name].cell_contents
         for scope in (self.function.__globals__, vars(builtins)):
@@ -47,7 +47,7 @@ class KernelFunction:
 
 @cache
 def _definitions(path: str) -> dict[int, list[Tree]]:
-    """Functions of a source file by their first line, that of a decorator included."""
+    """The functions of a source file by their first line, including decorators."""
     found: dict[int, list[Tree]] = {}
     for node in ast.walk(ast.parse(Path(path).read_text(encoding="utf-8"))):
         if isinstance(node, Tree):

@@ -1,6 +1,6 @@
-"""What a value consists of while a kernel is compiled: one number, a tuple of such, or nothing but a constant.
+"""Shapes of values during compilation: a value is one number, a tuple of values, or a constant.
 
-A shape is a numba type, a tuple of shapes, or a `Constant` that is no number. LLVM sees the numbers alone, in order.
+A shape is a numba type, a tuple of shapes, or a `Constant` that is not a number. LLVM sees only the numbers, in order.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from ternrun.runtime.cpu.compile.operations import Constant, Item, Value
 
 
 def shape_of(item: Item) -> Any:
-    """The type of a value, a tuple of such, or a constant that is no number."""
+    """The shape of an item."""
     if isinstance(item, Value):
         return item.kind
     return item if isinstance(item, Constant) else tuple(map(shape_of, item))
 
 
 def kinds_of(shape: Any) -> list[types.Type]:
-    """The types of all values in a shape, in order."""
+    """The numba types of all values in a shape, in order."""
     if isinstance(shape, Constant):
         return []
     return [shape] if isinstance(shape, types.Type) else [kind for part in shape for kind in kinds_of(part)]
@@ -34,7 +34,7 @@ def flat(item: Item) -> list[Any]:
 
 
 def shaped(shape: Any, codes: Any) -> Item:
-    """An item of this shape from LLVM values in order."""
+    """Build an item of a shape from LLVM values in order."""
     if isinstance(shape, Constant):
         return shape
     return Value(shape, next(codes)) if isinstance(shape, types.Type) else tuple(shaped(part, codes) for part in shape)

@@ -12,7 +12,7 @@ from numba.extending import lower_builtin, models, register_model
 
 
 class VecType(types.Type):  # type: ignore[misc]
-    """`lanes` lanes of a scalar: kind 'i' (integer, either signedness) or 'f' (float) of `bits` bits."""
+    """A vector of `lanes` scalars of `bits` bits: kind 'i' (integer of either signedness) or 'f' (float)."""
 
     def __init__(self, kind: str, bits: int, lanes: int) -> None:
         self.kind, self.bits, self.lanes = kind, bits, lanes
@@ -20,14 +20,14 @@ class VecType(types.Type):  # type: ignore[misc]
 
     @property
     def scalar(self) -> ir.Type:
-        """LLVM type of one lane."""
+        """The LLVM type of one lane."""
         if self.kind == "i":
             return ir.IntType(self.bits)
         return {16: ir.HalfType(), 32: ir.FloatType()}[self.bits]
 
     @property
     def llvm(self) -> ir.VectorType:
-        """LLVM type of the whole vector."""
+        """The LLVM type of the vector."""
         return ir.VectorType(self.scalar, self.lanes)
 
 
@@ -37,22 +37,14 @@ class _VecModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(dmm, fe_type, fe_type.llvm)
 
 
-f32x16 = VecType("f", 32, 16)
-f16x16 = VecType("f", 16, 16)
-i8x16 = VecType("i", 8, 16)
-i8x32 = VecType("i", 8, 32)
-i8x64 = VecType("i", 8, 64)
-i16x8 = VecType("i", 16, 8)
-i16x16 = VecType("i", 16, 16)
-i16x32 = VecType("i", 16, 32)
-i32x4 = VecType("i", 32, 4)
-i32x8 = VecType("i", 32, 8)
-i32x16 = VecType("i", 32, 16)
-i32x32 = VecType("i", 32, 32)
+f32x16, f16x16 = VecType("f", 32, 16), VecType("f", 16, 16)
+i8x16, i8x32, i8x64 = (VecType("i", 8, lanes) for lanes in (16, 32, 64))
+i16x8, i16x16, i16x32 = (VecType("i", 16, lanes) for lanes in (8, 16, 32))
+i32x8, i32x16 = (VecType("i", 32, lanes) for lanes in (8, 16))
 
 
 def pointer(builder: Any, address: Any, llvm_type: ir.Type) -> Any:
-    """An int64 address as an LLVM pointer."""
+    """Convert an int64 address to an LLVM pointer."""
     return builder.inttoptr(address, llvm_type.as_pointer())
 
 
@@ -60,6 +52,8 @@ def pointer(builder: Any, address: Any, llvm_type: ir.Type) -> Any:
 
 
 def _binary(op: Any, integer: str | None, floating: str | None) -> None:
+    """Register an operator of two vectors, or of a vector and an integer, with numba."""
+
     @infer_global(op)
     class _Typing(AbstractTemplate):  # type: ignore[misc]
         def generic(self, args: Any, kws: Any) -> Any:

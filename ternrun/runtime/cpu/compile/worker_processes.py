@@ -1,7 +1,7 @@
-"""Processes that compile kernels: one for each usable CPU, each of which gets the next kernel when it is done with one.
+"""Worker processes that compile kernels, one for each usable CPU; each takes the next kernel when it finishes one.
 
-They end with the process that started them: their work comes through a pipe, and the end of that pipe is theirs. A
-session of their own keeps the terminal's Ctrl-C from them.
+The workers end with the process that started them, because they read kernel names from a pipe until its end. They run
+in a session of their own, so the terminal's Ctrl-C does not reach them.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from ternrun.runtime.cpu.compile import cache_files
 from ternrun.runtime.cpu.compile.host import usable_cpus
 from ternrun.runtime.cpu.compile.isa import BUILD_ENV, Isa
 
-#: Modules whose kernels take longest to compile, which therefore come first; by measured CPU time.
+#: Modules whose kernels take longest to compile, by measured CPU time. They are compiled first.
 LONG = (
     "attention", "ternary_byte_dot", "ternary_lut16", "linear", "lm_head_screen", "cache", "pack", "lm_head_copy",
     "prepare",
 )  # fmt: skip
 OnCompiled = Callable[[str], None]
 
-_batches: set[CompileWorkers] = set()  # those at work, in any thread
+_batches: set[CompileWorkers] = set()  # the running batches of all threads
 _lock = threading.Lock()
 
 
 def stop() -> None:
-    """End all compiling that is under way in this process; each `Compilers.run` raises KernelError."""
+    """Stop all compiling in this process; each running `CompileWorkers.run` raises KernelError."""
     with _lock:
         for batch in _batches:
             batch.stop()
 
 
 def build_environment(isa: Isa) -> dict[str, str]:
-    """What a compiling process must be told through its environment, before it imports numba."""
+    """The environment of a worker process, which must be set before it imports numba."""
     root = str(Path(__file__).parents[4])
     plain = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     return plain | {
@@ -51,27 +51,27 @@ def build_environment(isa: Isa) -> dict[str, str]:
 
 
 class CompileWorkers:
-    """The processes that compile some kernels into a folder."""
+    """Worker processes that compile kernels into a folder."""
 
     def __init__(self, isa: Isa, folder: Path, names: Sequence[str]) -> None:
         self._isa, self._folder, self._names = isa, folder, {*names}
-        self._waiting = sorted(self._names, key=_brevity, reverse=True)  # the longest last, to be taken first
+        self._waiting = sorted(self._names, key=_brevity, reverse=True)  # taken from the end: the slowest first
         self._stopped = False
         self._running: list[subprocess.Popen[str]] = []
         self._owners: dict[str, subprocess.Popen[str]] = {}
 
-    def run(self, told: OnCompiled) -> None:
-        """Compile; `told` gets the name of each kernel that is done. Raises KernelError."""
-        said: list[str] = []
+    def run(self, on_compiled: OnCompiled) -> None:
+        """Compile all kernels; calls `on_compiled` with the name of each finished kernel. Raises KernelError."""
+        output: list[str] = []
         with _lock:
             _batches.add(self)
         try:
             with self._started() as lines:
                 for line in lines:
-                    said.append(line)
+                    output.append(line)
                     if process := self._owners.pop(line.strip(), None):
                         self._give(process)
-                        told(line.strip())
+                        on_compiled(line.strip())
             failed = sum(process.wait() != 0 for process in self._running)
         finally:
             with _lock:
@@ -80,18 +80,18 @@ class CompileWorkers:
         if self._stopped:
             raise KernelError("compiling kernels was stopped")
         if failed:
-            error = KernelError(f"kernels could not be compiled: {self._reason(said)}")
-            error.add_note("".join(said[-20:]))  # all of it, for whoever looks at a traceback
+            error = KernelError(f"kernels could not be compiled: {self._reason(output)}")
+            error.add_note("".join(output[-20:]))  # the full output, for readers of the traceback
             raise error
 
     def stop(self) -> None:
-        """End the processes; `run` ends then."""
+        """Kill the worker processes; `run` then raises KernelError."""
         self._stopped = True
         for process in self._running:
             process.kill()
 
     def _started(self) -> TextIO:
-        """Start the processes; what they print, until the last has closed its end."""
+        """Start the processes; returns the stream of their output, which ends when the last process ends."""
         read, write = os.pipe()
         lines = os.fdopen(read, encoding="utf-8", errors="replace")
         try:
@@ -111,9 +111,9 @@ class CompileWorkers:
         self._give(process)
 
     def _give(self, process: subprocess.Popen[str]) -> None:
-        """The next kernel, or the end of work."""
+        """Send the next kernel name to a process, or close its input."""
         assert process.stdin
-        with suppress(BrokenPipeError):  # a process that has failed; its last words and exit code say why
+        with suppress(BrokenPipeError):  # the process has failed; its output and exit code say why
             if self._waiting:
                 name = self._waiting.pop()
                 self._owners[name] = process
@@ -123,7 +123,7 @@ class CompileWorkers:
                 process.stdin.close()
 
     def _end(self) -> None:
-        """Leave no process behind, nor what one that was ended had written in part."""
+        """Kill remaining processes, and remove the unfinished files of killed ones."""
         for process in self._running:
             if process.poll() is None:
                 process.kill()
@@ -134,13 +134,13 @@ class CompileWorkers:
             if process.returncode:
                 cache_files.remove_unfinished(self._folder, process.pid)
 
-    def _reason(self, said: list[str]) -> str:
-        """The last that the processes said but for the names of kernels that they were done with."""
-        reasons = [line for line in map(str.strip, said) if line and line not in self._names]
-        return reasons[-1] if reasons else "the process ended without a word"
+    def _reason(self, output: list[str]) -> str:
+        """The last line of output that is not the name of a finished kernel."""
+        reasons = [line for line in map(str.strip, output) if line and line not in self._names]
+        return reasons[-1] if reasons else "the process ended without any output"
 
 
 def _brevity(name: str) -> tuple[int, str]:
-    """Puts kernels in order of how long they take to compile, roughly."""
+    """A sort key that orders kernels by compile time, slowest first."""
     module = name.rpartition(".")[0]
     return LONG.index(module) if module in LONG else len(LONG), name

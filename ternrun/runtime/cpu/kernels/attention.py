@@ -1,10 +1,11 @@
-"""Attention over the paged cache (`kv.py`), one kernel for each cache type.
+"""Attention over the paged KV cache (layout: `kv_block.py`), one kernel for each cache type.
 
-Queries that share keys and values (the heads of a group, neighbouring tokens of a sequence) are taken four or two at
-a time where there are registers for it (`queries.py`), so that one load of keys or values serves them all. Each query's
-sums are those it would have alone, in the order of positions: neither the batch nor the threads change a bit.
+out = softmax(scale q k^T) v for each query head, in float32. Queries that read the same keys and values (the heads of a
+group, consecutive tokens of a sequence) are computed four or two at a time if there are enough registers
+(`queries.py`), so that each load of keys or values serves all of them. The sums of a query run in the order of
+positions, whether it is computed alone or not, so neither the batch nor the number of threads changes a bit.
 
-A block is a few kilobytes, and the next one lies anywhere, so those to come are asked for in time.
+A block is a few kilobytes, and the next block lies anywhere in memory, so blocks are prefetched.
 """
 
 from __future__ import annotations
@@ -16,24 +17,12 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.compile.arithmetic import largest, maximum, total, where_less
 from ternrun.runtime.cpu.compile.isa import build_target
 from ternrun.runtime.cpu.compile.jit import compiled, noinline, share
-from ternrun.runtime.cpu.compile.simd import (
-    f32x16,
-    i32x16,
-    iota,
-    largest,
-    load,
-    load_scalar,
-    maximum,
-    prefetch_far,
-    splat,
-    store,
-    store_scalar,
-    total,
-    where_less,
-    zero,
-)  # fmt: skip
+from ternrun.runtime.cpu.compile.lanes import iota, splat, zero
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, prefetch_far, store, store_scalar
+from ternrun.runtime.cpu.compile.vectors import f32x16, i32x16
 from ternrun.runtime.cpu.kernels.functions import exp
 from ternrun.runtime.cpu.kernels.kv_block import BLOCK, READ, SLOTS, block_of
 from ternrun.runtime.cpu.kernels.queries import (
@@ -51,14 +40,14 @@ from ternrun.runtime.cpu.kernels.ternary_sums import emit
 
 f32 = types.float32
 TILE = 4 if build_target() == "avx512" else 1  # queries: with four sums each, sixteen vectors
-AHEAD = 8 * BLOCK  # positions: computing that many takes longer than memory's answer
+AHEAD = 8 * BLOCK  # positions prefetched ahead: computing them takes longer than a memory access
 SCORES = 64 * ((DESCRIBED * TILE + 63) // 64)
 TOKENS, POSITIONS = layout.STATE["tokens"], layout.STATE["positions"]
 
 
 @compiled
 def _softmax(p: int, n: int) -> Any:
-    """Exponentials of n scores (padded with -inf) in place, less their peak; returns their sum."""
+    """Replace n scores (padded with -inf) by exp(score - max); returns their sum."""
     peak = load(f32x16, p)
     for i in range(16, n, 16):
         peak = maximum(peak, load(f32x16, p + 4 * i))
@@ -72,12 +61,16 @@ def _softmax(p: int, n: int) -> Any:
 
 @compiled
 def _position(args: Any, t: int) -> Any:
+    """The position of token t."""
     return types.int64(load_scalar(types.int32, load_scalar(types.int64, args.state + POSITIONS) + 4 * t))
 
 
 @compiled
 def _run_end(args: Any, t: int, tokens: int) -> Any:
-    """End of the tokens from t on that follow one another in one sequence; with a window each is on its own."""
+    """The end of the run of tokens from t on that are consecutive in one sequence.
+
+    With a window, a run is one token.
+    """
     slots, end = load_scalar(types.int64, args.state + SLOTS), t + 1
     while (
         end < tokens
@@ -90,17 +83,18 @@ def _run_end(args: Any, t: int, tokens: int) -> Any:
 
 
 def _make_parts(kv: str) -> Any:
-    """What is done for each query of a tile on its own: `keep` scores, make them weights, `finish` 64 outputs."""
+    """The functions for one query of a tile: store scores, turn them into weights, and write 64 outputs."""
     size, stepped = layout.KV_SIZE[kv], kv == "int8"
     read = READ[kv]
 
     @compiled
     def value_at(row: int) -> Any:
+        """Load 64 elements of a value row."""
         return read(row), read(row + 16 * size), read(row + 32 * size), read(row + 48 * size)
 
     @compiled
-    def keep(args: Any, query: int, s: Any, first: int, p: int) -> None:
-        """Scores of the 16 keys from `first` on; -inf where the query does not see them."""
+    def store_scores(args: Any, query: int, s: Any, first: int, p: int) -> None:
+        """Store the scores of the 16 keys from position `first` on; -inf for keys that the query does not see."""
         position, window = load_scalar(types.int64, query + POSITION), args.window
         oldest = max(0, position - window + 1) if window else 0
         at, lowest = iota(i32x16) + first, splat(f32x16, f32(-math.inf))
@@ -109,7 +103,7 @@ def _make_parts(kv: str) -> Any:
 
     @compiled
     def weigh(args: Any, query: int, start: int, steps: int, p: int) -> None:
-        """Scores to weights, and the inverse of their sum; weights times the steps of the values they meet."""
+        """Turn scores into weights and store the inverse of their sum; int8: multiply by the steps of the values."""
         position, t = load_scalar(types.int64, query + POSITION), load_scalar(types.int64, query + TOKEN)
         store_scalar(query + INVERSE, f32(1.0) / _softmax(p, position + 1 - start))
         if stepped:
@@ -120,9 +114,9 @@ def _make_parts(kv: str) -> Any:
 
     @compiled
     def finish(args: Any, query: int, acc: Any, at: Any, i: int, p: int) -> None:
-        """Add the positions behind `seen`, which the tile's first query does not see; write outputs i to i + 63.
+        """Add the positions after `seen`, which the tile's first query does not see, and write outputs i to i + 63.
 
-        `at`: the first position of `p`, `seen`, and where value elements from i on begin.
+        `at` is (the first position of `p`, `seen`, the address of value elements from i on).
         """
         dim, t, (start, seen, values) = args.head_dim, load_scalar(types.int64, query + TOKEN), at
         for j in range(seen + 1, load_scalar(types.int64, query + POSITION) + 1):
@@ -134,26 +128,26 @@ def _make_parts(kv: str) -> Any:
         emit(acc[2] * inverse, out + 128, dim - i - 32, 0)
         emit(acc[3] * inverse, out + 192, dim - i - 48, 0)
 
-    return keep, weigh, finish, value_at
+    return store_scores, weigh, finish, value_at
 
 
-def _make_each(keep: Any, finish: Any, width: int) -> Any:
-    """`keep` and `finish` for each query of a tile, whose scores lie `row` bytes apart."""
-
-    @compiled
-    def keep1(args: Any, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
-        keep(args, queries, s[0] * factor, first, p)
+def _make_tile_parts(store_scores: Any, finish: Any, width: int) -> Any:
+    """`store_scores` and `finish` for every query of a tile, whose scores are `row` bytes apart."""
 
     @compiled
-    def keep2(args: Any, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
-        keep1(args, queries, s, factor, first, p, row)
-        keep(args, queries + DESCRIBED, s[1] * factor, first, p + row)
+    def store_scores1(args: Any, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
+        store_scores(args, queries, s[0] * factor, first, p)
 
     @compiled
-    def keep4(args: Any, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
-        keep2(args, queries, s, factor, first, p, row)
-        keep(args, queries + 2 * DESCRIBED, s[2] * factor, first, p + 2 * row)
-        keep(args, queries + 3 * DESCRIBED, s[3] * factor, first, p + 3 * row)
+    def store_scores2(args: Any, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
+        store_scores1(args, queries, s, factor, first, p, row)
+        store_scores(args, queries + DESCRIBED, s[1] * factor, first, p + row)
+
+    @compiled
+    def store_scores4(args: Any, queries: int, s: Any, factor: Any, first: int, p: int, row: int) -> None:
+        store_scores2(args, queries, s, factor, first, p, row)
+        store_scores(args, queries + 2 * DESCRIBED, s[2] * factor, first, p + 2 * row)
+        store_scores(args, queries + 3 * DESCRIBED, s[3] * factor, first, p + 3 * row)
 
     @compiled
     def finish1(args: Any, queries: int, acc: Any, at: Any, i: int, p: int, row: int) -> None:
@@ -170,49 +164,49 @@ def _make_each(keep: Any, finish: Any, width: int) -> Any:
         finish(args, queries + 2 * DESCRIBED, acc[2], at, i, p + 2 * row)
         finish(args, queries + 3 * DESCRIBED, acc[3], at, i, p + 3 * row)
 
-    return {1: (keep1, finish1), 2: (keep2, finish2), 4: (keep4, finish4)}[width]
+    return {1: (store_scores1, finish1), 2: (store_scores2, finish2), 4: (store_scores4, finish4)}[width]
 
 
 def _make_streams(kv: str, width: int, value_at: Any, *, fetch: bool) -> Any:
-    """The two passes over the cache, for `width` queries at once: scores of a block, and sums of values over blocks.
+    """The two passes over the cache for `width` queries: scores of a block, and weighted sums of values over blocks.
 
-    `fetch`: ask for blocks to come.
+    `fetch`: prefetch the following blocks.
     """
     size, read = layout.KV_SIZE[kv], READ[kv]
-    meet, blend, sums, _, same = TILES[width]
+    accumulate, blend, sums, _, broadcast = TILES[width]
 
     @compiled
-    def ask(ahead: int) -> None:
-        """For 64 elements of a block to come."""
+    def prefetch_block(ahead: int) -> None:
+        """Prefetch 64 elements of a following block."""
         if fetch:
             for line in range(0, 64 * size, 64):
                 prefetch_far(ahead + line)
 
     @compiled
     def scores_of(q: Any, dim: int, keys: int, ahead: int) -> Any:
-        """Queries against the 16 keys of a block; four sums in turn, one for each element modulo 4."""
-        zeros = same(zero(f32x16))
+        """The products of the queries and the 16 keys of a block, in four sums, one for each element index modulo 4."""
+        zeros = broadcast(zero(f32x16))
         a, b, c, d = zeros, zeros, zeros, zeros
         for i in range(0, dim - 3, 4):
-            ask(ahead + 16 * size * i)
-            a = meet(a, read(keys + 16 * size * i), q, 4 * i)
-            b = meet(b, read(keys + 16 * size * (i + 1)), q, 4 * i + 4)
-            c = meet(c, read(keys + 16 * size * (i + 2)), q, 4 * i + 8)
-            d = meet(d, read(keys + 16 * size * (i + 3)), q, 4 * i + 12)
+            prefetch_block(ahead + 16 * size * i)
+            a = accumulate(a, read(keys + 16 * size * i), q, 4 * i)
+            b = accumulate(b, read(keys + 16 * size * (i + 1)), q, 4 * i + 4)
+            c = accumulate(c, read(keys + 16 * size * (i + 2)), q, 4 * i + 8)
+            d = accumulate(d, read(keys + 16 * size * (i + 3)), q, 4 * i + 12)
         for i in range(dim // 4 * 4, dim):
-            a = meet(a, read(keys + 16 * size * i), q, 4 * i)
+            a = accumulate(a, read(keys + 16 * size * i), q, 4 * i)
         return sums(a, b, c, d)
 
     @compiled
     def mix(args: Any, t: int, start: int, position: int, values: int, p: int, row: int) -> Any:
-        """Sums over start..position of weight times value, for 64 elements from `values` on."""
+        """Sums over positions start..position of weight times value, for 64 elements from `values` on."""
         padded, z = (args.head_dim + 15) // 16 * 16, zero(f32x16)
-        acc = same((z, z, z, z))
+        acc = broadcast((z, z, z, z))
         for first in range(start, position + 1, BLOCK):
             at = values + args.block_bytes * block_of(args.state, t, first)
             ahead = values + args.block_bytes * block_of(args.state, t, min(first + AHEAD, position))
             for j in range(min(BLOCK, position + 1 - first)):
-                ask(ahead + size * padded * j)
+                prefetch_block(ahead + size * padded * j)
                 acc = blend(acc, p + 4 * (first - start + j), row, value_at(at + size * padded * j))
         return acc
 
@@ -220,15 +214,15 @@ def _make_streams(kv: str, width: int, value_at: Any, *, fetch: bool) -> Any:
 
 
 def _make_tile(kv: str, width: int, *, fetch: bool = True) -> Any:
-    """Attention of `width` queries that share a key/value head. `fetch`: its keys and values are in no cache yet."""
+    """Attention of `width` queries that share a key/value head. `fetch`: its keys and values are not in a cache yet."""
     size, stepped, queries_at = layout.KV_SIZE[kv], kv == "int8", TILES[width][3]
-    keep, weigh, finish, value_at = _make_parts(kv)
-    keep, finish = _make_each(keep, finish, width)
+    store_scores, weigh, finish, value_at = _make_parts(kv)
+    store_scores, finish = _make_tile_parts(store_scores, finish, width)
     scores_of, mix = _make_streams(kv, width, value_at, fetch=fetch)
 
     @compiled
     def score(args: Any, queries: int, cache: int, span: Any, p: int, row: int) -> None:
-        """Scaled scores of all queries, from position span[0] to span[1]."""
+        """Store the scaled scores of all queries for positions span[0] to span[1]."""
         dim, t, (start, last) = args.head_dim, load_scalar(types.int64, queries + TOKEN), span
         q, scale = queries_at(queries), splat(f32x16, args.scale)
         steps = size * BLOCK * (dim + (dim + 15) // 16 * 16)
@@ -237,14 +231,14 @@ def _make_tile(kv: str, width: int, *, fetch: bool = True) -> Any:
             ahead = cache + args.block_bytes * block_of(args.state, t, min(first + AHEAD, last))
             if stepped and fetch:
                 prefetch_far(ahead + steps)
-                prefetch_far(ahead + steps + 4 * BLOCK)  # of values, which `weigh` will want
+                prefetch_far(ahead + steps + 4 * BLOCK)  # the steps of values, for `weigh`
             s = scores_of(q, dim, keys, ahead)
             factor = scale * load(f32x16, keys + steps) if stepped else scale
-            keep(args, queries, s, factor, first, p + 4 * (first - start), row)
+            store_scores(args, queries, s, factor, first, p + 4 * (first - start), row)
 
     @noinline
     def tile(args: Any, queries: int, head: int) -> None:
-        """Queries as described, in the order of their tokens; scores go behind the descriptions."""
+        """Compute the described queries, which are in the order of their tokens; scores follow the descriptions."""
         dim, window, cache = args.head_dim, args.window, args.cache + args.head_bytes * head
         seen, t = load_scalar(types.int64, queries + POSITION), load_scalar(types.int64, queries + TOKEN)
         last = load_scalar(types.int64, queries + DESCRIBED * (width - 1) + POSITION)
@@ -266,14 +260,15 @@ def build(entry: str) -> Callable[..., Any]:
     """Entries: f16, f32, int8."""
     one = _make_tile(entry, 1)
     two, full = (_make_tile(entry, 2), _make_tile(entry, TILE)) if TILE > 1 else (one, one)
-    again = _make_tile(entry, TILE, fetch=False)
+    cached = _make_tile(entry, TILE, fetch=False)
 
     @compiled
     def tile(args: Any, t: int, head: int, first: int, last: int, queries: int, alone: Any) -> None:
-        """Queries first..last (at most TILE) of key/value head `head`, whose group is heads of token t, t + 1, ...
+        """Compute queries first..last (at most TILE) of key/value head `head`, whose group is heads of token t, t +
+        1, ...
 
-        `alone`: token t is the only one of its sequence; else other tiles read the same keys and values, from caches,
-        where asking for them ahead costs a fifth of the time.
+        `alone`: token t is the only one of its sequence. Otherwise other tiles read the same keys and values from
+        caches, where prefetching costs a fifth of the time.
         """
         group, dim = args.heads // args.kv_heads, args.head_dim
         for i in range(TILE):
@@ -284,7 +279,7 @@ def build(entry: str) -> Callable[..., Any]:
             store_scalar(at + OUT, args.out + 4 * (args.ldo * token + dim * h))
             store_scalar(at + TOKEN, token)
         if not alone:
-            again(args, queries, head)
+            cached(args, queries, head)
         elif last - first == 1:
             one(args, queries, head)
         elif last - first == 2:
@@ -294,27 +289,30 @@ def build(entry: str) -> Callable[..., Any]:
 
     @compiled
     def attend(args: Any, tid: int, nt: int) -> int:
-        """out = softmax(scale q k) v. `window` 0: all positions; the scratch holds the scores of TILE queries."""
+        """out = softmax(scale q k^T) v for all tokens and heads.
+
+        `window` 0: all earlier positions. The scratch area holds the descriptions and scores of TILE queries.
+        """
         tokens, heads, kv_heads = load_scalar(types.int64, args.state + TOKENS), args.heads, args.kv_heads
         queries, group = args.scratch + args.scratch_stride * tid, heads // kv_heads
         if tokens == 1:
             first, last = share(heads, tid, nt)
             low_head, high_head = first // group, (last + group - 1) // group
             for i in range(low_head, high_head):
-                # neighbours that share a group read it at the same time, and only one of them from memory
+                # neighboring threads that share a group read it at the same time, so one of them reads it from a cache
                 head = i if tid % 2 else low_head + high_head - 1 - i
                 low, high = max(first - group * head, 0), min(last - group * head, group)
                 for query in range(low, high, TILE):
                     tile(args, 0, head, query, min(query + TILE, high), queries, True)
             return 0
-        t, number_of = 0, 0
+        t, number = 0, 0
         while t < tokens:
             end = _run_end(args, t, tokens)
             for head in range(kv_heads):
-                for query in range(0, group * (end - t), TILE):  # later ones see more: dealt out in turn
-                    if number_of % nt == tid:
+                for query in range(0, group * (end - t), TILE):  # dealt out in turn, because later ones see more
+                    if number % nt == tid:
                         tile(args, t, head, query, min(query + TILE, group * (end - t)), queries, end - t == 1)
-                    number_of += 1
+                    number += 1
             t = end
         return 0
 

@@ -1,5 +1,7 @@
-"""Keys and values into the paged cache (`kv.py`): normalized, rotated, and queries beside them. One kernel for each
-cache type."""
+"""Store keys and values in the paged KV cache (layout: `kv_block.py`), one kernel for each cache type.
+
+Queries and keys are normalized (RMSNorm) if the model has such norms, and rotated (RoPE, arXiv 2104.09864).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import f32x16, load, load_scalar, shuffler, splat, store, store_scalar, zero
+from ternrun.runtime.cpu.compile.lanes import shuffler, splat, zero
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, store_scalar
+from ternrun.runtime.cpu.compile.vectors import f32x16
 from ternrun.runtime.cpu.kernels.functions import inverse_rms
 from ternrun.runtime.cpu.kernels.kv_block import BLOCK, WRITE, block_of
 
@@ -23,7 +27,7 @@ _zip_high = shuffler(f32x16, tuple(8 + i // 2 + 16 * (i % 2) for i in range(16))
 
 @compiled
 def _copy_head(src: int, n: int, dst: int) -> None:
-    """n floats to dst, zero-padded to whole vectors."""
+    """Copy n floats, padded with zeros to a multiple of 16."""
     for i in range(0, n - 15, 16):
         store(dst + 4 * i, load(f32x16, src + 4 * i))
     if n % 16:
@@ -34,6 +38,7 @@ def _copy_head(src: int, n: int, dst: int) -> None:
 
 @compiled
 def _normalize(x: int, n: int, weight: int, eps: Any) -> None:
+    """x = x / rms(x) * weight for n floats, in place."""
     inverse = splat(f32x16, inverse_rms(x, n, eps))
     for i in range((n + 15) // 16):
         store(x + 64 * i, load(f32x16, x + 64 * i) * inverse * load(f32x16, weight + 64 * i))
@@ -41,7 +46,7 @@ def _normalize(x: int, n: int, weight: int, eps: Any) -> None:
 
 @compiled
 def _rotate(x: int, half: int, interleaved: int, cos: int, sin: int) -> None:
-    """Rotate pairs (i, i + half), or (2i, 2i + 1) where interleaved, by the angles of one position."""
+    """Rotate pairs (i, i + half), or (2i, 2i + 1) if interleaved, by the angles of one position, in place."""
     whole = half // 16 * 16
     for i in range(0, whole, 16):
         c, s = load(f32x16, cos + 4 * i), load(f32x16, sin + 4 * i)
@@ -68,7 +73,10 @@ def build(entry: str) -> Callable[..., Any]:
 
     @compiled
     def store_tokens(args: Any, tid: int, nt: int) -> int:
-        """q to `out`, a buffer of padded heads; k and v to the cache. `q_norm` and `k_norm` may be 0: no norm."""
+        """Store queries in `out`, rows of heads padded to 16, and keys and values in the cache.
+
+        `q_norm`, `k_norm`: addresses of norm weights; 0: no norm.
+        """
         state, heads, kv_heads, dim, half = (
             args.state,
             args.heads,

@@ -1,7 +1,7 @@
-"""What this CPU can do at best: one instruction repeated in registers, or memory read in order, and nothing else.
+"""The CPU's peak rates: one instruction repeated in registers, or memory read in order.
 
-`ternrun bench` holds the real kernels against these. Each chain's next value depends on its last, so that the compiler
-can drop none of them; eight chains hide the instruction's latency.
+`ternrun bench` compares the real kernels with these rates. Each operation of a chain depends on the previous one, so
+the compiler cannot remove any; eight chains hide the instruction's latency.
 """
 
 from __future__ import annotations
@@ -9,21 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ternrun.runtime.cpu.compile.arithmetic import fma
 from ternrun.runtime.cpu.compile.isa import build_target
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import (
-    VecType,
-    f32x16,
-    fma,
-    i8x32,
-    i16x16,
-    i16x32,
-    i32x16,
-    load,
-    reinterpret,
-    splat,
-    store,
-)  # fmt: skip
+from ternrun.runtime.cpu.compile.lanes import reinterpret, splat
+from ternrun.runtime.cpu.compile.memory_access import load, store
+from ternrun.runtime.cpu.compile.vectors import VecType, f32x16, i8x32, i16x16, i16x32, i32x16
 from ternrun.runtime.cpu.compile.x86 import cycles, dot_bytes, lookup, multiply_add_bytes
 
 CHAINS = 8
@@ -32,25 +23,29 @@ floats = f32x16 if build_target() == "avx512" else VecType("f", 32, 8)
 
 @compiled
 def _lookup(value: Any, other: Any) -> Any:
+    """One table lookup (vpermw)."""
     return lookup(value, other)
 
 
 @compiled
 def _dot(value: Any, other: Any) -> Any:
+    """One byte dot product (vpdpbusd)."""
     return dot_bytes(value, value, other)
 
 
 @compiled
 def _bytes(value: Any, other: Any) -> Any:
+    """One byte multiply-add (vpmaddubsw)."""
     return multiply_add_bytes(reinterpret(i8x32, value), reinterpret(i8x32, other))
 
 
 @compiled
 def _floats(value: Any, other: Any) -> Any:
+    """One fused multiply-add (vfmadd)."""
     return fma(value, other, other)
 
 
-#: entry: what one link of a chain does, and the vector it does it to
+#: entry -> (the operation of a chain, its vector type)
 OPERATIONS = {
     "lookup": (_lookup, i16x32),
     "dot": (_dot, i32x16),
@@ -60,9 +55,11 @@ OPERATIONS = {
 
 
 def _chains(operation: Any, vec: Any) -> Callable[..., Any]:
+    """A kernel that runs CHAINS chains of an operation."""
+
     @compiled
     def chains(args: Any, tid: int, nt: int) -> int:
-        """CHAINS * rounds operations by every thread, on its 64 bytes of `cells`."""
+        """Run CHAINS * rounds operations in every thread, on its 64 bytes of `cells`."""
         at = args.cells + 64 * tid
         v = load(vec, at)
         s = (v, v, v, v, v, v, v, v)
@@ -79,7 +76,7 @@ def _chains(operation: Any, vec: Any) -> Callable[..., Any]:
 
 @compiled
 def _read(args: Any, tid: int, nt: int) -> int:
-    """Read memory once, each thread one stretch; `cells` has 64 bytes a thread to write."""
+    """Read memory once, each thread one part; writes 64 bytes a thread to `cells`."""
     first, last = share(args.nbytes // 256, tid, nt)
     z = splat(i32x16, 0)
     a, b, c, d = z, z, z, z
@@ -94,7 +91,7 @@ def _read(args: Any, tid: int, nt: int) -> int:
 
 @compiled
 def _clock(args: Any, tid: int, nt: int) -> int:
-    """The counter that profiles are in (`Team.run`)."""
+    """The counter of profiles (`ThreadPool.run`)."""
     return cycles()  # type: ignore[no-any-return]
 
 

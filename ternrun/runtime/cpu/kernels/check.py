@@ -1,4 +1,4 @@
-"""T9 tensors that are used where they lie in their file: every word is looked at once, before a product reads it."""
+"""Check T9 tensors that are used in place: every word is verified once, before a product reads it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ from typing import Any
 
 from numba import types
 
+from ternrun.runtime.cpu.compile.arithmetic import total
 from ternrun.runtime.cpu.compile.atomic import atomic_add
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import i16x32, load, store_scalar, total, zero
+from ternrun.runtime.cpu.compile.lanes import zero
+from ternrun.runtime.cpu.compile.memory_access import load, store_scalar
+from ternrun.runtime.cpu.compile.vectors import i16x32
 from ternrun.runtime.cpu.compile.x86 import lookup
 
-ROW = 256  # bytes of a word of 128 rows
+ROW = 256  # bytes of one word of 128 rows
 ZERO_DIGIT = 1
 
 
 @compiled
 def _forbid(digits: int, to: int) -> None:
-    """A table of 32 int16: 0 for indices whose digits behind the first `digits` are those of zero weights, else 1."""
+    """Fill a table of 32 int16: 1 for an invalid index, otherwise 0.
+
+    An index is valid if it is at most 26 and its digits after the first `digits` are those of zero weights.
+    """
     for index in range(32):
         wrong = index > 26
         for j in range(max(digits, 0), 3):
@@ -29,20 +35,20 @@ def _forbid(digits: int, to: int) -> None:
 
 @compiled
 def _faults(at: int, tables: int, bad: Any) -> Any:
-    """32 words against the tables of their three indices; the top bit must be 0."""
+    """OR the faults of 32 words into `bad`: the table entry of each of the three indices (vpermw), and the top bit."""
     w = load(i16x32, at)
     bad = bad | lookup(w, load(i16x32, tables)) | lookup(w >> 5, load(i16x32, tables + 64))
     return bad | lookup(w >> 10, load(i16x32, tables + 128)) | (w >> 15)
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """The only entry: words (AVX-512 BW)."""
+    """Entries: lut16 (AVX-512 BW)."""
     return {"lut16": _lut16}[entry]
 
 
 @compiled
 def _lut16(args: Any, tid: int, nt: int) -> int:
-    """Set the status word if a word is not ternary. The second word of `status` counts the parts taken so far.
+    """Set status[0] if a word is not ternary. status[1] counts the parts taken so far.
 
     A part is a superblock of one chunk.
     """

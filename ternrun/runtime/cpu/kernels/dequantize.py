@@ -1,7 +1,8 @@
-"""Ordinary weight encodings to float32, in machine code: the same floats, bit for bit, as `loader/quants.py`.
+"""Decode ordinary weight encodings to float32, bit for bit like `loader/quants`.
 
-`ROWS[type]` is a compiled f(src, first, n, dst): elements first .. first + n of the row at `src` go to `dst`; both
-counts are multiples of the encoding's block (of 16 for plain floats). Layouts: docs/formats.md.
+`DEQUANTIZE[type]` is a compiled f(src, first, n, dst) that decodes elements first .. first + n of the row at `src` to
+`dst`. Both counts are multiples of the encoding's block (of 16 for plain floats). docs/formats.md describes the
+layouts, which are llama.cpp's (ggml-quants.c).
 """
 
 from __future__ import annotations
@@ -11,25 +12,13 @@ from typing import Any
 
 from numba import types
 
+from ternrun.runtime.cpu.compile.arithmetic import where_less
 from ternrun.runtime.cpu.compile.half import load_bf16, load_f16, splat_f16
 from ternrun.runtime.cpu.compile.isa import build_target
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import (
-    VecType,
-    f32x16,
-    i8x16,
-    i32x16,
-    iota,
-    load,
-    load_scalar,
-    narrow,
-    splat,
-    store,
-    to_float,
-    where_less,
-    widen,
-    widen_unsigned,
-)  # fmt: skip
+from ternrun.runtime.cpu.compile.lanes import iota, narrow, splat, to_float, widen, widen_unsigned
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store
+from ternrun.runtime.cpu.compile.vectors import VecType, f32x16, i8x16, i32x16
 from ternrun.runtime.cpu.kernels.dequantize_4bit import (
     DEQUANTIZE_4BIT,
     IQ4,
@@ -45,34 +34,40 @@ IQ4_HIGH = int.from_bytes(bytes(v & 255 for v in IQ4[8:]), "little", signed=True
 
 @compiled
 def _put(dst: int, codes: Any, d: Any) -> None:
+    """Store codes * d."""
     store(dst, to_float(f32x16, codes) * d)
 
 
 @compiled
 def _put_min(dst: int, codes: Any, d: Any, m: Any) -> None:
+    """Store codes * d + m."""
     store(dst, to_float(f32x16, codes) * d + m)
 
 
 @compiled
 def _f32(src: int, first: int, n: int, dst: int) -> None:
+    """Copy float32."""
     for i in range(0, n, 16):
         store(dst + 4 * i, load(f32x16, src + 4 * (first + i)))
 
 
 @compiled
 def _f16(src: int, first: int, n: int, dst: int) -> None:
+    """float16 to float32."""
     for i in range(0, n, 16):
         store(dst + 4 * i, load_f16(src + 2 * (first + i)))
 
 
 @compiled
 def _bf16(src: int, first: int, n: int, dst: int) -> None:
+    """bfloat16 to float32."""
     for i in range(0, n, 16):
         store(dst + 4 * i, load_bf16(src + 2 * (first + i)))
 
 
 @compiled
 def _q8_0(src: int, first: int, n: int, dst: int) -> None:
+    """d * q of blocks of 32."""
     for b in range(n // 32):
         at, to = src + (first // 32 + b) * 34, dst + 128 * b
         d = splat_f16(at)
@@ -82,6 +77,7 @@ def _q8_0(src: int, first: int, n: int, dst: int) -> None:
 
 @compiled
 def _q4_0(src: int, first: int, n: int, dst: int) -> None:
+    """d * (q - 8) of blocks of 32."""
     for b in range(n // 32):
         at, to = src + (first // 32 + b) * 18, dst + 128 * b
         d, q = splat_f16(at), unsigned_bytes(at + 2)
@@ -91,6 +87,7 @@ def _q4_0(src: int, first: int, n: int, dst: int) -> None:
 
 @compiled
 def _q4_1(src: int, first: int, n: int, dst: int) -> None:
+    """d * q + m of blocks of 32."""
     for b in range(n // 32):
         at, to = src + (first // 32 + b) * 20, dst + 128 * b
         d, m, q = splat_f16(at), splat_f16(at + 2), unsigned_bytes(at + 4)
@@ -100,12 +97,13 @@ def _q4_1(src: int, first: int, n: int, dst: int) -> None:
 
 @compiled
 def _fifth(high: int) -> Any:
-    """Bits 0..15 of `high`, one a lane, worth 16."""
+    """Bits 0..15 of `high`, one in each lane, times 16."""
     return ((splat(i32x16, high) >> iota(i32x16)) & 1) << 4
 
 
 @compiled
 def _q5_0(src: int, first: int, n: int, dst: int) -> None:
+    """d * (q - 16) of blocks of 32, with the fifth bits stored apart."""
     for b in range(n // 32):
         at, to = src + (first // 32 + b) * 22, dst + 128 * b
         d, high, q = splat_f16(at), types.int64(load_scalar(types.uint32, at + 2)), unsigned_bytes(at + 6)
@@ -115,6 +113,7 @@ def _q5_0(src: int, first: int, n: int, dst: int) -> None:
 
 @compiled
 def _q5_1(src: int, first: int, n: int, dst: int) -> None:
+    """d * q + m of blocks of 32, with the fifth bits stored apart."""
     for b in range(n // 32):
         at, to = src + (first // 32 + b) * 24, dst + 128 * b
         d, m, high, q = (
@@ -129,10 +128,11 @@ def _q5_1(src: int, first: int, n: int, dst: int) -> None:
 
 @compiled
 def _q2_k(src: int, first: int, n: int, dst: int) -> None:
+    """d * scale * q - m * minimum of blocks of 256 in 16 parts."""
     for b in range(n // 256):
         at, to = src + (first // 256 + b) * 84, dst + 1024 * b
         d, m = splat_f16(at + 80), splat_f16(at + 82)
-        for part in range(16):  # 16 elements with a scale and a minimum of four bits each
+        for part in range(16):  # 16 elements, a four-bit scale and a four-bit minimum
             pair = types.int64(load_scalar(types.uint8, at + part))
             q = unsigned_bytes(at + 16 + 32 * (part // 8) + 16 * (part & 1))
             shift = splat(i32x16, types.int64(2 * (part // 2 % 4)))
@@ -142,7 +142,7 @@ def _q2_k(src: int, first: int, n: int, dst: int) -> None:
 
 @compiled
 def _q3_scale(at: int, part: int) -> Any:
-    """Six-bit scale `part` of 16 from the twelve bytes at `at`, less 32."""
+    """Six-bit scale `part` of 16 from the twelve bytes at `at`, minus 32."""
     low = types.int64(load_scalar(types.uint8, at + part % 8)) >> (4 * (part // 8)) & 15
     high = types.int64(load_scalar(types.uint8, at + 8 + part % 4)) >> (2 * (part // 4)) & 3
     return splat(f32x16, types.float32((low | high << 4) - 32))
@@ -150,6 +150,7 @@ def _q3_scale(at: int, part: int) -> Any:
 
 @compiled
 def _q3_k(src: int, first: int, n: int, dst: int) -> None:
+    """d * scale * (q - 4) of blocks of 256 in 16 parts."""
     for b in range(n // 256):
         at, to = src + (first // 256 + b) * 110, dst + 1024 * b
         d = splat_f16(at + 108)
@@ -162,6 +163,7 @@ def _q3_k(src: int, first: int, n: int, dst: int) -> None:
 
 @compiled
 def _q4_k(src: int, first: int, n: int, dst: int) -> None:
+    """d * scale * q - m * minimum of blocks of 256 in 8 parts."""
     for b in range(n // 256):
         at, to = src + (first // 256 + b) * 144, dst + 1024 * b
         d, m = splat_f16(at), splat_f16(at + 2)
@@ -175,6 +177,7 @@ def _q4_k(src: int, first: int, n: int, dst: int) -> None:
 
 @compiled
 def _q5_k(src: int, first: int, n: int, dst: int) -> None:
+    """d * scale * q - m * minimum of blocks of 256 in 8 parts, with the fifth bits stored apart."""
     for b in range(n // 256):
         at, to = src + (first // 256 + b) * 176, dst + 1024 * b
         d, m = splat_f16(at), splat_f16(at + 2)
@@ -189,6 +192,7 @@ def _q5_k(src: int, first: int, n: int, dst: int) -> None:
 
 @compiled
 def _q6_k(src: int, first: int, n: int, dst: int) -> None:
+    """d * scale * (q - 32) of blocks of 256 in 16 parts."""
     for b in range(n // 256):
         at, to = src + (first // 256 + b) * 210, dst + 1024 * b
         d = splat_f16(at + 208)
@@ -204,7 +208,7 @@ def _q6_k(src: int, first: int, n: int, dst: int) -> None:
 
 @compiled
 def _iq4_values(index: Any) -> Any:
-    """The non-linear four-bit code book: a byte of two 64-bit constants, picked by shifts."""
+    """The nonlinear four-bit code book: a byte of two 64-bit constants, selected by shifts."""
     wide = widen_unsigned(i64x16, index)
     eight = splat(i64x16, types.int64(8))
     table = where_less(wide, eight, splat(i64x16, types.int64(IQ4_LOW)), splat(i64x16, types.int64(IQ4_HIGH)))
@@ -213,6 +217,7 @@ def _iq4_values(index: Any) -> Any:
 
 @compiled
 def _iq4_nl(src: int, first: int, n: int, dst: int) -> None:
+    """d * codebook[q] of blocks of 32."""
     for b in range(n // 32):
         at, to = src + (first // 32 + b) * 18, dst + 128 * b
         d, q = splat_f16(at), unsigned_bytes(at + 2)
@@ -222,6 +227,7 @@ def _iq4_nl(src: int, first: int, n: int, dst: int) -> None:
 
 @compiled
 def _iq4_xs(src: int, first: int, n: int, dst: int) -> None:
+    """d * scale * codebook[q] of blocks of 256 in 8 parts."""
     for b in range(n // 256):
         at, to = src + (first // 256 + b) * 136, dst + 1024 * b
         for part in range(8):
@@ -231,11 +237,12 @@ def _iq4_xs(src: int, first: int, n: int, dst: int) -> None:
 
 
 def _two_bit(block: int) -> Any:
+    """The function for two-bit blocks of a size."""
     size = block // 4 + 2
 
     @compiled
     def two_bit(src: int, first: int, n: int, dst: int) -> None:
-        """Q2_0 with its fourth code, 2d, in use: not ternary, so it is run as an ordinary encoding."""
+        """d * (q - 1): Q2_0 tensors that use the fourth code, 2d, and so are not ternary."""
         for b in range(n // block):
             at, to = src + (first // block + b) * size, dst + 4 * block * b
             d = splat_f16(at)
@@ -246,7 +253,7 @@ def _two_bit(block: int) -> Any:
     return two_bit
 
 
-ROWS: dict[str, Callable[..., Any]] = {
+DEQUANTIZE: dict[str, Callable[..., Any]] = {
     "F32": _f32, "F16": _f16, "BF16": _bf16, "Q8_0": _q8_0, "Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0,
     "Q5_1": _q5_1, "Q2_K": _q2_k, "Q3_K": _q3_k, "Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k, "IQ4_NL": _iq4_nl,
     "IQ4_XS": _iq4_xs, "Q2_0": _two_bit(64), "PQ2_0": _two_bit(128),

@@ -1,6 +1,6 @@
-"""What encoders do to rows of float32 between their products: contiguous rows of any length, results like numpy's.
+"""Row operations of encoders in float32: activations, softmax, LayerNorm and bias on contiguous rows of any length.
 
-NaN stays NaN. Where results go may be where the rows are.
+Results agree with numpy's. NaN stays NaN. The output may be the input.
 """
 
 from __future__ import annotations
@@ -11,27 +11,18 @@ from typing import Any
 
 from numba import types
 
+from ternrun.runtime.cpu.compile.arithmetic import fma, largest, maximum, total, where_less
 from ternrun.runtime.cpu.compile.jit import compiled, share
+from ternrun.runtime.cpu.compile.lanes import splat, zero
 from ternrun.runtime.cpu.compile.masked import load_some, store_some
-from ternrun.runtime.cpu.compile.simd import (
-    f32x16,
-    fma,
-    largest,
-    load,
-    load_scalar,
-    maximum,
-    splat,
-    store,
-    total,
-    where_less,
-    zero,
-)
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store
+from ternrun.runtime.cpu.compile.vectors import f32x16
 from ternrun.runtime.cpu.kernels.functions import exp, silu
 
 f32 = types.float32
 INF = f32(math.inf)
 ROOT_HALF = math.sqrt(0.5)
-# erf(x) = x P(x^2) / Q(x^2) for |x| < 4, to 2 units in the last place: the minimax fit that Eigen uses
+# erf(x) = x P(x^2) / Q(x^2) for |x| < 4, to 2 units in the last place: the minimax approximation of Eigen
 # (https://gitlab.com/libeigen/eigen, generic_fast_erf_float)
 P = (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05, -7.34990630326855e-04,
      -2.95459980854025e-03, -1.60960333262415e-02)  # fmt: skip
@@ -40,6 +31,7 @@ Q = (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.373
 
 @compiled
 def _erf(x: Any) -> Any:
+    """The error function of an f32x16."""
     low, high = splat(f32x16, -4.0), splat(f32x16, 4.0)
     x = where_less(x, low, low, where_less(high, x, high, x))
     s = x * x
@@ -58,9 +50,11 @@ def _gelu(x: Any) -> Any:
 
 
 def _each(function: Any) -> Callable[..., Any]:
+    """A kernel that applies a function to every element."""
+
     @compiled
     def each(args: Any, tid: int, nt: int) -> int:
-        """out = function(x), n elements."""
+        """out = function(x) for n elements."""
         n, x, out = args.n, args.x, args.out
         first, last = share((n + 15) // 16, tid, nt)
         for i in range(16 * first, min(16 * last, n // 16 * 16), 16):
@@ -75,7 +69,7 @@ def _each(function: Any) -> Callable[..., Any]:
 
 @compiled
 def _softmax(args: Any, tid: int, nt: int) -> int:
-    """out[t] = exp(x[t] - max) / sum, over n columns."""
+    """out[t] = exp(x[t] - max x[t]) / sum, over n columns."""
     n, lowest = args.n, splat(f32x16, -INF)
     first, last = share(args.rows, tid, nt)
     for t in range(first, last):
@@ -85,7 +79,7 @@ def _softmax(args: Any, tid: int, nt: int) -> int:
             peak = maximum(peak, load_some(x + 4 * i, n - i, lowest))
         top, acc = splat(f32x16, largest(peak)), zero(f32x16)
         for i in range(0, n, 16):
-            e = exp(load_some(x + 4 * i, n - i, lowest) - top)  # NaN of a row of -inf
+            e = exp(load_some(x + 4 * i, n - i, lowest) - top)  # NaN if the whole row is -inf
             acc = acc + e
             store_some(out + 4 * i, e, n - i)
         whole = splat(f32x16, total(acc))
@@ -96,7 +90,7 @@ def _softmax(args: Any, tid: int, nt: int) -> int:
 
 @compiled
 def _layer_norm(args: Any, tid: int, nt: int) -> int:
-    """out[t] = (x[t] - mean) / deviation * weight + bias, over n columns; `bias` may be 0."""
+    """out[t] = (x[t] - mean) / sqrt(variance + eps) * weight + bias, over n columns; `bias` may be 0."""
     n, weight, bias = args.n, args.weight, args.bias
     z, size = zero(f32x16), f32(n)
     first, last = share(args.rows, tid, nt)
@@ -130,6 +124,6 @@ def _bias(args: Any, tid: int, nt: int) -> int:
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """Entries: erf, gelu (that of erf), silu, softmax, layer_norm, bias."""
+    """Entries: erf, gelu (the exact one), silu, softmax, layer_norm, bias."""
     rows = {"softmax": _softmax, "layer_norm": _layer_norm, "bias": _bias}
     return rows[entry] if entry in rows else _each({"erf": _erf, "gelu": _gelu, "silu": silu}[entry])

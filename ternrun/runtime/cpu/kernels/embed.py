@@ -1,4 +1,4 @@
-"""Rows of the embedding table to float32: one kernel for each encoding, ternary ones included."""
+"""Look up rows of the embedding table as float32, one kernel for each encoding."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import f32x16, load, load_scalar, splat, store, store_scalar
-from ternrun.runtime.cpu.kernels.dequantize import ROWS as ORDINARY
-from ternrun.runtime.cpu.kernels.unpack_ternary import ROWS as TERNARY
+from ternrun.runtime.cpu.compile.lanes import splat
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, store_scalar
+from ternrun.runtime.cpu.compile.vectors import f32x16
+from ternrun.runtime.cpu.kernels.dequantize import DEQUANTIZE
+from ternrun.runtime.cpu.kernels.unpack_ternary import UNPACK
 
 TOKENS, IDS = layout.STATE["tokens"], layout.STATE["ids"]
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """One kernel per encoding: `embed.Q6_K`; ternary ones as `embed.TQ2_0-trits`."""
+    """Entries: an ordinary encoding (`embed.Q6_K`), or a ternary one followed by -trits (`embed.TQ2_0-trits`)."""
     encoding, _, trits = entry.partition("-")
-    return _ternary(TERNARY[encoding]) if trits else _ordinary(ORDINARY[encoding])
+    return _ternary(UNPACK[encoding]) if trits else _ordinary(DEQUANTIZE[encoding])
 
 
 def _ordinary(decode: Any) -> Callable[..., Any]:
+    """The kernel for an encoding that `decode` decodes."""
+
     @compiled
     def embed(args: Any, tid: int, nt: int) -> int:
         """out[t] = scale * W[ids[t]]; n columns, padded to the block and to 16."""
@@ -40,9 +44,11 @@ def _ordinary(decode: Any) -> Callable[..., Any]:
 
 
 def _ternary(unpack: Any) -> Callable[..., Any]:
+    """The kernel for an encoding that `unpack` unpacks."""
+
     @compiled
     def embed(args: Any, tid: int, nt: int) -> int:
-        """The same for ternary rows; `scales` holds a float32 for each row and `group` columns."""
+        """out[t] = scale * scales * trits of W[ids[t]]; `scales` holds a float32 for each row and `group` columns."""
         state, rows, cols, scale = args.state, args.rows, args.n, args.scale
         group = args.group
         first, last = share(load_scalar(types.int64, state + TOKENS), tid, nt)

@@ -1,4 +1,4 @@
-"""Elementary functions of f32x16 vectors, and the row operations that several kernels share."""
+"""Elementary functions of f32x16 vectors, and operations on rows that several kernels share."""
 
 from __future__ import annotations
 
@@ -7,33 +7,24 @@ from typing import Any
 
 from numba import types
 
+from ternrun.runtime.cpu.compile.arithmetic import fma, round_even, total, where_less
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import (
-    f32x16,
-    fma,
-    i32x16,
-    load,
-    reinterpret,
-    round_even,
-    splat,
-    to_int,
-    total,
-    where_less,
-    zero,
-)  # fmt: skip
+from ternrun.runtime.cpu.compile.lanes import reinterpret, splat, to_int, zero
+from ternrun.runtime.cpu.compile.memory_access import load
+from ternrun.runtime.cpu.compile.vectors import f32x16, i32x16
 
 f32 = types.float32
 LOG2E = 1.4426950408889634
-LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # Cody and Waite: high has 9 bits, so n * high is exact
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # Cody and Waite: LN2_HIGH has 9 bits, so n * LN2_HIGH is exact
 TAYLOR = tuple(1.0 / math.factorial(n) for n in range(8))
-LOWEST = -87.0  # below, exp is 0: keeps masked scores (-inf) and subnormals out
+LOWEST = -87.0  # below, exp returns 0: for masked scores (-inf), and to avoid subnormals
 
 
 @compiled
 def exp(x: Any) -> Any:
-    """e**x to about 2 units in the last place; 0 below -87, capped at e**88. NaN stays NaN."""
+    """e**x to about 2 units in the last place; 0 below -87, e**88 above 88. NaN stays NaN."""
     high, low = splat(f32x16, 88.0), splat(f32x16, LOWEST)
-    bounded = where_less(x, low, low, x)  # one instruction, as `maximum` is, which would make a number of NaN
+    bounded = where_less(x, low, low, x)  # one instruction like `maximum`, which would drop NaN
     bounded = where_less(high, bounded, high, bounded)
     n = round_even(bounded * splat(f32x16, LOG2E))
     r = fma(n, splat(f32x16, -LN2_LOW), fma(n, splat(f32x16, -LN2_HIGH), bounded))
@@ -57,21 +48,21 @@ def silu(x: Any) -> Any:
 
 @compiled
 def gelu(x: Any) -> Any:
-    """GELU, tanh form (arXiv 1606.08415), as Gemma uses it: (1 + tanh(u)) / 2 = sigmoid(2 u), which cancels nothing."""
+    """GELU with tanh (arXiv 1606.08415), as Gemma uses it: x * sigmoid(2 u), because (1 + tanh(u)) / 2 would cancel."""
     twice = splat(f32x16, 2 * 0.7978845608028654) * fma(splat(f32x16, 0.044715) * x * x, x, x)
     return x / (splat(f32x16, 1.0) + exp(zero(f32x16) - twice))
 
 
 @compiled
 def relu2(x: Any) -> Any:
-    """max(x, 0) squared; overflows fp16, so it stays float32. NaN stays NaN."""
+    """max(x, 0)**2. NaN stays NaN. The squares can exceed float16."""
     positive = where_less(x, zero(f32x16), zero(f32x16), x)
     return positive * positive
 
 
 @compiled
 def inverse_rms(x: int, n: int, eps: Any) -> Any:
-    """1 / sqrt(mean(x**2) + eps) of n floats at x, zero-padded to whole vectors."""
+    """1 / sqrt(mean(x**2) + eps) of n floats at x, padded with zeros to a multiple of 16."""
     a, b, c, d = zero(f32x16), zero(f32x16), zero(f32x16), zero(f32x16)
     vectors = (n + 15) // 16
     for i in range(vectors // 4):
@@ -93,7 +84,7 @@ def inverse_rms(x: int, n: int, eps: Any) -> Any:
 
 @compiled
 def normalized(x: int, inverse: Any, weight: int, i: int) -> Any:
-    """Vector i of x * inverse, times the weight vector where there is one (address 0: none)."""
+    """Vector i of x * inverse * weight; `weight` 0: no weight."""
     v = load(f32x16, x + 64 * i) * splat(f32x16, inverse)
     if weight:
         v = v * load(f32x16, weight + 64 * i)

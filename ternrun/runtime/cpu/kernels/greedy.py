@@ -1,7 +1,7 @@
-"""Greedy decoding without leaving the compiled call: each sequence's largest logit is its token of the next step.
+"""Greedy decoding of several steps in one call: each sequence's largest logit is its next token.
 
-Between two steps Python needs 20 to 90 microseconds, the more the further the step has driven its code from the caches:
-a third of a step of five million parameters, a fourteenth of one of 125 million.
+Between two steps Python needs 20 to 90 microseconds, more if the step has evicted its code from the caches: a third of
+a step of five million parameters, a fourteenth of one of 125 million.
 """
 
 from __future__ import annotations
@@ -13,19 +13,11 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.compile.arithmetic import fma, largest, maximum, total
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import (
-    f32x16,
-    fma,
-    largest,
-    load,
-    load_scalar,
-    maximum,
-    splat,
-    store_scalar,
-    total,
-    zero,
-)
+from ternrun.runtime.cpu.compile.lanes import splat, zero
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store_scalar
+from ternrun.runtime.cpu.compile.vectors import f32x16
 
 f32 = types.float32
 TOKENS, IDS, POSITIONS, STEPS_LEFT, GENERATED, STOP_IDS, N_STOP_IDS = (
@@ -40,9 +32,9 @@ def build(entry: str) -> Callable[..., Any]:
 
 @compiled
 def _best(args: Any, tid: int, nt: int) -> int:
-    """best[i] = the id of the largest of n logits, the lowest among equals; -1 where one is not a finite number.
+    """best[i] = argmax of n logits, the lowest id among equals; -1 if a logit is not finite.
 
-    Nothing is done in the last step of a call, where Python looks at the logits itself.
+    Does nothing in the last step of a call, whose logits Python reads.
     """
     state, n = args.state, args.n
     if not load_scalar(types.int64, state + STEPS_LEFT):
@@ -55,6 +47,7 @@ def _best(args: Any, tid: int, nt: int) -> int:
 
 @compiled
 def _argmax(logits: int, n: int) -> int:
+    """The index of the largest of n floats; -1 if one is not finite."""
     peak, check = splat(f32x16, f32(-math.inf)), zero(f32x16)
     whole = n // 16 * 16
     for i in range(0, whole, 16):
@@ -76,9 +69,9 @@ def _argmax(logits: int, n: int) -> int:
 
 @compiled
 def _feed(args: Any, tid: int, nt: int) -> int:
-    """While steps are left: make the best tokens the next step's, one position on, and tell them.
+    """Make the best tokens the inputs of the next step, one position further, and record them.
 
-    A token that ends a sequence ends the call, so does a row without a best one, which is not generated.
+    A stop token ends the call after this step. A row without a best token ends the call, and nothing is recorded.
     """
     state, best, stride = args.state, args.best, args.best_stride
     left, n = load_scalar(types.int64, state + STEPS_LEFT), load_scalar(types.int64, state + TOKENS)

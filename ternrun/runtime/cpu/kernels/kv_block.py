@@ -1,7 +1,7 @@
-"""A cache block in memory: 16 tokens of one layer, for each key/value head K, then V, then the steps of both.
+"""The layout of a KV cache block: 16 tokens of one layer; for each key/value head K, then V, then the steps of both.
 
-K lies as [element][16 tokens], so that a vector of scores needs no sum across lanes; V as [16 tokens][elements padded
-to 16]. Elements are float32, float16, or int8; those have a float32 step for each token's key and one for its value.
+K is [element][16 tokens], so that a vector of scores needs no sum across lanes. V is [16 tokens][elements padded to
+16]. Elements are float32, float16 or int8. int8 has a float32 step for each token's key and one for its value.
 """
 
 from __future__ import annotations
@@ -11,30 +11,12 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.compile.arithmetic import fma, largest, magnitude, maximum, round_even, total
 from ternrun.runtime.cpu.compile.half import f16_bits, load_f16
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import (
-    f32x16,
-    fma,
-    i8x16,
-    i32x16,
-    lane,
-    largest,
-    load,
-    load_scalar,
-    magnitude,
-    maximum,
-    narrow,
-    round_even,
-    splat,
-    store,
-    store_scalar,
-    to_float,
-    to_int,
-    total,
-    widen,
-    zero,
-)  # fmt: skip
+from ternrun.runtime.cpu.compile.lanes import lane, narrow, splat, to_float, to_int, widen, zero
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, store_scalar
+from ternrun.runtime.cpu.compile.vectors import f32x16, i8x16, i32x16
 
 f32 = types.float32
 BLOCK = layout.KV_BLOCK
@@ -43,7 +25,7 @@ SLOTS, TABLES, TABLE_STRIDE = (layout.STATE[name] for name in ("slots", "tables"
 
 @compiled
 def block_of(state: int, t: int, position: int) -> Any:
-    """Number of the cache block that holds `position` of token t's sequence."""
+    """The number of the cache block that holds `position` of token t's sequence."""
     slot = types.int64(load_scalar(types.int32, load_scalar(types.int64, state + SLOTS) + 4 * t))
     row = load_scalar(types.int64, state + TABLES) + 4 * slot * load_scalar(types.int64, state + TABLE_STRIDE)
     return types.int64(load_scalar(types.int32, row + 4 * (position // BLOCK)))
@@ -51,17 +33,21 @@ def block_of(state: int, t: int, position: int) -> Any:
 
 @compiled
 def _load_f32(address: int) -> Any:
+    """Load sixteen float32."""
     return load(f32x16, address)
 
 
 @compiled
 def _load_int8(address: int) -> Any:
+    """Load sixteen int8 as f32x16."""
     return to_float(f32x16, widen(i32x16, load(i8x16, address)))
 
 
 def _make_write(size: int, bits_of: Any) -> Any:
+    """A function that writes elements of `size` bytes, converted by `bits_of`."""
+
     def write(x: int, n: int, at: int, stride: int, step: int) -> None:
-        """n floats to elements `stride` bytes apart."""
+        """Store n floats as elements that are `stride` bytes apart."""
         for i in range(0, n, 16):
             bits = bits_of(load(f32x16, x + 4 * i))
             if stride == size:
@@ -75,13 +61,16 @@ def _make_write(size: int, bits_of: Any) -> Any:
 
 @compiled
 def _same(value: Any) -> Any:
+    """The value itself."""
     return value
 
 
 @compiled
 def _write_int8(x: int, n: int, at: int, stride: int, step: int) -> None:
-    """n floats (zeros up to whole vectors behind) to elements `stride` bytes apart, and their step: NaN where one is
-    no number, which int8 cannot say."""
+    """Store n floats (padded with zeros to a multiple of 16) as int8 elements `stride` bytes apart, and their step.
+
+    step = max|x| / 127. The step is NaN if a value is not finite, because int8 has no such value.
+    """
     peak, check = zero(f32x16), zero(f32x16)
     for i in range(0, n, 16):
         v = load(f32x16, x + 4 * i)
@@ -98,7 +87,7 @@ def _write_int8(x: int, n: int, at: int, stride: int, step: int) -> None:
                 store_scalar(at + stride * (i + j), lane(codes, j))
 
 
-#: Sixteen elements at an address, as f32x16.
+#: Load sixteen elements from an address as f32x16.
 READ = {"f32": _load_f32, "f16": load_f16, "int8": _load_int8}
-#: write(floats, how many, address, bytes from element to element, address of the step).
+#: f(floats, count, address, stride in bytes, address of the step) that stores elements.
 WRITE = {"f32": _make_write(4, _same), "f16": _make_write(2, f16_bits), "int8": _write_int8}

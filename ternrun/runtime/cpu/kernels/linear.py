@@ -1,7 +1,7 @@
-"""y = W x for ordinary weights: float32 activations against weights decoded to float32 as they are read.
+"""y = W x for ordinary weights: float32 activations, and weights decoded to float32 as they are read.
 
-Each thread takes its rows, some at a time: decoded once into scratch, then met by all tokens (`tile.py`), so that
-results do not depend on how many tokens or threads share the work. float32 is read where it lies.
+Each thread takes its rows, a few at a time. The rows are decoded into scratch once and multiplied by all tokens
+(`tile.py`), so results do not depend on the number of tokens or threads. float32 rows are read in place.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import load_scalar
-from ternrun.runtime.cpu.kernels.dequantize import ROWS
+from ternrun.runtime.cpu.compile.memory_access import load_scalar
+from ternrun.runtime.cpu.kernels.dequantize import DEQUANTIZE
 from ternrun.runtime.cpu.kernels.tile import FEW, multiply, multiply_few
 from ternrun.runtime.cpu.layout import ORDINARY_FLOATS, ORDINARY_PARTIAL, ORDINARY_ROWS
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """One kernel per encoding: `linear.Q4_K`."""
-    decode, floats = ROWS[entry], entry == "F32"
+    """One kernel for each encoding: `linear.Q4_K`."""
+    decode, floats = DEQUANTIZE[entry], entry == "F32"
 
     @compiled
     def linear(args: Any, tid: int, nt: int) -> int:
@@ -33,7 +33,7 @@ def build(entry: str) -> Callable[..., Any]:
         first, last = share((rows + 3) // 4, tid, nt)
         first, last = 4 * first, min(4 * last, rows)
         few = tokens <= 16 or tokens * n <= FEW
-        in_place = floats and (few or not (weights | stride) & 63)  # vectors across cache lines take two loads each
+        in_place = floats and (few or not (weights | stride) & 63)  # unaligned vectors take two loads each
         height = 4 if few else max(4, min(ORDINARY_ROWS, ORDINARY_FLOATS // n // 4 * 4))
         for row in range(first, last, height):
             source, count, to = weights + stride * row, min(height, last - row), out + 4 * row

@@ -1,7 +1,8 @@
-"""The 8-bit copy that `screen.py` reads, made once, at load: codes, steps, and the two norms of its bounds.
+"""Make the 8-bit copy of the output matrix that `lm_head_screen.py` reads: codes, steps and the two norms of its
+bounds.
 
-Four rows at a time, a piece of their columns after the other, twice: first for their sizes, then for their codes. So
-decoded pieces stay in L1, and codes of four rows leave in whole vectors.
+Runs once, at load, over four rows at a time in pieces of columns, twice: first for the largest values, then for the
+codes. Decoded pieces stay in L1, and the codes of four rows are stored as whole vectors.
 """
 
 from __future__ import annotations
@@ -12,34 +13,18 @@ from typing import Any
 
 from numba import types
 
+from ternrun.runtime.cpu.compile.arithmetic import fma, largest, magnitude, maximum, round_even, total
 from ternrun.runtime.cpu.compile.atomic import atomic_add
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import (
-    f32x16,
-    fma,
-    i8x16,
-    i32x16,
-    largest,
-    load,
-    magnitude,
-    maximum,
-    narrow,
-    round_even,
-    shuffler,
-    splat,
-    store,
-    store_scalar,
-    to_int,
-    total,
-    zero,
-)  # fmt: skip
-from ternrun.runtime.cpu.compile.vectors import i8x32, i8x64
-from ternrun.runtime.cpu.kernels.dequantize import ROWS
+from ternrun.runtime.cpu.compile.lanes import narrow, shuffler, splat, to_int, zero
+from ternrun.runtime.cpu.compile.memory_access import load, store, store_scalar
+from ternrun.runtime.cpu.compile.vectors import f32x16, i8x16, i8x32, i8x64, i32x16
+from ternrun.runtime.cpu.kernels.dequantize import DEQUANTIZE
 
 f32 = types.float32
-BLOCK = 16  # rows that lie together
+BLOCK = 16  # rows that are interleaved
 PIECE = 256  # columns
-AREA = 4 * PIECE  # bytes of a decoded piece of a row
+AREA = 4 * PIECE  # bytes of a row's decoded piece
 _two = shuffler(i8x16, tuple(range(32)))
 # four rows of sixteen bytes to [4 inputs][row][4]
 _by_inputs = shuffler(i8x32, tuple(16 * row + 4 * j + i for j in range(4) for row in range(4) for i in range(4)))
@@ -49,7 +34,7 @@ _first, _second, _third, _fourth = _quarters
 
 @compiled
 def _sizes(at: int, n: int, peak: Any, norm: Any) -> Any:
-    """The largest magnitude and the sum of squares so far, lane by lane."""
+    """Update the largest magnitude and the sum of squares of each lane."""
     for i in range(0, 4 * n, 64):
         v = load(f32x16, at + i)
         peak, norm = maximum(peak, magnitude(v)), fma(v, v, norm)
@@ -58,7 +43,7 @@ def _sizes(at: int, n: int, peak: Any, norm: Any) -> Any:
 
 @compiled
 def _codes(at: int, inverse: Any, step: Any, error: Any) -> Any:
-    """Codes + 128 of sixteen weights, and the sum of squared errors so far."""
+    """The codes + 128 of sixteen weights, and the updated sum of squared errors."""
     v = load(f32x16, at)
     q = round_even(v * inverse)
     e = v - q * step
@@ -67,6 +52,7 @@ def _codes(at: int, inverse: Any, step: Any, error: Any) -> Any:
 
 @compiled
 def _note(args: Any, row: int, step: Any, error: Any, norm: Any) -> None:
+    """Store a row's step, its error norm |W - W'| and its norm |W|."""
     store_scalar(args.steps + 4 * row, step)
     store_scalar(args.errors + 4 * row, f32(math.sqrt(total(error))))
     store_scalar(args.norms + 4 * row, f32(math.sqrt(total(norm))))
@@ -74,25 +60,35 @@ def _note(args: Any, row: int, step: Any, error: Any, norm: Any) -> None:
 
 @compiled
 def _step(peak: Any) -> Any:
+    """A row's step: its largest magnitude / 127."""
     return max(largest(peak), f32(1e-30)) / f32(127.0)
 
 
 def _make_four(decode: Any) -> Any:
+    """The function for four rows of an encoding that `decode` decodes."""
+
+    @compiled
+    def decode_piece(rows: Any, start: int, some: int, w: int) -> None:
+        """Decode columns start .. start + some of four rows to w, AREA bytes apart."""
+        decode(rows[0], start, some, w)
+        decode(rows[1], start, some, w + AREA)
+        decode(rows[2], start, some, w + 2 * AREA)
+        decode(rows[3], start, some, w + 3 * AREA)
+
     @compiled
     def four(args: Any, row: int, w: int) -> None:
-        """Rows row .. row + 3; a last block that is not full repeats its last row, in places that nobody reads."""
+        """Copy rows row .. row + 3. Rows past the last repeat it, in places that nothing reads."""
         source, stride, rows, n = args.weights, args.row_bytes, args.rows - 1, args.n
-        at, next_at = source + stride * min(row, rows), source + stride * min(row + 1, rows)
-        third, fourth = source + stride * min(row + 2, rows), source + stride * min(row + 3, rows)
+        sources = (
+            source + stride * min(row, rows), source + stride * min(row + 1, rows),
+            source + stride * min(row + 2, rows), source + stride * min(row + 3, rows),
+        )  # fmt: skip
         z = zero(f32x16)
         pa, pb, pc, pd = z, z, z, z
         na, nb, nc, nd = z, z, z, z
         for start in range(0, n, PIECE):
             some = min(PIECE, n - start)
-            decode(at, start, some, w)
-            decode(next_at, start, some, w + AREA)
-            decode(third, start, some, w + 2 * AREA)
-            decode(fourth, start, some, w + 3 * AREA)
+            decode_piece(sources, start, some, w)
             pa, na = _sizes(w, some, pa, na)
             pb, nb = _sizes(w + AREA, some, pb, nb)
             pc, nc = _sizes(w + 2 * AREA, some, pc, nc)
@@ -105,10 +101,7 @@ def _make_four(decode: Any) -> Any:
         to = args.codes + BLOCK * n * (row // BLOCK) + 4 * (row % BLOCK)
         for start in range(0, n, PIECE):
             some = min(PIECE, n - start)
-            decode(at, start, some, w)
-            decode(next_at, start, some, w + AREA)
-            decode(third, start, some, w + 2 * AREA)
-            decode(fourth, start, some, w + 3 * AREA)
+            decode_piece(sources, start, some, w)
             for i in range(0, some, 16):
                 here = w + 4 * i
                 a, ea = _codes(here, ia, wa, ea)
@@ -130,14 +123,14 @@ def _make_four(decode: Any) -> Any:
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """One kernel per encoding: `screen_copy.F16`."""
-    four = _make_four(ROWS[entry])
+    """One kernel for each encoding: `lm_head_copy.F16`."""
+    four = _make_four(DEQUANTIZE[entry])
 
     @compiled
     def copy(args: Any, tid: int, nt: int) -> int:
-        """Codes, steps and bounds of all rows; `taken` counts the blocks taken so far."""
+        """Fill codes, steps and norms of all rows. `taken` counts the blocks taken so far."""
         w = args.scratch + args.scratch_stride * tid
-        block = atomic_add(args.taken, 1)  # whoever is free
+        block = atomic_add(args.taken, 1)  # the next free thread takes the next block
         while block < (args.rows + BLOCK - 1) // BLOCK:
             for row in range(BLOCK * block, BLOCK * block + BLOCK, 4):
                 four(args, row, w)

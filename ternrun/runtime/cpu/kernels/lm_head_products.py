@@ -1,6 +1,6 @@
-"""Products of the screening copy: sixteen rows of codes against the int8 planes of x (AVX-512 VNNI).
+"""Products of the screening copy: sixteen rows of 8-bit codes and the int8 planes of x (vpdpbusd, AVX-512 VNNI).
 
-`codes` is a block of 16 rows, `n` the inputs, `x` a row that `screen.prepare` made.
+`codes` is the address of a block of 16 rows, `n` the number of columns, `x` a row that `lm_head_screen.prepare` made.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import i32x16, load, load_scalar, prefetch_far, splat, zero
+from ternrun.runtime.cpu.compile.lanes import splat, zero
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, prefetch_far
+from ternrun.runtime.cpu.compile.vectors import i32x16
 from ternrun.runtime.cpu.compile.x86 import dot_bytes
 from ternrun.runtime.cpu.layout import SCREEN_HEADER
 
 
 @compiled
 def planes(codes: int, n: int, x: int) -> Any:
-    """Sixteen rows against both planes of one x: codes times high, codes times low. Two sums each hide the latency."""
+    """codes x high and codes x low of one x: two i32x16 for sixteen rows. Two sums each hide the latency."""
     a, b, c, d = zero(i32x16), zero(i32x16), zero(i32x16), zero(i32x16)
     high, low = x + SCREEN_HEADER, x + SCREEN_HEADER + n
     for i in range(0, n, 8):
@@ -50,7 +52,7 @@ def planes4(codes: int, n: int, x: int, stride: int) -> Any:
 
 @compiled
 def _four_inputs(here: Any, there: Any, codes: int, more: int, high: int, stride: int) -> Any:
-    """Add the products of four inputs of four x with two blocks of sixteen rows."""
+    """Add the products of four columns of four x to the sums of two blocks of sixteen rows."""
     w, v = load(i32x16, codes), load(i32x16, more)
     p, q = splat(i32x16, load_scalar(types.int32, high)), splat(i32x16, load_scalar(types.int32, high + stride))
     r, s = (
@@ -65,10 +67,10 @@ def _four_inputs(here: Any, there: Any, codes: int, more: int, high: int, stride
 
 @compiled
 def high4(codes: int, more: int, n: int, x: int, stride: int, ahead: int, step: int) -> Any:
-    """Two blocks of sixteen rows against the high planes of four x: four sums for each block.
+    """codes x high of four x for two blocks of sixteen rows: four sums for each block.
 
-    Meanwhile the next blocks are asked for from `ahead` on, `step` bytes with every four inputs. LLVM does not unroll
-    this loop by itself, so a round takes eight inputs.
+    Prefetches the next blocks from `ahead` on, `step` bytes with every four columns. A round takes eight columns,
+    because LLVM does not unroll this loop by itself.
     """
     z = zero(i32x16)
     here, there = (z, z, z, z), (z, z, z, z)

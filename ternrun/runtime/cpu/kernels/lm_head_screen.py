@@ -1,15 +1,15 @@
-"""The exact head from half its bytes: an 8-bit copy screens all rows, the few that can still matter are computed
-exactly.
+"""The exact largest logits for half the memory traffic: an 8-bit copy of the output matrix screens all rows, and
+only rows that can matter are computed exactly.
 
-For row i with codes W' (one step a row) and error norm |W_i - W'_i|, Cauchy-Schwarz bounds the copy's fault:
-|W_i x - W'_i x'| <= |W_i - W'_i| |x| + |W_i| |x - x'|, plus the rounding of both sums. A row whose upper bound is below
-the k-th largest lower bound is not among the k largest; every other row is computed as `linear.*` would compute it.
+For row i with codes W'_i (one step a row) and error norm |W_i - W'_i|, Cauchy-Schwarz bounds the copy's error: |W_i x -
+W'_i x'| <= |W_i - W'_i| |x| + |W_i| |x - x'|, plus the rounding of both sums. A row whose upper bound is below the k-th
+largest lower bound is not among the k largest. Every other row is computed as `linear.*` computes it.
 
-x' has 15 bits: two int8 planes, 128 high + low. Where many tokens share a pass, so that arithmetic is its cost and not
-memory, the high plane alone will do for a token that it holds well enough.
+x' has 15 bits in two int8 planes, 128 high + low. If many tokens share a pass, arithmetic and not memory limits its
+speed; then the high plane alone is used for tokens that it represents well enough.
 
-Rows lie sixteen by sixteen, [block][4 inputs][16 rows][4] as codes + 128 (AVX-512 VNNI multiplies unsigned by signed
-bytes).
+Rows are interleaved by sixteen, [block][4 columns][16 rows][4], as codes + 128, because vpdpbusd (AVX-512 VNNI)
+multiplies unsigned by signed bytes.
 """
 
 from __future__ import annotations
@@ -21,44 +21,26 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu import layout
+from ternrun.runtime.cpu.compile.arithmetic import fma, largest, magnitude, maximum, round_even, total, where_less
 from ternrun.runtime.cpu.compile.jit import compiled, noinline, share
-from ternrun.runtime.cpu.compile.simd import (
-    f32x16,
-    fma,
-    i8x16,
-    i32x16,
-    iota,
-    lane,
-    largest,
-    load,
-    load_scalar,
-    magnitude,
-    maximum,
-    narrow,
-    round_even,
-    splat,
-    store,
-    store_scalar,
-    to_float,
-    to_int,
-    total,
-    where_less,
-    zero,
-)  # fmt: skip
-from ternrun.runtime.cpu.kernels.dequantize import ROWS
+from ternrun.runtime.cpu.compile.lanes import iota, lane, narrow, splat, to_float, to_int, zero
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, store_scalar
+from ternrun.runtime.cpu.compile.vectors import f32x16, i8x16, i32x16
+from ternrun.runtime.cpu.kernels.dequantize import DEQUANTIZE
 from ternrun.runtime.cpu.kernels.lm_head_products import high4, planes, planes4
 
 f32 = types.float32
 BLOCK = 16
 HEADER, COUNTS = layout.SCREEN_HEADER, layout.SCREEN_COUNTS
-#: Of a prepared row: x' = STEP * (128 high + low); NORM = |x|, LOSS = |x - x'|; COARSE: x' = STEP * 128 high is enough.
+#: Offsets in a prepared row. x' = STEP * (128 high + low), NORM = |x|, LOSS = |x - x'|; COARSE: x' = STEP * 128 high.
 STEP, NORM, LOSS, HIGH_SUM, LOW_SUM, COARSE = range(0, 24, 4)
-MANY, FINE = 4, 0.01  # tokens from which on a coarse x' may do, and what it may lose of |x|
-ROUNDING = 2.0**-22  # relative, an input: both sums round once an input, and the bounds themselves a few times
+MANY, FINE = 4, 0.01  # least number of tokens for a coarse x', and its largest loss as a share of |x|
+ROUNDING = 2.0**-22  # relative, for each column: both sums round once a column, and the bounds a few times
 
 
 @compiled
 def _square_norm(x: int, n: int) -> Any:
+    """|x|**2 of n floats."""
     acc = zero(f32x16)
     for i in range(0, 4 * n, 64):
         v = load(f32x16, x + i)
@@ -68,6 +50,7 @@ def _square_norm(x: int, n: int) -> Any:
 
 @compiled
 def _peak(x: int, n: int) -> Any:
+    """max|x| of n floats, at least 1e-30."""
     peak = zero(f32x16)
     for i in range(0, 4 * n, 64):
         peak = maximum(peak, magnitude(load(f32x16, x + i)))
@@ -78,7 +61,7 @@ def _peak(x: int, n: int) -> Any:
 def _prepare(args: Any, tid: int, nt: int) -> int:
     """Split rows of x into two int8 planes.
 
-    A row: HEADER bytes, the high plane, the low plane.
+    A prepared row is HEADER bytes, the high plane, and the low plane.
     """
     n = args.n
     first, last = share(load_scalar(types.int64, args.count), tid, nt)
@@ -94,7 +77,7 @@ def _prepare(args: Any, tid: int, nt: int) -> int:
             e = v - rounded * wide
             loss = fma(e, e, loss)
             q = to_int(i32x16, rounded)
-            high = ((q + (64 + (1 << 20))) >> 7) - (1 << 13)  # a shift of signed numbers, made positive first
+            high = ((q + (64 + (1 << 20))) >> 7) - (1 << 13)  # shifts are logical, so numbers are made positive first
             low = q - (high << 7)
             e = v - to_float(f32x16, high << 7) * wide
             coarse_loss = fma(e, e, coarse_loss)
@@ -114,13 +97,14 @@ def _prepare(args: Any, tid: int, nt: int) -> int:
 
 @compiled
 def _all_coarse(x: int, stride: int) -> Any:
+    """Whether the high plane is enough for each of four x."""
     a, b = load_scalar(types.int32, x + COARSE), load_scalar(types.int32, x + stride + COARSE)
     return a & b & load_scalar(types.int32, x + 2 * stride + COARSE) & load_scalar(types.int32, x + 3 * stride + COARSE)
 
 
 @compiled
 def _no_low4(x: int, stride: int) -> Any:
-    """What low planes of zeros would sum to."""
+    """The sums of low planes that are zero, for four x."""
     return (
         splat(i32x16, load_scalar(types.int32, x + LOW_SUM)),
         splat(i32x16, load_scalar(types.int32, x + stride + LOW_SUM)),
@@ -131,7 +115,7 @@ def _no_low4(x: int, stride: int) -> Any:
 
 @compiled
 def _bound(args: Any, row: int, x: int) -> Any:
-    """How far the copies of sixteen rows can be off for this x."""
+    """The error bounds of sixteen rows' copies for this x."""
     norm, loss = load_scalar(types.float32, x + NORM), load_scalar(types.float32, x + LOSS)
     slack = loss + norm * f32(ROUNDING) * f32(args.n)
     errors, norms = load(f32x16, args.errors + 4 * row), load(f32x16, args.norms + 4 * row)
@@ -140,7 +124,7 @@ def _bound(args: Any, row: int, x: int) -> Any:
 
 @compiled
 def _note(args: Any, t: int, block: int, x: int, high: Any, low: Any) -> None:
-    """Keep sixteen approximate logits, and the largest of their lower bounds."""
+    """Store sixteen approximate logits, and the largest of their lower bounds."""
     row = BLOCK * block
     high = to_float(f32x16, high - splat(i32x16, load_scalar(types.int32, x + HIGH_SUM)))
     low = to_float(f32x16, low - splat(i32x16, load_scalar(types.int32, x + LOW_SUM)))
@@ -164,7 +148,7 @@ def _note4(args: Any, t: int, block: int, x: int, stride: int, high: Any, low: A
 
 @compiled
 def _scan(args: Any, tid: int, nt: int) -> int:
-    """Approximate logits of all rows, and the peak of each block's lower bounds."""
+    """Store the approximate logits of all rows, and the largest lower bound of each block."""
     tokens, stride, n = load_scalar(types.int64, args.count), args.prepared_stride, args.n
     first, last = share((args.rows + BLOCK - 1) // BLOCK, tid, nt)
     size = BLOCK * n
@@ -192,7 +176,7 @@ def _scan(args: Any, tid: int, nt: int) -> int:
 
 @compiled
 def _kth_largest(peaks: int, n: int, k: int, heap: int) -> Any:
-    """The k-th largest of n floats, with the k largest so far kept sorted at `heap`; -inf where there are fewer."""
+    """The k-th largest of n floats, or -inf if n < k. `heap` has room for the k largest so far, sorted."""
     lowest = f32(-math.inf)
     for i in range(k):
         store_scalar(heap + 4 * i, lowest)
@@ -209,7 +193,7 @@ def _kth_largest(peaks: int, n: int, k: int, heap: int) -> Any:
 
 @compiled
 def _select(args: Any, tid: int, nt: int) -> int:
-    """The threshold of each row of logits: the k-th largest lower bound, k = keep[t]; the k largest logits reach it."""
+    """thresholds[t] = the k-th largest lower bound, k = top_k[t]. The k largest logits reach it."""
     for t in range(tid, load_scalar(types.int64, args.count), nt):
         keep, blocks = types.int64(load_scalar(types.int32, load_scalar(types.int64, args.top_k) + 4 * t)), args.blocks
         threshold = f32(-math.inf)
@@ -222,7 +206,7 @@ def _select(args: Any, tid: int, nt: int) -> int:
 
 @compiled
 def _dot(w: int, x: int, n: int) -> Any:
-    """One output, summed exactly as `linear.*` sums it."""
+    """One logit, summed in the same order as `linear.*` sums it."""
     acc = zero(f32x16)
     for i in range(0, 4 * n, 64):
         acc = fma(load(f32x16, w + i), load(f32x16, x + i), acc)
@@ -230,6 +214,8 @@ def _dot(w: int, x: int, n: int) -> Any:
 
 
 def _make_exact(decode: Any) -> Callable[..., Any]:
+    """The kernel for an encoding that `decode` decodes."""
+
     @compiled
     def exact(args: Any, tid: int, nt: int) -> int:
         """Compute the rows whose upper bound reaches the threshold.
@@ -243,12 +229,12 @@ def _make_exact(decode: Any) -> Callable[..., Any]:
         for t in range(load_scalar(types.int64, args.count)):
             x, prepared = args.x + 4 * args.ldx * t, args.prepared + args.prepared_stride * t
             threshold, start = load_scalar(types.float32, args.thresholds + 4 * t), args.ldl * t
-            found = start + BLOCK * first  # never ahead of the approximate logits that are still to be read
+            found = start + BLOCK * first  # writes never overtake the approximate logits that are still to be read
             for block in range(first, last):
                 row = BLOCK * block
                 upper = load(f32x16, args.logits + 4 * (start + row))
                 upper = upper + _bound(args, row, prepared) * splat(f32x16, abs(scale))
-                reached = where_less(upper, splat(f32x16, threshold), zero(f32x16), splat(f32x16, 1.0))  # by a NaN, too
+                reached = where_less(upper, splat(f32x16, threshold), zero(f32x16), splat(f32x16, 1.0))  # also for NaN
                 if largest(reached) == 0:
                     continue
                 for r in range(min(BLOCK, rows - row)):
@@ -265,8 +251,10 @@ def _make_exact(decode: Any) -> Callable[..., Any]:
 
 @compiled
 def _gather(args: Any, tid: int, nt: int) -> int:
-    """What all threads found, moved together: how many there are goes to counts[0], the number of the largest, or -1
-    where it is not finite, to counts[1]."""
+    """Move the logits that all threads found together.
+
+    counts[0] gets their number, and counts[1] the id of the largest, or -1 if that is not finite.
+    """
     for t in range(tid, load_scalar(types.int64, args.count), nt):
         counts, start = args.counts + COUNTS * t, 4 * args.ldl * t
         found, best, peak = 0, -1, f32(-math.inf)
@@ -277,7 +265,7 @@ def _gather(args: Any, tid: int, nt: int) -> int:
                 value, row = load_scalar(types.float32, args.logits + at), load_scalar(types.int32, args.row_ids + at)
                 store_scalar(args.logits + to, value)
                 store_scalar(args.row_ids + to, row)
-                if value > peak or value != value:  # nothing is above a NaN
+                if value > peak or value != value:  # a NaN stays the peak
                     best, peak = types.int64(row), value
                 found += 1
         store_scalar(counts, found)
@@ -286,8 +274,8 @@ def _gather(args: Any, tid: int, nt: int) -> int:
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """Entries: prepare, scan, select, exact-X for each encoding, gather."""
+    """Entries: prepare, scan, select, exact-X for each encoding X, gather."""
     what, _, encoding = entry.partition("-")
     if encoding:
-        return _make_exact(ROWS[encoding])
+        return _make_exact(DEQUANTIZE[encoding])
     return {"prepare": _prepare, "scan": _scan, "select": _select, "gather": _gather}[what]

@@ -1,7 +1,7 @@
 """mHC-lite: several residual streams, mixed by a doubly stochastic matrix (arXiv 2601.05732).
 
-Rows of x hold `streams` vectors of `ld` floats. The table (streams + 2 rows of `streams` float32) holds the mixing
-matrix, the weights a sublayer reads the streams with, and those its result is written back with.
+Rows of x hold `streams` vectors of `ld` floats. The table is (streams + 2, streams) float32: the mixing matrix, the
+weights that read the streams for a sublayer, and the weights that write its result to them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import f32x16, load, load_scalar, splat, store, zero
+from ternrun.runtime.cpu.compile.lanes import splat, zero
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store
+from ternrun.runtime.cpu.compile.vectors import f32x16
 
 MAX_STREAMS = 4
 
 
 @compiled
 def _weight(table: int, i: int) -> Any:
+    """Entry i of the table in all lanes."""
     return splat(f32x16, load_scalar(types.float32, table + 4 * i))
 
 
@@ -37,7 +40,7 @@ def _spread(args: Any, tid: int, nt: int) -> int:
 
 @compiled
 def _read(args: Any, tid: int, nt: int) -> int:
-    """out[t] = sum of streams, weighted by row `streams` of the table."""
+    """out[t] = sum over streams s of table[streams, s] * x[t, s]."""
     x, ld, streams, table, out = args.x, 4 * args.ld, args.streams, args.table, args.out
     first, last = share(load_scalar(types.int64, args.count), tid, nt)
     for t in range(first, last):
@@ -51,7 +54,7 @@ def _read(args: Any, tid: int, nt: int) -> int:
 
 @compiled
 def _write(args: Any, tid: int, nt: int) -> int:
-    """streams = mix(streams) + write weights * y."""
+    """x[t, r] = sum over s of table[r, s] * x[t, s] + table[streams + 1, r] * y[t]."""
     x, ld, streams, table, y = args.x, 4 * args.ld, args.streams, args.table, args.y
     old = args.scratch + args.scratch_stride * tid
     first, last = share(load_scalar(types.int64, args.count), tid, nt)
@@ -71,7 +74,7 @@ def _write(args: Any, tid: int, nt: int) -> int:
 
 @compiled
 def _mean(args: Any, tid: int, nt: int) -> int:
-    """The first stream becomes the mean of all."""
+    """x[t, 0] = mean over s of x[t, s]."""
     x, ld, streams = args.x, 4 * args.ld, args.streams
     share_of_one = splat(f32x16, types.float32(1.0) / types.float32(streams))
     first, last = share(load_scalar(types.int64, args.count), tid, nt)

@@ -1,6 +1,7 @@
-"""Ternary tensors from their file's encoding to the layouts of `ternary.py` and `ternary_bytes.py`, by all threads.
+"""Repack ternary tensors from their file's encoding to the layouts of `ternary_lut16.py` and `ternary_byte_dot.py`.
 
-Runs once, at load. A code that is not ternary sets the status word; places that pad a chunk or a superblock are 0.
+Runs once, at load, in all threads. A code that is not ternary sets the status word. Padding of chunks and superblocks
+is zero weights.
 """
 
 from __future__ import annotations
@@ -10,32 +11,19 @@ from typing import Any
 
 from numba import types
 
+from ternrun.runtime.cpu.compile.arithmetic import total
 from ternrun.runtime.cpu.compile.atomic import atomic_add
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import (
-    constant,
-    i8x64,
-    i16x8,
-    i16x16,
-    i16x32,
-    i32x16,
-    load,
-    load_scalar,
-    narrow,
-    reinterpret,
-    shuffler,
-    store,
-    store_scalar,
-    total,
-    zero,
-)
+from ternrun.runtime.cpu.compile.lanes import constant, narrow, reinterpret, shuffler, zero
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, store_scalar
+from ternrun.runtime.cpu.compile.vectors import i8x64, i16x8, i16x16, i16x32, i32x16
 from ternrun.runtime.cpu.kernels import ternary_byte_dot, ternary_lut16
-from ternrun.runtime.cpu.kernels.unpack_ternary import ROWS
+from ternrun.runtime.cpu.kernels.unpack_ternary import UNPACK
 
 ZERO_DIGIT = 1
 ROWS_AT_ONCE = 32
-SPARE = 704  # bytes behind a row's digits that unpacking may write
-SWAR = 0x1 | 0x3 << 8 | 0x9 << 16  # three digit bytes times this hold 9 a + 3 b + c in their third byte
+SPARE = 704  # bytes after a row's digits that unpacking may write
+SWAR = 0x1 | 0x3 << 8 | 0x9 << 16  # three digit bytes a, b, c times this have 9 a + 3 b + c in the third byte
 
 
 @compiled
@@ -53,7 +41,9 @@ def _fault(digits: int, n: int) -> Any:
 
 @compiled
 def _silence(digits: int, cols: int, scales: int, group: int) -> None:
-    """Blocks whose scale is 0 hold zeros, whatever their codes say: then rows of one scale need no exception."""
+    """Set the digits of blocks whose scale is 0 to zero weights, so that a row with one other scale needs no
+    exception.
+    """
     for g in range(cols // group):
         if load_scalar(types.float32, scales + 4 * g) == 0:
             for i in range(group):
@@ -62,14 +52,14 @@ def _silence(digits: int, cols: int, scales: int, group: int) -> None:
 
 @compiled
 def _pad(digits: int, n: int) -> None:
-    """Zero digits behind a row."""
+    """Write 16 zero digits after a row of n digits."""
     for i in range(16):
         store_scalar(digits + n + i, types.uint8(ZERO_DIGIT))
 
 
 @compiled
 def _word_of(at: int, n: int) -> Any:
-    """n digits, at most nine, and zeros as one word of three indices."""
+    """The word of three indices for n digits, at most nine, padded with zero digits."""
     value, index = types.int64(0), types.int64(0)
     for i in range(9):
         digit = types.int64(load_scalar(types.uint8, at + i)) if i < n else types.int64(ZERO_DIGIT)
@@ -81,7 +71,7 @@ def _word_of(at: int, n: int) -> Any:
 
 
 def _thirds(first: int) -> tuple[int, ...]:
-    """Which bytes of 63 digits and a zero vector make seven 32-bit lanes: digits first .. first + 2 of each word, 0."""
+    """A byte shuffle that makes seven 32-bit lanes: digits first .. first + 2 of each word and a zero byte."""
     return tuple(64 if k == 3 else 9 * w + first + k for w in range(7) for k in range(4)) + (64,) * 4
 
 
@@ -94,7 +84,7 @@ _high = shuffler(i32x16, tuple(range(8, 16)), operands=1)
 
 @compiled
 def _seven_words(spots: int, row: int, start: int) -> Any:
-    """63 digits of a row as seven words, and one of zero."""
+    """63 digits of a row as seven words, and a word of zeros."""
     digits, nothing = load(i8x64, load_scalar(types.int64, spots + 8 * row) + start), zero(i8x64)
     two = (((reinterpret(i32x16, _first_two(digits, nothing)) * SWAR) >> 16) & 31) << _up()
     one = (((reinterpret(i32x16, _last(digits, nothing)) * SWAR) >> 16) & 31) << 10
@@ -106,7 +96,10 @@ _join_four = shuffler(i16x16, tuple(range(32)))
 
 
 def _of_words(first: int, last: int, rows: int, row: int, word: int) -> Any:
-    """From two vectors, in which rows and words lie so far apart, words first .. last as [word][2 * rows]."""
+    """A shuffle that selects words first .. last as [word][2 * rows] from two vectors.
+
+    `row` and `word` are the strides of rows and words in lanes.
+    """
     lanes = [32 * v + row * r + word * w for w in range(first, last) for v in range(2) for r in range(rows)]
     return shuffler(i16x32, tuple(lanes))
 
@@ -126,7 +119,7 @@ def _four_rows(spots: int, row: int, start: int) -> Any:
 
 @compiled
 def _sixteen_rows(spots: int, row: int, start: int) -> Any:
-    """Words 0 and 1, 2 and 3, 4 and 5, 6 of sixteen rows, word by word."""
+    """Words 0 and 1, 2 and 3, 4 and 5, and 6 of sixteen rows, word by word."""
     a, b = _four_rows(spots, row, start), _four_rows(spots, row + 4, start)
     c, d = _four_rows(spots, row + 8, start), _four_rows(spots, row + 12, start)
     low, low_too, high, high_too = _words_0_3(a, b), _words_0_3(c, d), _words_4_7(a, b), _words_4_7(c, d)
@@ -137,7 +130,7 @@ def _sixteen_rows(spots: int, row: int, start: int) -> Any:
 
 @compiled
 def _seven_vectors(spots: int, start: int, to: int) -> None:
-    """63 digits of 32 rows as seven vectors of words, 256 bytes apart."""
+    """Store 63 digits of 32 rows as seven vectors of words, 256 bytes apart."""
     a, b, c, d = _sixteen_rows(spots, 0, start)
     e, f, g, h = _sixteen_rows(spots, 16, start)
     store(to, _word_0(a, e))
@@ -151,7 +144,7 @@ def _seven_vectors(spots: int, start: int, to: int) -> None:
 
 @compiled
 def _put_words(spots: int, n: int, chunk: int, words: int, dst: int, blocks: int, row: int) -> None:
-    """The words of 32 rows into [chunk][superblock][word][128 rows]: whole cache lines, as rows follow each other."""
+    """Store the words of 32 rows as [chunk][superblock][word][128 rows]. Consecutive rows fill whole cache lines."""
     for start in range(0, n, chunk):
         inputs = min(chunk, n - start)
         count = min(words, (inputs + 8) // 9)
@@ -168,7 +161,7 @@ def _put_words(spots: int, n: int, chunk: int, words: int, dst: int, blocks: int
 
 @compiled
 def _put_bytes(spots: int, n: int, dst: int, row: int) -> None:
-    """The codes of 32 rows into [superblock of 32][16 inputs][4][8 rows x 4]."""
+    """Store the codes of 32 rows as [superblock of 32][16 columns][4][8 rows x 4]."""
     width = (n + 15) // 16 * 16
     to = dst + 8 * width * (row // ternary_byte_dot.SUPERBLOCK)
     for k in range(0, width, 16):
@@ -182,15 +175,18 @@ def _put_bytes(spots: int, n: int, dst: int, row: int) -> None:
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """One kernel per encoding and layout: `pack.TQ2_0-lut16`, `pack.TQ2_0-byte_dot`."""
+    """One kernel for each encoding and layout: `pack.TQ2_0-lut16`, `pack.TQ2_0-byte_dot`."""
     encoding, _, layout = entry.partition("-")
-    unpack = ROWS[encoding]
+    unpack = UNPACK[encoding]
     lut16 = layout == "lut16"
     groups = (ternary_lut16.SUPERBLOCK if lut16 else ternary_byte_dot.SUPERBLOCK) // ROWS_AT_ONCE
 
     @compiled
     def row_digits(args: Any, row: int, to: int) -> Any:
-        """Digits of one row, zeros behind them; a row beyond the matrix is all zeros. Returns where they begin."""
+        """Unpack the digits of one row, padded with zero digits; returns their address.
+
+        A row past the matrix is all zeros.
+        """
         rows, cols, scales, group = args.rows, args.n, args.scales, args.group
         if row >= rows:
             for i in range(cols):
@@ -207,14 +203,14 @@ def build(entry: str) -> Callable[..., Any]:
 
     @compiled
     def pack(args: Any, tid: int, nt: int) -> int:
-        """Rows of n columns to `out`. The second word of `status` counts the parts taken so far.
+        """Repack rows of n columns to `out`. status[1] counts the parts taken so far.
 
-        `scales`, one for each `group` columns, is 0 unless a block may have the scale 0.
+        `scales` holds one scale for each `group` columns; it is 0 unless a block can have the scale 0.
         """
         cols, dst, blocks = args.n, args.out, args.superblocks
         spots = args.scratch + args.scratch_stride * tid
-        room = (cols + SPARE) // 128 * 128 + 64  # an odd number of cache lines keeps rows off each other's cache sets
-        part = atomic_add(args.status + 8, 1)  # whoever is free: text is being made ready at the same time
+        room = (cols + SPARE) // 128 * 128 + 64  # an odd number of cache lines: different cache sets
+        part = atomic_add(args.status + 8, 1)  # the next free thread: other work runs at load, too
         while part < groups * blocks:
             row = ROWS_AT_ONCE * part
             for r in range(ROWS_AT_ONCE):

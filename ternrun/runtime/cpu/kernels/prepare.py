@@ -1,14 +1,14 @@
-"""From float32 rows to the codes that the ternary kernels read: norm, then int8 per token.
+"""Prepare activations for the ternary kernels: RMSNorm, then int8 quantization of each token.
 
 Quantization is BitNet's: s = 127 / max(max|x|, 1e-5), q = round-half-even(x * s) (arXiv 2402.17764).
 
-The output begins with the step 1 / s of every token (float32, `header` bytes), then a row of `stride` bytes a token:
-`words`: for every three inputs of a chunk the bytes q0 + 128, q1 + 128, q2 + 128, 128 (`ternary_tables.py` says
-why); what lies behind the last input is arbitrary. `bytes`: as int8, zeros up to a multiple of 16, then each chunk's
-sum as int32.
+The output begins with the step 1 / s of every token (float32, `header` bytes), followed by a row of `token_bytes` bytes
+for each token. `lut16`: for every three inputs of a chunk the bytes q0 + 128, q1 + 128, q2 + 128, 128
+(`ternary_tables.py` explains them); the bytes after the last input are arbitrary. `byte_dot`: int8, padded with zeros
+to a multiple of 16, then each chunk's sum as int32.
 
-With one token every thread works for itself, in an area of its own and with no barrier after; else tokens are shared
-out and all threads read the first area.
+With one token, every thread prepares it in an area of its own, so that no barrier is needed. Otherwise threads share
+the tokens, and all of them read the first area.
 """
 
 from __future__ import annotations
@@ -18,30 +18,11 @@ from typing import Any
 
 from numba import types
 
+from ternrun.runtime.cpu.compile.arithmetic import fma, largest, magnitude, maximum, round_even, total
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import (
-    f32x16,
-    fma,
-    i8x16,
-    i8x64,
-    i16x16,
-    i32x16,
-    largest,
-    load,
-    load_scalar,
-    magnitude,
-    maximum,
-    narrow,
-    round_even,
-    shuffler,
-    splat,
-    store,
-    store_scalar,
-    to_int,
-    total,
-    widen,
-    zero,
-)  # fmt: skip
+from ternrun.runtime.cpu.compile.lanes import narrow, shuffler, splat, to_int, widen, zero
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, store_scalar
+from ternrun.runtime.cpu.compile.vectors import f32x16, i8x16, i8x64, i16x16, i32x16
 from ternrun.runtime.cpu.kernels.functions import inverse_rms, normalized
 
 f32 = types.float32
@@ -50,9 +31,9 @@ _quads = shuffler(i8x64, tuple(64 if i % 4 == 3 else i // 4 * 3 + i % 4 for i in
 
 @compiled
 def quantize_row(x: int, n: int, weight: int, eps: Any, q: int) -> Any:
-    """Quantize one row to int16 at `q` (n padded to 16), normed first unless eps < 0; returns the step 1 / s.
+    """Quantize a row to int16 at `q` (n padded to 16), after RMSNorm unless eps < 0; returns the step 1 / s.
 
-    NaN where the row holds anything but numbers: codes cannot say so, and the products of such a row are none.
+    The step is NaN if the row has a value that is not finite, because codes have no such value.
     """
     inverse = f32(1.0) if eps < 0 else inverse_rms(x, n, eps)
     vectors = (n + 15) // 16
@@ -69,17 +50,19 @@ def quantize_row(x: int, n: int, weight: int, eps: Any, q: int) -> Any:
 
 @compiled
 def _lut16(q: int, n: int, chunk: int, out: int) -> None:
+    """Store the groups of three inputs of a row."""
     codes, offset = q + 2 * n + 64, splat(i8x64, 128)
     for i in range(0, n, 16):
         store(codes + i, narrow(i8x16, load(i16x16, q + 2 * i) + 128))
     groups = (chunk + 8) // 9 * 3
     for c in range((n + chunk - 1) // chunk):
-        for g in range(0, groups, 16):  # the last store may reach into the next chunk, which comes next, or into slack
+        for g in range(0, groups, 16):  # the last store may reach into the next chunk, which is stored next
             store(out + 4 * (groups * c + g), _quads(load(i8x64, codes + chunk * c + 3 * g), offset))
 
 
 @compiled
 def _byte_dot(q: int, n: int, chunk: int, out: int) -> None:
+    """Store the int8 codes of a row and the sums of its chunks."""
     for i in range(0, n, 16):
         store(out + i, narrow(i8x16, load(i16x16, q + 2 * i)))
     sums = out + (n + 15) // 16 * 16
@@ -91,7 +74,7 @@ def _byte_dot(q: int, n: int, chunk: int, out: int) -> None:
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """Entries: words, bytes."""
+    """Entries: lut16, byte_dot."""
     finish = {"lut16": _lut16, "byte_dot": _byte_dot}[entry]
 
     @compiled

@@ -1,7 +1,6 @@
-"""Kernels on whole rows of activations: norms, gathering, the gated activation.
+"""Kernels on rows of activations: RMSNorm, bias, softcap and gated activations.
 
-Rows are float32, zero-padded to whole vectors of 16; leading dimensions count floats. The first argument is the
-address of the number of rows.
+Rows are float32, padded with zeros to a multiple of 16. Leading dimensions count floats.
 """
 
 from __future__ import annotations
@@ -13,7 +12,9 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile.jit import compiled, share
-from ternrun.runtime.cpu.compile.simd import f32x16, load, load_scalar, splat, store, store_scalar
+from ternrun.runtime.cpu.compile.lanes import splat
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, store_scalar
+from ternrun.runtime.cpu.compile.vectors import f32x16
 from ternrun.runtime.cpu.kernels import functions
 
 OUTPUTS, OUTPUT_INDICES = layout.STATE["outputs"], layout.STATE["output_indices"]
@@ -28,9 +29,11 @@ def build(entry: str) -> Callable[..., Any]:
 
 
 def _make_norm(add: bool) -> Callable[..., Any]:
+    """The kernel norm, or norm_add."""
+
     @compiled
     def norm(args: Any, tid: int, nt: int) -> int:
-        """out[t] (+)= rmsnorm(x[t]) * weight; `weight` may be 0."""
+        """out[t] (+)= x[t] / rms(x[t]) * weight; `weight` may be 0."""
         x, ldx, n, weight = args.x, args.ldx, args.n, args.weight
         out, ldo = args.out, args.ldo
         first, last = share(load_scalar(types.int64, args.count), tid, nt)
@@ -47,7 +50,7 @@ def _make_norm(add: bool) -> Callable[..., Any]:
 
 @compiled
 def _norm_outputs(args: Any, tid: int, nt: int) -> int:
-    """out[i] = rmsnorm(x[indices[i]]) * weight; `weight` may be 0."""
+    """out[i] = x[t] / rms(x[t]) * weight for t = output_indices[i]; `weight` may be 0."""
     state, x, ldx, n, weight = args.state, args.x, args.ldx, args.n, args.weight
     out, ldo = args.out, args.ldo
     indices = load_scalar(types.int64, state + OUTPUT_INDICES)
@@ -74,7 +77,7 @@ def _bias(args: Any, tid: int, nt: int) -> int:
 
 @compiled
 def _softcap(args: Any, tid: int, nt: int) -> int:
-    """x = cap * tanh(x / cap) on output rows."""
+    """x = cap * tanh(x / cap)."""
     x, ldx, n, cap = args.x, args.ldx, args.n, args.cap
     first, last = share((n + 15) // 16, tid, nt)
     one, two = splat(f32x16, 1.0), splat(f32x16, 2.0)
@@ -87,9 +90,11 @@ def _softcap(args: Any, tid: int, nt: int) -> int:
 
 
 def _gated(activation: Any) -> Callable[..., Any]:
+    """The kernel of a gated activation."""
+
     @compiled
     def gated(args: Any, tid: int, nt: int) -> int:
-        """out[t] = activation(x[t, :n]) * x[t, offset:offset+n]."""
+        """out[t] = activation(x[t, :n]) * x[t, offset : offset + n]."""
         x, ldx, n, offset, out, ldo = (
             args.x, args.ldx, args.n, args.offset, args.out, args.ldo,
         )  # fmt: skip

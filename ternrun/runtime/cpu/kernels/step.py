@@ -1,7 +1,7 @@
-"""The step itself: every worker runs the same list of kernel calls, with a barrier between those that depend on each
-other.
+"""Run a program in the thread pool: every thread runs the same kernel calls, with barriers between dependent ones.
 
-The team's memory (`layout.TEAM`) holds the program to run and the cells of the barrier, each on its own cache line.
+The pool's memory (`layout.THREAD_POOL`) holds the program and the cells of the barrier, each on a cache line of its
+own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ternrun.runtime.cpu.compile.atomic import (
     spin_loop_hint,
 )
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import load_scalar, store_scalar
+from ternrun.runtime.cpu.compile.memory_access import load_scalar, store_scalar
 from ternrun.runtime.cpu.compile.x86 import cycles
 
 ARRIVED, PASSED, LAUNCHES, PARKED, PROGRAM, COUNT, STATE, YIELD, PROFILE, STOP = (
@@ -37,7 +37,10 @@ SPINS_BEFORE_PARK = 20000
 
 @compiled
 def barrier(pool: int, nt: int) -> None:
-    """Wait until all `nt` threads are here; yields the CPU now and then in case the others have none."""
+    """Wait until all `nt` threads have arrived.
+
+    Yields the CPU from time to time, in case the others are not running.
+    """
     if nt == 1:
         return
     passed = atomic_load(pool + PASSED)
@@ -56,16 +59,16 @@ def barrier(pool: int, nt: int) -> None:
 
 @compiled
 def execute(pool: int, tid: int, nt: int) -> None:
-    """Run the team's program as thread `tid`, as often as its last call leaves steps to do."""
+    """Run the pool's program as thread `tid`, and again for each greedy step that remains."""
     state = load_scalar(types.int64, pool + STATE)
     execute_once(pool, tid, nt)
-    while load_scalar(types.int64, state + STEPS_LEFT):  # written before the last barrier, and by thread 0 alone
+    while load_scalar(types.int64, state + STEPS_LEFT):  # written before the last barrier, by thread 0 only
         execute_once(pool, tid, nt)
 
 
 @compiled
 def execute_once(pool: int, tid: int, nt: int) -> None:
-    """The program's calls in order; thread 0 adds each record's cycles to the profile, if there is one."""
+    """Run the program's calls in order. Thread 0 adds the cycles of each call to the profile, if there is one."""
     record = load_scalar(types.int64, pool + PROGRAM)
     tokens = load_scalar(types.int64, load_scalar(types.int64, pool + STATE) + T)
     profile = load_scalar(types.int64, pool + PROFILE)
@@ -82,14 +85,17 @@ def execute_once(pool: int, tid: int, nt: int) -> None:
 
 
 def build(entry: str) -> Callable[..., Any]:
-    """Entries: `lead` (the caller), `post` (begin a generation), `work` (a worker, until it parks or stops)."""
+    """Entries: `run` (the caller), `launch` (start a run), `work` (a worker, until it parks or stops)."""
     return {"run": _run, "launch": _launch, "work": _work}[entry]
 
 
 @compiled
 def _run(pool: int, woken: int, nt: int) -> int:
-    """Begin a generation and run it. Where workers are parked, nothing is run: returns what `post` does, and is to be
-    called again, `woken`, when they have been woken."""
+    """Launch a program and run it.
+
+    If workers are parked, runs nothing and returns what `launch` returns. The caller wakes them and calls again with
+    `woken` set.
+    """
     if not woken:
         parked = _launch(pool, 0, nt)
         if parked:
@@ -101,7 +107,7 @@ def _run(pool: int, woken: int, nt: int) -> int:
 
 @compiled
 def _launch(pool: int, tid: int, nt: int) -> int:
-    """Start a generation; returns a bit for each of the first 62 workers that is parked and must be woken."""
+    """Start a run; returns a bit for each of the first 62 workers that is parked and must be woken."""
     atomic_add(pool + LAUNCHES, 1)
     parked = 0
     for worker in range(1, nt):
@@ -112,7 +118,9 @@ def _launch(pool: int, tid: int, nt: int) -> int:
 
 @compiled
 def _work(pool: int, tid: int, nt: int) -> int:
-    """Run generations after the one in this worker's cell; returns 1 to be parked, 0 when the team is closed."""
+    """Run the launches after the one in this worker's cell; returns 1 when the worker parks, 0 when the pool is
+    closed.
+    """
     cell = pool + PARKED + 64 * tid
     done = load_scalar(types.int64, cell + 8)
     while True:
@@ -122,7 +130,7 @@ def _work(pool: int, tid: int, nt: int) -> int:
             spins += 1
             if spins == SPINS_BEFORE_PARK:
                 atomic_exchange(cell, 1)
-                # a generation begun in between either saw the flag (and will wake us) or is seen here
+                # A launch in between has either seen the flag, and will wake this worker, or is seen here.
                 if atomic_load(pool + LAUNCHES) == done or not atomic_exchange(cell, 0):
                     return 1
                 break

@@ -1,11 +1,11 @@
-"""y = W x for ternary weights by byte products: AVX-VNNI's `vpdpbusd`, AVX2's `vpmaddubsw`, the same on any CPU.
+"""y = W x for ternary weights by byte products: vpdpbusd (AVX-VNNI), vpmaddubsw (AVX2), or portable code.
 
-Codes are trit + 1, two bits each; the sum of the inputs is taken off at the end. Eight rows by sixteen inputs make 32
-bytes: byte 4 r + j holds, in bits 2 i, the code of row r and input 4 i + j. They lie as `pack.py` writes them:
-[superblock of 32 rows][16 inputs][4][32 bytes]. Results equal `ternary.py`'s bit for bit.
+Codes are trit + 1 in two bits; the sum of the inputs is subtracted at the end. Eight rows by sixteen inputs are 32
+bytes: byte 4 r + j holds the code of row r and input 4 i + j in bits 2 i. `pack.py` stores them as [superblock of 32
+rows][16 inputs][4][32 bytes]. Results equal those of `ternary_lut16.py` bit for bit.
 
-`vpdpbusd` adds to int32; without it products are added as int16, for 256 inputs at most, and then widened. AVX2 has
-registers for 16 rows by four tokens, which share the masked codes; elsewhere each token is taken alone.
+vpdpbusd adds to int32. Without it, products are added as int16 for at most 256 inputs and then widened. AVX2 has enough
+registers for 16 rows by four tokens, which share the masked codes; other targets compute each token alone.
 """
 
 from __future__ import annotations
@@ -17,18 +17,9 @@ from numba import types
 
 from ternrun.runtime.cpu.compile.isa import build_target
 from ternrun.runtime.cpu.compile.jit import compiled, record, share
-from ternrun.runtime.cpu.compile.simd import (
-    VecType,
-    i8x32,
-    i16x16,
-    i32x8,
-    load,
-    load_scalar,
-    reinterpret,
-    splat,
-    to_float,
-    zero,
-)  # fmt: skip
+from ternrun.runtime.cpu.compile.lanes import reinterpret, splat, to_float, zero
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar
+from ternrun.runtime.cpu.compile.vectors import VecType, i8x32, i16x16, i32x8
 from ternrun.runtime.cpu.compile.x86 import add_pairs, dot_bytes, multiply_add_bytes
 from ternrun.runtime.cpu.kernels.ternary_sums import emitter
 
@@ -36,25 +27,29 @@ f32 = types.float32
 f32x8 = VecType("f", 32, 8)
 _emit = emitter(f32x8)
 SUPERBLOCK = 32
-TILE = 0 if build_target() == "portable" else 4  # tokens; 0: no tiles
+TILE = 0 if build_target() == "portable" else 4  # tokens of a tile; 0: no tiles
 
 
 @compiled
 def _add_dots(acc: Any, codes: Any, q: Any) -> Any:
+    """acc + codes x q with vpdpbusd."""
     return dot_bytes(acc, reinterpret(i32x8, codes), reinterpret(i32x8, q))
 
 
 @compiled
 def _add_products(acc: Any, codes: Any, q: Any) -> Any:
+    """acc + codes x q with vpmaddubsw."""
     return acc + multiply_add_bytes(codes, q)
 
 
 @compiled
 def _same(sums: Any) -> Any:
+    """The sums themselves."""
     return sums
 
 
-#: What sums are added up in, how a vector of codes times inputs is added, how sums become int32, inputs that fit
+#: The accumulator type, the function that adds codes times inputs, the function that widens sums to int32, and the
+#: number of inputs that cannot overflow.
 SUMS, _add, _wide, LONGEST = (
     (i32x8, _add_dots, _same, 1 << 14) if build_target() == "avxvnni" else (i16x16, _add_products, add_pairs, 256)
 )
@@ -62,7 +57,7 @@ SUMS, _add, _wide, LONGEST = (
 
 @compiled
 def _madd(acc: Any, w: Any, q: Any) -> Any:
-    """Four vectors of eight rows against four inputs."""
+    """Add the products of four vectors of eight rows and four inputs."""
     return (
         _add(acc[0], w[0] & 3, q),
         _add(acc[1], w[1] & 3, q),
@@ -73,19 +68,22 @@ def _madd(acc: Any, w: Any, q: Any) -> Any:
 
 @compiled
 def _four_inputs(q: int) -> Any:
+    """Four inputs, repeated for eight rows."""
     return reinterpret(i8x32, splat(i32x8, load_scalar(types.int32, q)))
 
 
 @compiled
 def _next(w: Any) -> Any:
+    """Shift the codes of the next four inputs into place."""
     return (w[0] >> 2, w[1] >> 2, w[2] >> 2, w[3] >> 2)
 
 
 @compiled
 def _run(codes: int, q: int, steps: int) -> Any:
-    """32 rows by 16 * steps inputs (at most LONGEST: 128 products of 2 * 127 fit int16): four i32x8.
+    """The products of 32 rows and 16 * steps inputs as four i32x8; at most LONGEST inputs: 128 products of 2 * 127
+    fit int16.
 
-    Two sums each, in turn: one would keep the next product waiting.
+    Two sums for each vector, in turn, because one would make each product wait for the previous one.
     """
     z = zero(SUMS)
     acc, more = (z, z, z, z), (z, z, z, z)
@@ -103,7 +101,7 @@ def _run(codes: int, q: int, steps: int) -> Any:
 
 @compiled
 def _chunk(codes: int, q: int, inputs: int) -> Any:
-    """32 rows by one chunk of any length: four i32x8."""
+    """The products of 32 rows and one chunk of any length as four i32x8."""
     z = zero(i32x8)
     a, b, c, d = z, z, z, z
     steps = (inputs + 15) // 16
@@ -115,7 +113,7 @@ def _chunk(codes: int, q: int, inputs: int) -> Any:
 
 @compiled
 def _product(args: Any, segment: Any, s: int, prepared: int, t: int) -> None:
-    """Superblock s of one matrix against token t."""
+    """Compute superblock s of one matrix for token t."""
     n, chunk = args.n, args.chunk
     blocks, width = segment.superblocks, (n + 15) // 16 * 16
     codes, q = segment.codes + 8 * width * s, prepared + args.header + args.token_bytes * t
@@ -143,7 +141,7 @@ def _product(args: Any, segment: Any, s: int, prepared: int, t: int) -> None:
 
 @compiled
 def _madd2(acc: Any, codes: Any, q: int) -> Any:
-    """Two vectors of eight rows against four inputs of one token."""
+    """Add the products of two vectors of eight rows and four inputs of one token."""
     inputs = _four_inputs(q)
     return _add(acc[0], codes[0], inputs), _add(acc[1], codes[1], inputs)
 
@@ -162,17 +160,19 @@ def _madd2x4(acc: Any, w: Any, q: int, stride: int) -> Any:
 
 @compiled
 def _next2(w: Any) -> Any:
+    """Shift the codes of the next four inputs into place."""
     return w[0] >> 2, w[1] >> 2
 
 
 @compiled
 def _widened(acc: Any, more: Any) -> Any:
+    """Add sums, widened to int32."""
     return acc[0] + _wide(more[0]), acc[1] + _wide(more[1])
 
 
 @compiled
 def _run4(codes: int, q: int, stride: int, steps: int) -> Any:
-    """16 rows by 16 * steps inputs (at most LONGEST) by four tokens: for each token two vectors of SUMS."""
+    """The products of 16 rows, 16 * steps inputs (at most LONGEST) and four tokens: two SUMS vectors for each token."""
     z = zero(SUMS)
     acc = ((z, z), (z, z), (z, z), (z, z))
     for i in range(steps):
@@ -188,7 +188,7 @@ def _run4(codes: int, q: int, stride: int, steps: int) -> Any:
 
 @compiled
 def _chunk4(codes: int, q: int, stride: int, inputs: int) -> Any:
-    """16 rows by one chunk of any length by four tokens: for each token two i32x8."""
+    """The products of 16 rows, one chunk of any length and four tokens: two i32x8 for each token."""
     z = zero(i32x8)
     a, b, c, d = (z, z), (z, z), (z, z), (z, z)
     steps = (inputs + 15) // 16
@@ -200,7 +200,7 @@ def _chunk4(codes: int, q: int, stride: int, inputs: int) -> Any:
 
 @compiled
 def _scaled2(acc: Any, sums: Any, less: int, scales: int) -> Any:
-    """acc + (sums - the inputs' sum) * scales, of 16 rows and one token."""
+    """acc + (sums - the sum of the inputs) * scales, for 16 rows and one token."""
     off = splat(i32x8, load_scalar(types.int32, less))
     low, high = to_float(f32x8, sums[0] - off), to_float(f32x8, sums[1] - off)
     return acc[0] + low * load(f32x8, scales), acc[1] + high * load(f32x8, scales + 32)
@@ -208,6 +208,7 @@ def _scaled2(acc: Any, sums: Any, less: int, scales: int) -> Any:
 
 @compiled
 def _emit2(args: Any, segment: Any, row: int, acc: Any, prepared: int, t: int) -> None:
+    """Store the outputs of 16 rows and one token."""
     step, rows = splat(f32x8, load_scalar(types.float32, prepared + 4 * t)), segment.rows - row
     at = args.out + 4 * (args.ldo * t + segment.column + row)
     _emit(acc[0] * step, at, rows, args.add)
@@ -216,7 +217,7 @@ def _emit2(args: Any, segment: Any, row: int, acc: Any, prepared: int, t: int) -
 
 @compiled
 def _product4(args: Any, segment: Any, s: int, half: int, prepared: int, t: int) -> None:
-    """Half of superblock s against tokens t to t + 3; operations in the order of `_product`."""
+    """Compute half of superblock s for tokens t to t + 3, with operations in the order of `_product`."""
     n, chunk, stride, blocks = args.n, args.chunk, args.token_bytes, segment.superblocks
     width = (n + 15) // 16 * 16
     codes, q = segment.codes + 8 * width * s + 64 * half, prepared + args.header + stride * t
@@ -236,7 +237,7 @@ def _product4(args: Any, segment: Any, s: int, half: int, prepared: int, t: int)
 
 @compiled
 def ternary(args: Any, tid: int, nt: int) -> int:
-    """As in `ternary.py`; matrices with a scale a row have one chunk."""
+    """Compute up to three matrices that read the same input. A matrix with one scale a row has one chunk."""
     tokens, prepared = load_scalar(types.int64, args.count), args.prepared
     if tokens == 1:
         prepared += args.prepared_stride * tid

@@ -1,10 +1,10 @@
-"""y = W x for ternary weights by table lookup (AVX-512): three weights are one index into the 27 sums of their inputs.
+"""y = W x for ternary weights by table lookup (AVX-512): three weights index the 27 possible sums of their inputs.
 
-A word of 16 bits holds three indices; one `vpermw` looks up 32 rows at once and a shift brings up the next index.
-int16 sums hold for a chunk of at most 258 inputs, then widen: to int32 where a row has one scale (`rows`), or to
-float32 times the chunk's scale where every block has its own (`blocks`). All sums are exact; each output is
-float32(sum) * scale, then times the token's step, whatever the tile or the thread. Codes lie as `pack.py` writes them:
-[chunk][superblock of 128 rows][word][4][32 rows].
+A 16-bit word holds three indices. One vpermw looks up 32 rows, and a shift brings up the next index. int16 sums cannot
+overflow for a chunk of at most 258 inputs. Then they widen: to int32 if a row has one scale (`rows`), or to float32
+times the chunk's scale if every block has its own (`blocks`). All sums are exact. Each output is float32(sum) * scale,
+times the token's step, whatever the tile or the thread. `pack.py` stores codes as [chunk][superblock of 128
+rows][word][4][32 rows].
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from numba import types
 
 from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.compile.jit import compiled, record, share
-from ternrun.runtime.cpu.compile.simd import i16x32, load_scalar, splat, zero
-from ternrun.runtime.cpu.compile.vectors import f32x16
+from ternrun.runtime.cpu.compile.lanes import splat, zero
+from ternrun.runtime.cpu.compile.memory_access import load_scalar
+from ternrun.runtime.cpu.compile.vectors import f32x16, i16x32
 from ternrun.runtime.cpu.kernels.ternary_sums import blocks_flush, blocks_values, emit, rows_flush, rows_values
 from ternrun.runtime.cpu.kernels.ternary_tables import TILE, build_tables, fetch_inputs, tile_width
 from ternrun.runtime.cpu.kernels.ternary_tiles import tile1, tile2, tile4_of_few, tile4_of_many
@@ -27,6 +28,8 @@ BATCH = layout.TERNARY_TOKENS
 
 
 def _make_superblock(flush: Any) -> Any:
+    """The function for 128 rows, with the given way to accumulate chunks."""
+
     @compiled
     def flush4(acc: int, sums: Any, scales: int, fresh: bool) -> None:
         """Add 128 rows of int16 sums to the accumulator (512 bytes, like the rows' scales)."""
@@ -40,7 +43,7 @@ def _make_superblock(flush: Any) -> Any:
         codes: int, tables: int, words: int, width: int, acc: int, ld: int, scales: int, fresh: bool,
         ahead: int, step: int,
     ) -> None:  # fmt: skip
-        """128 rows and one chunk for a tile of `width` tokens."""
+        """Compute 128 rows of one chunk for a tile of `width` tokens."""
         z = zero(i16x32)
         row = (z, z, z, z)
         if width == 1:
@@ -65,18 +68,20 @@ def _make_superblock(flush: Any) -> Any:
 
 @compiled
 def _words_from(start: int, n: int, words: int) -> Any:
-    """Words of the chunk that begins at input `start`: `words`, or fewer in the last one."""
+    """Words of the chunk that begins at input `start`: `words`, or fewer in the last chunk."""
     return min(words, (n - start + 8) // 9)
 
 
 def _make_multiply(superblock: Any, by_block: bool) -> Any:
+    """The function that multiplies superblocks of one matrix."""
+
     @compiled
     def multiply(
         args: Any, segment: Any, first: int, last: int, q: int, tokens: int, acc: int, ld: int, tables: int, then: int
     ) -> None:
-        """Superblocks first..last of one matrix against up to BATCH tokens; sums to acc[token][row of this part].
+        """Add superblocks first..last of one matrix times up to BATCH tokens to acc[token][row of this part].
 
-        `then` is where the codes lie that are wanted when these are done.
+        `then` is the address of the codes that are read after these; they are prefetched.
         """
         stride, n, chunk, words = args.token_bytes, args.n, args.chunk, args.chunk_words
         codes, scales, blocks = segment.codes, segment.scales, segment.superblocks
@@ -111,11 +116,13 @@ def _make_multiply(superblock: Any, by_block: bool) -> Any:
 
 
 def _make_finish(values_of: Any) -> Any:
+    """The function that turns sums into outputs."""
+
     @compiled
     def finish(
         args: Any, segment: Any, first: int, last: int, steps: int, begin: int, tokens: int, acc: int, ld: int
     ) -> None:
-        """Sums to outputs, for the same part and the tokens from `begin` on."""
+        """Store the outputs of the same part, for `tokens` tokens from `begin` on."""
         ldo, add = 4 * args.ldo, args.add
         out, scales, rows = args.out + ldo * begin, segment.scales, segment.rows
         for t in range(tokens):
@@ -130,9 +137,11 @@ def _make_finish(values_of: Any) -> Any:
 
 
 def _make_part(multiply: Any, finish: Any) -> Any:
+    """The function for one thread's part of a matrix."""
+
     @compiled
     def part(args: Any, segment: Any, low: int, high: int, tid: int, tokens: int, prepared: int) -> None:
-        """Superblocks low..high of one matrix against all tokens, as many at a time as sums have room."""
+        """Compute superblocks low..high of one matrix for all tokens, as many at a time as the sums have room for."""
         acc, tables = args.sums + args.sums_stride * tid, args.scratch + args.scratch_stride * tid
         some = layout.TERNARY_SUMS // (512 * ((min(BATCH, tokens) + TILE - 1) // TILE * TILE))
         begin = 256 * _words_from(0, args.n, args.chunk_words)  # bytes of a superblock's first chunk
@@ -154,7 +163,7 @@ def build(entry: str) -> Callable[..., Any]:
 
     @compiled
     def ternary(args: Any, tid: int, nt: int) -> int:
-        """Up to three matrices that read the same input, as one range of superblocks shared out to the threads."""
+        """Compute up to three matrices that read the same input; threads share the superblocks of all of them."""
         tokens, prepared = load_scalar(types.int64, args.count), args.prepared
         if tokens == 1:
             prepared += args.prepared_stride * tid

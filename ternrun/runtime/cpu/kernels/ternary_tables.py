@@ -1,7 +1,7 @@
-"""Tables of the lookup products: the 27 sums of every three inputs, as 32 int16 lanes (AVX-512).
+"""Tables of the lookup products: the 27 possible sums of every three inputs, as 32 int16 lanes (AVX-512).
 
-Every thread builds them for itself, a chunk and a tile of tokens at a time, and they stay in L1: sharing them costs
-more in cache traffic between cores than building them again.
+Every thread builds the tables for itself, for one chunk and a tile of tokens at a time, and they stay in L1. Sharing
+tables between cores costs more cache traffic than building them again.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import constant, i8x64, i16x32, load_scalar, prefetch, reinterpret, splat, store
+from ternrun.runtime.cpu.compile.lanes import constant, reinterpret, splat
+from ternrun.runtime.cpu.compile.memory_access import load_scalar, prefetch, store
+from ternrun.runtime.cpu.compile.vectors import i8x64, i16x32
 from ternrun.runtime.cpu.compile.x86 import add_byte_products
 
-TILE = 4  # tokens of a full tile: 16 sums, 4 words, and tables of 21 KB, which stay in L1; those of six tokens do not
+TILE = 4  # tokens of a full tile: 16 sums, 4 words, and tables of 21 KB, which fit in L1; those of six tokens do not
 _TRITS = [(i // 9 - 1, i // 3 % 3 - 1, i % 3 - 1) for i in range(27)] + [(0, 0, 0)] * 5
 _first_two = constant(i8x64, tuple(t for a, b, _ in _TRITS for t in (a, b)))
 _third_and_all = constant(i8x64, tuple(t for a, b, c in _TRITS for t in (c, -a - b - c)))
@@ -22,16 +24,16 @@ _third_and_all = constant(i8x64, tuple(t for a, b, c in _TRITS for t in (c, -a -
 
 @compiled
 def tile_width(tokens: int) -> Any:
-    """Tokens that the next tile has room for, when so many are left."""
+    """The width of the next tile when `tokens` tokens are left."""
     return tokens if tokens < 3 else TILE
 
 
 @compiled
 def build_tables(q: int, stride: int, groups: int, tables: int, tokens: int, width: int) -> None:
-    """Tables of `tokens` rows of prepared groups, `stride` bytes apart, as [group][width][32].
+    """Build the tables of `tokens` rows of prepared groups, `stride` bytes apart, as [group][width][32] int16.
 
-    Entry 9 a + 3 b + c of a group is (a-1) q0 + (b-1) q1 + (c-1) q2. The group's bytes are q + 128, since the
-    instruction multiplies unsigned by signed, and 128, which takes off what that adds.
+    Entry 9 a + 3 b + c of a group is (a-1) q0 + (b-1) q1 + (c-1) q2 (vpmaddubsw). A group's bytes are q + 128, because
+    the instruction multiplies unsigned by signed bytes, and 128, which removes what that offset adds.
     """
     for g in range(groups):
         for t in range(tokens):
@@ -44,7 +46,7 @@ def build_tables(q: int, stride: int, groups: int, tables: int, tokens: int, wid
 
 @compiled
 def fetch_inputs(q: int, stride: int, count: int, tokens: int) -> None:
-    """Ask for `count` bytes of some tokens' groups: other threads prepared them, and their caches answer slowly."""
+    """Prefetch `count` bytes of some tokens' groups, which other threads have prepared in their caches."""
     for t in range(tokens):
         for i in range(0, count, 64):
             prefetch(q + stride * t + i)

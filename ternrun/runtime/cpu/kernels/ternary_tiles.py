@@ -1,6 +1,6 @@
-"""The inner loops of the lookup products: 128 rows and one chunk of inputs against the tables of one to four tokens.
+"""The inner loops of the lookup products: 128 rows and one chunk of inputs, with the tables of one to four tokens.
 
-One `vpermw` looks up 32 rows at once; sums are int16, which hold for a chunk.
+One vpermw looks up 32 rows. Sums are int16, which cannot overflow within a chunk.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import i16x32, load, prefetch_far
+from ternrun.runtime.cpu.compile.memory_access import load, prefetch_far
+from ternrun.runtime.cpu.compile.vectors import i16x32
 from ternrun.runtime.cpu.compile.x86 import lookup
 
 
 @compiled
 def _look(acc: Any, w: Any, table: Any) -> Any:
-    """Four row vectors against one table."""
+    """Add the lookups of four row vectors in one table."""
     return (
         acc[0] + lookup(w[0], table),
         acc[1] + lookup(w[1], table),
@@ -25,28 +26,31 @@ def _look(acc: Any, w: Any, table: Any) -> Any:
 
 @compiled
 def _next(w: Any) -> Any:
-    """Bring up the next index of each word."""
+    """Shift the next index of each word into place."""
     return (w[0] >> 5, w[1] >> 5, w[2] >> 5, w[3] >> 5)
 
 
 @compiled
 def _load4(at: int) -> Any:
+    """Load one word of 128 rows."""
     return (load(i16x32, at), load(i16x32, at + 64), load(i16x32, at + 128), load(i16x32, at + 192))
 
 
 @compiled
 def _group1(sums: Any, w: Any, tables: int) -> Any:
-    """128 rows, three inputs, one token."""
+    """Add the lookups of 128 rows and three inputs for one token."""
     return (_look(sums[0], w, load(i16x32, tables)),)
 
 
 @compiled
 def _group2(sums: Any, w: Any, tables: int) -> Any:
+    """The same for two tokens."""
     return _look(sums[0], w, load(i16x32, tables)), _look(sums[1], w, load(i16x32, tables + 64))
 
 
 @compiled
 def _group4(sums: Any, w: Any, tables: int) -> Any:
+    """The same for four tokens."""
     return (
         _look(sums[0], w, load(i16x32, tables)),
         _look(sums[1], w, load(i16x32, tables + 64)),
@@ -57,18 +61,18 @@ def _group4(sums: Any, w: Any, tables: int) -> Any:
 
 @compiled
 def _fetch0(at: int) -> None:
-    """Ask for nothing: one or two tokens read codes in their order, which the CPU foresees."""
+    """Prefetch nothing: one or two tokens read codes sequentially, which the CPU prefetches."""
 
 
 @compiled
 def _fetch1(at: int) -> None:
-    """Ask for a line."""
+    """Prefetch one cache line."""
     prefetch_far(at)
 
 
 @compiled
 def _fetch4(at: int) -> None:
-    """Ask for four lines."""
+    """Prefetch four cache lines."""
     prefetch_far(at)
     prefetch_far(at + 64)
     prefetch_far(at + 128)
@@ -76,12 +80,14 @@ def _fetch4(at: int) -> None:
 
 
 def _make_tile(group: Any, width: int, fetch: Any) -> Any:
+    """The function for a tile of `width` tokens."""
+
     @compiled
     def tile(codes: int, tables: int, words: int, zeros: Any, ahead: int, step: int) -> Any:
-        """128 rows, one chunk, `width` tokens: for each token four int16 vectors of sums.
+        """The sums of 128 rows and one chunk for `width` tokens: four i16x32 for each token.
 
-        With every word the next `step` bytes from `ahead` on are asked for, long before they are needed: a burst of
-        requests would keep the words themselves waiting.
+        With every word, the next `step` bytes from `ahead` on are prefetched, long before they are needed: a burst of
+        requests would delay the words themselves.
         """
         sums = zeros
         for i in range(words):

@@ -1,11 +1,11 @@
-"""Some rows of float32 weights against all tokens: the inner part of `linear.*`.
+"""Multiply some rows of float32 weights by all tokens: the inner part of `linear.*`.
 
-Every output is one vector of 16 partial sums, filled in the order of the inputs and added by halves (as `simd.total`
-does), so it has the same bits whatever stands beside it, and wherever the inputs are cut.
+Every output is one vector of 16 partial sums, filled in the order of the inputs and reduced by halves (as `total`
+does), so it has the same bits in every tile, wherever the inputs are cut.
 
 A tile is four rows by some tokens. 4 x 6 sums, four vectors of weights and one of inputs fill the registers of AVX-512:
-24 multiply-adds for ten loads. Other CPUs have a quarter of that, and take one token. Inputs are cut so that a tile's
-rows and tokens stay in L1; sums wait in memory meanwhile.
+24 multiply-adds for ten loads. Other CPUs have a quarter of the registers, and take one token. Inputs are cut so that a
+tile's rows and tokens stay in L1; partial sums are stored in memory between cuts.
 """
 
 from __future__ import annotations
@@ -15,28 +15,18 @@ from typing import Any
 
 from numba import types
 
+from ternrun.runtime.cpu.compile.arithmetic import fma
 from ternrun.runtime.cpu.compile.isa import build_target
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import (
-    VecType,
-    f32x16,
-    fma,
-    load,
-    load_scalar,
-    prefetch,
-    prefetch_far,
-    shuffler,
-    splat,
-    store,
-    store_scalar,
-    zero,
-)  # fmt: skip
+from ternrun.runtime.cpu.compile.lanes import shuffler, splat, zero
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, prefetch, prefetch_far, store, store_scalar
+from ternrun.runtime.cpu.compile.vectors import VecType, f32x16
 from ternrun.runtime.cpu.layout import ORDINARY_TOKENS
 
 WIDE = ORDINARY_TOKENS if build_target() == "avx512" else 1  # tokens of a tile
-FEW = 1 << 15 if WIDE > 1 else 1 << 62  # floats of all tokens up to which they pass by four rows at a time
-CHUNK = 640  # inputs of a tile where they are cut
-SPARE = 16 * ORDINARY_TOKENS + 32  # bytes for a tile of fewer rows
+FEW = 1 << 15 if WIDE > 1 else 1 << 62  # floats of all tokens up to which four rows at a time are multiplied
+CHUNK = 640  # inputs between two cuts
+SPARE = 16 * ORDINARY_TOKENS + 32  # bytes of outputs of a tile with fewer than four rows
 f32x4 = VecType("f", 32, 4)
 
 _by_two = shuffler(f32x16, tuple(i ^ 2 for i in range(16)), operands=1)
@@ -44,9 +34,9 @@ _by_one = shuffler(f32x16, tuple(i ^ 1 for i in range(16)), operands=1)
 
 
 def _make_fold(step: int) -> Callable[..., Any]:
-    """f(x, y): sums of lanes `step` apart; those of x where the lane's bit `step` is 0, those of y where it is 1.
+    """f(x, y): sums of lanes `step` apart, of x where the lane's bit `step` is 0, and of y where it is 1.
 
-    So two vectors are added up by halves (as `simd.total` does it) for the shuffles of one.
+    Two vectors are reduced by halves (as `total` does) with the shuffles of one.
     """
     own = shuffler(f32x16, tuple(i + 16 * (i // step % 2) for i in range(16)))
     other = shuffler(f32x16, tuple((i ^ step) + 16 * (i // step % 2) for i in range(16)))
@@ -65,13 +55,13 @@ _high_eighths = shuffler(f32x16, (8, 12, 10, 14), operands=1)
 
 @compiled
 def _put4(out: int, add: int, value: Any) -> None:
-    """Outputs of four rows, or added to what is there."""
+    """Store four outputs, or add them."""
     store(out, load(f32x4, out) + value if add else value)
 
 
 @compiled
 def _finish1(out: int, ldo: int, add: int, scale: Any, a: Any, b: Any, c: Any, d: Any) -> None:
-    """Totals of four rows by one token, times `scale`."""
+    """Store the totals of four rows for one token, times `scale`."""
     fours = _fold4(_fold8(a[0], c[0]), _fold8(b[0], d[0]))
     twos = fours + _by_two(fours)
     _put4(out, add, _quarters(twos + _by_one(twos)) * splat(f32x4, scale))
@@ -89,7 +79,7 @@ def _finish2(out: int, ldo: int, add: int, scale: Any, a: Any, b: Any, c: Any, d
 
 @compiled
 def _lanes(a: Any) -> Any:
-    """Four vectors to one: what remains of each in a quarter of it."""
+    """Fold four vectors into one: a quarter for each."""
     return _fold4(_fold8(a[0], a[2]), _fold8(a[1], a[3]))
 
 
@@ -103,11 +93,12 @@ def _finish4(out: int, ldo: int, add: int, scale: Any, a: Any, b: Any, c: Any, d
     _put4(out + 3 * ldo, add, _quarter3(value))
 
 
-# What follows does something to each vector of a tuple, written out by the compiler: a function for n takes the first
-# and hands the rest to that for n - 1.
+# The following functions process each vector of a tuple, unrolled at compile time: the function for n processes the
+# first vector, and calls the function for n - 1 with the rest.
 
 
 def _zeros(n: int) -> Callable[..., Any]:
+    """A function that returns n zero vectors."""
     if n == 1:
         return compiled(lambda: (zero(f32x16),))
     rest = _zeros(n - 1)
@@ -115,6 +106,7 @@ def _zeros(n: int) -> Callable[..., Any]:
 
 
 def _loads(n: int) -> Callable[..., Any]:
+    """A function that loads n vectors."""
     if n == 1:
         return compiled(lambda at: (load(f32x16, at),))
     rest = _loads(n - 1)
@@ -122,6 +114,7 @@ def _loads(n: int) -> Callable[..., Any]:
 
 
 def _stores(n: int) -> Callable[..., Any]:
+    """A function that stores n vectors."""
     if n == 1:
         return compiled(lambda at, values: store(at, values[0]))
     rest = _stores(n - 1)
@@ -134,16 +127,16 @@ def _stores(n: int) -> Callable[..., Any]:
     return stores
 
 
-def _meet(n: int) -> Callable[..., Any]:
-    """A vector of weights against n tokens, ldx bytes apart."""
+def _accumulate(n: int) -> Callable[..., Any]:
+    """A function that multiplies a vector of weights by n tokens, ldx bytes apart, and adds to their sums."""
     if n == 1:
         return compiled(lambda sums, w, x, ldx: (fma(w, load(f32x16, x), sums[0]),))
-    rest = _meet(n - 1)
+    rest = _accumulate(n - 1)
     return compiled(lambda sums, w, x, ldx: (fma(w, load(f32x16, x), sums[0]), *rest(sums[1:], w, x + ldx, ldx)))
 
 
 def _finish(n: int) -> Callable[..., Any]:
-    """Totals of four rows by n tokens: four, two or one at a time."""
+    """A function that stores the totals of four rows for n tokens: four, two or one at a time."""
     many = 4 if n >= 4 else min(n, 2)
     some = {1: _finish1, 2: _finish2, 4: _finish4}[many]
     if n == many:
@@ -159,7 +152,10 @@ def _finish(n: int) -> Callable[..., Any]:
 
 
 def _fetch(n: int) -> Callable[..., Any]:
-    """Ask for what the next tile reads. Few tokens read their weights in order, which the CPU foresees."""
+    """A function that prefetches what the next tile reads.
+
+    Few tokens read their weights sequentially, which the CPU prefetches.
+    """
 
     @compiled
     def nothing(w: Any, x: int, i: int) -> None:
@@ -177,8 +173,18 @@ def _fetch(n: int) -> Callable[..., Any]:
 
 
 def _tile(n: int) -> Callable[..., Any]:
-    """Four rows (addresses w) by n tokens: `inputs` floats of each. The `first` and `last` cuts begin and end sums."""
-    zeros, loads, stores, meet, finish, fetch = _zeros(n), _loads(n), _stores(n), _meet(n), _finish(n), _fetch(n)
+    """A function for four rows (addresses w) by n tokens, `inputs` floats of each.
+
+    `first` and `last` begin and end the sums.
+    """
+    zeros, loads, stores, accumulate, finish, fetch = (
+        _zeros(n),
+        _loads(n),
+        _stores(n),
+        _accumulate(n),
+        _finish(n),
+        _fetch(n),
+    )
     size = 64 * n
 
     @compiled
@@ -192,10 +198,10 @@ def _tile(n: int) -> Callable[..., Any]:
             a, b, c, d = loads(partial), loads(partial + size), loads(partial + 2 * size), loads(partial + 3 * size)
         for i in range(0, 4 * inputs, 64):
             fetch(next_w, next_x, i)
-            a = meet(a, load(f32x16, w[0] + i), x + i, ldx)
-            b = meet(b, load(f32x16, w[1] + i), x + i, ldx)
-            c = meet(c, load(f32x16, w[2] + i), x + i, ldx)
-            d = meet(d, load(f32x16, w[3] + i), x + i, ldx)
+            a = accumulate(a, load(f32x16, w[0] + i), x + i, ldx)
+            b = accumulate(b, load(f32x16, w[1] + i), x + i, ldx)
+            c = accumulate(c, load(f32x16, w[2] + i), x + i, ldx)
+            d = accumulate(d, load(f32x16, w[3] + i), x + i, ldx)
         if last:
             finish(out, ldo, add, scale, a, b, c, d)
         else:
@@ -212,14 +218,14 @@ _wide, _two, _one = _tile(WIDE), _tile(min(WIDE, 2)), _tile(1)
 
 @compiled
 def _four(w: int, ldw: int, row: int, rows: int) -> Any:
-    """Addresses of four rows from `row` on; behind the last, the last again."""
+    """The addresses of four rows from `row` on. Rows past the last repeat it."""
     end = rows - 1
     return w + ldw * row, w + ldw * min(row + 1, end), w + ldw * min(row + 2, end), w + ldw * min(row + 3, end)
 
 
 @compiled
 def _copy(spare: int, tokens: int, rows: int, out: int, ldo: int, add: int) -> None:
-    """What was computed for fewer than four rows, to where it belongs."""
+    """Copy the outputs of fewer than four rows to their place."""
     for t in range(tokens):
         for r in range(rows):
             value, at = load_scalar(types.float32, spare + 16 * t + 4 * r), out + ldo * t + 4 * r
@@ -231,7 +237,7 @@ def _any(
     many: int, w: Any, x: int, ldx: int, inputs: int, next_w: Any, next_x: int, partial: int, first: bool, last: bool,
     rows: int, out: int, ldo: int, add: int, scale: Any, spare: int,
 ) -> None:  # fmt: skip
-    """A tile of WIDE, two or one tokens, of which `rows` rows are wanted."""
+    """Compute a tile of WIDE, two or one tokens, and store `rows` of its rows."""
     to, ldt, plus = (out, ldo, add) if rows >= 4 else (spare, 16, 0)
     if many == WIDE:
         _wide(w, x, ldx, inputs, next_w, next_x, partial, first, last, to, ldt, plus, scale)
@@ -248,7 +254,7 @@ def multiply_few(
     w: int, ldw: int, rows: int, n: int, x: int, ldx: int, tokens: int, out: int, ldo: int, add: int, scale: Any,
     scratch: int,
 ) -> None:  # fmt: skip
-    """`multiply` for at most four rows, which stay in L1 while a few tokens come by."""
+    """`multiply` for at most four rows, which stay in L1 while a few tokens are multiplied."""
     four, t = _four(w, ldw, 0, rows), 0
     while t < tokens:
         many, at = _many(tokens - t), x + ldx * t
@@ -258,7 +264,7 @@ def multiply_few(
 
 @compiled
 def _many(left: int) -> int:
-    """Tokens of the next tile."""
+    """The number of tokens of the next tile."""
     return WIDE if left >= WIDE else min(left, 2)
 
 
@@ -267,9 +273,10 @@ def multiply(
     w: int, ldw: int, rows: int, n: int, x: int, ldx: int, tokens: int, out: int, ldo: int, add: int, scale: Any,
     scratch: int, soon: int, end: int,
 ) -> None:  # fmt: skip
-    """out[t][r] (+)= scale * w[r] x[t], rows of n floats (a multiple of 16) with ldw, ldx and ldo bytes between them.
+    """out[t][r] (+)= scale * w[r] x[t], for rows of n floats (a multiple of 16).
 
-    `scratch`: PLAIN_PARTIAL bytes. The bytes from `soon` to `end` are fetched from memory meanwhile.
+    ldw, ldx and ldo are the bytes between rows. `scratch` has ORDINARY_PARTIAL bytes. The bytes from `soon` to `end`
+    are prefetched from memory meanwhile.
     """
     cuts = (n + CHUNK - 1) // CHUNK
     chunk = 16 * ((n // 16 + cuts - 1) // cuts)

@@ -1,8 +1,7 @@
-"""Ternary encodings to digits (trit + 1, a byte each), in machine code; layouts in docs/formats.md.
+"""Unpack ternary encodings to digits (trit + 1, one a byte); docs/formats.md describes the layouts.
 
-`ROWS[type]` is a compiled f(src, row, rows, cols, dst) that writes the digits of one row somewhere in the `cols + 512`
-bytes at dst and returns their address. Codes that are not ternary come out as 3, for the caller to refuse.
-`plain` encodings hold no scales between the codes, so a row may begin inside a block.
+`UNPACK[type]` is a compiled f(src, row, rows, cols, dst) that writes the digits of one row somewhere in the `cols +
+512` bytes at dst and returns their address. A code that is not ternary becomes 3, which the caller refuses.
 """
 
 from __future__ import annotations
@@ -13,24 +12,23 @@ from typing import Any
 from numba import types
 
 from ternrun.runtime.cpu.compile.jit import compiled
-from ternrun.runtime.cpu.compile.simd import (
-    i8x16,
-    i8x32,
-    i16x32,
-    load,
-    load_scalar,
-    narrow,
-    shuffler,
-    splat,
-    store,
-    store_scalar,
-    widen_unsigned,
-)  # fmt: skip
+from ternrun.runtime.cpu.compile.lanes import narrow, shuffler, splat, widen_unsigned
+from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, store_scalar
+from ternrun.runtime.cpu.compile.vectors import i8x16, i8x32, i16x32
+
+
+@compiled
+def _fields(q: Any, to: int, width: int) -> None:
+    """The four two-bit fields of each byte, from the lowest up: four vectors, `width` bytes apart."""
+    store(to, q & 3)
+    store(to + width, (q >> 2) & 3)
+    store(to + 2 * width, (q >> 4) & 3)
+    store(to + 3 * width, (q >> 6) & 3)
 
 
 @compiled
 def _i2_s(src: int, row: int, rows: int, cols: int, dst: int) -> int:
-    """Blocks of 128 run over row ends, so a row starts where it falls."""
+    """I2_S. Blocks of 128 run over row ends, so a row can begin inside a block."""
     first, last = row * cols // 128, (row * cols + cols + 127) // 128
     for b in range(first, last):
         q, to = load(i8x32, src + 32 * b), dst + 128 * (b - first)
@@ -43,12 +41,9 @@ def _i2_s(src: int, row: int, rows: int, cols: int, dst: int) -> int:
 
 @compiled
 def _tq2_0(src: int, row: int, rows: int, cols: int, dst: int) -> int:
+    """TQ2_0: blocks of 256, four two-bit fields a byte."""
     for h in range(cols // 128):
-        q, to = load(i8x32, src + (row * cols // 256 + h // 2) * 66 + 32 * (h & 1)), dst + 128 * h
-        store(to, q & 3)
-        store(to + 32, (q >> 2) & 3)
-        store(to + 64, (q >> 4) & 3)
-        store(to + 96, (q >> 6) & 3)
+        _fields(load(i8x32, src + (row * cols // 256 + h // 2) * 66 + 32 * (h & 1)), dst + 128 * h, 32)
     return dst
 
 
@@ -60,12 +55,13 @@ def _digits(q: Any) -> Any:
 
 @compiled
 def _tq1_0(src: int, row: int, rows: int, cols: int, dst: int) -> int:
+    """TQ1_0: blocks of 256, five base-3 digits a byte."""
     for b in range(cols // 256):
         at, to = src + (row * cols // 256 + b) * 54, dst + 256 * b
         power = 1
         for n in range(5):
             store(to + 32 * n, _digits(load(i8x32, at) * power))
-            # sixteen bytes matter; the sixteen behind (qh, d and what follows) are overwritten by the next store
+            # only sixteen bytes are digits; the next store overwrites the other sixteen (qh, d and what follows)
             store(to + 160 + 16 * n, _low16(_digits(_two16(load(i8x16, at + 32)) * power)))
             power *= 3
         for i in range(4):
@@ -82,6 +78,7 @@ _low16 = shuffler(i8x32, tuple(range(16)), operands=1)
 
 @compiled
 def _ptq1_0(src: int, row: int, rows: int, cols: int, dst: int) -> int:
+    """PTQ1_0: blocks of 128, five base-3 digits a byte."""
     for b in range(cols // 128):
         at, to = src + (row * cols // 128 + b) * 28, dst + 128 * b
         power = 1
@@ -105,7 +102,7 @@ _zip_high = shuffler(i8x16, tuple(8 + i // 2 + 16 * (i % 2) for i in range(16)))
 
 @compiled
 def _spread(q: Any, to: int) -> None:
-    """Sixteen bytes of four two-bit codes, in order, to 64 bytes."""
+    """Sixteen bytes of four two-bit codes to 64 bytes, in order."""
     even, odd = _zip_low(q & 3, (q >> 4) & 3), _zip_low((q >> 2) & 3, (q >> 6) & 3)
     store(to, _zip_low(even, odd))
     store(to + 16, _zip_high(even, odd))
@@ -115,10 +112,12 @@ def _spread(q: Any, to: int) -> None:
 
 
 def _two_bit(block: int) -> Callable[..., Any]:
+    """The function for two-bit blocks of a size."""
     size = block // 4 + 2
 
     @compiled
     def two_bit(src: int, row: int, rows: int, cols: int, dst: int) -> int:
+        """Q2_0, PQ2_0: a scale, then two-bit codes in order."""
         for b in range(cols // block):
             at = src + (row * cols // block + b) * size + 2
             for i in range(0, block, 64):
@@ -130,6 +129,7 @@ def _two_bit(block: int) -> Callable[..., Any]:
 
 @compiled
 def _q1_0(src: int, row: int, rows: int, cols: int, dst: int) -> int:
+    """Q1_0: one bit a weight, -1 or 1."""
     for b in range(cols // 128):
         at = src + (row * cols // 128 + b) * 18 + 2
         for j in range(128):
@@ -150,6 +150,7 @@ def _bn_digit(byte: int, j: int) -> Any:
 
 @compiled
 def _iq1_bn(src: int, row: int, rows: int, cols: int, dst: int) -> int:
+    """IQ1_BN: blocks of 64, five base-3 digits a byte."""
     base = src + row * (2 + cols // 64 * 13) + 2
     for b in range(cols // 64):
         at, to = base + 13 * b, dst + 64 * b
@@ -165,18 +166,16 @@ def _iq1_bn(src: int, row: int, rows: int, cols: int, dst: int) -> int:
 
 @compiled
 def _iq2_bn(src: int, row: int, rows: int, cols: int, dst: int) -> int:
+    """IQ2_BN: blocks of 64, four two-bit fields a byte."""
     base = src + row * (4 + cols // 4) + 4
     for b in range(cols // 64):
-        q, to = load(i8x16, base + 16 * b), dst + 64 * b
-        store(to, q & 3)
-        store(to + 16, (q >> 2) & 3)
-        store(to + 32, (q >> 4) & 3)
-        store(to + 48, (q >> 6) & 3)
+        _fields(load(i8x16, base + 16 * b), dst + 64 * b, 16)
     return dst
 
 
 @compiled
 def _iq2_bn_r4(src: int, row: int, rows: int, cols: int, dst: int) -> int:
+    """IQ2_BN_R4: blocks of 64 of four interleaved rows."""
     base = src + row // 4 * (16 + cols) + 16 + 4 * (row % 4)
     for b in range(cols // 64):
         for piece in range(4):
@@ -189,6 +188,7 @@ def _iq2_bn_r4(src: int, row: int, rows: int, cols: int, dst: int) -> int:
 
 @compiled
 def _hf_packed(src: int, row: int, rows: int, cols: int, dst: int) -> int:
+    """HF_PACKED: a byte holds the codes of one column of four rows, a quarter of the matrix apart."""
     quarter = rows // 4
     shift = splat(i8x16, types.int64(2 * (row // quarter)))
     base = src + row % quarter * cols
@@ -201,6 +201,7 @@ def _hf_packed(src: int, row: int, rows: int, cols: int, dst: int) -> int:
 
 @compiled
 def _q1_58(src: int, row: int, rows: int, cols: int, dst: int) -> int:
+    """Q1_58: two-bit codes 0, 1 and 3 for 0, 1 and -1."""
     for i in range(cols):
         code = types.int64(load_scalar(types.uint8, src + (row * cols + i) // 4)) >> (2 * (i & 3)) & 3
         store_scalar(dst + i, types.uint8(2 if code == 1 else (0 if code == 3 else 1)))
@@ -208,9 +209,11 @@ def _q1_58(src: int, row: int, rows: int, cols: int, dst: int) -> int:
 
 
 def _words(chunk: int) -> Callable[..., Any]:
+    """The function for T9 encodings of a chunk size."""
+
     @compiled
     def unpack_words(src: int, row: int, rows: int, cols: int, dst: int) -> int:
-        """Columns of 16-bit words, 128 rows side by side; what pads a chunk must be zeros."""
+        """T9: columns of 16-bit words, 128 rows side by side. Padding of a chunk must be zeros."""
         blocks = (rows + 127) // 128
         for start in range(0, cols, chunk):
             n = min(chunk, cols - start)
@@ -234,7 +237,7 @@ def _words(chunk: int) -> Callable[..., Any]:
     return unpack_words
 
 
-ROWS: dict[str, Callable[..., Any]] = {
+UNPACK: dict[str, Callable[..., Any]] = {
     "I2_S": _i2_s, "TQ1_0": _tq1_0, "TQ2_0": _tq2_0, "Q2_0": _two_bit(64), "PQ2_0": _two_bit(128),
     "PTQ1_0": _ptq1_0, "Q1_0": _q1_0, "IQ1_BN": _iq1_bn, "IQ2_BN": _iq2_bn, "IQ2_BN_R4": _iq2_bn_r4,
     "HF_PACKED": _hf_packed, "Q1_58": _q1_58,

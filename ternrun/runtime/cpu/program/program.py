@@ -1,4 +1,4 @@
-"""A step as data: the list of kernel calls that every worker runs, built once for a model."""
+"""A model step as data: the list of kernel calls that every thread runs, built once for a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALWAYS, NEVER = 0, 2**62
 
 
 class Records(NamedTuple):
-    """A program as the team reads it; `base` is where its memory begins."""
+    """An assembled program in the format that the thread pool reads; `base` is the address of `memory`."""
 
     memory: NDArray[np.uint8]
     base: int
@@ -26,8 +26,10 @@ class Records(NamedTuple):
 
 
 class Program:
-    """Kernel calls in order, each with the fewest tokens of a step that need a barrier after it: ALWAYS, NEVER, or a
-    number."""
+    """Kernel calls in order.
+
+    Each call has a barrier: the least number of tokens of a step that needs a barrier after the call, ALWAYS or NEVER.
+    """
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -36,9 +38,9 @@ class Program:
     def call(
         self, kernel: str, barrier: int = ALWAYS, records: Sequence[Mapping[str, Argument]] = (), /, **args: Argument
     ) -> None:
-        """Append a call with the arguments, and the repeated records, that the kernel's signature names.
+        """Append a call with keyword arguments and repeated records as the kernel's signature declares them.
 
-        Raises TypeError for arguments that the signature does not allow.
+        Raises TypeError for arguments that do not match the signature.
         """
         signature = signature_of(kernel)
         if signature is None:
@@ -50,21 +52,21 @@ class Program:
         self.names.append(kernel)
 
     def __add__(self, other: Program) -> Program:
-        """The calls of both, in order."""
+        """A program with the calls of both, in order."""
         both = Program()
         both.names, both._calls = self.names + other.names, self._calls + other._calls
         return both
 
     @property
     def kernels(self) -> set[str]:
-        """Names of all kernels called."""
+        """The names of all kernels called."""
         return set(self.names)
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def assemble(self, kernels: KernelCache) -> Records:
-        """With the addresses of the kernels, which must be there."""
+        """Encode the calls with the addresses of the kernels, which must be loaded."""
         out = aligned(layout.RECORD * len(self._calls))
         for i, (name, barrier, words) in enumerate(self._calls):
             record = struct.pack(f"<{2 + len(words)}q", kernels[name], barrier, *words)
@@ -73,15 +75,14 @@ class Program:
 
 
 class Scratch:
-    """One private area for each thread, as large as the kernel that needs most; reserve first, then take the
-    address."""
+    """One scratch area of at least `nbytes` bytes for each thread."""
 
     def __init__(self, threads: int, nbytes: int) -> None:
-        self.stride = round_up(nbytes, 4096) + 64  # the odd line keeps threads off each other's cache sets
+        self.stride = round_up(nbytes, 4096) + 64  # an odd number of lines: different cache sets for threads
         self._memory = aligned(self.stride * threads)
         self.base = int(self._memory.ctypes.data)
 
     @property
     def arguments(self) -> dict[str, int]:
-        """The arguments of a kernel that uses it."""
+        """The keyword arguments of a kernel that uses scratch memory."""
         return {"scratch": self.base, "scratch_stride": self.stride}

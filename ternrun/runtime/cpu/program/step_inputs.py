@@ -1,7 +1,7 @@
-"""What changes from step to step, where the kernels look for it.
+"""The inputs of a step, checked and stored where kernels read them.
 
-Kernels check no bounds: every index is checked here, before they see it. Nearly all steps have a few tokens, which
-Python's own lists and arrays have checked and copied before numpy begins.
+Kernels check no bounds, so this module checks every index. Most steps have few tokens, for which Python's lists and
+arrays are faster than numpy.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ternrun.runtime.cpu.memory import address
 
 
 class StepInputs:
-    """Batches of up to `tokens` tokens; `state` (int64) is the block that kernels read.
+    """Loads batches of up to `tokens` tokens; `state` (int64) is the block that kernels read.
 
     Token ids are below `vocabulary`, positions below `positions`, cache blocks (of `layout.KV_BLOCK` tokens) below
     `blocks`.
@@ -38,14 +38,14 @@ class StepInputs:
     def __init__(self, state: NDArray[np.int64], tokens: int, vocabulary: int, positions: int, blocks: int) -> None:
         self._cells = state.data
         self._tokens, self._vocabulary, self._positions, self._blocks = tokens, vocabulary, positions, blocks
-        self._numbers = array("i")  # of the batch, one list behind the other
+        self._numbers = array("i")  # the batch's lists, concatenated
         self._tables = np.empty((0, 0), np.int32)
-        self._rows: list[NDArray[np.int32] | None] = []  # those that `_tables` holds copies of; None: not for good
+        self._rows: list[NDArray[np.int32] | None] = []  # rows copied to `_tables`; None: the row can change
 
     def load(self, batch: Batch) -> int:
-        """Make this the batch that the next step runs; returns its last position.
+        """Store a batch for the next step; returns its largest position.
 
-        Raises ValueError for what would have kernels reach beyond their memory.
+        Raises ValueError for an index that would make kernels access memory out of bounds.
         """
         tokens, positions, slots, rows, outputs, keep = batch
         n, wanted = len(tokens), len(outputs)
@@ -70,9 +70,9 @@ class StepInputs:
         return last
 
     def repeat(self, steps: int, stops: Iterable[int]) -> None:
-        """Have the step that was taken followed by others, `steps` in all: see `backend.Model.decode`.
+        """Run `steps` greedy steps from the loaded batch in one call; see `backend.Model.decode`.
 
-        Raises ValueError where a sequence would leave its table, or a token's result is not wanted.
+        Raises ValueError if a sequence would exceed its block table, or if a token's output is not requested.
         """
         n, cells = self._cells[TOKENS], self._cells
         if cells[OUTPUTS] != n:
@@ -84,12 +84,12 @@ class StepInputs:
         cells[STOP_IDS], cells[N_STOP_IDS] = self._stop_ids.buffer_info()
 
     def generated(self) -> list[list[int]]:
-        """The tokens that the steps begun by `repeat` chose, a list a sequence."""
+        """The tokens that the steps started by `repeat` chose, one list for each sequence."""
         n, end = self._cells[TOKENS], (self._cells[GENERATED] - self._generated.buffer_info()[0]) // 4
         return [self._generated[i:end:n].tolist() for i in range(n)]
 
     def _load_tables(self, rows: list[NDArray[np.int32]]) -> None:
-        """Check and copy the rows that are not those of the step before."""
+        """Check and copy the block table rows that differ from the previous step's."""
         known = self._rows
         if len(rows) > len(known) or len(rows[0]) != self._tables.shape[1]:
             self._tables, known = np.empty((len(rows), len(rows[0])), np.int32), [None] * len(rows)
@@ -104,7 +104,7 @@ class StepInputs:
 
 
 def check_range(values: list[int], limit: int, what: str) -> int:
-    """The largest; raises ValueError where one is outside 0 to limit - 1."""
+    """The largest value. Raises ValueError if a value is outside 0 to limit - 1."""
     low, high = min(values), max(values)
     if low < 0 or high >= limit:
         raise ValueError(f"{what} {low} to {high} is outside 0 to {limit - 1}")

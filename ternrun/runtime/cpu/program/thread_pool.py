@@ -1,7 +1,7 @@
-"""The worker team: threads that run one program together, spinning between its phases and parked between steps.
+"""The thread pool: threads that run one program together, spin between kernels and park between steps.
 
-Thread 0 is whoever calls `run`; only one caller at a time. Workers that find nothing to do for a while return from
-machine code and wait on a semaphore, so an idle model costs no CPU.
+Thread 0 is the caller of `run`; only one thread may call it at a time. A worker that finds no work for a while returns
+from machine code and waits on a semaphore, so an idle model uses no CPU time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KERNELS = ("step.run", "step.launch", "step.work")
 
 
 class ThreadPool:
-    """`threads` threads over one set of kernels."""
+    """`threads` threads that run programs of one kernel cache."""
 
     def __init__(self, kernels: KernelCache, threads: int) -> None:
         if not 1 <= threads <= layout.MAX_THREADS:
@@ -45,14 +45,14 @@ class ThreadPool:
                 worker = threading.Thread(target=self._worker, args=(i,), daemon=True)
                 worker.start()
                 self._workers.append(worker)
-        except RuntimeError:  # a container's limit of processes, which counts threads
+        except RuntimeError:  # a container's limit of processes, which includes threads
             self.close()
             raise UsageError(f"this system does not let {threads} threads run: ask for fewer") from None
 
     def run(self, records: Records, state: int, profile: NDArray[np.int64] | None = None) -> None:
-        """Run a program's records; returns when all are done. `profile` gathers the cycles of each.
+        """Run a program's records; returns when all calls are done. `profile` accumulates the cycles of each call.
 
-        Raises UsageError once the team is closed.
+        Raises UsageError after `close`.
         """
         cells = self._cells
         if cells[STOP]:
@@ -68,23 +68,25 @@ class ThreadPool:
         if not self._cells[STOP]:
             self._cells[STOP] = 1
             self._launch(self._base, 0, self.threads)
-            for wake in self._wake:  # all: a run that a Ctrl-C cut short may not have woken those it was to wake
+            for wake in self._wake:  # all of them: a run that Ctrl-C interrupted may not have woken its workers
                 wake.release()
             for worker in self._workers:
                 worker.join()
 
     def _unpark(self, parked: int) -> None:
+        """Wake the workers whose bit is set."""
         for i in range(1, self.threads):
             if parked >> i & 1:
                 self._wake[i].release()
 
     def _worker(self, tid: int) -> None:
+        """The main function of a worker thread."""
         while self._work(self._base, tid, self.threads):
             self._wake[tid].acquire()
 
 
 def _yield_address() -> int:
-    """The system's `int yield(void)`."""
+    """The address of the system's `int yield(void)`."""
     if sys.platform == "win32":
         function = ctypes.windll.kernel32.SwitchToThread
     else:

@@ -1,4 +1,4 @@
-"""Weights as kernels want them: ternary ones repacked, ordinary ones straight from the file's map."""
+"""Weight matrices as kernels read them: ternary ones repacked, ordinary ones directly from the file's map."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUPERBLOCK = {"lut16": encodings.SUPERBLOCK, "byte_dot": 32}
 
 @dataclass(frozen=True, slots=True)
 class OrdinaryMatrix:
-    """Rows in their file's encoding; a row of `stride` bytes decodes to `padded` floats, `cols` of them used."""
+    """Rows in their file's encoding. A row of `stride` bytes decodes to `padded` floats, of which `cols` are used."""
 
     tensor: Tensor
     rows: int
@@ -38,7 +38,9 @@ class OrdinaryMatrix:
 
     @classmethod
     def of(cls, tensor: Tensor) -> OrdinaryMatrix:
-        """Zero-copy, except where rows of plain floats do not fill whole vectors."""
+        """Wrap a tensor without a copy, except rows of plain floats that are not a multiple of 16 long, which are
+        padded.
+        """
         rows, cols = tensor.shape
         encoding = ENCODINGS[tensor.type]
         stride, data = nbytes(tensor.type, (1, cols)) or 0, tensor.data
@@ -53,17 +55,17 @@ class OrdinaryMatrix:
 
 @dataclass(slots=True)
 class TernaryMatrix:
-    """A ternary matrix in the kernels' layout: one scale a row, or one a block of `chunk` inputs."""
+    """A ternary matrix in the kernels' layout, with one scale a row or one a block of `chunk` columns."""
 
     name: str
     rows: int
     cols: int
     chunk: int
-    words: int  # 16-bit words a chunk takes (layout "words")
+    words: int  # 16-bit words of a chunk (layout `lut16`)
     superblocks: int
     by_block: bool
     codes: NDArray[np.uint8]
-    code_bytes: int  # room behind not counted
+    code_bytes: int  # without padding at the end
     scales: NDArray[np.float32]
     status: NDArray[np.int64]
     keep: list[NDArray[np.float32]] = field(default_factory=list)
@@ -79,13 +81,13 @@ class TernaryMatrix:
         return self.chunk, self.words, self.by_block
 
     def check(self) -> None:
-        """Raises LoadError when a code was met that is not ternary."""
+        """Raises LoadError if packing found a code that is not ternary."""
         if self.status[0]:
             raise LoadError(f"tensor {self.name} holds codes that are not ternary")
 
     @classmethod
     def of(cls, tensor: Tensor, layout: str, packing: Packing, scratch: Scratch) -> TernaryMatrix:
-        """Append to `packing` the call that fills the codes, or looks through those that need no repacking."""
+        """Append to `packing` the call that fills the codes, or that checks codes which need no repacking."""
         scales, gaps = row_scales(tensor)
         if layout == "lut16" and ENCODINGS[tensor.type].chunk and gaps is None:
             return cls._in_place(tensor, scales, packing, scratch)
@@ -93,6 +95,7 @@ class TernaryMatrix:
 
     @classmethod
     def _in_place(cls, tensor: Tensor, scales: F32, packing: Packing, scratch: Scratch) -> TernaryMatrix:
+        """A matrix whose codes stay in the file."""
         (rows, cols), chunk = tensor.shape, ENCODINGS[tensor.type].chunk
         blocks = -(-rows // encodings.SUPERBLOCK)
         size = 2 * encodings.SUPERBLOCK * blocks * encodings.words(chunk, cols)
@@ -110,6 +113,7 @@ class TernaryMatrix:
     def _packed(
         cls, tensor: Tensor, scales: F32, gaps: F32 | None, layout: str, packing: Packing, scratch: Scratch
     ) -> TernaryMatrix:
+        """A matrix whose codes are repacked into new memory."""
         rows, cols = tensor.shape
         groups = scales.shape[1]
         by_block = groups > 1
@@ -140,7 +144,7 @@ class TernaryMatrix:
 
 
 def _laid(scales: F32, padded: int) -> F32:
-    """Scales (rows, groups) as (groups, padded rows), zeros behind the rows."""
+    """Transpose scales (rows, groups) to (groups, padded rows), padded with zeros."""
     rows, groups = scales.shape
     laid = aligned(4 * groups * padded).view(np.float32)
     laid[: groups * padded].reshape(groups, padded)[:, :rows] = scales.T

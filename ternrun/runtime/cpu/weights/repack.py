@@ -1,6 +1,7 @@
-"""Repacking at load, a portion at a time: pages of the file that have been read are handed back after each.
+"""Repacking of weights at load, in portions: the file's pages are released after each portion is read.
 
-Else the whole file would count as this process's memory beside the repacked weights. They stay in the page cache.
+Without the release, the whole file would count as this process's memory in addition to the repacked weights. Released
+pages stay in the page cache.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from ternrun.runtime.cpu.memory import address, round_up
 from ternrun.runtime.cpu.program.program import NEVER, Program
 from ternrun.runtime.cpu.signatures import Argument
 
-PORTION = 64 << 20  # bytes read between two releases
+PORTION = 64 << 20  # bytes read between releases
 
 
 class Packing:
-    """Kernel calls that fill packed weights; order does not matter among them."""
+    """Kernel calls that fill packed weights, in any order."""
 
     def __init__(self) -> None:
         self._portions: list[tuple[Program, list[NDArray[np.uint8]]]] = []
@@ -38,7 +39,7 @@ class Packing:
 
     @property
     def kernels(self) -> set[str]:
-        """Names of all kernels called."""
+        """The names of all kernels called."""
         return set().union(*(program.kernels for program, _ in self._portions))
 
     def run(self, run: Callable[[Program], None]) -> None:
@@ -50,7 +51,7 @@ class Packing:
 
 
 def release(data: NDArray[np.uint8]) -> None:
-    """Hand back the pages of a read-only file map; memory of any other kind is left alone."""
+    """Release the pages of a read-only file map. Other memory is left unchanged."""
     base: Any = data
     while isinstance(base, np.ndarray):
         base = base.base
