@@ -19,7 +19,7 @@ from starlette.responses import StreamingResponse
 
 import ternrun
 from ternrun.server.app.run import listening
-from ternrun.server.generation.models import Services
+from ternrun.server.generation.models import ModelServices
 from ternrun.server.settings import ServerConfig
 
 HOPS = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}  # of one connection, not passed on
@@ -39,7 +39,7 @@ class Replica:
 
     async def _serve(self, path: str, threads: int, loaded: Future[None]) -> None:
         config = ServerConfig(unix_socket=self._socket)
-        async with listening(Services(config, lambda: ternrun.load(path, threads=threads))) as (services, _):
+        async with listening(ModelServices(config, lambda: ternrun.load(path, threads=threads))) as (services, _):
             try:
                 await services.load()
             except Exception as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ternrun.api import Model
 from ternrun.server.app.run import listening
-from ternrun.server.generation.models import Open, Services
+from ternrun.server.generation.models import ModelServices, Open
 from ternrun.server.generation.service import Service
 from ternrun.server.settings import ServerConfig
 
@@ -77,7 +77,7 @@ def running(config: ServerConfig, open_model: Open | Mapping[str, Open], *, load
     ready, leave, found = threading.Event(), asyncio.Event(), []
 
     async def main() -> None:
-        async with listening(Services(config, open_model)) as (services, url):
+        async with listening(ModelServices(config, open_model)) as (services, url):
             if load:
                 await services.load()
             found.append(Server(services.default, url, asyncio.get_running_loop()))

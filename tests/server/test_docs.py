@@ -11,14 +11,14 @@ import pytest
 
 from ternrun.server.anthropic import messages
 from ternrun.server.app.routes import ROUTES
-from ternrun.server.fields.reading import Table
+from ternrun.server.fields.reading import FieldTable
 from ternrun.server.fields.sampling import CHAT, COMPLETION
 from ternrun.server.llamacpp.completion import COMPLETION as LLAMA
 from ternrun.server.llamacpp.completion import INFILL
-from ternrun.server.llamacpp.embeddings import LLAMA as LLAMA_EMBEDDINGS
+from ternrun.server.llamacpp.embeddings import EMBEDDINGS as LLAMA_EMBEDDINGS
 from ternrun.server.ollama import generate as ollama_generate
 from ternrun.server.ollama import library
-from ternrun.server.ollama.embeddings import OLLAMA, OLLAMA_ONE
+from ternrun.server.ollama.embeddings import EMBED, EMBEDDINGS
 from ternrun.server.openai import embeddings
 from ternrun.server.openai.responses import RESPONSES
 from ternrun.server.tgi import generate as tgi_generate
@@ -60,10 +60,10 @@ def test_every_route_is_there() -> None:
         ("/v1/chat/completions", CHAT),
         ("/completion", LLAMA),
         ("/infill", INFILL),
-        ("/v1/embeddings", embeddings.OPENAI),
+        ("/v1/embeddings", embeddings.EMBEDDINGS),
         ("/v1/embeddings", LLAMA_EMBEDDINGS),
-        ("/v1/embeddings", OLLAMA),
-        ("/v1/embeddings", OLLAMA_ONE),
+        ("/v1/embeddings", EMBED),
+        ("/v1/embeddings", EMBEDDINGS),
         ("/api/show", library.SHOW),
         ("/v1/responses", RESPONSES),
         ("/v1/messages", messages.MESSAGES),
@@ -75,10 +75,10 @@ def test_every_route_is_there() -> None:
         ("/generate", tgi_generate.PARAMETERS),
     ],
 )
-def test_every_field_is_there(title: str, table: Table) -> None:
+def test_every_field_is_there(title: str, table: FieldTable) -> None:
     sections = dict(re.findall(r"^### (/\S+)[^\n]*\n(.*?)(?=^##)", PAGE, re.S | re.M))
     text = sections[title] + (
-        sections["/v1/completions"] if table in (CHAT, RESPONSES, embeddings.OPENAI, LLAMA_EMBEDDINGS) else ""
+        sections["/v1/completions"] if table in (CHAT, RESPONSES, embeddings.EMBEDDINGS, LLAMA_EMBEDDINGS) else ""
     )
     text += sections["/completion"] if table is INFILL else ""
     families = re.findall(r"`(\w+)\*`", text)

@@ -13,7 +13,7 @@ from ternrun.api import load
 from ternrun.commands.line.parser import Parser
 from ternrun.commands.models import add_models, named_models
 from ternrun.errors import UsageError
-from ternrun.server.generation.models import Services
+from ternrun.server.generation.models import ModelServices
 from ternrun.server.settings import ServerConfig
 from tests.fakes import fake_gguf, fake_weights
 from tests.server.serving import TEMPLATE, Server, running
@@ -144,7 +144,7 @@ def test_names(path: Path, other: Path) -> None:
         with pytest.raises(UsageError, match="two models are called"):
             named(*wrong)
     with pytest.raises(UsageError, match="two models are called b"):
-        Services(ServerConfig(), {"a,b": lambda: load(path), "b": lambda: load(path)})
+        ModelServices(ServerConfig(), {"a,b": lambda: load(path), "b": lambda: load(path)})
     odd = path.with_name("a=b.gguf")
     odd.symlink_to(path)
     assert named(str(odd)) == {"": str(odd)}

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from ternrun.server.app.openapi import BODIES, fields
 from ternrun.server.app.routes import ROUTES
-from ternrun.server.fields.reading import Table, schema_of
+from ternrun.server.fields.reading import FieldTable, schema_of
 from tests.server.hostile import NASTY, VALID, requests
 from tests.server.serving import Server
 
@@ -74,7 +74,7 @@ def test_numbers_are_taken_where_it_says_so(route: str) -> None:
 
 @pytest.mark.parametrize("route", TABLES)
 def test_names_that_are_not_in_it_are_refused(route: str) -> None:
-    table: Table = TABLES[route]
+    table: FieldTable = TABLES[route]
     loose, strict = fields(table), fields(table, strict=True)
     for described in (loose, strict):
         assert set(described["properties"]) == {*table.read, *table.hints, *table.constraints}

@@ -9,7 +9,7 @@ import pytest
 
 from ternrun.loader.tokenizers.tokenizer import Tokenizer
 from ternrun.server.generation import prompts, service
-from ternrun.server.generation.prompts import File
+from ternrun.server.generation.prompts import ProjectFile
 from tests.server.serving import Server
 
 HELLO = [{"role": "user", "content": "a"}]
@@ -60,12 +60,12 @@ def test_no_more_is_read_than_the_context_holds(
 
 
 def test_files_are_read_from_the_end(server: Server, read: list[str]) -> None:
-    files = [File("a", LONG), File("b", "x" * 10)]
+    files = [ProjectFile("a", LONG), ProjectFile("b", "x" * 10)]
     whole = prompts._written(server.model, files, 10_000)
     for room in range(0, len(whole) + 2, 7):
         assert prompts._written(server.model, files, room) == whole[max(0, len(whole) - room) :]
     read.clear()
-    prompts._written(server.model, [File("a", LONG)] * 1000, 500)
+    prompts._written(server.model, [ProjectFile("a", LONG)] * 1000, 500)
     assert len(read) < 10
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from ternrun.server.fields import ignored, unsupported
 from ternrun.server.fields import reading as fields
-from ternrun.server.fields.reading import Table, whole
+from ternrun.server.fields.reading import FieldTable, integer
 from ternrun.server.fields.sampling import CHAT, COMPLETION
 from ternrun.server.http.errors import ApiError
 from ternrun.server.http.stream import MANY, in_one_piece
@@ -178,7 +178,7 @@ def test_routes_that_are_not_there(server: Server) -> None:
 
 
 @pytest.mark.parametrize("table", [COMPLETION, CHAT])
-def test_fields_are_in_one_table_each(table: Table) -> None:
+def test_fields_are_in_one_table_each(table: FieldTable) -> None:
     assert not table.read.keys() & table.hints.keys()
     assert not table.read.keys() & table.constraints.keys()
     assert not table.hints.keys() & table.constraints.keys()
@@ -217,7 +217,7 @@ def test_a_list_that_is_too_long_is_not_looked_through() -> None:
 
 
 def test_unknown_fields_are_let_pass_but_not_unsupported_ones() -> None:
-    table = Table(read={"n": (whole(1, 2), 1)}, constraints={"tools": ([],)})
+    table = FieldTable(read={"n": (integer(1, 2), 1)}, constraints={"tools": ([],)})
     assert table.parse({"frob": 1, "tools": []}) == {"n": 1}
     with pytest.raises(ApiError, match="tools: this server does not support it"):
         table.parse({"tools": [1]})

@@ -25,7 +25,7 @@ import pytest
 from ternrun.api import load
 from ternrun.errors import ConfigError, UsageError
 from ternrun.server.app.run import listening
-from ternrun.server.generation.models import Services
+from ternrun.server.generation.models import ModelServices
 from ternrun.server.generation.submission import Answers
 from ternrun.server.http.unix_socket import UnixSocket
 from ternrun.server.settings import ServerConfig, read_keys
@@ -219,7 +219,10 @@ def test_a_unix_socket(path: Path, tmp_path: Path) -> None:
     place = tmp_path / "s"
 
     async def ask() -> bytes:
-        async with listening(Services(ServerConfig(unix_socket=str(place)), lambda: load(path, threads=1))) as (s, _):
+        async with listening(ModelServices(ServerConfig(unix_socket=str(place)), lambda: load(path, threads=1))) as (
+            s,
+            _,
+        ):
             await s.load()
             reader, writer = await asyncio.open_unix_connection(str(place))
             writer.write(b"GET /health HTTP/1.0\r\n\r\n")

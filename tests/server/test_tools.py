@@ -12,8 +12,8 @@ import pytest
 
 from ternrun.api import load
 from ternrun.bench.vocabulary import byte_vocabulary
-from ternrun.server.conversation.tool_call_formats import GENERIC, HERMES, LLAMA3, MISTRAL, Family, family_of
-from ternrun.server.conversation.tool_call_parser import reader_of
+from ternrun.server.conversation.tool_call_formats import GENERIC, HERMES, LLAMA3, MISTRAL, ToolCallFormat, format_of
+from ternrun.server.conversation.tool_call_parser import parser_for
 from ternrun.server.conversation.tools import Function, Tools
 from ternrun.server.settings import ServerConfig
 from tests.fakes import fake_gguf, fake_weights
@@ -43,8 +43,8 @@ MESSAGES = (
 )
 
 
-def read(family: Family, text: str, cut: int, most: int = 9) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
-    reader, content, calls = reader_of(family, Tools(FUNCTIONS, must=False, most=most)), "", []
+def read(family: ToolCallFormat, text: str, cut: int, most: int = 9) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
+    reader, content, calls = parser_for(family, Tools(FUNCTIONS, must=False, most=most)), "", []
     pieces = [text[i : i + cut] for i in range(0, len(text), cut)]
     for found in (*map(reader.push, pieces), reader.flush()):
         content += found[0]
@@ -95,13 +95,13 @@ ROME, OSLO = ("weather", {"city": "Rome"}), ("weather", {"city": "Oslo"})
         (GENERIC, '{"tool_calls": [{"name": "clock"}, {"name": "wea', '{"name": "wea', [("clock", {})]),
     ],
 )  # fmt: skip
-def test_what_is_said(family: Family, text: str, content: str, calls: list[Any], cut: int) -> None:
+def test_what_is_said(family: ToolCallFormat, text: str, content: str, calls: list[Any], cut: int) -> None:
     assert read(family, text, cut) == (content, calls)
 
 
 def test_an_answer_by_grammar_is_not_held_back() -> None:
     """Of a model that knows no tools: its words as they come, each call when it is complete."""
-    reader = reader_of(GENERIC, Tools(FUNCTIONS, must=False, most=9))
+    reader = parser_for(GENERIC, Tools(FUNCTIONS, must=False, most=9))
     assert [reader.push(piece)[0] for piece in ('{"response": "', "one ", "two\\", "n", '"}')] == [
         "",
         "one ",
@@ -109,7 +109,7 @@ def test_an_answer_by_grammar_is_not_held_back() -> None:
         "\n",
         "",
     ]
-    reader = reader_of(GENERIC, Tools(FUNCTIONS, must=False, most=9))
+    reader = parser_for(GENERIC, Tools(FUNCTIONS, must=False, most=9))
     pieces = ('{"tool_calls": [{"name": "clock"', "}, ", '{"name": "clock"}', "]}")
     assert [len(reader.push(piece)[1]) for piece in pieces] == [0, 1, 1, 0]
 
@@ -122,7 +122,7 @@ def test_one_call_at_a_time() -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_families(name: str) -> None:
-    assert family_of(TEMPLATES[name] + MESSAGES).name == name
+    assert format_of(TEMPLATES[name] + MESSAGES).name == name
 
 
 @pytest.fixture(scope="module", params=TEMPLATES)

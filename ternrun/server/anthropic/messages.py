@@ -11,12 +11,26 @@ from typing import Any
 from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
-from ternrun.server.conversation.conversation import Said, Talk, read_talk, talking
+from ternrun.server.conversation.conversation import (
+    AssistantMessage,
+    Conversation,
+    generate_messages,
+    read_conversation,
+)
 from ternrun.server.conversation.messages import counted, part_text, plain_text
 from ternrun.server.conversation.tools import offered
 from ternrun.server.fields import response_format
 from ternrun.server.fields.ignored import current, pass_over
-from ternrun.server.fields.reading import Table, anything, flag, number, shaped, stops, text, whole
+from ternrun.server.fields.reading import (
+    FieldTable,
+    any_value,
+    any_value_like,
+    boolean,
+    integer,
+    number,
+    stop_strings,
+    string,
+)
 from ternrun.server.fields.sampling import MESSAGES as MESSAGE_LIST
 from ternrun.server.fields.sampling import UNLIMITED, Fields, needed
 from ternrun.server.fields.unsupported import ANTHROPIC_CONSTRAINTS, ANTHROPIC_HINTS
@@ -46,26 +60,26 @@ def _output_format(value: Any) -> response_format.Source | None:
 FORM: response_format.Fields = {"output_config": (_output, None), "output_format": (_output_format, None)}
 _ASKED: Fields = {
     **FORM,
-    "model": (text, ""),
-    "messages": (shaped(MESSAGE_LIST), None),
-    "system": (anything, None),
-    "tools": (anything, None),
-    "tool_choice": (anything, None),
+    "model": (string, ""),
+    "messages": (any_value_like(MESSAGE_LIST), None),
+    "system": (any_value, None),
+    "tools": (any_value, None),
+    "tool_choice": (any_value, None),
 }
-MESSAGES = Table(
+MESSAGES = FieldTable(
     read={
         **_ASKED,
-        "max_tokens": (whole(1, UNLIMITED), None),
+        "max_tokens": (integer(1, UNLIMITED), None),
         "temperature": (number(0, 100), 1.0),
         "top_p": (number(0, 1), 1.0),
-        "top_k": (whole(0, UNLIMITED), 0),
-        "stop_sequences": (stops, ()),
-        "stream": (flag, False),
+        "top_k": (integer(0, UNLIMITED), 0),
+        "stop_sequences": (stop_strings, ()),
+        "stream": (boolean, False),
     },
     hints=ANTHROPIC_HINTS,
     constraints=ANTHROPIC_CONSTRAINTS,
 )
-COUNT = Table(read=_ASKED, hints=ANTHROPIC_HINTS, constraints=ANTHROPIC_CONSTRAINTS)
+COUNT = FieldTable(read=_ASKED, hints=ANTHROPIC_HINTS, constraints=ANTHROPIC_CONSTRAINTS)
 CHOICES = {"auto": "auto", "any": "required", "tool": "", "none": "none"}
 ROLES = ("user", "assistant", "system")  # the last as OpenAI's clients write it
 _TOOL = ("type", "name", "description", "input_schema", "strict")
@@ -82,7 +96,7 @@ async def messages(request: web.Request, service: Service) -> web.StreamResponse
     talk = await _read(request, service, values, params)
     if values["stream"]:
         return await stream(request, _events(service, talk, request), service.config.stall, NAMED)
-    with talking(service, talk, request) as (answers, (answer,)):
+    with generate_messages(service, talk, request) as (answers, (answer,)):
         async for _, update in answers.updates():
             answer.add(update)
         content = [{"type": "text", "text": answer.content}] if answer.content or not answer.calls else []
@@ -97,13 +111,13 @@ async def count_tokens(request: web.Request, service: Service) -> web.Response:
     return web.json_response({"input_tokens": len(talk.requests[0].ids)})
 
 
-async def _read(request: web.Request, service: Service, values: dict[str, Any], params: SamplingParams) -> Talk:
+async def _read(request: web.Request, service: Service, values: dict[str, Any], params: SamplingParams) -> Conversation:
     start = await constraint(service, values, FORM)
-    return await read_talk(request, service, partial(_conversation, values), _tools(values), params, start)
+    return await read_conversation(request, service, partial(_conversation, values), _tools(values), params, start)
 
 
-async def _events(service: Service, talk: Talk, request: web.Request) -> Items:
-    with talking(service, talk, request) as (answers, (answer,)):
+async def _events(service: Service, talk: Conversation, request: web.Request) -> Items:
+    with generate_messages(service, talk, request) as (answers, (answer,)):
         start = {"input_tokens": len(talk.requests[0].ids), "output_tokens": 0}
         yield {"type": "message_start", "message": _message(service) | {"usage": start}}
         blocks, open_text = 0, False
@@ -151,7 +165,7 @@ def _message(service: Service) -> dict[str, Any]:
     return head | {"content": [], "stop_reason": None, "stop_sequence": None}
 
 
-def _end(answers: Answers, answer: Said) -> dict[str, Any]:
+def _end(answers: Answers, answer: AssistantMessage) -> dict[str, Any]:
     word = answers.all[0].stopping_word
     reason = "stop_sequence" if word else REASONS[answer.reason or "stop"]
     return {"stop_reason": reason, "stop_sequence": word or None}

@@ -17,15 +17,15 @@ from aiohttp.typedefs import Middleware
 from ternrun.server.app.access import HEALTH
 from ternrun.server.app.page import FOLDER
 from ternrun.server.fields import ignored
-from ternrun.server.fields.ignored import Ignored
-from ternrun.server.generation.submission import TOLD
+from ternrun.server.fields.ignored import IgnoredFields
+from ternrun.server.generation.submission import TOKEN_COUNTS
 from ternrun.server.http.errors import REASON, Handler
 from ternrun.server.settings import ServerConfig
 
 log = logging.getLogger("ternrun.access")
 
 ID: web.RequestKey[str] = web.RequestKey("id", str)
-IGNORED: web.RequestKey[Ignored] = web.RequestKey("ignored", Ignored)
+IGNORED: web.RequestKey[IgnoredFields] = web.RequestKey("ignored", IgnoredFields)
 
 ID_HEADER = "X-Request-Id"
 MOST_NOTED = 1024  # names of ignored fields that are logged: names that clients make up cannot fill the log
@@ -38,7 +38,7 @@ def access_log(config: ServerConfig) -> Middleware:
 
     @web.middleware
     async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request[TOLD] = {}
+        request[TOKEN_COUNTS] = {}
         request[ID] = _identity(request.headers.get(ID_HEADER, ""))
         request[IGNORED] = ignored.begin(strict=config.strict)
         start, status = time.perf_counter(), 499  # the client went away
@@ -96,7 +96,7 @@ def _line(request: web.Request, status: int, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 4),
         "request_id": request[ID],
     }
-    return line | ({"error": request[REASON]} if REASON in request else {}) | request[TOLD]
+    return line | ({"error": request[REASON]} if REASON in request else {}) | request[TOKEN_COUNTS]
 
 
 def _note(request: web.Request, name: str, meant: str) -> dict[str, Any]:

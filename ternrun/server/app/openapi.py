@@ -11,20 +11,20 @@ from aiohttp import web
 
 from ternrun.server.anthropic import messages
 from ternrun.server.fields import sampling
-from ternrun.server.fields.reading import NO_DEFAULTS, Schema, Table, schema_of
+from ternrun.server.fields.reading import NO_DEFAULTS, FieldTable, Schema, schema_of
 from ternrun.server.fields.unsupported import ELSEWHERE, HARMLESS
 from ternrun.server.generation.service import Service
 from ternrun.server.llamacpp import completion, slot_persistence, tokenize
-from ternrun.server.llamacpp.embeddings import LLAMA
+from ternrun.server.llamacpp import embeddings as llamacpp_embeddings
+from ternrun.server.ollama import embeddings as ollama_embeddings
 from ternrun.server.ollama import generate as ollama_generate
 from ternrun.server.ollama import library
-from ternrun.server.ollama.embeddings import OLLAMA, OLLAMA_ONE
 from ternrun.server.openai import embeddings, responses
 from ternrun.server.tgi import generate as tgi_generate
 from ternrun.server.version import server_version
 
 EVENTS, LINES = "text/event-stream", "application/x-ndjson"
-NONE: Mapping[str, Table] = {}
+NONE: Mapping[str, FieldTable] = {}
 NULL: Schema = {"type": "null"}
 
 
@@ -32,16 +32,16 @@ NULL: Schema = {"type": "null"}
 class Body:
     """What a route reads. `stream`: the type of its answer where `stream` is true."""
 
-    table: Table
+    table: FieldTable
     needed: Sequence[str] = ()
     stream: str = ""
-    more: Mapping[str, Table] = field(default_factory=dict)  # fields that have a table of their own
+    more: Mapping[str, FieldTable] = field(default_factory=dict)  # fields that have a table of their own
 
 
 def fields(
-    table: Table,
+    table: FieldTable,
     needed: Sequence[str] = (),
-    more: Mapping[str, Table] = NONE,
+    more: Mapping[str, FieldTable] = NONE,
     defaults: Mapping[str, Any] = NO_DEFAULTS,
     strict: bool = False,
 ) -> Schema:
@@ -67,14 +67,14 @@ BODIES = {
     "/v1/chat/completions": Body(sampling.CHAT, ("messages",), EVENTS),
     "/v1/chat/completions/input_tokens": Body(sampling.CHAT, ("messages",)),
     "/chat/completions/input_tokens": Body(sampling.CHAT, ("messages",)),
-    "/v1/embeddings": Body(embeddings.OPENAI, ("input",)),
+    "/v1/embeddings": Body(embeddings.EMBEDDINGS, ("input",)),
     "/v1/responses": Body(responses.RESPONSES, ("input",), EVENTS),
     "/v1/responses/input_tokens": Body(responses.RESPONSES, ("input",)),
     "/v1/messages": Body(messages.MESSAGES, ("messages", "max_tokens"), EVENTS),
     "/v1/messages/count_tokens": Body(messages.COUNT, ("messages",)),
-    "/embedding": Body(LLAMA),
-    "/embeddings": Body(LLAMA),
-    "/api/embed": Body(OLLAMA, ("input",)),
+    "/embedding": Body(llamacpp_embeddings.EMBEDDINGS),
+    "/embeddings": Body(llamacpp_embeddings.EMBEDDINGS),
+    "/api/embed": Body(ollama_embeddings.EMBED, ("input",)),
     "/completion": Body(completion.COMPLETION, ("prompt",), EVENTS),
     "/completions": Body(completion.COMPLETION, ("prompt",), EVENTS),
     "/chat/completions": Body(sampling.CHAT, ("messages",), EVENTS),
@@ -86,7 +86,7 @@ BODIES = {
     "/generate": Body(tgi_generate.GENERATE, ("inputs",)),
     "/generate_stream": Body(tgi_generate.GENERATE, ("inputs",), EVENTS),
     "/": Body(tgi_generate.GENERATE, ("inputs",), EVENTS),
-    "/api/embeddings": Body(OLLAMA_ONE, ("prompt",)),
+    "/api/embeddings": Body(ollama_embeddings.EMBEDDINGS, ("prompt",)),
     "/api/show": Body(library.SHOW),
     "/api/generate": Body(ollama_generate.GENERATE, (), LINES, {"options": ollama_generate.OPTIONS}),
     "/api/chat": Body(ollama_generate.CHAT, (), LINES, {"options": ollama_generate.OPTIONS}),

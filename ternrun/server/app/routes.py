@@ -8,15 +8,15 @@ from aiohttp.typedefs import Middleware
 from ternrun.server.anthropic import messages
 from ternrun.server.app import access, health, log, openapi, page
 from ternrun.server.generation.metrics import Metrics
-from ternrun.server.generation.models import SERVICES, SHOW, Route, Services, serving
+from ternrun.server.generation.models import SERVICES, SHOW, ModelServices, Route, serving
 from ternrun.server.http import errors
-from ternrun.server.http.write_timeout import patience
+from ternrun.server.http.write_timeout import write_timeout
 from ternrun.server.llamacpp import completion, slot_persistence, tokenize
-from ternrun.server.llamacpp.embeddings import llama
+from ternrun.server.llamacpp import embeddings as llamacpp_embeddings
 from ternrun.server.llamacpp.server_info import props, slots
+from ternrun.server.ollama import embeddings as ollama_embeddings
 from ternrun.server.ollama import generate as ollama_generate
 from ternrun.server.ollama import library
-from ternrun.server.ollama.embeddings import ollama, ollama_one
 from ternrun.server.openai import chat, completions, embeddings, models, responses
 from ternrun.server.tgi import generate as tgi_generate
 
@@ -26,7 +26,7 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("POST", "/v1/completions", completions.completions),
     ("POST", "/v1/chat/completions", chat.chat_completions),
     ("POST", "/v1/chat/completions/input_tokens", chat.input_tokens),
-    ("POST", "/v1/embeddings", embeddings.openai),
+    ("POST", "/v1/embeddings", embeddings.embeddings),
     ("POST", "/v1/responses", responses.responses),
     ("POST", "/v1/responses/input_tokens", responses.input_tokens),
     ("POST", "/v1/messages", messages.messages),
@@ -42,8 +42,8 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("POST", "/chat/completions", chat.chat_completions),
     ("POST", "/chat/completions/input_tokens", chat.input_tokens),
     ("POST", "/infill", completion.infill),
-    ("POST", "/embedding", llama),
-    ("POST", "/embeddings", llama),
+    ("POST", "/embedding", llamacpp_embeddings.embeddings),
+    ("POST", "/embeddings", llamacpp_embeddings.embeddings),
     ("POST", "/tokenize", tokenize.tokenize),
     ("POST", "/detokenize", tokenize.detokenize),
     ("GET", "/tokenizer_info", tokenize.tokenizer_info),
@@ -60,8 +60,8 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
     ("GET", "/openapi.json", openapi.openapi),
     ("POST", "/api/generate", ollama_generate.generate),
     ("POST", "/api/chat", ollama_generate.chat),
-    ("POST", "/api/embed", ollama),
-    ("POST", "/api/embeddings", ollama_one),
+    ("POST", "/api/embed", ollama_embeddings.embed),
+    ("POST", "/api/embeddings", ollama_embeddings.embeddings),
     ("GET", "/api/tags", library.tags),
     ("GET", "/api/ps", library.ps),
     ("POST", SHOW, library.show),
@@ -69,11 +69,11 @@ ROUTES: tuple[tuple[str, str, Route], ...] = (
 )
 
 
-def make_app(services: Services) -> web.Application:
+def make_app(services: ModelServices) -> web.Application:
     """The application; the outermost middleware comes first."""
     config = services.config
     checks = [access.origins(config), access.keys(config)]
-    around = [log.access_log(config), _counting(services.metrics), errors.errors, patience(config.stall)]
+    around = [log.access_log(config), _counting(services.metrics), errors.errors, write_timeout(config.stall)]
     app = web.Application(
         middlewares=[*around, *checks],
         client_max_size=config.max_body,

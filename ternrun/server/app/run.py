@@ -20,7 +20,7 @@ from aiohttp import web
 from ternrun.errors import UsageError
 from ternrun.server.app.log import Unreadable
 from ternrun.server.app.routes import make_app
-from ternrun.server.generation.models import Open, Services
+from ternrun.server.generation.models import ModelServices, Open
 from ternrun.server.http.unix_socket import UnixSocket
 from ternrun.server.settings import ServerConfig, hosts
 
@@ -53,7 +53,7 @@ async def _serve(config: ServerConfig, openers: Mapping[str, Open], tell: Callab
         loop.add_signal_handler(number, stopped)
     if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
         loop.add_signal_handler(HANGUP, stopped)
-    async with listening(Services(config, openers)) as (services, where):
+    async with listening(ModelServices(config, openers)) as (services, where):
         tell(f"listening on {where}, loading the model")
         loading, stopping = asyncio.create_task(services.load()), asyncio.create_task(stop.wait())
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -82,7 +82,7 @@ async def _given_up(loading: asyncio.Task[None]) -> None:
 
 
 @asynccontextmanager
-async def listening(services: Services) -> AsyncIterator[tuple[Services, str]]:
+async def listening(services: ModelServices) -> AsyncIterator[tuple[ModelServices, str]]:
     """The server and its address; leaving ends it gracefully: first the sockets close, then requests end."""
     config = services.config
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(READERS, "ternrun-read"))

@@ -14,14 +14,14 @@ from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.engine.request import Request
 from ternrun.server.conversation import tool_call_formats
 from ternrun.server.conversation.render import render
-from ternrun.server.conversation.tool_call_parser import Call, reader_of
+from ternrun.server.conversation.tool_call_parser import ToolCall, parser_for
 from ternrun.server.conversation.tools import Tools, read_tools
 from ternrun.server.fields.response_format import Start
 from ternrun.server.fields.sampling import seeded
-from ternrun.server.generation.answer import Update, finish
+from ternrun.server.generation.answer import Update, openai_finish_reason
 from ternrun.server.generation.prompts import encode
 from ternrun.server.generation.service import Service
-from ternrun.server.generation.submission import NOTHING, TOLD, Answers, asking
+from ternrun.server.generation.submission import NOTHING, TOKEN_COUNTS, Answers, submit_requests
 from ternrun.server.http.errors import ApiError
 
 if TYPE_CHECKING:
@@ -29,35 +29,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Calling:
+class ToolCalling:
     """The tools of a conversation, and how this model writes calls of them."""
 
     tools: Tools
-    family: tool_call_formats.Family
+    family: tool_call_formats.ToolCallFormat
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class Conversation:
     """A checked conversation; a request for each answer to it."""
 
     requests: list[Request]
-    calling: Calling | None = None
+    calling: ToolCalling | None = None
     slot: int = -1  # see `asking`
     shown: Mapping[int, str] = field(default_factory=dict)  # see `asking`
 
 
-class Said:
+class AssistantMessage:
     """What one answer says, as it grows: text, and the calls found in it."""
 
-    def __init__(self, calling: Calling | None) -> None:
+    def __init__(self, calling: ToolCalling | None) -> None:
         self.content = ""
-        self.calls: list[Call] = []
+        self.calls: list[ToolCall] = []
         self.reason: str | None = None
-        self._reader = reader_of(calling.family, calling.tools) if calling else None
+        self._reader = parser_for(calling.family, calling.tools) if calling else None
 
-    def add(self, update: Update) -> tuple[str, list[Call]]:
+    def add(self, update: Update) -> tuple[str, list[ToolCall]]:
         """The content and the calls that this update makes certain."""
-        content, found = update.text, list[Call]()
+        content, found = update.text, list[ToolCall]()
         if self._reader:
             content, found = self._reader.push(update.text)
             if update.reason:
@@ -66,11 +66,13 @@ class Said:
         self.content += content
         self.calls += found
         if update.reason:
-            self.reason = "tool_calls" if self.calls and update.reason == "stop" else finish(update.reason)
+            self.reason = (
+                "tool_calls" if self.calls and update.reason == "stop" else openai_finish_reason(update.reason)
+            )
         return content, found
 
 
-async def read_talk(
+async def read_conversation(
     request: web.Request,
     service: Service,
     messages: Callable[[], Any],
@@ -86,7 +88,7 @@ async def read_talk(
     slot: int = -1,
     scored: int | None = None,
     shown: Mapping[int, str] = NOTHING,
-) -> Talk:
+) -> Conversation:
     """`messages` gives them as in OpenAI's chat, beside the event loop; `tools`: its tools, tool_choice and
     parallel_tool_calls; `begin`, `go_on`: see `render`; `progress`: see `Request`; `slot`, `shown`: see `asking`;
     `scored`: how many of the likeliest tokens are found at each place of the first request's prompt. Raises ApiError.
@@ -103,24 +105,26 @@ async def read_talk(
 
     ids = await service.read(request, read)
     requests = [Request(ids, seeded(params, i), scored if i == 0 else None, start, progress=progress) for i in range(n)]
-    return Talk(requests, calling, slot, shown)
+    return Conversation(requests, calling, slot, shown)
 
 
 @contextmanager
-def talking(service: Service, talk: Talk, request: web.Request) -> Iterator[tuple[Answers, list[Said]]]:
+def generate_messages(
+    service: Service, talk: Conversation, request: web.Request
+) -> Iterator[tuple[Answers, list[AssistantMessage]]]:
     """Ask it: iterate over the updates of the answers, and add each to what that answer says."""
     shown = tool_call_formats.markers(talk.calling.family, service.model.tokenizer) if talk.calling else {}
-    with asking(service, talk.requests, request[TOLD], {**talk.shown, **shown}, talk.slot) as answers:
-        yield answers, [Said(talk.calling) for _ in talk.requests]
+    with submit_requests(service, talk.requests, request[TOKEN_COUNTS], {**talk.shown, **shown}, talk.slot) as answers:
+        yield answers, [AssistantMessage(talk.calling) for _ in talk.requests]
 
 
-def _calling(model: Model, tools: Tools) -> Calling | None:
+def _calling(model: Model, tools: Tools) -> ToolCalling | None:
     """Beside the event loop: a template is compiled when it is first asked for."""
     template = model.chat_template
-    return Calling(tools, tool_call_formats.family_of(template.source)) if template else None
+    return ToolCalling(tools, tool_call_formats.format_of(template.source)) if template else None
 
 
-async def _constraint(service: Service, calling: Calling, start: Start | None) -> Start | None:
+async def _constraint(service: Service, calling: ToolCalling, start: Start | None) -> Start | None:
     """What keeps an answer to calls, where it has to be one. Raises ApiError."""
     if start:
         raise ApiError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ternrun.server.conversation.messages import Message, in_plain_words, read_messages
-from ternrun.server.conversation.tool_call_formats import GENERIC, family_of, instructions
+from ternrun.server.conversation.tool_call_formats import GENERIC, format_of, instructions
 from ternrun.server.conversation.tools import Tools
 from ternrun.server.http.errors import ApiError
 
@@ -33,7 +33,7 @@ def render(
         raise ApiError("this model has no chat template: it continues text, see /v1/completions", code="unsupported")
     if variables is not None and not isinstance(variables, dict):
         raise ApiError("chat_template_kwargs: must be an object", param="chat_template_kwargs")
-    told, family = read_messages(messages), family_of(template.source)
+    told, family = read_messages(messages), format_of(template.source)
     read = in_plain_words(told, instructions(tools) if tools else "") if family is GENERIC else told
     written = [f.written for f in tools.functions] if tools and family is not GENERIC else None
     last = _unended(told, begin, go_on)

@@ -25,7 +25,7 @@ _WHITESPACE = {"whitespace_pattern": r"( |\n( {0,24}|\t{0,8}))"}  # bounded, as 
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ToolCallFormat:
     """`sign`: what its templates hold. A call begins with `begin` and ends with `end`, each of which may be empty."""
 
     name: str
@@ -35,13 +35,13 @@ class Family:
     arguments: str  # the key they stand under
 
 
-HERMES = Family("hermes", "<tool_call>", "<tool_call>", "</tool_call>", "arguments")
-MISTRAL = Family("mistral", "[TOOL_CALLS]", "[TOOL_CALLS]", "", "arguments")
-LLAMA3 = Family("llama3", "<|python_tag|>", "<|python_tag|>", "", "parameters")
-GENERIC = Family("generic", "", "", "", "arguments")
+HERMES = ToolCallFormat("hermes", "<tool_call>", "<tool_call>", "</tool_call>", "arguments")
+MISTRAL = ToolCallFormat("mistral", "[TOOL_CALLS]", "[TOOL_CALLS]", "", "arguments")
+LLAMA3 = ToolCallFormat("llama3", "<|python_tag|>", "<|python_tag|>", "", "parameters")
+GENERIC = ToolCallFormat("generic", "", "", "", "arguments")
 
 
-def family_of(template: str) -> Family:
+def format_of(template: str) -> ToolCallFormat:
     """By what stands in the template."""
     if "ipython" in template and '"parameters"' in template:  # the 3.2 template names no tag
         return LLAMA3
@@ -60,7 +60,7 @@ def instructions(tools: Tools) -> str:
     )
 
 
-def grammar(family: Family, tools: Tools, tokenizer: Tokenizer) -> Source | None:
+def grammar(family: ToolCallFormat, tools: Tools, tokenizer: Tokenizer) -> Source | None:
     """What keeps an answer to calls that fit their schemas; None where it may say what it likes."""
     if not tools.must and family is not GENERIC:
         return None
@@ -86,7 +86,7 @@ def grammar(family: Family, tools: Tools, tokenizer: Tokenizer) -> Source | None
     return Source("lark", "%llguidance {}\n" + "\n".join(rules))
 
 
-def markers(family: Family, tokenizer: Tokenizer) -> dict[int, str]:
+def markers(family: ToolCallFormat, tokenizer: Tokenizer) -> dict[int, str]:
     """Control tokens, which text does not show, that begin a call: id -> text."""
     ids = tokenizer.encode(family.begin, bos=False) if family.begin else []
     return {ids[0]: family.begin} if len(ids) == 1 and ids[0] in tokenizer.hidden_ids else {}

@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from ternrun.server.conversation.tool_call_formats import GENERIC, LLAMA3, Family
+from ternrun.server.conversation.tool_call_formats import GENERIC, LLAMA3, ToolCallFormat
 from ternrun.server.conversation.tools import Tools
 
-Call = dict[str, Any]  # as in OpenAI's `tool_calls`
-Found = tuple[str, list[Call]]  # content and calls that are certain now
+ToolCall = dict[str, Any]  # as in OpenAI's `tool_calls`
+Found = tuple[str, list[ToolCall]]  # content and calls that are certain now
 
 _RESPONSE, _CALLS = '{"response": "', '{"tool_calls": ['  # as the grammar writes them
 _STRING = re.compile(  # as much of a JSON string as has whole characters
@@ -21,15 +21,15 @@ _STRING = re.compile(  # as much of a JSON string as has whole characters
 )
 
 
-def reader_of(family: Family, tools: Tools) -> CallReader | GenericReader:
+def parser_for(family: ToolCallFormat, tools: Tools) -> ToolCallParser | GenericToolCallParser:
     """A reader for one answer."""
-    return GenericReader(tools) if family is GENERIC else CallReader(family, tools)
+    return GenericToolCallParser(tools) if family is GENERIC else ToolCallParser(family, tools)
 
 
-class CallReader:
+class ToolCallParser:
     """Calls between marks of the family. White space around calls is dropped."""
 
-    def __init__(self, family: Family, tools: Tools) -> None:
+    def __init__(self, family: ToolCallFormat, tools: Tools) -> None:
         self._family, self._tools = family, tools
         self._left = tools.most
         self._held = ""  # not certain yet
@@ -39,7 +39,7 @@ class CallReader:
     def push(self, piece: str) -> Found:
         """The next piece of the text."""
         self._held += piece
-        content, found = "", list[Call]()
+        content, found = "", list[ToolCall]()
         while True:
             if not self._inside:
                 text, self._inside = self._before_call()
@@ -86,7 +86,7 @@ class CallReader:
         self._said = self._said or bool(text.strip())
         return text
 
-    def _parse(self, text: str) -> list[Call] | None:
+    def _parse(self, text: str) -> list[ToolCall] | None:
         """The calls that stand there, as far as any are still wanted; None where it is anything else."""
         found = [call for value in _values(text) for call in _calls(value, self._tools)]
         wanted = found[: self._left]
@@ -94,7 +94,7 @@ class CallReader:
         return wanted if found else None
 
 
-class GenericReader:
+class GenericToolCallParser:
     """What a grammar made of a model that knows no tools: {"response": "..."}, whose text is handed on as it comes, or
     {"tool_calls": [...]}, each of which is handed on when it is complete."""
 
@@ -126,8 +126,8 @@ class GenericReader:
         self._closed = self._held.startswith('"')
         return str(json.loads(f'"{said}"', strict=False))
 
-    def _complete(self) -> list[Call]:
-        found: list[Call] = []
+    def _complete(self) -> list[ToolCall]:
+        found: list[ToolCall] = []
         while not self._closed:
             self._held = self._held.lstrip(", \n\t")
             self._closed = self._held.startswith("]")
@@ -141,13 +141,13 @@ class GenericReader:
         return found
 
 
-def _calls(value: Any, tools: Tools) -> list[Call]:
+def _calls(value: Any, tools: Tools) -> list[ToolCall]:
     """Of a call, or of a list of them; none where anything in it is none."""
     read = [_call(one, tools) for one in (value if isinstance(value, list) else [value])]
     return [one for one in read if one] if all(read) else []
 
 
-def _call(value: Any, tools: Tools) -> Call | None:
+def _call(value: Any, tools: Tools) -> ToolCall | None:
     name = value.get("name") if isinstance(value, dict) else None
     if not isinstance(name, str) or name not in {f.name for f in tools.functions}:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ternrun.errors import UsageError
-from ternrun.server.fields.reading import flag
+from ternrun.server.fields.reading import boolean
 from ternrun.server.fields.sampling import SAMPLING, Fields, length
 
 
@@ -21,7 +21,7 @@ DEFAULTS: Fields = {
     **SAMPLING,
     "max_tokens": (length, None),
     "chat_template_kwargs": (_names, None),
-    "verbose": (flag, False),
+    "verbose": (boolean, False),
 }
 
 

@@ -16,7 +16,7 @@ MOST = 32  # names that are kept of one request: to find what was meant by a nam
 LONGEST = 64  # characters of a name that are kept
 
 
-class Ignored:
+class IgnoredFields:
     """Of one request. A `strict` server refuses such fields, which is an ApiError here."""
 
     def __init__(self, *, strict: bool = False) -> None:
@@ -54,19 +54,19 @@ class Ignored:
             self.names.setdefault(_plain(path), meant)
 
 
-_CURRENT: ContextVar[Ignored] = ContextVar("ignored")
+_CURRENT: ContextVar[IgnoredFields] = ContextVar("ignored")
 
 
-def begin(*, strict: bool) -> Ignored:
+def begin(*, strict: bool) -> IgnoredFields:
     """Those of the request that this task is about to handle, and of the threads that it starts."""
-    ignored = Ignored(strict=strict)
+    ignored = IgnoredFields(strict=strict)
     _CURRENT.set(ignored)
     return ignored
 
 
-def current() -> Ignored:
+def current() -> IgnoredFields:
     """Those of the request that is being handled; outside of one, some that nobody reads."""
-    return _CURRENT.get(None) or Ignored()
+    return _CURRENT.get(None) or IgnoredFields()
 
 
 def pass_over(value: Mapping[str, Any], known: Collection[str], where: str) -> None:

@@ -15,17 +15,17 @@ from ternrun.server.fields.ignored import current
 from ternrun.server.fields.unsupported import ELSEWHERE, HARMLESS, Kind
 from ternrun.server.http.errors import ApiError
 
-Read = Callable[[Any], Any]  # raises ValueError that says what the field must be
+FieldReader = Callable[[Any], Any]  # raises ValueError that says what the field must be
 Schema = Mapping[str, Any]  # JSON Schema (2020-12), as OpenAPI 3.1 has it
 
-Reader = TypeVar("Reader", bound=Read)
+Reader = TypeVar("Reader", bound=FieldReader)
 
 NO_DEFAULTS: Mapping[str, Any] = {}
 
-_SCHEMAS: dict[Read, Schema] = {}
+_SCHEMAS: dict[FieldReader, Schema] = {}
 
 
-def told(schema: Schema) -> Callable[[Reader], Reader]:
+def json_schema(schema: Schema) -> Callable[[Reader], Reader]:
     """Say in JSON Schema what a reader takes; it may still refuse some of that, but takes nothing else.
 
     Readers are made once, with the tables: what is told of them is kept for good.
@@ -38,7 +38,7 @@ def told(schema: Schema) -> Callable[[Reader], Reader]:
     return note
 
 
-def schema_of(read: Read) -> Schema:
+def schema_of(read: FieldReader) -> Schema:
     """What was told of a reader; anything, where nothing was."""
     return _SCHEMAS.get(read, {})
 
@@ -52,10 +52,10 @@ class FieldError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class FieldTable:
     """The fields of one route. `read`: name -> (reader, default); the others: name -> values that ask for nothing."""
 
-    read: Mapping[str, tuple[Read, Any]]
+    read: Mapping[str, tuple[FieldReader, Any]]
     hints: Kind = field(default_factory=dict)
     constraints: Kind = field(default_factory=dict)
 
@@ -100,10 +100,10 @@ def _among(value: Any, same: tuple[Any, ...]) -> bool:
     return any(type(value) is type(one) and value == one for one in same)
 
 
-def number(low: float, high: float) -> Read:
+def number(low: float, high: float) -> FieldReader:
     """A number from low to high."""
 
-    @told({"type": "number", "minimum": low, "maximum": high})
+    @json_schema({"type": "number", "minimum": low, "maximum": high})
     def read(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             raise ValueError(f"must be a number from {low:g} to {high:g}")
@@ -112,10 +112,10 @@ def number(low: float, high: float) -> Read:
     return read
 
 
-def whole(low: int, high: int) -> Read:
+def integer(low: int, high: int) -> FieldReader:
     """A whole number from low to high; 3.0 counts as one."""
 
-    @told({"type": "integer", "minimum": low, "maximum": high})
+    @json_schema({"type": "integer", "minimum": low, "maximum": high})
     def read(value: Any) -> int:
         exact = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         if isinstance(value, bool) or not exact or not low <= value <= high:
@@ -125,31 +125,31 @@ def whole(low: int, high: int) -> Read:
     return read
 
 
-@told({"type": "boolean"})
-def flag(value: Any) -> bool:
+@json_schema({"type": "boolean"})
+def boolean(value: Any) -> bool:
     """True or false."""
     if not isinstance(value, bool):
         raise ValueError("must be true or false")  # noqa: TRY004
     return value
 
 
-@told({"type": "string"})
-def text(value: Any) -> str:
+@json_schema({"type": "string"})
+def string(value: Any) -> str:
     """A string; its length is bounded by the body's."""
     if not isinstance(value, str):
         raise ValueError("must be a string")  # noqa: TRY004
     return value
 
 
-@told({"type": "object"})
-def an_object(value: Any) -> dict[str, Any]:
+@json_schema({"type": "object"})
+def json_object(value: Any) -> dict[str, Any]:
     """An object, with anything in it."""
     if not isinstance(value, dict):
         raise ValueError("must be an object")  # noqa: TRY004
     return value
 
 
-def anything(value: Any) -> Any:
+def any_value(value: Any) -> Any:
     """Checked by who uses it."""
     return value
 
@@ -157,8 +157,8 @@ def anything(value: Any) -> Any:
 _STOP: Schema = {"type": "string", "maxLength": 1024}
 
 
-@told({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 64}]})
-def stops(value: Any) -> tuple[str, ...]:
+@json_schema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 64}]})
+def stop_strings(value: Any) -> tuple[str, ...]:
     """A string, or at most 64 of at most 1024 characters; empty ones are left out, as in llama.cpp."""
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list) or len(listed) > 64 or not all(isinstance(s, str) for s in listed):
@@ -168,10 +168,10 @@ def stops(value: Any) -> tuple[str, ...]:
     return tuple(s for s in listed if s)
 
 
-def token_ids(most: int) -> Read:
+def token_ids(most: int) -> FieldReader:
     """A list of at most so many whole numbers, which the engine holds against the vocabulary."""
 
-    @told({"type": "array", "items": {"type": "integer"}, "maxItems": most})
+    @json_schema({"type": "array", "items": {"type": "integer"}, "maxItems": most})
     def read(value: Any) -> tuple[int, ...]:
         if not isinstance(value, list) or len(value) > most or not all(type(i) is int for i in value):
             raise ValueError(f"must be a list of at most {most} token ids")
@@ -183,7 +183,7 @@ def token_ids(most: int) -> Read:
 _BIAS: Schema = {"type": "number", "minimum": -100, "maximum": 100}
 
 
-@told(
+@json_schema(
     {
         "anyOf": [
             {"type": "object", "additionalProperties": {"anyOf": [_BIAS, {"const": False}]}, "maxProperties": 1024},
@@ -219,34 +219,34 @@ def _bias(item: Any, kinds: tuple[type, ...]) -> tuple[Any, float]:
     return token, float(value)
 
 
-@told(schema_of(logit_bias))
+@json_schema(schema_of(logit_bias))
 def worded_bias(value: Any) -> tuple[tuple[int | str, float], ...]:
     """As `logit_bias`, and llama.cpp's texts (64 characters at most) in place of ids: each of their tokens is meant."""
     return tuple(_biases(value, int, str))
 
 
-def optional(read: Read, off: Any, means: Any = None) -> Read:
+def optional(read: FieldReader, off: Any, means: Any = None) -> FieldReader:
     """As `read`, but the value `off` means something else: by default the same as an absent field."""
 
-    @told({"anyOf": [{"const": off}, schema_of(read)]})
+    @json_schema({"anyOf": [{"const": off}, schema_of(read)]})
     def either(value: Any) -> Any:
         return means if type(value) is type(off) and value == off else read(value)
 
     return either
 
 
-def nested(table: Table, where: str) -> Read:
+def nested(table: FieldTable, where: str) -> FieldReader:
     """An object with a table of its own; `where` is the path of the field."""
 
-    @told({"type": "object", "properties": {name: schema_of(read) for name, (read, _) in table.read.items()}})
+    @json_schema({"type": "object", "properties": {name: schema_of(read) for name, (read, _) in table.read.items()}})
     def read(value: Any) -> dict[str, Any]:
         return table.parse(value, within=where)
 
     return read
 
 
-@told({"type": "array", "items": {"type": "string", "maxLength": 1024}, "maxItems": 64})
-def words(value: Any) -> tuple[str, ...]:
+@json_schema({"type": "array", "items": {"type": "string", "maxLength": 1024}, "maxItems": 64})
+def string_list(value: Any) -> tuple[str, ...]:
     """At most 64 strings of at most 1024 characters."""
     if not isinstance(value, list) or len(value) > 64:
         raise ValueError("must be a list of at most 64 strings")
@@ -256,6 +256,6 @@ def words(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def shaped(schema: Schema) -> Read:
+def any_value_like(schema: Schema) -> FieldReader:
     """As `anything`, for what has a shape that can be told."""
-    return told(schema)(lambda value: value)
+    return json_schema(schema)(lambda value: value)

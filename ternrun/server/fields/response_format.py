@@ -10,10 +10,10 @@ from ternrun.grammar.compiler import Kind
 from ternrun.runtime.sampling.constraint import Constraint
 from ternrun.server.fields.closed_schema import closed
 from ternrun.server.fields.ignored import pass_over
-from ternrun.server.fields.reading import FieldError, Read
+from ternrun.server.fields.reading import FieldError, FieldReader
 
 Start = Callable[[], Constraint]
-Fields = dict[str, tuple[Read, Any]]
+Fields = dict[str, tuple[FieldReader, Any]]
 
 
 _NAMED_SCHEMA = ("name", "description", "strict", "schema", "value")

@@ -7,10 +7,10 @@ from typing import Any
 from ternrun.runtime.config import MAX_SAMPLERS, MAX_TEXT, MAX_TEXTS, SAMPLERS, SamplingParams
 from ternrun.server.fields.reading import (
     FieldError,
-    Read,
+    FieldReader,
+    integer,
+    json_schema,
     number,
-    told,
-    whole,
 )
 
 MOST = 2**24  # more tokens than any context holds
@@ -21,7 +21,7 @@ LETTERS = {  # as llama.cpp abbreviates an order of samplers
 }  # fmt: skip
 
 
-@told({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": MAX_SAMPLERS}]})
+@json_schema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": MAX_SAMPLERS}]})
 def samplers(value: Any) -> tuple[str, ...]:
     """The names of samplers in the order in which they run, or llama.cpp's letters for them ("kpt")."""
     names = SAMPLERS if isinstance(value, list) else LETTERS
@@ -39,7 +39,7 @@ def samplers(value: Any) -> tuple[str, ...]:
 _BREAKER = {"type": "string", "maxLength": MAX_TEXT}
 
 
-@told({"type": "array", "items": _BREAKER, "maxItems": MAX_TEXTS})
+@json_schema({"type": "array", "items": _BREAKER, "maxItems": MAX_TEXTS})
 def breakers(value: Any) -> tuple[str, ...]:
     """Texts that no repetition reaches across; an empty list is none at all."""
     if not isinstance(value, list) or len(value) > MAX_TEXTS:
@@ -51,7 +51,7 @@ def breakers(value: Any) -> tuple[str, ...]:
 
 
 DEFAULT = SamplingParams()
-CHAIN: dict[str, tuple[Read, Any]] = {
+CHAIN: dict[str, tuple[FieldReader, Any]] = {
     name: (read, getattr(DEFAULT, name))
     for name, read in {
         "top_n_sigma": number(-100, 10**6),
@@ -59,15 +59,15 @@ CHAIN: dict[str, tuple[Read, Any]] = {
         "xtc_threshold": number(0, 1),
         "dry_multiplier": number(0, 10**4),
         "dry_base": number(0, 100),
-        "dry_allowed_length": whole(0, MOST),
-        "dry_penalty_last_n": whole(-1, MOST),
+        "dry_allowed_length": integer(0, MOST),
+        "dry_penalty_last_n": integer(-1, MOST),
         "dry_sequence_breakers": breakers,
         "samplers": samplers,
         "dynatemp_range": number(0, 100),
         "dynatemp_exponent": number(0, 100),
-        "mirostat": whole(0, 2),
+        "mirostat": integer(0, 2),
         "mirostat_tau": number(0, 100),
         "mirostat_eta": number(0, 100),
-        "min_keep": whole(0, MOST),
+        "min_keep": integer(0, MOST),
     }.items()
 }

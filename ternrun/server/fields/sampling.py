@@ -9,24 +9,24 @@ from typing import Any
 from ternrun.runtime.config import MAX_ALLOWED, SamplingParams
 from ternrun.server.fields import response_format
 from ternrun.server.fields.reading import (
-    Read,
+    FieldReader,
+    FieldTable,
     Schema,
-    Table,
-    an_object,
-    anything,
-    flag,
+    any_value,
+    any_value_like,
+    boolean,
+    integer,
+    json_object,
+    json_schema,
     logit_bias,
     nested,
     number,
     optional,
     schema_of,
-    shaped,
-    stops,
-    text,
+    stop_strings,
+    string,
+    string_list,
     token_ids,
-    told,
-    whole,
-    words,
 )
 from ternrun.server.fields.sampler_chain import CHAIN
 from ternrun.server.fields.unsupported import CHAT_CONSTRAINTS, CHAT_HINTS, HARMLESS, OPENAI_CONSTRAINTS, OPENAI_HINTS
@@ -37,7 +37,7 @@ MAX_CHOICES = 128
 MAX_LOGPROBS = 100
 MAX_SLOT = 4095
 
-Fields = dict[str, tuple[Read, Any]]
+Fields = dict[str, tuple[FieldReader, Any]]
 
 IDS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 PROMPT: Schema = {"anyOf": [{"type": "string"}, IDS, {"type": "array", "items": {"anyOf": [{"type": "string"}, IDS]}}]}
@@ -52,16 +52,16 @@ MESSAGES: Schema = {
 }
 
 
-STREAM_OPTIONS = Table(
-    read={"include_usage": (flag, False), "continuous_usage_stats": (flag, False)},
+STREAM_OPTIONS = FieldTable(
+    read={"include_usage": (boolean, False), "continuous_usage_stats": (boolean, False)},
     hints={"include_obfuscation": HARMLESS},
 )
 NO_USAGE: Mapping[str, bool] = {"include_usage": False, "continuous_usage_stats": False}
 
-_count = whole(-1, UNLIMITED)
+_count = integer(-1, UNLIMITED)
 
 
-@told(schema_of(_count))
+@json_schema(schema_of(_count))
 def length(value: Any) -> int:
     """A count of tokens; -1: up to the context's end."""
     count: int = _count(value)
@@ -74,57 +74,57 @@ SAMPLING: Fields = {  # named as in SamplingParams; beyond OpenAI's from top_k o
     "presence_penalty": (number(-2, 2), 0.0),
     "frequency_penalty": (number(-2, 2), 0.0),
     "logit_bias": (logit_bias, ()),
-    "seed": (optional(whole(0, 2**64 - 1), -1), None),
-    "stop": (stops, ()),
-    "top_k": (optional(whole(0, UNLIMITED), -1, 0), 0),
+    "seed": (optional(integer(0, 2**64 - 1), -1), None),
+    "stop": (stop_strings, ()),
+    "top_k": (optional(integer(0, UNLIMITED), -1, 0), 0),
     "min_p": (number(0, 1), 0.0),
     "typical_p": (number(0, 1), 1.0),
     "repeat_penalty": (number(0.01, 100), 1.0),
-    "repeat_last_n": (whole(-1, UNLIMITED), -1),  # OpenAI's penalties look at the whole text
-    "ignore_eos": (flag, False),
+    "repeat_last_n": (integer(-1, UNLIMITED), -1),  # OpenAI's penalties look at the whole text
+    "ignore_eos": (boolean, False),
     "stop_token_ids": (token_ids(1024), ()),
     **CHAIN,
-    "min_tokens": (whole(0, UNLIMITED), 0),  # vLLM's from here on
+    "min_tokens": (integer(0, UNLIMITED), 0),  # vLLM's from here on
     "allowed_token_ids": (token_ids(MAX_ALLOWED), ()),
-    "include_stop_str_in_output": (flag, False),
+    "include_stop_str_in_output": (boolean, False),
 }
 _RENAMED = {"stop_token_ids": "stop_ids", "include_stop_str_in_output": "include_stop"}  # here -> in SamplingParams
-SLOT = (whole(-1, MAX_SLOT), -1)
+SLOT = (integer(-1, MAX_SLOT), -1)
 VLLM_PENALTY = (number(0.01, 100), None)  # its name for `repeat_penalty`
 STREAM: Fields = {
-    "model": (text, ""),
-    "n": (whole(1, MAX_CHOICES), 1),
-    "stream": (flag, False),
+    "model": (string, ""),
+    "n": (integer(1, MAX_CHOICES), 1),
+    "stream": (boolean, False),
     "stream_options": (nested(STREAM_OPTIONS, "stream_options"), NO_USAGE),
-    "return_progress": (flag, False),
+    "return_progress": (boolean, False),
     "id_slot": SLOT,
 }
 TELLING: Fields = {  # vLLM's: what the answer tells beside its text
-    "prompt_logprobs": (whole(0, MAX_LOGPROBS), None),
-    "return_token_ids": (flag, False),
-    "return_tokens_as_token_ids": (flag, False),
-    "skip_special_tokens": (flag, True),
-    "bad_words": (words, ()),
+    "prompt_logprobs": (integer(0, MAX_LOGPROBS), None),
+    "return_token_ids": (boolean, False),
+    "return_tokens_as_token_ids": (boolean, False),
+    "skip_special_tokens": (boolean, True),
+    "bad_words": (string_list, ()),
 }
 
 TURN: Fields = {  # how the prompt of a conversation ends
-    "add_generation_prompt": (flag, None),
-    "continue_final_message": (flag, None),
+    "add_generation_prompt": (boolean, None),
+    "continue_final_message": (boolean, None),
 }
 
-COMPLETION = Table(
+COMPLETION = FieldTable(
     read={
         **STREAM,
         **SAMPLING,
-        "prompt": (shaped(PROMPT), None),
-        "suffix": (optional(text, ""), None),
+        "prompt": (any_value_like(PROMPT), None),
+        "suffix": (optional(string, ""), None),
         "max_tokens": (length, 16),
         "n_predict": (length, None),
-        "echo": (flag, False),
-        "logprobs": (whole(0, MAX_LOGPROBS), None),
-        "best_of": (whole(1, MAX_CHOICES), None),
+        "echo": (boolean, False),
+        "logprobs": (integer(0, MAX_LOGPROBS), None),
+        "best_of": (integer(1, MAX_CHOICES), None),
         "repetition_penalty": VLLM_PENALTY,
-        "add_special_tokens": (flag, True),
+        "add_special_tokens": (boolean, True),
         **TELLING,
         **response_format.OPENAI,
     },
@@ -132,22 +132,22 @@ COMPLETION = Table(
     constraints=OPENAI_CONSTRAINTS,
 )
 
-CHAT = Table(
+CHAT = FieldTable(
     read={
         **STREAM,
         **SAMPLING,
-        "messages": (shaped(MESSAGES), None),
+        "messages": (any_value_like(MESSAGES), None),
         "max_tokens": (length, UNLIMITED),
         "n_predict": (length, None),
         "max_completion_tokens": (length, None),
-        "logprobs": (flag, False),
-        "top_logprobs": (whole(0, 20), 0),
-        "chat_template_kwargs": (an_object, None),
+        "logprobs": (boolean, False),
+        "top_logprobs": (integer(0, 20), 0),
+        "chat_template_kwargs": (json_object, None),
         **TURN,
-        "tools": (anything, None),
-        "tool_choice": (anything, "auto"),
-        "parallel_tool_calls": (flag, True),
-        "verbose": (flag, False),
+        "tools": (any_value, None),
+        "tool_choice": (any_value, "auto"),
+        "parallel_tool_calls": (boolean, True),
+        "verbose": (boolean, False),
         "repetition_penalty": VLLM_PENALTY,
         **TELLING,
         **response_format.OPENAI,

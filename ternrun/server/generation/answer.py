@@ -136,6 +136,6 @@ class Answer:
         update.reason = self.reason = reason
 
 
-def finish(reason: FinishReason | None) -> str | None:
+def openai_finish_reason(reason: FinishReason | None) -> str | None:
     """OpenAI's finish_reason; other reasons than these end in an error."""
     return reason if reason in ("stop", "length") else None

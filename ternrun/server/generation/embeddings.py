@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ternrun.runtime.config import Pooling, SamplingParams
 from ternrun.runtime.engine.request import Request
-from ternrun.server.generation.prompts import encode, openai_prompts, shortened
+from ternrun.server.generation.prompts import encode, encode_truncated, openai_prompts
 from ternrun.server.generation.service import Service
-from ternrun.server.generation.submission import TOLD, Answers, asking
+from ternrun.server.generation.submission import TOKEN_COUNTS, Answers, submit_requests
 from ternrun.server.http.errors import ApiError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ async def _ask(
 ) -> Answers:
     """Run it to its end. Raises ApiError."""
     requests = await service.read(request, partial(_read, service.model, given, pooling, name, cut))
-    with asking(service, requests, request[TOLD]) as answers:
+    with submit_requests(service, requests, request[TOKEN_COUNTS]) as answers:
         async for _ in answers.updates():
             pass
     return answers
@@ -59,7 +59,7 @@ async def _ask(
 
 def _read(model: Model, given: Any, pooling: Pooling, name: str, cut: bool) -> list[Request]:
     prompts = openai_prompts(given, MAX_INPUTS, name)
-    ids_of = shortened if cut else partial(encode, eos=True)
+    ids_of = encode_truncated if cut else partial(encode, eos=True)
     requests = [Request(ids_of(model, prompt), SamplingParams(max_tokens=0), pooling=pooling) for prompt in prompts]
     if pooling == "none" and sum(len(r.ids) for r in requests) * model.config.dim > MAX_NUMBERS:
         raise ApiError(f"{name}: without pooling, an answer may hold {MAX_NUMBERS} numbers at most", param=name)

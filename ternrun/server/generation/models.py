@@ -24,7 +24,7 @@ Open = Callable[[], "Model"]
 SHOW = "/api/show"  # Ollama's older clients say `name` there
 
 
-class Services:
+class ModelServices:
     """`openers`: names -> what loads that model. Names are separated by commas; answers use the first.
 
     With one model, any name is taken for it, and none need be given: then it goes by its file's.
@@ -79,7 +79,7 @@ class Services:
         return Counts.total(service.counts for service in self.all)
 
 
-SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+SERVICES: web.AppKey[ModelServices] = web.AppKey("services", ModelServices)
 
 Route = Callable[[web.Request, Service], Awaitable[web.StreamResponse]]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Prompt = str | list[int]
 
 
-class File(NamedTuple):
+class ProjectFile(NamedTuple):
     """Another file of the project that has a hole to fill."""
 
     name: str
@@ -66,7 +66,7 @@ def _check_length(model: Model, prompt: str) -> None:
             raise ContextError(message, tokens=-(-len(prompt) // longest), context=model.context)
 
 
-def shortened(model: Model, prompt: Prompt) -> list[int]:
+def encode_truncated(model: Model, prompt: Prompt) -> list[int]:
     """As `encode`, but what the context has no room for is left out. A text keeps the token that ends one, by which
     encoders tell a whole text from a part; ids that are given are taken as they are, up to there."""
     if not isinstance(prompt, str):
@@ -77,7 +77,7 @@ def shortened(model: Model, prompt: Prompt) -> list[int]:
 
 
 def fill_in(
-    model: Model, prefix: Prompt, suffix: str, *, files: Sequence[File] = (), answer: int = 0, more: str = "",
+    model: Model, prefix: Prompt, suffix: str, *, files: Sequence[ProjectFile] = (), answer: int = 0, more: str = "",
     name: str = "suffix",
 ) -> list[int]:  # fmt: skip
     """Ids that ask for the text between the two; `files` come before all of it, `more` behind the prefix.
@@ -100,7 +100,7 @@ def fill_in(
     return [*begin, *(_written(model, files, max(0, room)) if files else []), *hole]
 
 
-def _written(model: Model, files: Sequence[File], room: int) -> list[int]:
+def _written(model: Model, files: Sequence[ProjectFile], room: int) -> list[int]:
     """As llama.cpp writes them: behind the token for a file and its name, or a line that parts them. Only the last
     `room` ids; what is before those is not even read."""
     project, separator = model.tokenizer.files

@@ -7,21 +7,21 @@ from typing import Any
 
 from aiohttp import web
 
-from ternrun.server.fields.reading import Table
+from ternrun.server.fields.reading import FieldTable
 from ternrun.server.fields.response_format import Fields, Start
 from ternrun.server.generation.service import Service
 from ternrun.server.http.errors import ApiError
 from ternrun.server.http.json_body import read_json
 
 
-async def read_fields(request: web.Request, service: Service, table: Table) -> dict[str, Any]:
+async def read_fields(request: web.Request, service: Service, table: FieldTable) -> dict[str, Any]:
     """The fields of a request. Raises ApiError, before the body is looked at where the model is not there yet."""
     _ = service.model
     body = await read_json(request, service.config.stall)
     return parsed(service, table, body)
 
 
-def parsed(service: Service, table: Table, body: Any, within: str = "") -> dict[str, Any]:
+def parsed(service: Service, table: FieldTable, body: Any, within: str = "") -> dict[str, Any]:
     """As `Table.parse`, by the rules and with the defaults of this server and its model."""
     return table.parse(body, defaults=service.defaults, within=within)
 

@@ -155,8 +155,8 @@ def _room(request: Request, context: int) -> int:
 
 
 @contextmanager
-def asking(
-    service: Service, requests: Sequence[Request], told: Told, shown: Mapping[int, str] = NOTHING, slot: int = -1
+def submit_requests(
+    service: Service, requests: Sequence[Request], told: TokenCounts, shown: Mapping[int, str] = NOTHING, slot: int = -1
 ) -> Iterator[Answers]:
     """Ask the engine; whatever happens, nothing of it is left behind. Raises ApiError, UsageError, ContextError.
 
@@ -193,5 +193,5 @@ def asking(
             service.metrics.totals.add(prompt, generated, cached)
 
 
-Told = dict[str, int]  # what a handler adds to its line in the log: counts of tokens
-TOLD: web.RequestKey[Told] = web.RequestKey("told", dict)
+TokenCounts = dict[str, int]  # what a handler adds to its line in the log: counts of tokens
+TOKEN_COUNTS: web.RequestKey[TokenCounts] = web.RequestKey("told", dict)

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from ternrun.server.http.errors import ApiError, explain
-from ternrun.server.http.write_timeout import taken
+from ternrun.server.http.write_timeout import send_within
 
 Item = dict[str, Any]
 Items = AsyncGenerator[Item, None]
@@ -64,7 +64,7 @@ async def stream(request: web.Request, items: Items, stall: float, framing: Fram
     response.charset = "utf-8"
 
     async def send(data: bytes) -> None:
-        await taken(request, response.write(data), stall)
+        await send_within(request, response.write(data), stall)
 
     try:
         async with aclosing(items):
@@ -81,5 +81,5 @@ async def stream(request: web.Request, items: Items, stall: float, framing: Fram
     if not response.prepared:
         await response.prepare(request)
     await send(framing.done)
-    await taken(request, response.write_eof(), stall)
+    await send_within(request, response.write_eof(), stall)
     return response

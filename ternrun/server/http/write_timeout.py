@@ -13,7 +13,7 @@ from ternrun.server.http.errors import Handler
 PART = 1 << 16  # bytes of a whole answer that must be read within the time
 
 
-async def taken(request: web.Request, sending: Awaitable[object], stall: float) -> None:
+async def send_within(request: web.Request, sending: Awaitable[object], stall: float) -> None:
     """Send something; who does not read it within `stall` seconds is given up. Raises ConnectionResetError."""
     try:
         async with asyncio.timeout(stall):
@@ -24,7 +24,7 @@ async def taken(request: web.Request, sending: Awaitable[object], stall: float) 
         raise ConnectionResetError("the client does not read") from None
 
 
-def patience(stall: float) -> Middleware:
+def write_timeout(stall: float) -> Middleware:
     """Sends whole answers. aiohttp would keep those that nobody reads, and the connection, for ever."""
 
     @web.middleware
@@ -35,10 +35,10 @@ def patience(stall: float) -> Middleware:
             return answer  # it is sent already, or the system's buffers hold it
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
         response.content_length = len(body)
-        await taken(request, response.prepare(request), stall)
+        await send_within(request, response.prepare(request), stall)
         for start in range(0, len(body), PART):
-            await taken(request, response.write(body[start : start + PART]), stall)
-        await taken(request, response.write_eof(), stall)
+            await send_within(request, response.write(body[start : start + PART]), stall)
+        await send_within(request, response.write_eof(), stall)
         return response
 
     return deliver

@@ -17,15 +17,15 @@ from ternrun.runtime.engine.request import Request
 from ternrun.runtime.sampling.logprobs import Logprob, TokenLogprobs
 from ternrun.server.fields import response_format
 from ternrun.server.fields.llamacpp_sampling import SAMPLING
-from ternrun.server.fields.reading import Table, flag, optional, shaped, text, whole
+from ternrun.server.fields.reading import FieldTable, any_value_like, boolean, integer, optional, string
 from ternrun.server.fields.sampling import MAX_CHOICES, MAX_LOGPROBS, SLOT, UNLIMITED, length, needed, seeded
 from ternrun.server.fields.unsupported import LLAMA_CONSTRAINTS, LLAMA_HINTS
 from ternrun.server.generation.answer import Answer, Token, Update
-from ternrun.server.generation.prompts import File, fill_in
+from ternrun.server.generation.prompts import ProjectFile, fill_in
 from ternrun.server.generation.request_fields import constraint, parsed, read_fields
 from ternrun.server.generation.sampling_settings import settings
 from ternrun.server.generation.service import Service
-from ternrun.server.generation.submission import TOLD, Answers, asking
+from ternrun.server.generation.submission import TOKEN_COUNTS, Answers, submit_requests
 from ternrun.server.generation.timings import progress, timings
 from ternrun.server.generation.token_text import bounded, data, spell
 from ternrun.server.http.errors import ApiError
@@ -47,35 +47,35 @@ def _fields(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _snippets(value: Any) -> tuple[File, ...]:
+def _snippets(value: Any) -> tuple[ProjectFile, ...]:
     listed: list[Any] = value if isinstance(value, list) and len(value) <= MAX_SNIPPETS else [None]
     if not all(isinstance(v, dict) and isinstance(v.get("text"), str) and _named(v) for v in listed):
         raise ValueError(
             f'must be a list of at most {MAX_SNIPPETS} objects such as {{"text": "...", "filename": "..."}}'
         )
-    return tuple(File(v.get("filename", "tmp"), v["text"]) for v in listed)
+    return tuple(ProjectFile(v.get("filename", "tmp"), v["text"]) for v in listed)
 
 
 def _named(snippet: dict[str, Any]) -> bool:
     return isinstance(snippet.get("filename", ""), str)
 
 
-COMPLETION = Table(
+COMPLETION = FieldTable(
     read={
         **SAMPLING,
-        "prompt": (shaped({"type": ["string", "array", "object"]}), None),
+        "prompt": (any_value_like({"type": ["string", "array", "object"]}), None),
         "n_predict": (length, None),
         "max_tokens": (length, None),
-        "n_probs": (whole(0, MAX_LOGPROBS), 0),
-        "post_sampling_probs": (flag, False),
-        "stream": (flag, False),
-        "return_progress": (flag, False),
+        "n_probs": (integer(0, MAX_LOGPROBS), 0),
+        "post_sampling_probs": (boolean, False),
+        "stream": (boolean, False),
+        "return_progress": (boolean, False),
         "id_slot": SLOT,
-        "return_tokens": (flag, False),
-        "n_keep": (whole(-1, UNLIMITED), 0),
-        "n_discard": (whole(0, UNLIMITED), 0),
-        "n_cmpl": (whole(1, MAX_CHOICES), 1),
-        "t_max_predict_ms": (optional(whole(0, UNLIMITED), -1, 0), 0),
+        "return_tokens": (boolean, False),
+        "n_keep": (integer(-1, UNLIMITED), 0),
+        "n_discard": (integer(0, UNLIMITED), 0),
+        "n_cmpl": (integer(1, MAX_CHOICES), 1),
+        "t_max_predict_ms": (optional(integer(0, UNLIMITED), -1, 0), 0),
         "response_fields": (_fields, ()),
         **response_format.LLAMA,
     },
@@ -88,9 +88,9 @@ INFILL = replace(
     COMPLETION,
     read={
         **COMPLETION.read,
-        "prompt": (text, ""),
-        "input_prefix": (text, None),
-        "input_suffix": (text, None),
+        "prompt": (string, ""),
+        "input_prefix": (string, None),
+        "input_suffix": (string, None),
         "input_extra": (_snippets, ()),
     },
 )
@@ -116,13 +116,13 @@ async def infill(request: web.Request, service: Service) -> web.StreamResponse:
     return await _answer(request, service, INFILL, _holes)
 
 
-async def _answer(request: web.Request, service: Service, table: Table, ids_of: ReadPrompts) -> web.StreamResponse:
+async def _answer(request: web.Request, service: Service, table: FieldTable, ids_of: ReadPrompts) -> web.StreamResponse:
     values = await read_fields(request, service, table)
     start = await constraint(service, values, response_format.LLAMA)
     asked = await service.read(request, partial(_read, service, values, start, ids_of))
     if values["stream"]:
         return await stream(request, _chunks(asked, request), service.config.stall, UNENDED)
-    with asking(service, asked.requests, request[TOLD], slot=values["id_slot"]) as answers:
+    with submit_requests(service, asked.requests, request[TOKEN_COUNTS], slot=values["id_slot"]) as answers:
         texts = [""] * len(asked.requests)
         tokens: list[list[Token]] = [[] for _ in asked.requests]
         async for i, update in _timely(answers, values["t_max_predict_ms"] / 1000):
@@ -137,7 +137,7 @@ async def _answer(request: web.Request, service: Service, table: Table, ids_of: 
 
 
 async def _chunks(asked: Asked, request: web.Request) -> Items:
-    with asking(asked.service, asked.requests, request[TOLD], slot=asked.values["id_slot"]) as answers:
+    with submit_requests(asked.service, asked.requests, request[TOKEN_COUNTS], slot=asked.values["id_slot"]) as answers:
         async for i, update in _timely(answers, asked.values["t_max_predict_ms"] / 1000):
             piece = {"index": i, "content": "", "tokens": [], "stop": False}
             for report in progress(answers, answers.all[i], update):

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 from aiohttp import web
 
-from ternrun.server.fields.reading import Table, anything, text, whole
+from ternrun.server.fields.reading import FieldTable, any_value, integer, string
 from ternrun.server.fields.sampling import needed
 from ternrun.server.fields.unsupported import OPENAI_HINTS
 from ternrun.server.generation.embeddings import (
@@ -23,21 +23,21 @@ from ternrun.server.generation.embeddings import (
 from ternrun.server.generation.request_fields import read_fields
 from ternrun.server.generation.service import Service
 
-LLAMA = Table(
+EMBEDDINGS = FieldTable(
     read={
-        "content": (anything, None),
-        "input": (anything, None),
-        "model": (text, ""),
+        "content": (any_value, None),
+        "input": (any_value, None),
+        "model": (string, ""),
         "encoding_format": (_format, "float"),
-        "embd_normalize": (whole(-1, 100), 2),
+        "embd_normalize": (integer(-1, 100), 2),
     },
     hints=OPENAI_HINTS,
 )
 
 
-async def llama(request: web.Request, service: Service) -> web.Response:
+async def embeddings(request: web.Request, service: Service) -> web.Response:
     """A list of vectors for each input: one, or without pooling one a token, which are not normalized."""
-    values = await read_fields(request, service, LLAMA)
+    values = await read_fields(request, service, EMBEDDINGS)
     name = "input" if values["content"] is None else "content"
     pooling = _pooling(service, none=True)
     answers = await _ask(request, service, needed(values, name), pooling, name)

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from ternrun.errors import LoadError
 from ternrun.runtime.engine.kv_transfer import added, known
-from ternrun.server.fields.reading import Table, text
+from ternrun.server.fields.reading import FieldTable, string
 from ternrun.server.fields.sampling import MAX_SLOT, needed
 from ternrun.server.fields.unsupported import MODEL
 from ternrun.server.generation.request_fields import parsed
@@ -24,7 +24,7 @@ from ternrun.server.llamacpp.slot_file import Owner, is_saved, opened, write
 if TYPE_CHECKING:
     from ternrun.api import Model
 
-SLOT = Table(read={"filename": (text, None)}, hints=MODEL)
+SLOT = FieldTable(read={"filename": (string, None)}, hints=MODEL)
 FORBIDDEN = frozenset('/\\:*?"<>|')
 LONGEST = 200  # bytes
 

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from ternrun.server.conversation.render import render
 from ternrun.server.conversation.tools import read_tools
-from ternrun.server.fields.reading import Table, an_object, anything, flag, shaped, text, token_ids
+from ternrun.server.fields.reading import FieldTable, any_value, any_value_like, boolean, json_object, string, token_ids
 from ternrun.server.fields.sampling import MESSAGES, TURN, Fields, needed
 from ternrun.server.fields.unsupported import MODEL, TEMPLATE_CONSTRAINTS
 from ternrun.server.generation.prompts import encode
@@ -21,29 +21,29 @@ from ternrun.server.http.errors import wrong
 MAX_LENGTH = 1 << 18  # of what is tokenized, some seconds' work at the worst
 
 _CONVERSATION: Fields = {
-    "messages": (shaped(MESSAGES), None),
+    "messages": (any_value_like(MESSAGES), None),
     **TURN,
-    "chat_template_kwargs": (an_object, None),
-    "tools": (anything, None),
-    "tool_choice": (anything, "auto"),
-    "parallel_tool_calls": (flag, True),
+    "chat_template_kwargs": (json_object, None),
+    "tools": (any_value, None),
+    "tool_choice": (any_value, "auto"),
+    "parallel_tool_calls": (boolean, True),
 }
-TOKENIZE = Table(
+TOKENIZE = FieldTable(
     read={
-        "content": (text, None),
-        "add_special": (flag, False),
-        "prompt": (text, None),  # vLLM's names for these two
-        "add_special_tokens": (flag, True),
-        "parse_special": (flag, True),
-        "with_pieces": (flag, False),
-        "return_token_strs": (flag, False),
+        "content": (string, None),
+        "add_special": (boolean, False),
+        "prompt": (string, None),  # vLLM's names for these two
+        "add_special_tokens": (boolean, True),
+        "parse_special": (boolean, True),
+        "with_pieces": (boolean, False),
+        "return_token_strs": (boolean, False),
         **_CONVERSATION,
     },
     hints=MODEL,
     constraints=TEMPLATE_CONSTRAINTS,
 )
-DETOKENIZE = Table(read={"tokens": (token_ids(MAX_LENGTH), None)}, hints=MODEL)
-APPLY = Table(read=_CONVERSATION, hints=MODEL, constraints=TEMPLATE_CONSTRAINTS)
+DETOKENIZE = FieldTable(read={"tokens": (token_ids(MAX_LENGTH), None)}, hints=MODEL)
+APPLY = FieldTable(read=_CONVERSATION, hints=MODEL, constraints=TEMPLATE_CONSTRAINTS)
 
 
 async def tokenize(request: web.Request, service: Service) -> web.Response:

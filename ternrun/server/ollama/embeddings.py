@@ -8,7 +8,7 @@ import time
 
 from aiohttp import web
 
-from ternrun.server.fields.reading import Table, anything, flag, text, whole
+from ternrun.server.fields.reading import FieldTable, any_value, boolean, integer, string
 from ternrun.server.fields.sampling import needed
 from ternrun.server.fields.unsupported import OLLAMA_EMBED_HINTS
 from ternrun.server.generation.embeddings import (
@@ -24,27 +24,27 @@ from ternrun.server.generation.embeddings import (
 from ternrun.server.generation.request_fields import read_fields
 from ternrun.server.generation.service import Service
 
-OLLAMA = Table(
+EMBED = FieldTable(
     read={
-        "input": (anything, None),
-        "model": (text, ""),
-        "truncate": (flag, True),
-        "dimensions": (whole(1, 2**24), None),
+        "input": (any_value, None),
+        "model": (string, ""),
+        "truncate": (boolean, True),
+        "dimensions": (integer(1, 2**24), None),
     },
     hints=OLLAMA_EMBED_HINTS,
 )
 
 
-OLLAMA_ONE = Table(
-    read={"prompt": (text, None), "model": (text, "")},
+EMBEDDINGS = FieldTable(
+    read={"prompt": (string, None), "model": (string, "")},
     hints=OLLAMA_EMBED_HINTS,
 )
 
 
-async def ollama(request: web.Request, service: Service) -> web.Response:
+async def embed(request: web.Request, service: Service) -> web.Response:
     """A vector of length 1 for each input; one that is too long is cut, unless `truncate` is false."""
     began = time.perf_counter()
-    values = await read_fields(request, service, OLLAMA)
+    values = await read_fields(request, service, EMBED)
     _check_dimensions(service, values)
     answers = await _ask(request, service, needed(values, "input"), _pooling(service), cut=values["truncate"])
     listed = await asyncio.to_thread(_each, _units(answers, 2), _floats)
@@ -53,9 +53,9 @@ async def ollama(request: web.Request, service: Service) -> web.Response:
     return _json(f'{{"model":{json.dumps(service.name)},"embeddings":[{",".join(listed)}],{json.dumps(tail)[1:]}')
 
 
-async def ollama_one(request: web.Request, service: Service) -> web.Response:
+async def embeddings(request: web.Request, service: Service) -> web.Response:
     """The vector of one text, as it is (Ollama's older route)."""
-    values = await read_fields(request, service, OLLAMA_ONE)
+    values = await read_fields(request, service, EMBEDDINGS)
     answers = await _ask(request, service, needed(values, "prompt"), _pooling(service), "prompt", cut=True)
     (written,) = await asyncio.to_thread(_each, _vectors(answers), _floats)
     return _json(f'{{"embedding":{written}}}')

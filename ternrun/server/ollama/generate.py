@@ -11,12 +11,22 @@ from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.engine.request import Request
-from ternrun.server.conversation.conversation import Talk, read_talk, talking
+from ternrun.server.conversation.conversation import Conversation, generate_messages, read_conversation
 from ternrun.server.conversation.messages import counted
 from ternrun.server.conversation.render import render
-from ternrun.server.conversation.tool_call_parser import Call
+from ternrun.server.conversation.tool_call_parser import ToolCall
 from ternrun.server.fields import response_format
-from ternrun.server.fields.reading import Table, anything, flag, number, optional, shaped, stops, text, whole
+from ternrun.server.fields.reading import (
+    FieldTable,
+    any_value,
+    any_value_like,
+    boolean,
+    integer,
+    number,
+    optional,
+    stop_strings,
+    string,
+)
 from ternrun.server.fields.sampler_chain import CHAIN
 from ternrun.server.fields.sampling import MESSAGES, UNLIMITED, Fields, needed
 from ternrun.server.fields.unsupported import OLLAMA_CONSTRAINTS, OLLAMA_HINTS, OLLAMA_RUNNER, OLLAMA_TEXT_CONSTRAINTS
@@ -32,48 +42,50 @@ from ternrun.server.ollama.library import stamp
 if TYPE_CHECKING:
     from ternrun.api import Model
 
-Read = Callable[[web.Request, Service, dict[str, Any], SamplingParams, response_format.Start | None], Awaitable[Talk]]
-Wrap = Callable[[str, list[Call]], dict[str, Any]]  # text and calls, as the route has them
+Read = Callable[
+    [web.Request, Service, dict[str, Any], SamplingParams, response_format.Start | None], Awaitable[Conversation]
+]
+Wrap = Callable[[str, list[ToolCall]], dict[str, Any]]  # text and calls, as the route has them
 
 SAMPLING: Fields = {  # Ollama's defaults
     "temperature": (number(0, 100), 0.8),
-    "top_k": (optional(whole(0, UNLIMITED), -1, 0), 40),
+    "top_k": (optional(integer(0, UNLIMITED), -1, 0), 40),
     "top_p": (number(0, 1), 0.9),
     "min_p": (number(0, 1), 0.0),
     "typical_p": (number(0, 1), 1.0),
     "repeat_penalty": (number(0.01, 100), 1.1),
-    "repeat_last_n": (whole(-1, UNLIMITED), 64),
+    "repeat_last_n": (integer(-1, UNLIMITED), 64),
     "presence_penalty": (number(-100, 100), 0.0),
     "frequency_penalty": (number(-100, 100), 0.0),
-    "seed": (optional(whole(0, 2**64 - 1), -1), None),
-    "stop": (stops, ()),
+    "seed": (optional(integer(0, 2**64 - 1), -1), None),
+    "stop": (stop_strings, ()),
     **{name: CHAIN[name] for name in ("mirostat", "mirostat_tau", "mirostat_eta")},
 }
-OPTIONS = Table(
-    read={**SAMPLING, "num_predict": (whole(-2, UNLIMITED), -1)},
+OPTIONS = FieldTable(
+    read={**SAMPLING, "num_predict": (integer(-2, UNLIMITED), -1)},
     hints=OLLAMA_RUNNER,
 )
 _BOTH: Fields = {
-    "model": (text, ""),
-    "stream": (flag, True),
-    "options": (shaped({"type": "object"}), {}),
+    "model": (string, ""),
+    "stream": (boolean, True),
+    "options": (any_value_like({"type": "object"}), {}),
     **response_format.OLLAMA,
 }
 _RENAMED = {"tool_name": "name", "thinking": "reasoning_content"}
 
-GENERATE = Table(
+GENERATE = FieldTable(
     read={
         **_BOTH,
-        "prompt": (text, None),
-        "system": (optional(text, ""), None),
-        "suffix": (optional(text, ""), None),
-        "raw": (flag, False),
+        "prompt": (string, None),
+        "system": (optional(string, ""), None),
+        "suffix": (optional(string, ""), None),
+        "raw": (boolean, False),
     },
     hints=OLLAMA_HINTS,
     constraints=OLLAMA_TEXT_CONSTRAINTS,
 )
-CHAT = Table(
-    read={**_BOTH, "messages": (shaped({**MESSAGES, "minItems": 0}), None), "tools": (anything, None)},
+CHAT = FieldTable(
+    read={**_BOTH, "messages": (any_value_like({**MESSAGES, "minItems": 0}), None), "tools": (any_value, None)},
     hints=OLLAMA_HINTS,
     constraints=OLLAMA_CONSTRAINTS,
 )
@@ -89,7 +101,9 @@ async def chat(request: web.Request, service: Service) -> web.StreamResponse:
     return await _answer(request, service, CHAT, _chat, _message)
 
 
-async def _answer(request: web.Request, service: Service, table: Table, read: Read, wrap: Wrap) -> web.StreamResponse:
+async def _answer(
+    request: web.Request, service: Service, table: FieldTable, read: Read, wrap: Wrap
+) -> web.StreamResponse:
     values = await read_fields(request, service, table)
     options = parsed(service, OPTIONS, values["options"], "options")
     if values.get("messages", []) in (None, []) and values.get("prompt", "") in (None, "") and not values.get("suffix"):
@@ -100,14 +114,14 @@ async def _answer(request: web.Request, service: Service, table: Table, read: Re
     talk = await read(request, service, values, params, start)
     if values["stream"]:
         return await stream(request, _pieces(service, talk, request, wrap), service.config.stall, LINES)
-    with talking(service, talk, request) as (answers, (said,)):
+    with generate_messages(service, talk, request) as (answers, (said,)):
         async for _, update in answers.updates():
             said.add(update)
         return web.json_response(_head(service) | wrap(said.content, said.calls) | _last(answers))
 
 
-async def _pieces(service: Service, talk: Talk, request: web.Request, wrap: Wrap) -> Items:
-    with talking(service, talk, request) as (answers, (said,)):
+async def _pieces(service: Service, talk: Conversation, request: web.Request, wrap: Wrap) -> Items:
+    with generate_messages(service, talk, request) as (answers, (said,)):
         async for _, update in answers.updates():
             text, calls = said.add(update)
             if text or calls:
@@ -115,7 +129,7 @@ async def _pieces(service: Service, talk: Talk, request: web.Request, wrap: Wrap
         yield _head(service) | wrap("", []) | _last(answers)
 
 
-def _message(text: str, calls: list[Call]) -> dict[str, Any]:
+def _message(text: str, calls: list[ToolCall]) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if calls:
         functions = [call["function"] for call in calls]
@@ -129,9 +143,9 @@ async def _generate(
     values: dict[str, Any],
     params: SamplingParams,
     start: response_format.Start | None,
-) -> Talk:
+) -> Conversation:
     ids = await service.read(request, partial(_ids, service.model, values))
-    return Talk([Request(ids, params, constraint=start)])
+    return Conversation([Request(ids, params, constraint=start)])
 
 
 def _ids(model: Model, values: dict[str, Any]) -> list[int]:
@@ -153,9 +167,9 @@ async def _chat(
     values: dict[str, Any],
     params: SamplingParams,
     start: response_format.Start | None,
-) -> Talk:
+) -> Conversation:
     tools = {"tools": values["tools"], "tool_choice": "auto", "parallel_tool_calls": True}
-    return await read_talk(request, service, partial(_conversation, values), tools, params, start)
+    return await read_conversation(request, service, partial(_conversation, values), tools, params, start)
 
 
 def _conversation(values: dict[str, Any]) -> list[Any]:

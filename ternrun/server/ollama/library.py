@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from ternrun.server.conversation.tool_call_formats import GENERIC, family_of
-from ternrun.server.fields.reading import Table, flag, text
+from ternrun.server.conversation.tool_call_formats import GENERIC, format_of
+from ternrun.server.fields.reading import FieldTable, boolean, string
 from ternrun.server.fields.unsupported import OLLAMA_SHOW_HINTS
 from ternrun.server.generation.models import SERVICES
 from ternrun.server.generation.request_fields import read_fields
@@ -22,8 +22,8 @@ from ternrun.server.version import server_version
 if TYPE_CHECKING:
     from ternrun.api import Model
 
-SHOW = Table(
-    read={"model": (text, ""), "name": (text, ""), "verbose": (flag, False)},
+SHOW = FieldTable(
+    read={"model": (string, ""), "name": (string, ""), "verbose": (boolean, False)},
     hints=OLLAMA_SHOW_HINTS,
 )
 NEVER = "9999-12-31T23:59:59Z"
@@ -113,7 +113,7 @@ def _described(service: Service) -> dict[str, Any]:
 def _capabilities(service: Service) -> list[str]:
     model = service.model
     template = model.chat_template
-    told = template is not None and (family_of(template.source) is not GENERIC or find_spec("llguidance") is not None)
+    told = template is not None and (format_of(template.source) is not GENERIC or find_spec("llguidance") is not None)
     embeds = (service.config.pooling or model.config.pooling) != "none"
     found = {
         "completion": model.config.causal,

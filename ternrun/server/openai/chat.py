@@ -11,7 +11,12 @@ from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.sampling.logprobs import TokenLogprobs
-from ternrun.server.conversation.conversation import Said, Talk, read_talk, talking
+from ternrun.server.conversation.conversation import (
+    AssistantMessage,
+    Conversation,
+    generate_messages,
+    read_conversation,
+)
 from ternrun.server.fields import response_format
 from ternrun.server.fields.sampling import CHAT, limited, needed, sampling
 from ternrun.server.generation.answer import Answer, Token, Update
@@ -34,7 +39,7 @@ async def chat_completions(request: web.Request, service: Service) -> web.Stream
     talk = await _read(request, service, values)
     if values["stream"]:
         return await stream(request, _chunks(service, values, talk, request), service.config.stall, EVENTS)
-    with talking(service, talk, request) as (answers, said):
+    with generate_messages(service, talk, request) as (answers, said):
         choices = _choices(answers, values, said)
         async for i, update in answers.updates():
             choices[i].add(update)
@@ -54,11 +59,11 @@ async def input_tokens(request: web.Request, service: Service) -> web.Response:
     return web.json_response(answer_format.input_tokens(talk.requests[0]))
 
 
-async def _read(request: web.Request, service: Service, values: dict[str, Any]) -> Talk:
+async def _read(request: web.Request, service: Service, values: dict[str, Any]) -> Conversation:
     params = _params(values, service.config.max_prompts)
     banned = vllm_fields.banned(service.model, values["bad_words"])
     start = await constraint(service, values, response_format.OPENAI)
-    return await read_talk(
+    return await read_conversation(
         request,
         service,
         partial(needed, values, "messages"),
@@ -76,10 +81,10 @@ async def _read(request: web.Request, service: Service, values: dict[str, Any]) 
     )
 
 
-async def _chunks(service: Service, values: dict[str, Any], talk: Talk, request: web.Request) -> Items:
+async def _chunks(service: Service, values: dict[str, Any], talk: Conversation, request: web.Request) -> Items:
     options = values["stream_options"]
     with_usage = options["include_usage"]
-    with talking(service, talk, request) as (answers, said):
+    with generate_messages(service, talk, request) as (answers, said):
         chunk = answer_format.head("chat.completion.chunk", "chatcmpl", service.name)
         chunk |= {"usage": None} if with_usage else {}
         choices = _choices(answers, values, said)
@@ -96,7 +101,7 @@ async def _chunks(service: Service, values: dict[str, Any], talk: Talk, request:
 class _Choice:
     """One choice as it grows, in OpenAI's shapes."""
 
-    def __init__(self, said: Said, index: int, answers: Answers, values: Mapping[str, Any]) -> None:
+    def __init__(self, said: AssistantMessage, index: int, answers: Answers, values: Mapping[str, Any]) -> None:
         self._said, self._index, self._tokenizer = said, index, answers.model.tokenizer
         self._answer, self._logprobs, self._ids = answers.all[index], values["logprobs"], values["return_token_ids"]
         self._spelled = vllm_fields.speller(self._tokenizer, values)
@@ -148,7 +153,7 @@ class _Choice:
         return {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": None}
 
 
-def _choices(answers: Answers, values: Mapping[str, Any], said: list[Said]) -> list[_Choice]:
+def _choices(answers: Answers, values: Mapping[str, Any], said: list[AssistantMessage]) -> list[_Choice]:
     return [_Choice(one, i, answers, values) for i, one in enumerate(said)]
 
 

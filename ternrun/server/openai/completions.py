@@ -16,11 +16,11 @@ from ternrun.runtime.engine.request import Request
 from ternrun.runtime.sampling.logprobs import TokenLogprobs
 from ternrun.server.fields import response_format
 from ternrun.server.fields.sampling import COMPLETION, limited, needed, sampling, seeded
-from ternrun.server.generation.answer import Answer, Token, Update, finish
+from ternrun.server.generation.answer import Answer, Token, Update, openai_finish_reason
 from ternrun.server.generation.prompts import Prompt, encode, fill_in, openai_prompts
 from ternrun.server.generation.request_fields import constraint, read_fields
 from ternrun.server.generation.service import Service
-from ternrun.server.generation.submission import TOLD, Answers, asking
+from ternrun.server.generation.submission import TOKEN_COUNTS, Answers, submit_requests
 from ternrun.server.generation.timings import progress
 from ternrun.server.http.errors import ApiError
 from ternrun.server.http.stream import EVENTS, Items, in_one_piece, stream
@@ -77,7 +77,7 @@ async def completions(request: web.Request, service: Service) -> web.StreamRespo
 
 def _asking(service: Service, asked: Asked, request: web.Request) -> AbstractContextManager[Answers]:
     shown = vllm_fields.shown(service.model.tokenizer, asked.values)
-    return asking(service, asked.requests, request[TOLD], shown, asked.values["id_slot"])
+    return submit_requests(service, asked.requests, request[TOKEN_COUNTS], shown, asked.values["id_slot"])
 
 
 async def _chunks(service: Service, asked: Asked, request: web.Request) -> Items:
@@ -140,7 +140,7 @@ class _Choice:
     def add(self, update: Update) -> tuple[str, list[Token]]:
         """The text and the tokens to tell of; the prompt's come with the first that was generated."""
         self._prompt += update.prompt
-        self._reason = finish(update.reason)
+        self._reason = openai_finish_reason(update.reason)
         shifted = [dataclasses.replace(t, offset=t.offset + len(self._echo)) for t in update.tokens]
         if self._echoed or not (update.tokens or update.text or update.reason):
             return update.text, shifted

@@ -7,7 +7,7 @@ import json
 
 from aiohttp import web
 
-from ternrun.server.fields.reading import Table, anything, text, whole
+from ternrun.server.fields.reading import FieldTable, any_value, integer, string
 from ternrun.server.fields.sampling import needed
 from ternrun.server.fields.unsupported import OPENAI_HINTS
 from ternrun.server.generation.embeddings import (
@@ -23,20 +23,20 @@ from ternrun.server.generation.embeddings import (
 from ternrun.server.generation.request_fields import read_fields
 from ternrun.server.generation.service import Service
 
-OPENAI = Table(
+EMBEDDINGS = FieldTable(
     read={
-        "input": (anything, None),
-        "model": (text, ""),
+        "input": (any_value, None),
+        "model": (string, ""),
         "encoding_format": (_format, "float"),
-        "dimensions": (whole(1, 2**24), None),
+        "dimensions": (integer(1, 2**24), None),
     },
     hints=OPENAI_HINTS,
 )
 
 
-async def openai(request: web.Request, service: Service) -> web.Response:
+async def embeddings(request: web.Request, service: Service) -> web.Response:
     """A vector of length 1 for each input."""
-    values = await read_fields(request, service, OPENAI)
+    values = await read_fields(request, service, EMBEDDINGS)
     _check_dimensions(service, values)
     answers = await _ask(request, service, needed(values, "input"), _pooling(service))
     listed = await asyncio.to_thread(_each, _units(answers, 2), _writer(values))

@@ -12,12 +12,17 @@ from typing import Any
 from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
-from ternrun.server.conversation.conversation import Said, Talk, read_talk, talking
+from ternrun.server.conversation.conversation import (
+    AssistantMessage,
+    Conversation,
+    generate_messages,
+    read_conversation,
+)
 from ternrun.server.conversation.messages import ROLES, counted, plain_text
 from ternrun.server.conversation.tools import read_calls
 from ternrun.server.fields import response_format
 from ternrun.server.fields.ignored import current, pass_over
-from ternrun.server.fields.reading import Table, anything, flag, number, shaped, text, whole
+from ternrun.server.fields.reading import FieldTable, any_value, any_value_like, boolean, integer, number, string
 from ternrun.server.fields.response_format import Source
 from ternrun.server.fields.sampling import UNLIMITED, needed
 from ternrun.server.fields.unsupported import RESPONSES_CONSTRAINTS, RESPONSES_HINTS
@@ -53,19 +58,19 @@ def _format(value: Any) -> Source | None:
 
 
 FORM: response_format.Fields = {"text": (_format, None)}
-RESPONSES = Table(
+RESPONSES = FieldTable(
     read={
         **FORM,
-        "input": (shaped({"type": ["string", "array"]}), None),
-        "instructions": (text, ""),
-        "model": (text, ""),
-        "max_output_tokens": (whole(1, UNLIMITED), UNLIMITED),
+        "input": (any_value_like({"type": ["string", "array"]}), None),
+        "instructions": (string, ""),
+        "model": (string, ""),
+        "max_output_tokens": (integer(1, UNLIMITED), UNLIMITED),
         "temperature": (number(0, 100), 1.0),
         "top_p": (number(0, 1), 1.0),
-        "stream": (flag, False),
-        "tools": (anything, None),
-        "tool_choice": (anything, "auto"),
-        "parallel_tool_calls": (flag, True),
+        "stream": (boolean, False),
+        "tools": (any_value, None),
+        "tool_choice": (any_value, "auto"),
+        "parallel_tool_calls": (boolean, True),
     },
     hints=RESPONSES_HINTS,
     constraints=RESPONSES_CONSTRAINTS,
@@ -79,7 +84,7 @@ async def responses(request: web.Request, service: Service) -> web.StreamRespons
     begun = _begun(service, await read_json(request, service.config.stall), values)
     if values["stream"]:
         return await stream(request, _events(service, talk, begun, request), service.config.stall, NAMED)
-    with talking(service, talk, request) as (answers, (answer,)):
+    with generate_messages(service, talk, request) as (answers, (answer,)):
         async for _, update in answers.updates():
             answer.add(update)
         items = [_message(_id("msg"), answer.content)] if answer.content or not answer.calls else []
@@ -92,15 +97,15 @@ async def input_tokens(request: web.Request, service: Service) -> web.Response:
     return web.json_response(answer_format.input_tokens(talk.requests[0]))
 
 
-async def _read(request: web.Request, service: Service, values: dict[str, Any]) -> Talk:
+async def _read(request: web.Request, service: Service, values: dict[str, Any]) -> Conversation:
     start = await constraint(service, values, FORM)
     params = SamplingParams(
         max_tokens=values["max_output_tokens"], temperature=values["temperature"], top_p=values["top_p"]
     )
-    return await read_talk(request, service, partial(_conversation, values), values, params, start)
+    return await read_conversation(request, service, partial(_conversation, values), values, params, start)
 
 
-async def _events(service: Service, talk: Talk, begun: dict[str, Any], request: web.Request) -> Items:
+async def _events(service: Service, talk: Conversation, begun: dict[str, Any], request: web.Request) -> Items:
     number = 0
 
     def event(kind: str, **fields: Any) -> dict[str, Any]:
@@ -108,7 +113,7 @@ async def _events(service: Service, talk: Talk, begun: dict[str, Any], request: 
         number += 1
         return {"type": f"response.{kind}", "sequence_number": number - 1, **fields}
 
-    with talking(service, talk, request) as (answers, (answer,)):
+    with generate_messages(service, talk, request) as (answers, (answer,)):
         yield event("created", response=begun)
         yield event("in_progress", response=begun)
         items: list[dict[str, Any]] = []
@@ -171,7 +176,7 @@ def _begun(service: Service, body: Mapping[str, Any], values: Mapping[str, Any])
     }
 
 
-def _ended(answers: Answers, answer: Said, items: list[dict[str, Any]]) -> dict[str, Any]:
+def _ended(answers: Answers, answer: AssistantMessage, items: list[dict[str, Any]]) -> dict[str, Any]:
     prompt, generated, cached = answers.usage
     cut = answer.reason == "length"
     usage = {

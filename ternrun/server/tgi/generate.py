@@ -11,14 +11,14 @@ from aiohttp import web
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.engine.request import Request
 from ternrun.server.fields import response_format
-from ternrun.server.fields.reading import Table, flag, nested, number, optional, stops, text, whole
+from ternrun.server.fields.reading import FieldTable, boolean, integer, nested, number, optional, stop_strings, string
 from ternrun.server.fields.sampling import UNLIMITED, needed
 from ternrun.server.fields.unsupported import MODEL, TGI_CONSTRAINTS, TGI_HINTS
 from ternrun.server.generation.answer import Answer, Token, Update
 from ternrun.server.generation.prompts import encode
 from ternrun.server.generation.request_fields import read_fields
 from ternrun.server.generation.service import Service
-from ternrun.server.generation.submission import TOLD, asking
+from ternrun.server.generation.submission import TOKEN_COUNTS, submit_requests
 from ternrun.server.generation.token_text import bounded, spell
 from ternrun.server.http.errors import ApiError
 from ternrun.server.http.stream import UNENDED, Items, stream
@@ -28,34 +28,34 @@ if TYPE_CHECKING:
     from ternrun.api import Model
     from ternrun.loader.tokenizers.tokenizer import Tokenizer
 
-PARAMETERS = Table(
+PARAMETERS = FieldTable(
     read={
-        "max_new_tokens": (whole(1, UNLIMITED), 100),
-        "do_sample": (flag, False),
+        "max_new_tokens": (integer(1, UNLIMITED), 100),
+        "do_sample": (boolean, False),
         "temperature": (number(0, 100), None),
-        "top_k": (optional(whole(0, UNLIMITED), -1, 0), None),
+        "top_k": (optional(integer(0, UNLIMITED), -1, 0), None),
         "top_p": (number(0, 1), None),
         "typical_p": (number(0, 1), None),
         "repetition_penalty": (number(0.01, 100), 1.0),
         "frequency_penalty": (number(-2, 2), 0.0),
-        "seed": (whole(0, 2**64 - 1), None),
-        "stop": (stops, ()),
-        "stop_sequences": (stops, ()),
-        "return_full_text": (flag, False),
-        "truncate": (whole(1, UNLIMITED), None),
-        "details": (flag, False),
-        "decoder_input_details": (flag, False),
-        "top_n_tokens": (whole(0, 100), 0),
+        "seed": (integer(0, 2**64 - 1), None),
+        "stop": (stop_strings, ()),
+        "stop_sequences": (stop_strings, ()),
+        "return_full_text": (boolean, False),
+        "truncate": (integer(1, UNLIMITED), None),
+        "details": (boolean, False),
+        "decoder_input_details": (boolean, False),
+        "top_n_tokens": (integer(0, 100), 0),
         "grammar": (partial(response_format.response_format, field="parameters.grammar"), None),
     },
     hints=TGI_HINTS,
     constraints=TGI_CONSTRAINTS,
 )
-GENERATE = Table(
+GENERATE = FieldTable(
     read={
-        "inputs": (text, None),
+        "inputs": (string, None),
         "parameters": (nested(PARAMETERS, "parameters"), None),
-        "stream": (flag, False),
+        "stream": (boolean, False),
     },
     hints=MODEL,
 )
@@ -101,7 +101,7 @@ async def _answer(request: web.Request, service: Service, *, streamed: bool | No
         return await stream(
             request, _events(service, one, values["inputs"], asked, request), service.config.stall, UNENDED
         )
-    with asking(service, [one], request[TOLD]) as answers:
+    with submit_requests(service, [one], request[TOKEN_COUNTS]) as answers:
         said = _Said(answers.all[0], service.model.tokenizer, values["inputs"], asked)
         async for _, update in answers.updates():
             said.add(update)
@@ -113,7 +113,7 @@ async def _answer(request: web.Request, service: Service, *, streamed: bool | No
 
 async def _events(service: Service, one: Request, prompt: str, asked: dict[str, Any], request: web.Request) -> Items:
     held: dict[str, Any] | None = None
-    with asking(service, [one], request[TOLD]) as answers:
+    with submit_requests(service, [one], request[TOKEN_COUNTS]) as answers:
         said = _Said(answers.all[0], service.model.tokenizer, prompt, asked)
         async for _, update in answers.updates():
             for token in said.add(update):
