@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 import ternrun
 from ternrun import options
@@ -284,8 +286,11 @@ def test_a_prompt_is_not_closed_by_the_end_token(tmp_path: Path, backend: list[F
 def test_the_template_of_a_folder_alone_writes_a_chat_prompt(tmp_path: Path, backend: list[FakeModel]) -> None:
     folder = fake_hf(tmp_path / "m", fake_weights("llama", "F32"))
     stated = json.loads((folder / "tokenizer_config.json").read_text())
-    stated |= {"add_bos_token": True, "add_eos_token": True, "chat_template": BARE}
-    (folder / "tokenizer_config.json").write_text(json.dumps(stated))
+    (folder / "tokenizer_config.json").write_text(json.dumps(stated | {"chat_template": BARE}))
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ends = [("<|bos|>", 256), ("<|eos|>", 257)]
+    library.post_processor = TemplateProcessing(single="<|bos|> $A <|eos|>", special_tokens=ends)
+    library.save(str(folder / "tokenizer.json"))
     talk = [{"role": "user", "content": "hi"}]
     with load(folder) as model:
         assert model.complete("hi", max_tokens=1).prompt_ids == [256, *b"hi"]

@@ -38,29 +38,15 @@ def build_from(files: TokenizerFiles) -> dict[str, Any]:
     if bos is None and len(framed) == 1:
         before, *letter = library.encode("a", add_special_tokens=True).ids
         bos = before if letter == library.encode("a", add_special_tokens=False).ids else None
-    add_bos, add_eos = _frame(files, framed, bos, eos)
     return fields | {
         "bos_id": bos,
         "eos_id": eos,
         "eos_ids": frozenset(ends),
-        "add_bos": add_bos,
-        "add_eos": add_eos,
+        # the post-processor decides: beside it, transformers ignores the flags in tokenizer_config.json
+        "add_bos": bos is not None and framed[:1] == [bos],
+        "add_eos": eos is not None and framed[-1:] == [eos] and len(framed) > (bos == eos),
         "chat_bos": False,  # transformers' rule: the template alone writes a chat prompt
     }
-
-
-def _frame(files: TokenizerFiles, framed: list[int], bos: int | None, eos: int | None) -> tuple[bool, bool]:
-    """Whether a text begins with `bos`, and whether it ends with `eos`.
-
-    The flags of tokenizer_config.json replace the post-processor of tokenizer.json, as in transformers 5.
-    """
-    stated = [files.config.get(f"add_{which}_token") for which in ("bos", "eos")]
-    if any(type(flag) is bool for flag in stated):
-        return stated[0] is True and bos is not None, stated[1] is True and eos is not None
-    return (
-        bos is not None and framed[:1] == [bos],
-        eos is not None and framed[-1:] == [eos] and len(framed) > (bos == eos),
-    )
 
 
 def build_described(
@@ -96,7 +82,7 @@ def build_described(
         "encode_text": around_special(tokens, special, hidden, plain_encoder(description, library), "")
         if plain
         else _encoder(library, lambda: load_library(text, where)),
-        "bytes_of": token_bytes(tokens, types, byte_level=byte_level),
+        "bytes_of": (lambda i: tokens[i].encode()) if pieces else token_bytes(tokens, types, byte_level=byte_level),
     }
     return fields, ids, library
 
@@ -174,10 +160,8 @@ def _is_wordpiece(description: Mapping[str, Any]) -> bool:
 
 
 def _spaced(token: str, added: bool) -> str:
-    """A piece as SentencePiece would write it: with its space, if it begins a word."""
-    if added:
-        return token
-    return token[2:] if token.startswith("##") and len(token) > 2 else SPACE + token
+    """What a piece adds to the text: with a space before it, if it begins a word or stands for itself."""
+    return token[2:] if token.startswith("##") and len(token) > 2 and not added else f" {token}"
 
 
 def _prefixes(description: Mapping[str, Any]) -> bool:

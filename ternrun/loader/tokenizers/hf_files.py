@@ -20,7 +20,6 @@ class TokenizerFiles:
     description: dict[str, Any]
     text: str | None
     named: dict[str, Any]  # special tokens by role, such as bos_token
-    config: dict[str, Any]  # tokenizer_config.json
     models: tuple[dict[str, Any], ...]  # generation_config.json, config.json
 
     def ends(self, ids: Mapping[str, int]) -> tuple[int | None, int | None, set[int]]:
@@ -56,7 +55,7 @@ def read_tokenizer_files(folder: Path, rows: int | None = None) -> TokenizerFile
     )  # fmt: skip
     merged = merge_added_tokens(description, config, special_map, added, rows)
     text = path.read_text(encoding="utf-8") if merged is description else None
-    return TokenizerFiles(path, merged, text, named_tokens(config, special_map), config, (generation, model))
+    return TokenizerFiles(path, merged, text, named_tokens(config, special_map), (generation, model))
 
 
 def _optional(path: Path) -> dict[str, Any]:
