@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import Any, Self
 import numpy as np
 
 from ternrun.errors import ContextError, LoadError, UsageError
-from ternrun.loader.hf.safetensors import read_json
 from ternrun.loader.onnx.open_file import open_file
 from ternrun.loader.onnx.pooling import POOLING, Floats, read_limit, read_pooling
 from ternrun.loader.tokenizers.from_hf import load_library
+from ternrun.loader.tokenizers.hf_files import read_tokenizer_files
 from ternrun.loader.user_path import from_home
 from ternrun.onnx.format.half_precision import in_float32
 from ternrun.onnx.runtime.session import Session
@@ -43,11 +44,10 @@ class Encoder:
             raise LoadError(f"{file} takes {', '.join(self._inputs)[:200]}: it is not an encoder of texts")
         self.pooling, self.normalize = read_pooling(self.folder)
         self._output, self._pooled = _output(self._session, file)
-        tokenizer = self.folder / "tokenizer.json"
-        description = read_json(tokenizer)
-        padding = description.get("padding")
+        files = read_tokenizer_files(self.folder)
+        padding = files.description.get("padding")
         self._pad = padding.get("pad_id", 0) if isinstance(padding, dict) else 0
-        self._library = load_library(tokenizer.read_text(encoding="utf-8"), str(tokenizer))
+        self._library = load_library(files.text or json.dumps(files.description), str(files.path))
         self.context = read_limit(self.folder)
 
     @property
