@@ -11,9 +11,23 @@ from typing import Any
 
 from numba import types
 
-from ternrun.runtime.cpu.compile import arithmetic, half, lanes, x86
+from ternrun.runtime.cpu.compile import arithmetic, half, x86
 from ternrun.runtime.cpu.compile import vectors as vector_types
 from ternrun.runtime.cpu.compile.jit import compiled
+from ternrun.runtime.cpu.compile.lanes import (
+    constant,
+    iota,
+    lane,
+    narrow,
+    reinterpret,
+    shuffler,
+    splat,
+    to_float,
+    to_int,
+    widen,
+    widen_unsigned,
+    zero,
+)  # fmt: skip
 from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, store_scalar
 from ternrun.runtime.cpu.compile.vectors import VecType, f32x16, i8x16, i8x32, i16x16, i16x32, i32x16
 from ternrun.runtime.cpu.kernels import functions
@@ -37,9 +51,9 @@ def build(entry: str) -> Callable[..., Any]:
 
 def _integers(vec: VecType) -> Callable[..., None]:
     size, bits, lanes = vec.bits * vec.lanes // 8, vec.bits, vec.lanes
-    backwards = lanes.shuffler(vec, tuple(reversed(range(lanes))), operands=1)
-    zipped = lanes.shuffler(vec, tuple(i // 2 + lanes * (i % 2) for i in range(lanes)))
-    pattern = lanes.constant(vec, tuple(3 * i - 40 for i in range(lanes)))
+    backwards = shuffler(vec, tuple(reversed(range(lanes))), operands=1)
+    zipped = shuffler(vec, tuple(i // 2 + lanes * (i % 2) for i in range(lanes)))
+    pattern = constant(vec, tuple(3 * i - 40 for i in range(lanes)))
 
     def body(src: int, dst: int) -> None:
         a, b, n = load(vec, src), load(vec, src + size), load_scalar(types.int64, src + 2 * size)
@@ -53,14 +67,14 @@ def _integers(vec: VecType) -> Callable[..., None]:
         store(dst + 7 * size, a >> (b & (bits - 1)))
         store(dst + 8 * size, a >> 3)
         store(dst + 9 * size, (a + 7) & 0x55)
-        store(dst + 10 * size, lanes.splat(vec, n))
-        store(dst + 11 * size, lanes.iota(vec) + pattern())
+        store(dst + 10 * size, splat(vec, n))
+        store(dst + 11 * size, iota(vec) + pattern())
         store(dst + 12 * size, arithmetic.where_less(a, b, a, b))
         store(dst + 13 * size, backwards(a))
         store(dst + 14 * size, zipped(a, b))
-        store(dst + 15 * size, lanes.zero(vec))
+        store(dst + 15 * size, zero(vec))
         store_scalar(dst + 15 * size, arithmetic.total(a))
-        store_scalar(dst + 15 * size + 8, lanes.lane(a, n & (lanes - 1)))
+        store_scalar(dst + 15 * size + 8, lane(a, n & (lanes - 1)))
 
     return body
 
@@ -78,21 +92,21 @@ def _floats(src: int, dst: int) -> None:
     store(dst + 512, arithmetic.minimum(a, b))
     store(dst + 576, arithmetic.where_less(a, b, a, b))
     store(dst + 640, arithmetic.round_even(c))
-    store(dst + 704, lanes.zero(f32x16))
+    store(dst + 704, zero(f32x16))
     store_scalar(dst + 704, arithmetic.total(a))
     store_scalar(dst + 708, arithmetic.largest(c))
-    store_scalar(dst + 712, lanes.lane(a, types.int64(5)))
+    store_scalar(dst + 712, lane(a, types.int64(5)))
 
 
 def _casts(src: int, dst: int) -> None:
     bytes_, words = load(i8x16, src), load(i16x16, src + 16)
-    store(dst, lanes.widen(i32x16, bytes_))
-    store(dst + 64, lanes.widen_unsigned(i32x16, bytes_))
-    store(dst + 128, lanes.narrow(i8x16, words))
-    store(dst + 144, lanes.to_float(f32x16, lanes.widen(i32x16, words)))
-    store(dst + 208, lanes.to_int(i32x16, load(f32x16, src + 48)))
-    store(dst + 272, lanes.reinterpret(i32x16, load(f32x16, src + 48)))
-    store(dst + 336, lanes.splat(f32x16, load_scalar(types.float32, src + 48)))
+    store(dst, widen(i32x16, bytes_))
+    store(dst + 64, widen_unsigned(i32x16, bytes_))
+    store(dst + 128, narrow(i8x16, words))
+    store(dst + 144, to_float(f32x16, widen(i32x16, words)))
+    store(dst + 208, to_int(i32x16, load(f32x16, src + 48)))
+    store(dst + 272, reinterpret(i32x16, load(f32x16, src + 48)))
+    store(dst + 336, splat(f32x16, load_scalar(types.float32, src + 48)))
 
 
 def _halves(src: int, dst: int) -> None:
