@@ -21,16 +21,16 @@ import torch
 from numpy.typing import NDArray
 
 from ternrun.loader.model import open_model
-from ternrun.train.config import TrainConfig
-from ternrun.train.export.gguf import architecture, export, round_dense
-from ternrun.train.export.parity import compared, in_windows, running, runtime_logits, torch_logits
-from ternrun.train.loop.devices import Place
+from ternrun.train.config import GROUP_SIZE, TrainConfig
+from ternrun.train.evaluate.parity import compare_logits, open_runtime, runtime_logits, split_windows, torch_logits
+from ternrun.train.export.gguf import export, round_dense
 from ternrun.train.loop.trainer import Trainer
-from ternrun.train.model.bitlinear import GROUP
 from ternrun.train.model.decoder import Decoder
+from ternrun.train.model.gguf_mapping import architecture
 from tests.oracle.llama import Oracle
 from tests.oracle.perplexity import logprobs
 from tests.train.double import reference_double, torch_double
+from tests.train.runs import train
 from tests.train.test_export import FAMILIES
 
 SHAPE = {"dim": 256, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "ffn_dim": 512, "context": 256}
@@ -46,15 +46,13 @@ def trained(family: str, data: Path, steps: int, folder: Path) -> Trainer:
         "optim": {"steps": steps, "warmup_steps": 20, "decay_steps": steps // 2},
         "run": {"validate_every": steps, "validate_windows": 64, "save_every": steps},
     }
-    trainer = Trainer(TrainConfig.from_dict(tables), folder, Place(torch.device("cpu")), resume=False)
-    trainer.run()
-    return trainer
+    return train(TrainConfig.from_dict(tables), folder)
 
 
 def reordered(model: Decoder) -> Decoder:
     """The same model with the channels of the residual stream in another order, which only takes sums differently."""
-    state, other = model.state_dict(), Decoder(model.shape)
-    blocks = torch.arange(model.shape.dim).view(-1, min(model.shape.dim, GROUP))  # scales of groups stay theirs
+    state, other = model.state_dict(), Decoder(model.config)
+    blocks = torch.arange(model.config.dim).view(-1, min(model.config.dim, GROUP_SIZE))  # scales of groups stay theirs
     order = torch.cat([block[torch.randperm(len(block))] for block in blocks])
     for name, weight in state.items():
         if name.endswith(
@@ -69,23 +67,23 @@ def reordered(model: Decoder) -> Decoder:
 
 def row(family: str, trainer: Trainer, path: Path, positions: int) -> str:
     """One line of the table."""
-    model = round_dense(trainer.model)
-    export(model, trainer.corpus.tokenizer, path)
-    windows = list(in_windows(np.asarray(trainer.corpus.val[:positions]), model.shape.context))
+    model = round_dense(trainer.run.model)
+    export(model, trainer.run.corpus.tokenizer, path)
+    windows = list(split_windows(np.asarray(trainer.run.corpus.val[:positions]), model.config.context))
     theirs = [torch_logits(model, ids) for ids in windows]
-    with running(path, model.shape.context) as runtime:
+    with open_runtime(path, model.config.context) as runtime:
         ours = [runtime_logits(runtime, ids) for ids in windows]
     other = reordered(model)
-    found = compared(zip(theirs, ours, strict=True))
-    itself = compared((a, torch_logits(other, ids)) for a, ids in zip(theirs, windows, strict=True))
+    found = compare_logits(zip(theirs, ours, strict=True))
+    itself = compare_logits((a, torch_logits(other, ids)) for a, ids in zip(theirs, windows, strict=True))
     with open_model(path) as file:
-        double = compared((torch_double(model, ids), reference_double(file.weights, ids)) for ids in windows)
+        double = compare_logits((torch_double(model, ids), reference_double(file.weights, ids)) for ids in windows)
     perplexity = [np.exp(-np.concatenate([_scored(a, ids) for a, ids in zip(ours, windows, strict=True)]).mean())]
-    if architecture(model.shape) in OPENED:
-        oracle = Oracle(path, context=model.shape.context)
+    if architecture(model.config) in OPENED:
+        oracle = Oracle(path, context=model.config.context)
         perplexity.append(np.exp(-logprobs(oracle, [ids.tolist() for ids in windows]).mean()))
-    cells = [family, architecture(model.shape), f"{found.same:.2%}", f"{found.median:.0e}, {found.largest:.0e}"]
-    cells += [f"{pair.same:.2%}, {pair.largest:.0e}" for pair in (itself, double)]
+    cells = [family, architecture(model.config), f"{found.same_argmax:.2%}", f"{found.median:.0e}, {found.largest:.0e}"]
+    cells += [f"{pair.same_argmax:.2%}, {pair.largest:.0e}" for pair in (itself, double)]
     cells += [f"{p:.3f}" for p in perplexity] + [""] * (2 - len(perplexity))
     return f"| {' | '.join(cells)} |"
 

@@ -7,17 +7,27 @@ from typing import Any
 import pytest
 import torch
 
-from ternrun.train.config import Shape, TrainConfig
+from ternrun.train.config import DecoderConfig, TrainConfig
 from ternrun.train.data.document import Document
-from ternrun.train.data.prepare import Plan, prepare
+from ternrun.train.data.options import PrepareOptions
+from ternrun.train.data.prepare import prepare
+from ternrun.train.loop import metrics
 
-TINY = {"dim": 256, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "ffn_dim": 256, "context": 64}
+EXPORTABLE = {"dim": 256, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "ffn_dim": 256, "context": 64}
+TINY = {"dim": 64, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "ffn_dim": 64, "context": 32}  # cheap steps
+NOMINAL_FLOPS = 1e10
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _nominal_flops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not measure the matrix-product rate in every run: in bf16 that takes seconds on CPUs without bf16 units."""
+    monkeypatch.setattr(metrics, "matmul_flops", lambda *_: NOMINAL_FLOPS)
 
 
 @pytest.fixture(scope="session")
@@ -33,22 +43,22 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for i in range(60)
     ]
-    prepare(documents, folder, Plan(tokenizer="bpe:300", val_share=0.1, duplicates=True), lambda _: None)
+    prepare(documents, folder, PrepareOptions(tokenizer="bpe:300", val_share=0.1, keep_duplicates=True), lambda _: None)
     return folder
 
 
 @pytest.fixture
-def shape() -> Callable[..., Shape]:
-    return lambda **changes: Shape.from_dict(TINY | {"vocab_size": 320} | changes)
+def shape() -> Callable[..., DecoderConfig]:
+    return lambda **changes: DecoderConfig.from_dict(EXPORTABLE | {"vocab_size": 320} | changes)
 
 
 @pytest.fixture
 def config(data_folder: Path) -> Callable[..., TrainConfig]:
-    """A tiny run's config; keyword `table__key` changes a setting."""
+    """The config of a tiny run; a keyword `table__key` changes a setting, `exportable` makes GGUF types fit."""
 
-    def make(**changes: Any) -> TrainConfig:
+    def make(*, exportable: bool = False, **changes: Any) -> TrainConfig:
         tables: dict[str, dict[str, Any]] = {
-            "model": {**TINY, "n_layers": 1},
+            "model": EXPORTABLE | {"n_layers": 1} if exportable else dict(TINY),
             "data": {"path": str(data_folder), "batch": 4},
             "optim": {"steps": 6, "warmup_steps": 2, "decay_steps": 2},
             "run": {"log_every": 1, "validate_every": 3, "save_every": 2, "threads": 1},

@@ -27,6 +27,6 @@ def test_blocks_give_what_torchs_kernel_gives(heads: int, groups: int, length: i
 def test_dropout_leaves_the_mean() -> None:
     q, k = torch.randn(2, 1, 2, 64, 8)
     v = torch.ones(1, 2, 64, 8)
-    made = blockwise(q, k, v, Dropout.drawn(0.5, 1, q.device)[0])
+    made = blockwise(q, k, v, Dropout.draw(0.5, 1, q.device)[0])
     assert made.mean().item() == pytest.approx(1, abs=0.1)
     assert made.std().item() > 0.05

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from ternrun.loader import default_model
-from ternrun.train.export.model_card import CARD, history, render
+from ternrun.train.evaluate.model_card import CARD, render
+from ternrun.train.loop.init_from_model import initial_model
 
 
 def test_the_carried_model_s_card_is_made_of_its_figures_alone() -> None:
@@ -45,7 +46,7 @@ def test_the_card_says_what_was_averaged() -> None:
 def test_the_card_says_what_the_run_began_with(tmp_path: Path) -> None:
     record = json.loads(default_model.FILE.with_suffix(".json").read_text())
     tokens, parameters = record["training"]["tokens"], record["evaluation"][0]["parameters"]
-    record["training"]["begun"] = begun = history(default_model.FILE)
+    record["training"]["begun"] = begun = initial_model(default_model.FILE)
     assert begun["tokens"] >= tokens
     assert begun["sha256"] == record["file"]["sha256"]
     text = render(record)
@@ -54,7 +55,7 @@ def test_the_card_says_what_the_run_began_with(tmp_path: Path) -> None:
     )
     assert f"That is {(tokens + begun['tokens']) / parameters:.1f} tokens a parameter" in text
     (tmp_path / "other.gguf").write_bytes(b"no card beside it")
-    record["training"]["begun"] = history(tmp_path / "other.gguf")
+    record["training"]["begun"] = initial_model(tmp_path / "other.gguf")
     assert "which had seen" not in render(record)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from ternrun.errors import ConfigError, LoadError, TernrunError, UsageError
 from ternrun.loader.model import open_model
 from ternrun.train import cli
 from ternrun.train.commands.hints import SETTINGS
-from ternrun.train.config import Data, Optimisation, Run, Shape, load_config
+from ternrun.train.config import DataConfig, DecoderConfig, OptimizerConfig, RunConfig
+from ternrun.train.config_file import load_config
 from ternrun.train.loop import checkpoint
 from ternrun.train.loop.loss_curve import draw
 from ternrun.train.loop.run_log import RunLog
@@ -26,7 +28,7 @@ TINY = [
 ]  # fmt: skip
 
 
-KINDS: dict[str, type] = {"model": Shape, "data": Data, "optim": Optimisation, "run": Run}
+KINDS: dict[str, type] = {"model": DecoderConfig, "data": DataConfig, "optim": OptimizerConfig, "run": RunConfig}
 
 
 def ternrun_train(*words: object) -> int:
@@ -40,10 +42,17 @@ def settings(data: Path) -> list[str]:
     return [part for change in (*TINY, f"data.path={data}") for part in ("--set", change)]
 
 
+@pytest.fixture(scope="session")
+def finished_run(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    ternrun_train("run", "code-5m", "--out", folder, *settings(data_folder))
+    return folder
+
+
 @pytest.fixture
-def run_folder(data_folder: Path, tmp_path: Path) -> Path:
-    ternrun_train("run", "code-5m", "--out", tmp_path / "run", *settings(data_folder))
-    return tmp_path / "run"
+def run_folder(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, which a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 def test_text_to_model_file_to_card(
@@ -85,7 +94,7 @@ def test_text_to_model_file_to_card(
 
 
 def test_a_run_is_not_begun_over_another(run_folder: Path, data_folder: Path) -> None:
-    with pytest.raises(UsageError, match="holds a run already; --resume goes on with it"):
+    with pytest.raises(UsageError, match="already holds a run; --resume continues it"):
         ternrun_train("run", "code-5m", "--out", run_folder, *settings(data_folder))
     more = ["--resume", "--set", "optim.steps=4"]
     assert ternrun_train("run", "code-5m", "--out", run_folder, *settings(data_folder), *more) == 0
@@ -138,7 +147,7 @@ def test_a_path_is_a_source_by_what_it_is(
 
 def test_a_table_without_the_column_names_those_it_has(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"story": "once", "title": "t", "n": 1}\n')
-    with pytest.raises(LoadError, match=r"line 1 .* the key 'text'; it has 'story', 'title': name one with --column"):
+    with pytest.raises(LoadError, match=r"line 1 .* the key 'text'; it has 'story', 'title': choose one with --column"):
         ternrun_train("data", tmp_path / "a.jsonl", "--out", tmp_path / "d")
 
 
@@ -146,7 +155,7 @@ def test_a_runs_folder_is_its_best_checkpoint(
     run_folder: Path, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ternrun_train("export", run_folder, tmp_path / "m.gguf") == 0
-    assert f"{run_folder / 'best.safetensors'} is taken" in capsys.readouterr().err
+    assert f"using {run_folder / 'best.safetensors'}" in capsys.readouterr().err
     ternrun_train("export", run_folder / "best.safetensors", tmp_path / "n.gguf", "--name", "m")
     assert (tmp_path / "m.gguf").read_bytes() == (tmp_path / "n.gguf").read_bytes()
     assert ternrun_train("eval", "--windows", "2", run_folder) == 0  # the word behind the flags
@@ -162,7 +171,7 @@ def test_a_runs_folder_is_its_best_checkpoint(
     settings = [part for change in (*TINY, "optim.steps=1") for part in ("--set", change)]
     assert ternrun_train(*forced, *settings) == 0
     assert [e["step"] for e in RunLog.entries(run_folder / "log.jsonl") if "val_loss" in e] == [1]
-    assert checkpoint.load(run_folder / "best.safetensors").state["step"] == 1
+    assert checkpoint.load(run_folder / "best.safetensors").state.step == 1
 
 
 def test_a_preset_tried_with_few_steps_keeps_the_shares_of_its_phases() -> None:
@@ -273,7 +282,7 @@ def test_data_and_tokenizer_commands(tmp_path: Path) -> None:
         ),
         (["run", "shakespere-char", "--out", "x"], ConfigError, "did you mean shakespeare-char.* code-5m"),
         (["run", "code-5m", "--data", ".", "--out", "x"], UsageError, "--data FOLDER, made by"),
-        (["run", "code-5m", "--out", "x", "--resume"], UsageError, "holds no last.safetensors to go on from"),
+        (["run", "code-5m", "--out", "x", "--resume"], UsageError, "holds no last.safetensors to resume from"),
         (["run", "code-5m", "--out", "x", "--resume", "--force"], UsageError, "leave one of them out"),
         (["run", "code-5m", "--out", "x", "--set", "steps=5"], UsageError, "here --set optim.steps=5"),
         (["run", "code-5m", "--out", "x", "--set", "optim.step=5"], ConfigError, "did you mean optim.steps"),
@@ -285,14 +294,14 @@ def test_data_and_tokenizer_commands(tmp_path: Path) -> None:
         (["tokenizer", "synthetic:random", "--out", "."], UsageError, "is a folder; --out names the tokenizer.json"),
         (["eval", "/no/bst.safetensors"], LoadError, "there is no checkpoint /no/bst.safetensors"),
         (["eval", "/no/such.gguf"], UsageError, "needs --data"),
-        (["eval", "a.gguf", "b.gguf", "--against", "c.gguf"], UsageError, "a checkpoint is evaluated by itself"),
+        (["eval", "a.gguf", "b.gguf", "--against", "c.gguf"], UsageError, "a checkpoint is evaluated alone"),
         (
             ["card", "/no/such.safetensors", "m.gguf", "--evaluation", "e"],
             UsageError,
-            "is not what `ternrun train eval",
+            "is not the output of `ternrun train eval",
         ),
-        (["eval", "m.gguf", "--data", "d", "--humaneval", "h"], UsageError, "say --run-generated-code"),
-        (["export", "c.safetensors", "m.onnx", "--repeat-penalty", "1.1"], UsageError, "recommends no sampling"),
+        (["eval", "m.gguf", "--data", "d", "--humaneval", "h"], UsageError, "--run-generated-code allows this"),
+        (["export", "c.safetensors", "m.onnx", "--repeat-penalty", "1.1"], UsageError, "cannot recommend sampling"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from ternrun.errors import ConfigError
-from ternrun.train.config import PRESETS, TrainConfig, load_config
-from ternrun.train.export.gguf import architecture
+from ternrun.train.config import TrainConfig
+from ternrun.train.config_file import PRESETS, load_config
+from ternrun.train.model.gguf_mapping import architecture
 
 MODEL = "[model]\ndim = 64\nn_layers = 1\nn_heads = 2\nn_kv_heads = 1\nffn_dim = 64\n"
 

@@ -14,12 +14,13 @@ from ternrun.loader.model import open_model
 from ternrun.loader.onnx.write import FORMS
 from ternrun.loader.quants.table import decode
 from ternrun.loader.tokenizers.tokenizer import Tokenizer
-from ternrun.train.config import Shape
+from ternrun.train.config import DecoderConfig
 from ternrun.train.data import tokenizer as tokenizers
-from ternrun.train.export.gguf import architecture, export, round_dense
+from ternrun.train.export.gguf import export, round_dense
 from ternrun.train.export.onnx import export_onnx
 from ternrun.train.model.bitlinear import Granularity, ternarize
 from ternrun.train.model.decoder import Decoder
+from ternrun.train.model.gguf_mapping import architecture
 from tests.reference import forward
 from tests.train.double import reference_double, torch_double
 
@@ -50,7 +51,7 @@ def trained_enough(model: Decoder) -> Decoder:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_exported_file_gives_the_same_logits(
-    family: str, shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
+    family: str, shape: Callable[..., DecoderConfig], data_folder: Path, tmp_path: Path
 ) -> None:
     tokenizer = tokenizers.load(data_folder / "tokenizer.json")
     model = trained_enough(Decoder(shape(**FAMILIES[family], vocab_size=tokenizer.get_vocab_size())))
@@ -62,7 +63,7 @@ def test_exported_file_gives_the_same_logits(
         theirs = forward(file.weights, ids[0].numpy(), kv="f32")
     span = float(np.ptp(ours))
     apart = np.abs(ours - theirs).max(-1) / span
-    if not model.shape.ternary:
+    if not model.config.ternary:
         assert apart.max() <= 1e-3  # weights rounded to fp16
         return
     assert np.median(apart) <= 1e-6
@@ -72,7 +73,7 @@ def test_exported_file_gives_the_same_logits(
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "twin"])  # whose matrices the file rounds
 def test_exported_file_and_model_are_one_function(
-    family: str, shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
+    family: str, shape: Callable[..., DecoderConfig], data_folder: Path, tmp_path: Path
 ) -> None:
     tokenizer = tokenizers.load(data_folder / "tokenizer.json")
     model = trained_enough(Decoder(shape(**FAMILIES[family], vocab_size=tokenizer.get_vocab_size())))
@@ -89,7 +90,7 @@ def test_exported_file_and_model_are_one_function(
     [("tq2_0", "tensor"), ("tq1_0", "tensor"), ("i2_s", "tensor"), ("kernel", "row"), ("kernel", "group")],
 )
 def test_every_type_holds_the_same_weights(
-    ternary: str, granularity: Granularity, shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
+    ternary: str, granularity: Granularity, shape: Callable[..., DecoderConfig], data_folder: Path, tmp_path: Path
 ) -> None:
     tokenizer = tokenizers.load(data_folder / "tokenizer.json")
     model = Decoder(shape(vocab_size=tokenizer.get_vocab_size(), granularity=granularity))
@@ -105,7 +106,7 @@ def test_every_type_holds_the_same_weights(
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("granularity", ["tensor", "row", "group"])
 def test_a_graph_holds_the_same_weights(
-    form: str, granularity: Granularity, shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
+    form: str, granularity: Granularity, shape: Callable[..., DecoderConfig], data_folder: Path, tmp_path: Path
 ) -> None:
     tokenizer = tokenizers.load(data_folder / "tokenizer.json")
     changes = FAMILIES["group"] if granularity == "group" else {"granularity": granularity}
@@ -121,7 +122,7 @@ def test_a_graph_holds_the_same_weights(
             )
 
 
-def test_tokenizer_travels_inside(shape: Callable[..., Shape], data_folder: Path, tmp_path: Path) -> None:
+def test_tokenizer_travels_inside(shape: Callable[..., DecoderConfig], data_folder: Path, tmp_path: Path) -> None:
     tokenizer = tokenizers.load(data_folder / "tokenizer.json")
     export(Decoder(shape(vocab_size=tokenizer.get_vocab_size())), tokenizer, tmp_path / "m.gguf")
     text = "def f12_3(x):\n    return x + 2048  # naïve\n\n"
@@ -131,10 +132,10 @@ def test_tokenizer_travels_inside(shape: Callable[..., Shape], data_folder: Path
 
 
 def test_a_prompt_begins_as_the_texts_of_training_did(
-    shape: Callable[..., Shape], data_folder: Path, tmp_path: Path
+    shape: Callable[..., DecoderConfig], data_folder: Path, tmp_path: Path
 ) -> None:
     """Both in GGUF and in tokenizer.json, without its marks in the text."""
-    tokenizer = tokenizers.beginning(tokenizers.load(data_folder / "tokenizer.json"))
+    tokenizer = tokenizers.with_bos(tokenizers.load(data_folder / "tokenizer.json"))
     export(Decoder(shape(vocab_size=tokenizer.get_vocab_size())), tokenizer, tmp_path / "m.gguf")
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     end = tokenizer.token_to_id(tokenizers.END)
@@ -147,7 +148,9 @@ def test_a_prompt_begins_as_the_texts_of_training_did(
             assert read.encode("def f(x):", bos=False) == ids[1:]
 
 
-def test_what_cannot_be_written_is_refused(shape: Callable[..., Shape], data_folder: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_written_is_refused(
+    shape: Callable[..., DecoderConfig], data_folder: Path, tmp_path: Path
+) -> None:
     tokenizer = tokenizers.load(data_folder / "tokenizer.json")
     size = tokenizer.get_vocab_size()
     with pytest.raises(UsageError, match="256 columns"):
@@ -161,7 +164,7 @@ def test_what_cannot_be_written_is_refused(shape: Callable[..., Shape], data_fol
     assert not (tmp_path / "m.gguf").exists()
 
 
-def test_architecture_is_a_standard_one_where_it_can_be(shape: Callable[..., Shape]) -> None:
+def test_architecture_is_a_standard_one_where_it_can_be(shape: Callable[..., DecoderConfig]) -> None:
     names = {family: architecture(shape(**changes)) for family, changes in FAMILIES.items()}
     for family in ("bitnet", "bitnet-b1.58", "llama", "qwen3"):
         assert names[family] == family

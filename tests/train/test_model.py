@@ -5,14 +5,14 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from ternrun.train.config import Optimisation, Shape
+from ternrun.train.config import DecoderConfig, OptimizerConfig
 from ternrun.train.loop.sample import generate
 from ternrun.train.model.decoder import Decoder
 from ternrun.train.model.loss import cross_entropy
-from ternrun.train.model.mhc import Mixing
+from ternrun.train.model.mhc import StreamMixing
 from ternrun.train.optim import build
 
-Make = Callable[..., Shape]
+Make = Callable[..., DecoderConfig]
 
 
 def test_initial_loss_is_that_of_guessing(shape: Make) -> None:
@@ -55,7 +55,7 @@ def test_chunked_loss_is_torchs(ignored: list[int], entropy: float, monkeypatch:
 
 @pytest.mark.parametrize("streams", [2, 4])
 def test_mixing_is_doubly_stochastic(streams: int) -> None:
-    mixing = Mixing(streams, 1)
+    mixing = StreamMixing(streams, 1)
     torch.nn.init.normal_(mixing.mix)
     mix, read, write = mixing.matrices()
     assert torch.allclose(mix.sum(0), torch.ones(streams))
@@ -66,8 +66,8 @@ def test_mixing_is_doubly_stochastic(streams: int) -> None:
 @pytest.mark.parametrize("streams", [2, 4])
 def test_streams_diverge_and_mixing_learns(streams: int, shape: Make) -> None:
     """In the project this one succeeds the streams stayed equal copies, and the mixing had no gradient at all."""
-    model = Decoder(shape(mhc_streams=streams, n_layers=3))
-    optimizers = build(model, Optimisation())
+    model = Decoder(shape(mhc_streams=streams, n_layers=3, dim=64, ffn_dim=64))
+    optimizers = build(model, OptimizerConfig())
     ids = torch.randint(320, (2, 33))
     for _ in range(3):
         objective, _ = model(ids[:, :-1], ids[:, 1:], torch.float32)

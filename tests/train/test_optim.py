@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ternrun.train.config import Optimisation
+from ternrun.train.config import OptimizerConfig
 from ternrun.train.optim.lion import Lion
 from ternrun.train.optim.muon import Muon, orthogonalize
-from ternrun.train.optim.schedule import decay_factor, factor
+from ternrun.train.optim.schedule import decay_factor, lr_factor
 
 
 @pytest.mark.parametrize("shape", [(3, 48, 48), (2, 32, 80), (2, 80, 32)])
@@ -45,9 +45,9 @@ def test_lion_moves_by_the_sign() -> None:
 
 
 def test_schedule_warms_up_stays_and_decays() -> None:
-    config = Optimisation(steps=100, warmup_steps=10, decay_steps=20, decay="linear")
-    assert [factor(s, config) for s in (0, 4, 9, 50, 80)] == pytest.approx([0.1, 0.5, 1, 1, 1])
-    assert [factor(s, config) for s in (90, 99, 100, 200)] == pytest.approx([0.5, 0.05, 0, 0])
-    root = Optimisation(steps=100, warmup_steps=0, decay_steps=20)
+    config = OptimizerConfig(steps=100, warmup_steps=10, decay_steps=20, decay="linear")
+    assert [lr_factor(s, config) for s in (0, 4, 9, 50, 80)] == pytest.approx([0.1, 0.5, 1, 1, 1])
+    assert [lr_factor(s, config) for s in (90, 99, 100, 200)] == pytest.approx([0.5, 0.05, 0, 0])
+    root = OptimizerConfig(steps=100, warmup_steps=0, decay_steps=20)
     assert decay_factor(85, root) == pytest.approx(0.5)
-    assert decay_factor(10**9, Optimisation(warmup_steps=5)) == 1.0
+    assert decay_factor(10**9, OptimizerConfig(warmup_steps=5)) == 1.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ternrun.errors import UsageError
-from tests.train.test_cli import run_folder, ternrun_train  # noqa: F401 (a fixture)
+from tests.train.test_cli import finished_run, run_folder, ternrun_train  # noqa: F401 (fixtures)
 
 WRITING: dict[str, tuple[str, list[str]]] = {  # what is written, and the command line for it
     "export": ("m.gguf", ["export", "RUN", "m.gguf"]),
@@ -49,7 +49,7 @@ def test_a_data_folder_takes_anothers_place_by_force_and_no_other_folder(
     Path("notes.txt").write_text("".join(f"line {i} of a text\n" for i in range(300)))
     ternrun_train("data", "notes.txt", "--out", "d")
     before = Path("d/train.bin").read_bytes()
-    with pytest.raises(UsageError, match="^d is there already and holds files; --force writes over it$"):
+    with pytest.raises(UsageError, match="^d already exists and is not empty; --force replaces it$"):
         ternrun_train("data", "notes.txt", "--tokenizer", "char", "--out", "d")
     assert Path("d/train.bin").read_bytes() == before
     ternrun_train("data", "notes.txt", "--tokenizer", "char", "--out", "d", "--force")

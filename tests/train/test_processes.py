@@ -16,29 +16,29 @@ import pytest
 
 from ternrun.train.config import TrainConfig
 from ternrun.train.loop import checkpoint
-from ternrun.train.loop.devices import placed
-from ternrun.train.loop.run_log import RunLog
-from ternrun.train.loop.trainer import Trainer
+from tests.train import runs
+from tests.train.runs import train
 
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from ternrun.train import checkpoint
 from ternrun.train.config import TrainConfig
-from ternrun.train.loop.devices import placed
+from ternrun.train.distributed.context import init_distributed
+from ternrun.train.loop.run import build_run
 from ternrun.train.loop.trainer import Trainer
 
 config = TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text()))
-with placed(config.run, config.data.batch) as place:
-    Trainer(config, Path(sys.argv[2]), place, resume=sys.argv[3] == "resume").run()
+with init_distributed(config.run, config.data.batch) as context:
+    Trainer(build_run(config, Path(sys.argv[2]), context, resume=sys.argv[3] == "resume")).train()
 """
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 PORT = 20000 + os.getpid() % 20000
 Make = Callable[..., TrainConfig]
 
 
-def losses(folder: Path) -> dict[int, float]:
-    return {e["step"]: e["loss"] for e in RunLog.entries(folder / "log.jsonl") if "loss" in e}
+def steps(folder: Path) -> dict[int, float]:
+    """Losses by step."""
+    return dict(runs.losses(folder))
 
 
 def start(config: TrainConfig, folder: Path, how: str, rank: int = 0, world: int = 1) -> subprocess.Popen[str]:
@@ -57,24 +57,19 @@ def finish(*processes: subprocess.Popen[str]) -> None:
         assert process.returncode == 0, said
 
 
-def here(config: TrainConfig, folder: Path) -> None:
-    with placed(config.run, config.data.batch) as place:
-        Trainer(config, folder, place, resume=False).run()
-
-
 def test_killed_at_any_time_a_run_resumes_bit_by_bit(config: Make, tmp_path: Path) -> None:
     made = config(optim__steps=24, optim__decay_steps=8, optim__dropout=0.1, run__save_every=3)
-    here(made, tmp_path / "whole")
+    train(made, tmp_path / "whole")
     broken = tmp_path / "broken"
     run = start(made, broken, "new")
-    while len(losses(broken)) < 7:
+    while len(steps(broken)) < 7:
         time.sleep(0.02)
         assert run.poll() is None
     run.kill()
     run.communicate()
     assert run.returncode != 0
     finish(start(made, broken, "resume"))
-    assert losses(broken) == losses(tmp_path / "whole")
+    assert steps(broken) == steps(tmp_path / "whole")
 
 
 def test_torchrun_starts_what_the_documentation_says(config: Make, tmp_path: Path) -> None:
@@ -86,7 +81,7 @@ def test_torchrun_starts_what_the_documentation_says(config: Make, tmp_path: Pat
     command = [sys.executable, "-m", *torchrun, *ours]
     command += [word for setting in settings for word in ("--set", setting)]
     subprocess.run(command, env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=300)
-    assert sorted(losses(tmp_path)) == [1, 2]
+    assert sorted(steps(tmp_path)) == [1, 2]
     assert (tmp_path / "last.safetensors").is_file()
 
 
@@ -97,11 +92,11 @@ def test_two_processes_train_as_one(fsdp: bool, config: Make, tmp_path: Path) ->
         "model__ternary": False, "optim__matrix_lr": 0.002, "optim__decay_steps": 0, "run__precision": "f32",
         "data__stutter": 0.5,
     }  # fmt: skip
-    here(config(optim__steps=4, **same), tmp_path / "one")
+    train(config(optim__steps=4, **same), tmp_path / "one")
     for steps, how in ((2, "new"), (4, "resume")) if fsdp else ((4, "new"),):
         made = config(optim__steps=steps, run__fsdp=fsdp, data__micro_batch=1, **same)
         finish(*[start(made, tmp_path / "two", how, rank, 2) for rank in (0, 1)])
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    one, two = steps(tmp_path / "one"), steps(tmp_path / "two")
     assert two == pytest.approx(one, rel=1e-4)
     assert len(two) == 4
 
@@ -115,7 +110,7 @@ def test_ranks_save_and_stop_together(fsdp: bool, config: Make, tmp_path: Path) 
     }  # fmt: skip
     ranks = [start(config(run__save_minutes=1e6 * rank, **same), tmp_path, "new", rank, 2) for rank in (0, 1)]
     try:
-        while len(losses(tmp_path)) < 3:
+        while len(steps(tmp_path)) < 3:
             time.sleep(0.05)
             assert all(rank.poll() is None for rank in ranks)
         assert (tmp_path / "last.safetensors").is_file()
@@ -128,4 +123,4 @@ def test_ranks_save_and_stop_together(fsdp: bool, config: Make, tmp_path: Path) 
     assert [rank.returncode for rank in ranks] == [0, 0], said
     assert "stopped by a signal to another process after step" in said[0]
     assert "stopped by SIGTERM after step" in said[1]
-    assert checkpoint.load(tmp_path / "last.safetensors").state["step"] == max(losses(tmp_path))
+    assert checkpoint.load(tmp_path / "last.safetensors").state.step == max(steps(tmp_path))

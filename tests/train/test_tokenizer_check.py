@@ -12,8 +12,9 @@ from ternrun.errors import LoadError, UsageError
 from ternrun.loader.default_model import located
 from ternrun.train.data import tokenizer as tokenizers
 from ternrun.train.data.document import Document
-from ternrun.train.data.prepare import Plan, prepare
-from ternrun.train.data.tokenizer_check import check_covers
+from ternrun.train.data.options import PrepareOptions
+from ternrun.train.data.prepare import prepare
+from ternrun.train.data.tokenizer_check import check_coverage
 
 TEXT = "".join(f"def name_{i}(x):\n    return {i}\n" for i in range(30))
 
@@ -52,16 +53,16 @@ BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         (lambda t: setattr(t, "decoder", decoders.BPEDecoder()), "decoder"),
         (lambda t: setattr(t.model, "dropout", 0.1), "dropout"),
         (lambda t: t.add_tokens(["<word>"]), "not all special"),
-        (lambda t: t.add_special_tokens([AddedToken("<mask>", lstrip=True)]), "take white space"),
+        (lambda t: t.add_special_tokens([AddedToken("<mask>", lstrip=True)]), "strip white space"),
     ],
 )
 def test_what_no_file_could_say_is_refused(change: Callable[[Tokenizer], object], fault: str, tmp_path: Path) -> None:
     changed(change).save(str(tmp_path / "t.json"))
-    with pytest.raises(LoadError, match=f"t.json cannot be carried by a GGUF file: .*{fault}"):
+    with pytest.raises(LoadError, match=f"t.json cannot be stored in a GGUF file: .*{fault}"):
         tokenizers.load(tmp_path / "t.json")
 
 
-@pytest.mark.parametrize(("make", "fault"), [(unigram, "Unigram, not BPE"), (with_gap, "its ids leave gaps")])
+@pytest.mark.parametrize(("make", "fault"), [(unigram, "Unigram, not BPE"), (with_gap, "its ids have gaps")])
 def test_other_models_and_vocabularies_are_refused(
     make: Callable[[Tokenizer], Tokenizer], fault: str, tmp_path: Path
 ) -> None:
@@ -85,11 +86,11 @@ def test_those_made_here_and_gpt2_s_as_published_are_not(tmp_path: Path) -> None
 
 def test_text_without_tokens_is_refused_and_its_first_character_named(tmp_path: Path) -> None:
     tokenizers.char_level(["abc é\n"]).save(str(tmp_path / "t.json"))
-    plan = Plan(tokenizer=str(tmp_path / "t.json"), split="tail", val_share=0.1)
-    with pytest.raises(UsageError, match="no token for 'd', which the text has"):
+    plan = PrepareOptions(tokenizer=str(tmp_path / "t.json"), split="tail", val_share=0.1)
+    with pytest.raises(UsageError, match="no token for 'd', which is in the text"):
         prepare([Document("t", "t", "x", "abc" * 40 + "d€")], tmp_path / "d", plan, lambda _: None)
     assert not (tmp_path / "d").exists()
     prepare([Document("t", "t", "x", "cab é" * 40)], tmp_path / "d", plan, lambda _: None)
     with pytest.raises(UsageError, match="no token for 'è'"):
-        check_covers(tokenizers.load(tmp_path / "t.json"), ["é", "éè"])
-    check_covers(changed(lambda _: None), ["€✓"])
+        check_coverage(tokenizers.load(tmp_path / "t.json"), ["é", "éè"])
+    check_coverage(changed(lambda _: None), ["€✓"])

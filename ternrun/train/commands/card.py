@@ -1,4 +1,4 @@
-"""Write a model card from what was trained and measured."""
+"""Write a model card from a checkpoint and its evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ternrun.errors import UsageError
 from ternrun.files import add_force, check_new
 from ternrun.train.commands.checkpoint_file import checkpoint_file
-from ternrun.train.commands.progress_line import say
+from ternrun.train.commands.common import say
 
 EXAMPLES = """\
 examples:
@@ -20,41 +20,38 @@ examples:
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    """The flags."""
-    p.add_argument("checkpoint", type=Path, help="what the model was exported from: a checkpoint or a run's folder")
-    p.add_argument("model", type=Path, help="the GGUF; its .json and MODEL_CARD.md are written beside it")
+    """Add this command's flags."""
+    p.add_argument("checkpoint", type=Path, help="the checkpoint, or run folder, that the model was exported from")
+    p.add_argument("model", type=Path, help="the GGUF file; MODEL_CARD.md and a .json are written next to it")
     p.add_argument(
-        "--evaluation",
-        type=Path,
-        required=True,
-        nargs="+",
-        metavar="FILE",
-        help="what `ternrun train eval MODEL ... --json` printed; the first result is the model's own",
-    )
-    p.add_argument("--data", type=Path, help="data folder (default: the one trained on)")
-    p.add_argument("--note", default="", help="what else is to be told of the training")
-    add_force(p, "a card and its .json that are there already")
+        "--evaluation", type=Path, required=True, nargs="+", metavar="FILE",
+        help="output of `ternrun train eval MODEL --json`; the first result must be the model's own",
+    )  # fmt: skip
+    p.add_argument("--data", type=Path, help="data folder (default: the training data)")
+    p.add_argument("--note", default="", help="text to add to the section on training")
+    add_force(p, "an existing card and its .json")
 
 
 def run(args: argparse.Namespace) -> None:
     """Raises LoadError, UsageError."""
-    from ternrun.train.export import model_card
+    from ternrun.train.evaluate import model_card
     from ternrun.train.loop import checkpoint
 
-    for path in model_card.written(args.model):
+    files = model_card.card_files(args.model)
+    for path in files:
         check_new(path, force=args.force)
-    evaluation = [result for path in args.evaluation for result in _results(path)]
+    evaluation = [result for path in args.evaluation for result in _read_results(path)]
     saved = checkpoint.load(checkpoint_file(args.checkpoint))
     data = args.data or Path(saved.config.data.path)
     model_card.write(model_card.gather(saved, data, args.model, evaluation, args.note), args.model)
-    say(f"{' and '.join(map(str, model_card.written(args.model)))} written")
+    say(f"{' and '.join(map(str, files))} written")
 
 
-def _results(path: Path) -> list[dict[str, Any]]:
+def _read_results(path: Path) -> list[dict[str, Any]]:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is not what `ternrun train eval --json` printed: {error}") from None
+        raise UsageError(f"{path} is not the output of `ternrun train eval --json`: {error}") from None
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        raise UsageError(f"{path} is not what `ternrun train eval --json` printed: not a list of results")
+        raise UsageError(f"{path} is not the output of `ternrun train eval --json`: not a list of results")
     return results

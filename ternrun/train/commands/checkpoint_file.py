@@ -1,4 +1,4 @@
-"""The checkpoint that a command works on: a file, or a run's folder."""
+"""The checkpoint argument of a command: a file, or the folder of a run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from pathlib import Path
 
 from ternrun.errors import LoadError
 from ternrun.loader.user_path import from_home
-from ternrun.train.commands.progress_line import say
+from ternrun.train.commands.common import say
 
-BEST, LAST = "best.safetensors", "last.safetensors"
+BEST, LAST = "best.safetensors", "last.safetensors"  # as in loop.checkpoint, whose import takes seconds
 
 
 def checkpoint_file(given: Path, *, first: str = BEST) -> Path:
-    """The file given; of a run's folder the checkpoint `first`, or the other one, which is said.
+    """The checkpoint at a path. From the folder of a run, `first` or else the other checkpoint is used and reported.
 
-    Raises LoadError for anything that is no checkpoint by its name and kind.
+    Raises LoadError if there is no checkpoint, or the file is a model.
     """
     path = from_home(given)
     if path.is_dir():
         found = next((path / name for name in (first, BEST, LAST) if (path / name).is_file()), None)
         if found is None:
-            from ternrun.loader.unsupported.describe import describe  # it imports numpy, which --help does without
+            from ternrun.loader.unsupported.describe import describe  # imports numpy, which --help does not need
 
-            says = describe(path) or f"is a folder without a checkpoint ({BEST} or {LAST})"
-            raise LoadError(f"{path} {says}")
-        say(f"{found} is taken")
+            problem = describe(path) or f"is a folder without a checkpoint ({BEST} or {LAST})"
+            raise LoadError(f"{path} {problem}")
+        say(f"using {found}")
         return found
     if not path.exists():
         raise LoadError(f"there is no checkpoint {path}")
@@ -34,12 +34,12 @@ def checkpoint_file(given: Path, *, first: str = BEST) -> Path:
 
 
 def is_run(path: Path) -> bool:
-    """Whether it is a folder with a checkpoint and no model beside it."""
+    """Whether `path` is the folder of a run: it has a log and a checkpoint."""
     return path.is_dir() and any((path / name).is_file() for name in (BEST, LAST)) and (path / "log.jsonl").is_file()
 
 
 def is_model(path: Path) -> bool:
-    """Whether a file is a model by its name or first bytes."""
+    """Whether a file is a model, by its suffix or first bytes."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Turn text into token files with a tokenizer and a validation split."""
+"""Prepare training data: tokenize text and split off a validation part."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from shlex import quote
 
 from ternrun.errors import UsageError
 from ternrun.files import add_force
-from ternrun.train.commands.number import natural, positive
-from ternrun.train.commands.progress_line import say
-from ternrun.train.commands.source_flags import add_source_flags, names, source_options
+from ternrun.train.commands.common import add_source_flags, names, natural, positive, say, source_options
 
 EXAMPLES = """\
 examples:
@@ -24,66 +22,64 @@ examples:
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    """The flags."""
+    """Add this command's flags."""
     add_source_flags(p)
-    p.add_argument("--out", type=Path, required=True, help="new folder for tokens, tokenizer and manifest")
-    add_force(p, "a folder of `ternrun train data` that is there already")
+    p.add_argument("--out", type=Path, required=True, help="new folder for token files, tokenizer and manifest")
+    add_force(p, "an existing data folder")
     p.add_argument(
-        "--tokenizer",
-        default="bpe:4096",
+        "--tokenizer", default="bpe:4096",
         help="bpe:SIZE, char, gpt2:VOCAB,MERGES, a tokenizer.json or a GGUF file (default %(default)s)",
+    )  # fmt: skip
+    p.add_argument(
+        "--val-share", type=float, default=0.01, help="share of the text used for validation (default %(default)s)"
     )
     p.add_argument(
-        "--val-share", type=float, default=0.01, help="share of text kept for validation (default %(default)s)"
+        "--split", choices=("hash", "tail"), default="",
+        help="validate on documents chosen by hash, or on the end of each text (default: hash; tail for few documents)",
+    )  # fmt: skip
+    p.add_argument("--dtype", choices=("u16", "u32"), default="", help="type of token ids (default: what fits)")
+    p.add_argument("--holdout", type=names, default=(), help="packages to keep out of training completely")
+    p.add_argument("--group-bytes", type=int, default=0, help="limit of text from one package (default: no limit)")
+    p.add_argument("--keep-duplicates", action="store_true", help="keep exact and near duplicates")
+    p.add_argument(
+        "--repeat", type=_repeats, default={}, metavar="NAME=TIMES,...", help="packages to include several times"
     )
     p.add_argument(
-        "--split",
-        choices=("hash", "tail"),
-        default="",
-        help="validate on documents chosen by hash, or on each text's end (default: hash, for a few documents tail)",
-    )
-    p.add_argument("--dtype", choices=("u16", "u32"), default="", help="of token ids (default: the smaller that fits)")
-    p.add_argument("--holdout", type=names, default=(), help="packages kept out of training as a whole")
-    p.add_argument("--group-bytes", type=int, default=0, help="most text taken of one package (default: all)")
-    p.add_argument("--keep-duplicates", action="store_true", help="do not remove exact and near duplicates")
-    p.add_argument(
-        "--repeat", type=_times, default={}, metavar="NAME=TIMES,...", help="packages to learn from several times over"
-    )
-    p.add_argument(
-        "--functions", action="store_true", help="learn from each Python function once more, as a text of its own"
+        "--functions", action="store_true", help="also include each Python function as a document of its own"
     )
     p.add_argument(
         "--documented", type=positive, default=1, metavar="TIMES",
-        help="with --functions: those of at most 30 lines with a docstring so many times (default %(default)s)",
+        help="with --functions: copies of functions of up to 30 lines with a docstring (default %(default)s)",
     )  # fmt: skip
     p.add_argument(
         "--bare", type=natural, default=0, metavar="TIMES",
-        help="with --functions: those so many times more without docstring and annotations (default %(default)s)",
+        help="with --functions: further copies of them without docstring and annotations (default %(default)s)",
     )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
-    """Raises UsageError, LoadError, MissingExtra; TernrunError where the disk is full."""
-    from ternrun.train.data.prepare import Plan, prepare
-    from ternrun.train.data.sources.registry import documents
+    """Raises UsageError, LoadError, MissingExtra; TernrunError if the disk is full."""
+    from ternrun.train.data.options import PrepareOptions
+    from ternrun.train.data.prepare import prepare
+    from ternrun.train.data.sources.registry import read_documents
 
     if not 0 < args.val_share < 1:
         raise UsageError(f"--val-share must lie between 0 and 1, not {args.val_share}")
     if (args.documented > 1 or args.bare) and not args.functions:
         raise UsageError("--documented and --bare go with --functions")
-    skipped, options = Counter[str](), source_options(args)
-    found = chain.from_iterable(documents(source, options, say, skipped) for source in args.sources)
-    plan = Plan(
+    skipped, sources = Counter[str](), source_options(args)
+    documents = chain.from_iterable(read_documents(source, sources, say, skipped) for source in args.sources)
+    options = PrepareOptions(
         tokenizer=args.tokenizer, val_share=args.val_share, split=args.split, holdout=args.holdout,
-        group_bytes=args.group_bytes, duplicates=args.keep_duplicates, repeat=args.repeat, functions=args.functions,
-        documented=args.documented, bare=args.bare, dtype=args.dtype,
+        group_bytes=args.group_bytes, keep_duplicates=args.keep_duplicates, repeat=args.repeat,
+        functions=args.functions, documented=args.documented, bare=args.bare, dtype=args.dtype,
     )  # fmt: skip
-    prepare(found, args.out, plan, say, skipped, force=args.force)
+    prepare(documents, args.out, options, say, skipped, force=args.force)
     out, run = (quote(str(path)) for path in (args.out, Path("runs") / args.out.name))
     say(f"train on it, for example: ternrun train run shakespeare-char --data {out} --out {run}")
 
 
-def _times(text: str) -> dict[str, int]:
+def _repeats(text: str) -> dict[str, int]:
     pairs = [pair.partition("=") for pair in names(text)]
     if any(not times.isdecimal() or int(times) < 1 for *_, times in pairs):
         raise argparse.ArgumentTypeError(f"{text!r} should look like NAME=TIMES,NAME=TIMES, with TIMES from 1")

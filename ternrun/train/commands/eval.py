@@ -1,4 +1,4 @@
-"""Loss, bits per byte and accuracy on held-out text; tasks in Python."""
+"""Evaluate a checkpoint or model files: loss, bits per byte and accuracy on held-out text, and Python tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ternrun.errors import UsageError
 from ternrun.loader.default_model import NAME, located
 from ternrun.train.commands.checkpoint_file import checkpoint_file, is_run
-from ternrun.train.commands.number import natural, positive
+from ternrun.train.commands.common import natural, positive
 
 EXAMPLES = """\
 examples:
@@ -23,26 +23,30 @@ examples:
 
 
 def add_arguments(p: argparse.ArgumentParser) -> None:
-    """The flags."""
+    """Add this command's flags."""
     p.add_argument(
-        "models",
-        nargs="*",
-        metavar="MODEL",
-        help="a checkpoint or a run's folder (torch computes), or model files (the runtime does) to set side by side "
-        f"(default: {NAME})",
+        "models", nargs="*", metavar="MODEL",
+        help="a checkpoint or the folder of a run, computed by torch, or model files to compare, computed by the "
+        f"runtime (default: {NAME})",
+    )  # fmt: skip
+    p.add_argument("--data", type=Path, help="data folder (default for a checkpoint: its training data)")
+    p.add_argument("--part", help="train, val or holdout (default: val for a checkpoint, holdout for a model file)")
+    p.add_argument("--json", action="store_true", help="print a JSON list of results instead of a table")
+    checkpoint = p.add_argument_group("for a checkpoint")
+    checkpoint.add_argument("--windows", type=natural, default=0, help="number of windows to score (default: all)")
+    checkpoint.add_argument("--against", type=Path, help="exported GGUF file whose logits to compare")
+    checkpoint.add_argument(
+        "--positions", type=positive, default=10_000, help="with --against: positions to compare (default %(default)s)"
     )
-    p.add_argument("--data", type=Path, help="data folder (default: the one a checkpoint was trained on)")
-    p.add_argument("--part", help="train, val or holdout (default: val of a checkpoint, holdout of a model file)")
-    p.add_argument("--windows", type=natural, default=0, help="checkpoint: score so many windows only (default: all)")
-    p.add_argument("--against", type=Path, help="checkpoint: the GGUF exported from it, to compare logits with")
-    p.add_argument("--positions", type=positive, default=10_000, help="how many to compare (default %(default)s)")
-    p.add_argument("--text-bytes", type=positive, default=200_000, help="file: text to score (default %(default)s)")
-    p.add_argument("--functions", type=natural, default=200, help="file: headers to complete (default %(default)s)")
-    p.add_argument("--repeat-penalty", type=float, default=1.0, help="file: of those completions (default %(default)s)")
-    p.add_argument("--lines", type=natural, default=200, help="file: lines to complete (default %(default)s)")
-    p.add_argument("--humaneval", type=Path, metavar="FILE", help="file: HumanEval.jsonl; needs --run-generated-code")
-    p.add_argument("--run-generated-code", action="store_true", help="allow code that the model wrote to run here")
-    p.add_argument("--json", action="store_true", help="print a JSON list of results in place of the table")
+    file = p.add_argument_group("for model files")
+    file.add_argument("--text-bytes", type=positive, default=200_000, help="text to score (default %(default)s)")
+    file.add_argument("--functions", type=natural, default=200, help="functions to complete (default %(default)s)")
+    file.add_argument(
+        "--repeat-penalty", type=float, default=1.0, help="for completions of functions (default %(default)s)"
+    )
+    file.add_argument("--lines", type=natural, default=200, help="lines to complete (default %(default)s)")
+    file.add_argument("--humaneval", type=Path, metavar="FILE", help="HumanEval.jsonl; needs --run-generated-code")
+    file.add_argument("--run-generated-code", action="store_true", help="allow running code that the model wrote")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,15 +56,19 @@ def run(args: argparse.Namespace) -> None:
     names = args.models or [None]
     if args.against or any(_is_checkpoint(name) for name in names):
         if len(names) > 1:
-            raise UsageError("a checkpoint is evaluated by itself; export it to set it beside other models")
-        results = [_checkpoint(args, checkpoint_file(Path(names[0] or "")))]
+            raise UsageError("a checkpoint is evaluated alone; export it to compare it with other models")
+        results = [_evaluate_checkpoint(args, checkpoint_file(Path(names[0] or "")))]
         rows = [[key.replace("_", " "), f"{value:.4g}"] for key, value in results[0].items()]
     else:
-        results = _files(args, names)
+        results = _evaluate_files(args, names)
         rows = table(results)
     if args.json:
         print(json.dumps(results, indent=1))
-        return
+    else:
+        _print_table(rows)
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for label, *values in rows:
         cells = [value.rjust(width) for value, width in zip(values, widths[1:], strict=True)]
@@ -68,29 +76,27 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _is_checkpoint(name: str | None) -> bool:
-    """A run's folder, or a file by its name alone: one that does not exist is missed as what it was meant to be."""
+    """Whether an argument means a checkpoint: the folder of a run, or any file name with .safetensors."""
     return name is not None and (is_run(Path(name)) or (name.endswith(".safetensors") and not Path(name).is_dir()))
 
 
-def _files(args: argparse.Namespace, names: Sequence[str | None]) -> list[dict[str, Any]]:
-    from ternrun.train.evaluate.model_file import Tasks, evaluate, texts_of
+def _evaluate_files(args: argparse.Namespace, names: Sequence[str | None]) -> list[dict[str, Any]]:
+    from ternrun.train.evaluate.model_file import Tasks, evaluate, read_texts
 
     if args.data is None:
         raise UsageError("evaluating a model file needs --data FOLDER, made by `ternrun train data`")
     if args.humaneval and not args.run_generated_code:
-        raise UsageError(
-            "--humaneval runs code that the model wrote: say --run-generated-code if that is what you want"
-        )
+        raise UsageError("--humaneval runs code that the model wrote; --run-generated-code allows this")
     tasks = Tasks(
         part=args.part or "holdout", text_bytes=args.text_bytes, functions=args.functions, lines=args.lines,
         humaneval=args.humaneval, repeat_penalty=args.repeat_penalty,
     )  # fmt: skip
-    texts = texts_of(args.data, tasks.part)
+    texts = read_texts(args.data, tasks.part)
     return [evaluate(located(name), texts, tasks) for name in names]
 
 
-def _checkpoint(args: argparse.Namespace, path: Path) -> dict[str, Any]:
-    from ternrun.train.export.checkpoint_loader import compare, score
+def _evaluate_checkpoint(args: argparse.Namespace, path: Path) -> dict[str, Any]:
+    from ternrun.train.evaluate.checkpoint import compare, score
 
-    found = score(path, args.data, args.part or "val", args.windows)
-    return found | (compare(path, args.data, args.against, args.positions) if args.against else {})
+    scores = score(path, args.data, args.part or "val", args.windows)
+    return scores | (compare(path, args.data, args.against, args.positions) if args.against else {})

@@ -1,6 +1,6 @@
-"""Exact and near duplicates: sha256 of the text, then MinHash over its lines (Broder 1997), banded to find candidates.
+"""Removal of exact and near duplicates: sha256 of the text, and MinHash over its lines (Broder 1997) with banding.
 
-Two files are near duplicates where the estimated Jaccard similarity of their sets of lines is at least `THRESHOLD`.
+Two documents are near duplicates if the estimated Jaccard similarity of their sets of lines is at least `THRESHOLD`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from ternrun.train.data.document import Document
 
 PERMUTATIONS, BANDS, THRESHOLD = 32, 8, 0.7
-_SHORT_LINE = 8  # `else:`, `return x`: in every file, so no sign of a copy
+_SHORT_LINE = 8  # lines up to this length, such as `else:`, are in every file and no sign of a copy
 
 
 def digest(text: str) -> bytes:
-    """sha256 of the text without the white space around it."""
+    """sha256 of the text without surrounding white space."""
     return hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).digest()
 
 
-def distinct(documents: Iterable[Document]) -> Iterator[Document]:
-    """The documents that are no (near) copy of an earlier one, in their order."""
+def remove_duplicates(documents: Iterable[Document]) -> Iterator[Document]:
+    """The documents that are no exact or near duplicate of an earlier one, in order."""
     seen: set[bytes] = set()
     buckets: dict[bytes, list[int]] = {}
     signatures: list[NDArray[np.uint32]] = []
@@ -45,7 +45,7 @@ def distinct(documents: Iterable[Document]) -> Iterator[Document]:
 
 
 def minhash(text: str) -> NDArray[np.uint32]:
-    """Signature (PERMUTATIONS,) of the set of a text's lines."""
+    """The MinHash signature (PERMUTATIONS,) of the set of a text's lines."""
     lines = {line for raw in text.splitlines() if len(line := raw.strip()) > _SHORT_LINE} or {text}
     hashes = np.fromiter((zlib.crc32(line.encode("utf-8", "surrogatepass")) for line in lines), np.uint64, len(lines))
     rng = np.random.default_rng(20)

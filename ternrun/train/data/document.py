@@ -1,4 +1,4 @@
-"""One text of a corpus, wherever it came from."""
+"""The unit of a training corpus."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`group` is the unit that is held out as a whole (a package, a file's folder)."""
+    """One text. A whole `group` (a package, or the folder of a file) can be held out of training."""
 
     name: str
     group: str
-    licence: str
+    license: str
     text: str

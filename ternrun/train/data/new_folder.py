@@ -1,7 +1,7 @@
-"""A data folder comes into being whole: written hidden beside its place, and renamed once all of it is there.
+"""Atomic creation of data folders: a folder is written under a hidden name and renamed when it is complete.
 
-Token files are mapped by the runs that read them, and checkpoints go with the very tokenizer they were trained with:
-nothing in a folder is ever written over. A new folder may take the place of another one as a whole.
+Runs map token files into memory, and checkpoints belong to one exact tokenizer, so no file in an existing folder is
+overwritten. A new folder can only replace another one as a whole.
 """
 
 from __future__ import annotations
@@ -15,59 +15,59 @@ from pathlib import Path
 
 from ternrun.errors import TernrunError, UsageError
 
-KEPT = "tokenizer"  # the folder in a run's that holds what its checkpoints need of their data
-_NEEDED = ("tokenizer.json", "manifest.json")
-_WRITTEN = {*_NEEDED, "train.bin", "val.bin", "holdout.bin"}
+TOKENIZER_FOLDER = "tokenizer"  # in a run's folder: what its checkpoints need of the data
+_REQUIRED = ("tokenizer.json", "manifest.json")
+_WRITTEN = {*_REQUIRED, "train.bin", "val.bin", "holdout.bin"}
 
 
-def check_free(folder: Path, *, force: bool = False) -> None:
-    """Raises UsageError where something is at `folder` already, if only one file in it.
+def check_new_folder(folder: Path, *, force: bool = False) -> None:
+    """Raise UsageError if `folder` exists and is not empty.
 
-    `force` allows for a folder that holds what `ternrun train data` writes and nothing else.
+    With `force`, a folder with nothing but the files of `ternrun train data` is accepted.
     """
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if names and not force:
-        raise UsageError(f"{folder} is there already and holds files; --force writes over it")
-    if names and not (_NEEDED[1] in names and names <= _WRITTEN):
+        raise UsageError(f"{folder} already exists and is not empty; --force replaces it")
+    if names and not (_REQUIRED[1] in names and names <= _WRITTEN):
         raise UsageError(f"{folder} holds other files than `ternrun train data` writes; give another --out")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give another --out")
 
 
 @contextmanager
-def made_whole(folder: Path, *, force: bool = False) -> Iterator[Path]:
-    """A hidden folder to write to, which becomes `folder` at the end of the block, or is removed where that fails.
+def atomic_folder(folder: Path, *, force: bool = False) -> Iterator[Path]:
+    """A hidden folder to write to, renamed to `folder` at the end of the block and deleted if the block fails.
 
-    Raises UsageError as `check_free`, TernrunError where the disk refuses.
+    Raises UsageError as `check_new_folder` does, TernrunError if the disk is full or not writable.
     """
-    check_free(folder, force=force)
-    place = folder.resolve()
-    beside, old = (place.with_name(f".{place.name}.{os.getpid()}{end}") for end in ("", ".old"))
+    check_new_folder(folder, force=force)
+    target = folder.resolve()
+    hidden, old = (target.with_name(f".{target.name}.{os.getpid()}{end}") for end in ("", ".old"))
     try:
-        beside.mkdir(parents=True, exist_ok=True)
-        yield beside
-        if place.exists():
-            place.rename(old)  # not every system renames over a folder
+        hidden.mkdir(parents=True, exist_ok=True)
+        yield hidden
+        if target.exists():
+            target.rename(old)  # not every system can rename over a folder
         try:
-            beside.rename(place)
+            hidden.rename(target)
         except OSError:
             if old.exists():
-                old.rename(place)
+                old.rename(target)
             raise
     except OSError as error:
         reason = error.strerror or error
-        raise TernrunError(f"could not write {folder}: {reason}; nothing of it is kept, what was there is") from None
+        raise TernrunError(f"could not write {folder}: {reason}; nothing was written") from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(hidden, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
-def keep_tokenizer(data: Path, run: Path) -> None:
-    """Copy tokenizer and manifest of a data folder into a run's, so that its checkpoints can be exported without it."""
-    kept = run / KEPT
-    if all((kept / name).is_file() and filecmp.cmp(data / name, kept / name, shallow=False) for name in _NEEDED):
+def copy_tokenizer(data: Path, run: Path) -> None:
+    """Copy tokenizer and manifest of a data folder to a run's folder; exporting checkpoints needs no other files."""
+    target = run / TOKENIZER_FOLDER
+    if all((target / name).is_file() and filecmp.cmp(data / name, target / name, shallow=False) for name in _REQUIRED):
         return
-    shutil.rmtree(kept, ignore_errors=True)  # of a run that ended before its first checkpoint
-    with made_whole(kept) as beside:
-        for name in _NEEDED:
-            shutil.copyfile(data / name, beside / name)
+    shutil.rmtree(target, ignore_errors=True)  # of a run that ended before its first checkpoint
+    with atomic_folder(target) as hidden:
+        for name in _REQUIRED:
+            shutil.copyfile(data / name, hidden / name)

@@ -1,7 +1,7 @@
-"""A Python function as people begin one: without docstring and annotations.
+"""Removal of the docstring and annotations of a Python function.
 
-Published code has both, so a small model that is given `def gcd(a, b):` writes a docstring before all else and is far
-from its prompt when it comes to the body.
+People begin functions without them, but published code has both. A small model trained on published code only answers
+`def gcd(a, b):` with a docstring first, and has lost its prompt when it comes to the body.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ import ast
 import re
 from itertools import accumulate
 
-from ternrun.train.data.syntax import parsed
+from ternrun.train.data.syntax import parse
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
-_Edit = tuple[int, int, bytes]  # start, end, what stands there instead; offsets in UTF-8
+_Edit = tuple[int, int, bytes]  # start and end (UTF-8 offsets) of the replaced text, and its replacement
 
 
-def bare(text: str) -> str:
-    """`text`, a function at the left margin, without its docstring and annotations; all else stays, comments too.
+def strip_annotations(text: str) -> str:
+    """Remove docstring and annotations from `text`, a function at the left margin; comments and layout are kept.
 
-    Empty where nothing would be left, or where leaving out text cannot do it (a docstring before a semicolon).
+    Returns "" if no body would be left, or if removing text is not enough (a docstring before a semicolon).
     """
     source = text.encode()
     node = _function(source)
     if node is None or len(node.body) == (ast.get_docstring(node) is not None):
         return ""
     starts = [0, *accumulate(map(len, source.splitlines(keepends=True)))]
-    for start, end, instead in sorted(_annotations(node, source, starts) + _docstring(node, source, starts))[::-1]:
-        source = source[:start] + instead + source[end:]
+    for start, end, replacement in sorted(_annotations(node, source, starts) + _docstring(node, source, starts))[::-1]:
+        source = source[:start] + replacement + source[end:]
     made = _function(source)
     return source.decode() if made is not None and ast.dump(made) == ast.dump(_stripped(node)) else ""
 
@@ -38,7 +38,7 @@ def _annotations(node: _Function, source: bytes, starts: list[int]) -> list[_Edi
         if argument.annotation is not None:
             name_end = starts[argument.lineno - 1] + argument.col_offset + len(argument.arg.encode())
             end = _end(argument.annotation, starts)
-            spaced = re.compile(rb"\s*=\s*").match(source, end)  # PEP 8: spaces about = beside annotations only
+            spaced = re.compile(rb"\s*=\s*").match(source, end)  # PEP 8: spaces around = only with annotations
             edits.append((name_end, spaced.end() if spaced else end, b"=" if spaced else b""))
     if node.returns is not None:
         arrow = source.rindex(b"->", 0, starts[node.returns.lineno - 1] + node.returns.col_offset)
@@ -47,7 +47,7 @@ def _annotations(node: _Function, source: bytes, starts: list[int]) -> list[_Edi
 
 
 def _docstring(node: _Function, source: bytes, starts: list[int]) -> list[_Edit]:
-    """The docstring's lines, with the empty ones after it."""
+    """The edit that removes the docstring's lines and the empty lines after it."""
     if ast.get_docstring(node) is None:
         return []
     end = starts[node.body[0].end_lineno or 0]
@@ -56,7 +56,7 @@ def _docstring(node: _Function, source: bytes, starts: list[int]) -> list[_Edit]
 
 
 def _stripped(node: _Function) -> _Function:
-    """The tree that is wanted; `node` becomes it."""
+    """`node` without docstring and annotations, changed in place: the tree that the edited text must have."""
     if ast.get_docstring(node) is not None:
         node.body = node.body[1:]
     for argument in _arguments(node):
@@ -66,7 +66,7 @@ def _stripped(node: _Function) -> _Function:
 
 
 def _function(source: bytes) -> _Function | None:
-    tree = parsed(source)
+    tree = parse(source)
     first = tree.body[0] if tree and tree.body else None
     return first if isinstance(first, _Function) else None
 

@@ -1,4 +1,4 @@
-"""Python source as its parser sees it."""
+"""Parsing Python source that may be invalid."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import ast
 import warnings
 
 
-def parsed(source: str | bytes) -> ast.Module | None:
-    """Its tree, or None where it is no Python that can be parsed. Nothing is said of what it should not do."""
+def parse(source: str | bytes) -> ast.Module | None:
+    """The syntax tree, or None if the source cannot be parsed. Syntax warnings are suppressed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -17,8 +17,8 @@ def parsed(source: str | bytes) -> ast.Module | None:
 
 
 def source_lines(text: str) -> list[str]:
-    r"""Its lines as line numbers of the tree count them.
+    r"""The lines of `text`, numbered as in its syntax tree.
 
-    They end at \n, \r\n and \r alone; `str.splitlines` sees more (a form feed before a `def` is one).
+    Lines end at \n, \r\n and \r only. `str.splitlines` also splits at other characters, such as a form feed.
     """
     return [line.decode("utf-8", "surrogatepass") for line in text.encode("utf-8", "surrogatepass").splitlines()]

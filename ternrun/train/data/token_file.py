@@ -1,7 +1,7 @@
-"""Token files: flat little-endian u16 (or u32 for large vocabularies), memory-mapped, with a manifest beside them.
+"""Token files: flat little-endian u16 (or u32 for large vocabularies), memory-mapped, with a manifest.
 
-A data folder holds `train.bin`, `val.bin`, perhaps `holdout.bin`, `tokenizer.json` and `manifest.json`. Every
-document ends with the tokenizer's end token, which is how boundaries are found again.
+A data folder holds `train.bin`, `val.bin`, `tokenizer.json`, `manifest.json` and, with --holdout, `holdout.bin`. Every
+document ends with the tokenizer's end token, which marks the document boundaries.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tokenizers import Tokenizer
 from ternrun.errors import LoadError
 from ternrun.progress import Progress
 from ternrun.train.data.tokenizer import END, load
-from ternrun.train.data.tokenizer_check import check_covers
+from ternrun.train.data.tokenizer_check import check_coverage
 
-_BATCH = 256  # documents tokenized at a time, in parallel by the tokenizers library
+_BATCH = 256  # documents per call of the tokenizers library, which tokenizes them in parallel
 
 
 @dataclass(slots=True)
 class Part:
-    """One token file: how much is in it and its sha256."""
+    """The size and sha256 of one token file."""
 
     documents: int = 0
     tokens: int = 0
@@ -37,19 +37,19 @@ class Part:
 
 @dataclass(slots=True)
 class Manifest:
-    """What a data folder holds and where it came from."""
+    """The contents of a data folder and their origin. Field names are the keys of manifest.json."""
 
     dtype: str
     vocab_size: int
     tokenizer_sha256: str
-    groups: dict[str, str] = field(default_factory=dict)  # package or source -> licence
+    groups: dict[str, str] = field(default_factory=dict)  # package or source -> license
     holdout: list[str] = field(default_factory=list)
     parts: dict[str, Part] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
-    repeated: dict[str, int] = field(default_factory=dict)  # group -> times it is in `train`
-    functions: bool = False  # is each function in `train` once more?
-    documented: int = 1  # times that short ones with a docstring are
-    bare: int = 0  # times that those are without it
+    skipped: dict[str, int] = field(default_factory=dict)  # reason -> files
+    repeated: dict[str, int] = field(default_factory=dict)  # group -> times that it is in `train`
+    functions: bool = False  # whether `train` also holds each function as a document
+    documented: int = 1  # times that short functions with a docstring are included
+    bare: int = 0  # times that these are included without docstring and annotations
 
     def save(self, folder: Path) -> None:
         """Write `manifest.json`."""
@@ -57,7 +57,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises LoadError where the folder is not a data folder."""
+    """Read `manifest.json`. Raises LoadError if the folder is not a data folder."""
     try:
         raw: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         parts = {name: Part(**part) for name, part in raw.pop("parts").items()}
@@ -67,7 +67,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def tokenizer_of(folder: Path, manifest: Manifest) -> Tokenizer:
-    """The tokenizer that a folder's tokens were made with. Raises LoadError where the file is another one."""
+    """The tokenizer of a folder's tokens. Raises LoadError if tokenizer.json was replaced by another one."""
     path = folder / "tokenizer.json"
     tokenizer = load(path)
     if hashlib.sha256(path.read_bytes()).hexdigest() != manifest.tokenizer_sha256:
@@ -76,13 +76,16 @@ def tokenizer_of(folder: Path, manifest: Manifest) -> Tokenizer:
 
 
 def write_tokens(path: Path, texts: Sequence[str], tokenizer: Tokenizer, dtype: str) -> Part:
-    """Tokenize `texts` into `path`, each followed by the end token. Raises UsageError where one has no tokens."""
+    """Tokenize `texts` into `path`, each followed by the end token.
+
+    Raises UsageError if a text has a character without a token.
+    """
     part, digest, end = Part(), hashlib.sha256(), tokenizer.token_to_id(END)
-    tokenizer.encode_special_tokens = True  # a text that names the end token does not end there
+    tokenizer.encode_special_tokens = True  # the end token's name inside a text is ordinary text
     with path.open("wb") as file, Progress(f"tokenizing {path.stem}", "documents") as progress:
         for start in range(0, len(texts), _BATCH):
             batch = texts[start : start + _BATCH]
-            check_covers(tokenizer, batch)
+            check_coverage(tokenizer, batch)
             for text, encoding in zip(batch, tokenizer.encode_batch_fast(batch, add_special_tokens=False), strict=True):
                 data = np.asarray([*encoding.ids, end], dtype).tobytes()
                 file.write(data)
@@ -96,7 +99,7 @@ def write_tokens(path: Path, texts: Sequence[str], tokenizer: Tokenizer, dtype: 
 
 
 def open_tokens(folder: Path, name: str, manifest: Manifest) -> NDArray[Any]:
-    """The tokens of one part (n,), mapped from the file. Raises LoadError where it does not fit its manifest."""
+    """Memory-map the tokens (n,) of one part. Raises LoadError if the file does not match its manifest."""
     path = folder / f"{name}.bin"
     part = manifest.parts.get(name)
     if part is None or not path.is_file():

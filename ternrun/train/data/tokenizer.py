@@ -1,7 +1,7 @@
-"""Byte-level tokenizers to train with, made and kept by the `tokenizers` library, and carried inside the GGUF.
+"""Byte-level tokenizers for training, stored in the `tokenizers` library's format and inside GGUF files.
 
-Three kinds: `bpe` trained on the corpus (digits one by one; a line end and the indentation after it make one token),
-`gpt2` imported from its vocabulary, and `char` (one token per character seen) for comparisons.
+Three kinds: `bpe` is trained on the corpus (each digit is separate; a line end and the indentation after it form one
+token), `gpt2` is read from GPT-2's vocabulary files, and `char` has one token per byte that occurs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ternrun.errors import LoadError, UsageError
 from ternrun.loader.gguf.file import open_gguf
 from ternrun.loader.tokenizers.token_bytes import CONTROL, NORMAL, USER_DEFINED
 from ternrun.loader.tokenizers.vocabulary import read_vocabulary
-from ternrun.train.data.tokenizer_check import check_sayable, splitting
+from ternrun.train.data.tokenizer_check import check_exportable, pretokenizer_name
 
 END = "<|endoftext|>"
 FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
@@ -30,10 +30,10 @@ def _byte_level() -> Any:
 
 
 def train_bpe(texts: Iterable[str], size: int) -> Tokenizer:
-    """Byte-level BPE of `size` tokens (special ones included) learned from `texts`. Raises UsageError."""
+    """Train byte-level BPE with `size` tokens (special ones included) on `texts`. Raises UsageError for a bad size."""
     if not 300 <= size <= 2**20:
         raise UsageError(f"a vocabulary has 300 to {2**20} tokens, not {size}")
-    tokenizer = _fresh(models.BPE(), "starcoder")
+    tokenizer = _new_tokenizer(models.BPE(), "starcoder")
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=[END, *FIM],
@@ -47,65 +47,65 @@ def train_bpe(texts: Iterable[str], size: int) -> Tokenizer:
 
 
 def char_level(texts: Iterable[str]) -> Tokenizer:
-    """One token per byte that occurs (so per character of ASCII text), in order, and the end token last."""
+    """A tokenizer with one token per byte that occurs in `texts`, sorted, and the end token last. Raises UsageError."""
     seen: set[str] = set()
     splitter = _byte_level()
     for text in texts:
         seen.update(symbol for word, _ in splitter.pre_tokenize_str("".join(sorted(set(text)))) for symbol in word)
     if not seen:
-        raise UsageError("the corpus is empty: there is no character to make a vocabulary from")
+        raise UsageError("the corpus is empty: there is no character for a vocabulary")
     vocabulary = {symbol: i for i, symbol in enumerate(sorted(seen))}
-    tokenizer = _fresh(models.BPE(vocabulary, []), "gpt-2")
+    tokenizer = _new_tokenizer(models.BPE(vocabulary, []), "gpt-2")
     tokenizer.add_special_tokens([END])
     return tokenizer
 
 
 def gpt2(vocab: Path, merges: Path) -> Tokenizer:
-    """GPT-2's tokenizer from its two files. Raises LoadError."""
+    """GPT-2's tokenizer from its files vocab.json and merges.txt. Raises LoadError."""
     try:
         model = models.BPE.from_file(str(vocab), str(merges))
     except Exception as error:
         raise LoadError(f"{vocab} and {merges} are not GPT-2's vocabulary: {error}") from None
-    tokenizer = _fresh(model, "gpt-2")
+    tokenizer = _new_tokenizer(model, "gpt-2")
     tokenizer.add_special_tokens([END])
     return tokenizer
 
 
 def load(path: Path) -> Tokenizer:
-    """A tokenizer like those that the functions above make, as `Tokenizer.save` wrote it or a GGUF file carries it.
+    """Load a tokenizer from a tokenizer.json or GGUF file.
 
-    Raises LoadError, also where a GGUF file could not say what it does.
+    Raises LoadError if the file is damaged, has no end token, or GGUF cannot represent the tokenizer.
     """
-    tokenizer = _carried(path) if path.suffix == ".gguf" else _saved(path)
+    tokenizer = _from_gguf(path) if path.suffix == ".gguf" else _from_json(path)
     if tokenizer.token_to_id(END) is None:
-        raise LoadError(f"{path} has no {END} token, which separates documents")
-    check_sayable(tokenizer, str(path))
+        raise LoadError(f"{path} has no {END} token to separate documents")
+    check_exportable(tokenizer, str(path))
     return tokenizer
 
 
-def _saved(path: Path) -> Tokenizer:
+def _from_json(path: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:
         raise LoadError(f"{path} is not a tokenizer file: {error}") from None
-    tokenizer.no_truncation()  # of documents
+    tokenizer.no_truncation()  # documents can be long
     tokenizer.no_padding()
     return tokenizer
 
 
-def _carried(path: Path) -> Tokenizer:
+def _from_gguf(path: Path) -> Tokenizer:
     metadata = open_gguf(path).metadata
     vocabulary, pre = read_vocabulary(metadata), metadata.get("tokenizer.ggml.pre")
     if vocabulary.model != "gpt2" or pre not in ("starcoder", "gpt-2") or vocabulary.of_type(USER_DEFINED):
-        raise LoadError(f"{path} carries a tokenizer that training does not know ({vocabulary.model}, {pre})")
+        raise LoadError(f"{path} contains a tokenizer that training does not support ({vocabulary.model}, {pre})")
     merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in vocabulary.merges)]
-    tokenizer = _fresh(models.BPE(vocabulary.ids, merges), pre)
+    tokenizer = _new_tokenizer(models.BPE(vocabulary.ids, merges), pre)
     tokenizer.add_special_tokens([vocabulary.tokens[i] for i in vocabulary.of_type(CONTROL)])
     return tokenizer
 
 
-def sample(texts: Iterable[str], limit: int) -> Iterator[str]:
-    """Texts up to `limit` characters in all: learning merges needs no more."""
+def limit_characters(texts: Iterable[str], limit: int) -> Iterator[str]:
+    """The first texts, until they have `limit` characters in total."""
     for text in texts:
         if limit <= 0:
             return
@@ -113,8 +113,8 @@ def sample(texts: Iterable[str], limit: int) -> Iterator[str]:
         yield text
 
 
-def beginning(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy that puts the end token before a prompt: in training every text but the first follows another's end."""
+def with_bos(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy that puts the end token before a prompt, as in training, where a text follows the end of another one."""
     made: Tokenizer = Tokenizer.from_str(tokenizer.to_str())
     made.post_processor = processors.TemplateProcessing(
         single=f"{END} $A", special_tokens=[(END, tokenizer.token_to_id(END))]
@@ -123,7 +123,7 @@ def beginning(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def gguf_metadata(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The `tokenizer.ggml.*` keys of a tokenizer made here."""
+    """The `tokenizer.ggml.*` metadata of a tokenizer from this module."""
     state = json.loads(tokenizer.to_str())
     tokens = [tokenizer.id_to_token(i) for i in range(tokenizer.get_vocab_size())]
     special = {token["content"] for token in state["added_tokens"]}
@@ -131,7 +131,7 @@ def gguf_metadata(tokenizer: Tokenizer) -> dict[str, Any]:
     end = tokenizer.token_to_id(END)
     keys = {
         "model": "gpt2",
-        "pre": splitting(state),
+        "pre": pretokenizer_name(state),
         "tokens": tokens,
         "token_type": [CONTROL if token in special else NORMAL for token in tokens],
         "merges": merges,
@@ -146,7 +146,7 @@ def gguf_metadata(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def fim_ids(tokenizer: Tokenizer) -> tuple[int, int, int, int] | None:
-    """Ids of the prefix, suffix, middle and end tokens, or None where the tokenizer lacks one."""
+    """Ids of the prefix, suffix, middle and end tokens, or None if the tokenizer lacks one of them."""
     prefix, suffix, middle, end = (tokenizer.token_to_id(token) for token in (*FIM, END))
     return None if prefix is None or suffix is None or middle is None or end is None else (prefix, suffix, middle, end)
 
@@ -157,7 +157,7 @@ def line_ends(tokenizer: Tokenizer) -> NDArray[np.int64]:
     return np.array(sorted(i for token, i in tokenizer.get_vocab().items() if token.startswith(newline)), np.int64)
 
 
-def _fresh(model: Any, pre: str) -> Tokenizer:
+def _new_tokenizer(model: Any, pre: str) -> Tokenizer:
     tokenizer = Tokenizer(model)
     split = [_byte_level()] if pre == "gpt-2" else [pre_tokenizers.Digits(individual_digits=True), _byte_level()]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)

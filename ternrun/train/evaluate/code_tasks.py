@@ -1,7 +1,7 @@
-"""Tasks that tell how well a model writes Python: finish a function, finish a line, pass HumanEval's tests.
+"""Python tasks: complete functions, complete lines, and pass HumanEval's tests.
 
-Models are `ternrun.api.Model`s, so what is measured is the exported file in the runtime that users run. No prompt ends
-with a line end: tokenizers for code join it with the indentation that follows, so that is for the model to write.
+Models are `ternrun.api.Model` instances, so the exported file is measured in the runtime. No prompt ends with a line
+end: tokenizers for code join it with the indentation that follows, so the model must generate it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ternrun.api import Model
 from ternrun.completion import Completion
 from ternrun.errors import LoadError
 from ternrun.progress import Progress
-from ternrun.train.data.syntax import parsed, source_lines
+from ternrun.train.data.syntax import parse, source_lines
 from ternrun.train.evaluate.sandbox import succeeds
 
 _STOP = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint", "\n@", "\nassert ", "\nimport ", "\nfrom ")
-_AT_ONCE = 8  # prompts
+_PARALLEL = 8  # prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class Problem:
 
 
 def function_headers(texts: Sequence[str], count: int, seed: int = 0) -> list[str]:
-    """`count` different headers with docstring, dedented, drawn at random from all functions of Python sources.
+    """Up to `count` random distinct function headers with docstring, dedented, from Python sources.
 
-    No header is left out for what a model makes of it: only those that no body could complete (text whose indentation
-    a dedent breaks), that are longer than 1000 characters, or whose function has nothing after its docstring.
+    Left out are headers of more than 1000 characters, of functions with nothing after the docstring, and those that no
+    body could complete because dedenting breaks their indentation.
     """
     found = sorted({header for text in texts for header in _headers(text)})
     random.Random(seed).shuffle(found)
@@ -49,7 +49,7 @@ def function_headers(texts: Sequence[str], count: int, seed: int = 0) -> list[st
 
 
 def _headers(text: str) -> Iterator[str]:
-    if (tree := parsed(text)) is None:
+    if (tree := parse(text)) is None:
         return
     lines = source_lines(text)
     for node in ast.walk(tree):
@@ -65,7 +65,7 @@ def _indentation(header: str) -> str:
 
 
 def body_of(completion: str, *, finished: bool) -> str:
-    """A completion up to its first line without indentation; an unfinished last line is left out."""
+    """A completion up to its first line without indentation, without its last line if unfinished."""
     lines = completion.split("\n")
     if not finished and len(lines) > 1:
         lines = lines[:-1]
@@ -78,8 +78,8 @@ def body_of(completion: str, *, finished: bool) -> str:
 
 
 def has_body(program: str) -> bool:
-    """Is this Python that begins with a function, which does more than its docstring says?"""
-    tree = parsed(program)
+    """Whether a program parses and starts with a function that has more than a docstring."""
+    tree = parse(program)
     if tree is None or not tree.body:
         return False
     first = tree.body[0]
@@ -93,9 +93,9 @@ def bodies(model: Model, headers: Sequence[str], max_tokens: int = 128, *, repea
 
 
 def complete(model: Model, prompt: str, max_tokens: int, **sampling: Any) -> Completion:
-    """Greedy, whatever the model's file recommends, unless `sampling` says otherwise.
+    """Complete greedily, whatever the model's file recommends, except for the options in `sampling`.
 
-    The beginning of a prompt that leaves the context no room for `max_tokens` is cut off.
+    A prompt that leaves no room for `max_tokens` in the context loses its beginning.
     """
     sampling = {"temperature": 0.0, "repeat_penalty": 1.0} | sampling
     ids, room = model.tokenizer.encode(prompt), max(1, model.context - max_tokens)
@@ -105,17 +105,17 @@ def complete(model: Model, prompt: str, max_tokens: int, **sampling: Any) -> Com
 def completions(
     model: Model, prompts: Sequence[str], max_tokens: int, stop: Sequence[str] = (), **sampling: Any
 ) -> list[Completion]:
-    """Greedy completions, several at a time: the runtime computes them together."""
-    made = []
-    with ThreadPoolExecutor(_AT_ONCE) as pool, Progress("completing", "texts") as progress:
+    """Greedy completions of several prompts, computed as a batch."""
+    results = []
+    with ThreadPoolExecutor(_PARALLEL) as pool, Progress("completing", "texts") as progress:
         for done in pool.map(lambda prompt: complete(model, prompt, max_tokens, stop=stop, **sampling), prompts):
-            made.append(done)
-            progress.update(len(made), len(prompts))
-    return made
+            results.append(done)
+            progress.update(len(results), len(prompts))
+    return results
 
 
 def line_share(model: Model, texts: Sequence[str], count: int, seed: int = 0, context: int = 1000) -> float:
-    """Share of held-out lines that greedy completion gives exactly, from up to `context` characters before them."""
+    """Share of held-out lines that greedy completion reproduces, from up to `context` characters before them."""
     split = [text.split("\n") for text in texts]
     places = [(lines, i) for lines in split for i, line in enumerate(lines) if i > 5 and len(line.strip()) > 3]
     chosen = random.Random(seed).sample(places, min(count, len(places)))
@@ -129,7 +129,7 @@ def line_share(model: Model, texts: Sequence[str], count: int, seed: int = 0, co
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """HumanEval.jsonl. Raises LoadError."""
+    """Read HumanEval.jsonl. Raises LoadError."""
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         return [Problem(row["task_id"], row["prompt"], row["entry_point"], row["test"]) for row in rows]

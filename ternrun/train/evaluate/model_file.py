@@ -1,4 +1,4 @@
-"""Evaluate model files in the runtime: bits per byte and accuracy on held-out text, tasks in Python, speed."""
+"""Evaluation of model files in the runtime: bits per byte and accuracy on held-out text, Python tasks, speed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABELS = {
     "file_bytes": "bytes on disk",
     "bits_per_byte": "bits per byte",
     "token_accuracy": "next-token accuracy",
-    "bytes_per_token": "bytes a token",
+    "bytes_per_token": "bytes per token",
     "bytes_scored": "bytes scored",
     "functions": "functions completed",
     "bodies_parse": "of them parse",
@@ -45,18 +45,18 @@ _SPEED_TOKENS = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tasks:
-    """What to measure, and on how much."""
+    """Which tasks to run, and their sizes."""
 
     part: str = "holdout"
     text_bytes: int = 200_000
     functions: int = 200
     lines: int = 200
-    humaneval: Path | None = None  # runs generated code
-    repeat_penalty: float = 1.0  # for functions; all completions are greedy otherwise
+    humaneval: Path | None = None  # HumanEval.jsonl; runs generated code
+    repeat_penalty: float = 1.0  # for functions
 
 
-def texts_of(folder: Path, part: str, seed: int = 0) -> list[str]:
-    """The documents of a data folder's part, in random order: those of one package do not stand together."""
+def read_texts(folder: Path, part: str, seed: int = 0) -> list[str]:
+    """The documents of one part of a data folder, shuffled."""
     manifest = read_manifest(folder)
     tokenizer = tokenizer_of(folder, manifest)
     tokens = open_tokens(folder, part, manifest)
@@ -69,7 +69,7 @@ def texts_of(folder: Path, part: str, seed: int = 0) -> list[str]:
 
 
 def evaluate(path: Path, texts: Sequence[str], tasks: Tasks, threads: int = 0) -> dict[str, Any]:
-    """Everything asked for, under the keys of `LABELS`. Raises LoadError, UsageError."""
+    """The results of all tasks for one file, keyed as in `LABELS`. Raises LoadError, UsageError."""
     path = located(path)
     with open_model(path) as file:
         found: dict[str, Any] = {"name": file.name, "parameters": file.parameters, "file_bytes": file.size}
@@ -93,17 +93,17 @@ def evaluate(path: Path, texts: Sequence[str], tasks: Tasks, threads: int = 0) -
 
 
 def share(part: int, whole: int) -> float:
-    """part / whole, to four places."""
+    """part / whole, rounded to four places."""
     return round(part / max(1, whole), 4)
 
 
 def table(results: Sequence[Mapping[str, Any]], missing: str = "-") -> list[list[str]]:
-    """Rows (label, value of each result) of all figures that any of them has."""
+    """Rows of a label and the value of each result, for all keys that a result has."""
     keys = [key for key in LABELS if any(key in result for result in results)]
-    return [[LABELS[key], *(_shown(result[key]) if key in result else missing for result in results)] for key in keys]
+    return [[LABELS[key], *(_format(result[key]) if key in result else missing for result in results)] for key in keys]
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -112,7 +112,7 @@ def _shown(value: Any) -> str:
 
 
 def text_score(model: Model, texts: Sequence[str], limit: int, window: int = 512) -> dict[str, Any]:
-    """Over whole texts up to `limit` bytes: each token but a text's first is scored once, in windows that overlap."""
+    """Bits per byte and accuracy over whole texts until `limit` bytes; each token but a text's first is scored once."""
     bits, right, tokens, size = 0.0, 0, 0, 0
     with Progress("scoring", "bytes") as progress:
         for text in texts:
@@ -138,7 +138,7 @@ def text_score(model: Model, texts: Sequence[str], limit: int, window: int = 512
 
 
 def speed(model: Model, texts: Sequence[str], tries: int = 3) -> dict[str, Any]:
-    """Tokens a second of one greedy completion alone, the best of a few, guessing ahead included."""
+    """Tokens per second of one greedy completion, the best of `tries`, with n-gram speculation."""
     prompt = max(texts, key=len)[:1000]
     done = [code_tasks.complete(model, prompt, _SPEED_TOKENS, ignore_eos=True) for _ in range(tries)]
     best = max(done, key=lambda d: d.timings.decode_tokens_per_s)

@@ -1,9 +1,8 @@
-"""Run generated Python in a process of its own, with limits on processor time, memory, files and processes.
+"""Running generated Python in a separate process with limits on CPU time, memory, files and processes.
 
-Where Linux allows user namespaces the process has no network either, loopback included; where root asks, it runs as
-nobody, whom the limit on processes binds, and root it does not. This keeps accidents from doing harm. It is no wall
-against malice: the child may read what its user may read. Hence nothing here runs unless the user asks for it by a
-flag.
+If Linux allows user namespaces, the process has no network, loopback included. If the caller is root, the process runs
+as nobody, because the limit on processes does not apply to root. This prevents accidents, not attacks: the process can
+read everything that its user can read. Callers must run nothing here unless the user asked for it with a flag.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 
-_DONE = 93  # the exit code of a program that ran to its last line: one that leaves before says 0, or 1
+_DONE = 93  # exit code after the program's last line; a program that exits earlier has another one
 _CHILD = """\
 import os, resource, sys
 cut = False
@@ -24,7 +23,7 @@ if sys.platform == "linux":
     libc, root = ctypes.CDLL(None), os.geteuid() == 0
     cut = libc.unshare(0x40000000 | (0 if root else 0x10000000)) == 0  # CLONE_NEWNET, with CLONE_NEWUSER to be allowed
     if root:
-        libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS; to read is the one kept, for the interpreter may be root's own
+        libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS; only reading is kept: the interpreter may belong to root
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
         libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)(4, 4))  # CAP_DAC_READ_SEARCH
 for kind, limit in ((resource.RLIMIT_CPU, {seconds}), (resource.RLIMIT_AS, {memory}), (resource.RLIMIT_FSIZE, 0),
@@ -37,7 +36,7 @@ os._exit({done})
 
 
 def succeeds(program: str, *, seconds: int = 5, memory: int = 512 << 20) -> bool:
-    """Does the program run to its last line within the limits? Its output goes nowhere, and nothing outlives it."""
+    """Whether the program runs to its last line within the limits. All its processes are killed."""
     child = _CHILD.format(seconds=seconds, memory=memory, done=_DONE)
     with tempfile.TemporaryDirectory(prefix="ternrun-") as folder:
         process = subprocess.Popen(
@@ -50,11 +49,11 @@ def succeeds(program: str, *, seconds: int = 5, memory: int = 512 << 20) -> bool
             return False
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # its children are of its group
+                os.killpg(process.pid, signal.SIGKILL)  # its children are in its group
             process.wait()
     return process.returncode == _DONE
 
 
 def network_is_cut() -> bool:
-    """Does this machine let generated programs run without a network?"""
+    """Whether generated programs run without network on this machine."""
     return succeeds("assert NETWORK_CUT")

@@ -1,4 +1,4 @@
-"""A checkpoint as ONNX: the very tensors that its GGUF file has, in a graph that onnxruntime runs."""
+"""Exporting a decoder as ONNX: the tensors of its GGUF file in a graph that onnxruntime can run."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ternrun.train.model.decoder import Decoder
 
 
 def export_onnx(model: Decoder, tokenizer: Tokenizer, path: Path, *, form: str, dense: str = "f16") -> None:
-    """Write the graph to `path`, ternary weights in one of `write.FORMS`, and tokenizer.json beside it.
+    """Write the graph to `path`, with ternary weights in one of `write.FORMS`, and tokenizer.json beside it.
 
-    Raises UsageError where the form cannot hold the model, or another tokenizer lies there already.
+    Raises UsageError if the form cannot store the model, or another model's tokenizer.json is already there.
     """
-    beside, text = path.parent / "tokenizer.json", tokenizer.to_str(pretty=True)
-    if beside.exists() and json.loads(beside.read_text(encoding="utf-8")) != json.loads(text):
-        raise UsageError(f"{beside} is another model's tokenizer; write to a folder of its own")
+    tokenizer_file, text = path.parent / "tokenizer.json", tokenizer.to_str(pretty=True)
+    if tokenizer_file.exists() and json.loads(tokenizer_file.read_text(encoding="utf-8")) != json.loads(text):
+        raise UsageError(f"{tokenizer_file} is another model's tokenizer; write to a folder of its own")
     with tempfile.TemporaryDirectory() as folder:
-        whole = Path(folder) / "model.gguf"
-        export(model, tokenizer, whole, ternary=KERNEL, dense=dense)
-        with open_model(whole) as opened:
+        gguf = Path(folder) / "model.gguf"
+        export(model, tokenizer, gguf, ternary=KERNEL, dense=dense)
+        with open_model(gguf) as opened:
             write_onnx(path, opened.weights, form)
-    beside.write_text(text, encoding="utf-8")
+    tokenizer_file.write_text(text, encoding="utf-8")

@@ -1,18 +1,22 @@
-"""Begin a run with the weights of a model file, ternary or not, rather than with random ones.
+"""Initializing a run with the weights of a model file instead of random ones.
 
-A file of ternary weights says which of three values each weight has, not where in that value's range the weight stood
-when training ended. It is put somewhere in that range, so that the model begins as the very function the file holds:
-zeros evenly below half a step, the others beyond it as far as makes the mean magnitude the file's scale again.
+A file of ternary weights says which of three values each weight has, but not where the master weight stood between two
+roundings when training ended. Each master weight is placed inside its rounding interval so that the model starts as the
+exact function of the file: zeros uniformly below half a step, the others beyond half a step such that the mean
+magnitude is again the file's scale.
 
-A run may have more blocks than the file: copies then follow the block they are of. Such a model begins worse than the
-file and is better than it after a hundred steps (arXiv 2405.15319 stacks models whole; here the order stays).
+A run may have more blocks than the file. Copies then follow the block that they are copied from. Such a model starts
+worse than the file and is better than it after about a hundred steps (arXiv 2405.15319 stacks whole models instead).
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -21,86 +25,103 @@ from torch import Tensor
 from ternrun.errors import ConfigError
 from ternrun.loader.model import ModelFile, open_model
 from ternrun.loader.quants.table import decode
-from ternrun.train.export.gguf import gguf_name, halves_order, model_config
-from ternrun.train.model.bitlinear import GROUP, BitLinear, Granularity
+from ternrun.train.config import GROUP_SIZE, Granularity
+from ternrun.train.model.bitlinear import BitLinear
 from ternrun.train.model.decoder import Decoder
+from ternrun.train.model.gguf_mapping import deinterleave_halves, gguf_name, is_rotary, runtime_config
 
-_MARGIN = 0.02  # of a step, kept clear on both sides of the point where a weight's value changes
+_MARGIN = 0.02  # distance from the rounding boundary, in steps
 
 
 @torch.no_grad()
-def begin_from(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> None:
+def init_from_model(path: Path, model: Decoder, tokenizer: Tokenizer, seed: int) -> None:
     """Fill `model` with the weights of the file at `path`.
 
-    Raises LoadError for a damaged file, ConfigError where its shape, wiring or vocabulary is not that of the run.
+    Raises LoadError for a damaged file, ConfigError if its architecture, sizes or vocabulary differ from the run's.
     """
     with open_model(path) as file:
-        _check_same(file, model, tokenizer)
+        _check_same_model(file, model, tokenizer)
         generator = torch.Generator().manual_seed(seed)
         linears = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, BitLinear)}
         for name, parameter in model.named_parameters():
-            stored = _stored(file, origin(name, file.weights.config.n_layers, model.shape.n_layers), model)
-            if stored.shape != parameter.shape:
-                raise ConfigError(f"{path}: {gguf_name(name)} has shape {_by(stored)}, the run's has {_by(parameter)}")
+            source = source_parameter(name, file.weights.config.n_layers, model.config.n_layers)
+            weight = _read_weight(file, source, model)
+            if weight.shape != parameter.shape:
+                sizes = f"shape {_size(weight)}, the run's has {_size(parameter)}"
+                raise ConfigError(f"{path}: {gguf_name(name)} has {sizes}")
             if name in linears and linears[name].ternary:
-                stored = spread(stored, linears[name].granularity, generator)
-            parameter.copy_(stored)
+                weight = master_weight(weight, linears[name].granularity, generator)
+            parameter.copy_(weight)
 
 
-def origin(name: str, held: int, wanted: int) -> str:
-    """Which parameter of a model of `held` blocks that of one of `wanted` begins as: 2 blocks become 5 as 0 0 0 1 1."""
+def initial_model(path: Path) -> dict[str, Any]:
+    """The record of a model file in a run's state: name, sha256, and training tokens if its card states them."""
+    try:
+        training = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["training"]
+        tokens = training["tokens"] + ((training.get("begun") or {}).get("tokens") or 0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        tokens = None
+    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "tokens": tokens}
+
+
+def source_parameter(name: str, file_layers: int, run_layers: int) -> str:
+    """The parameter in the file that initializes parameter `name`: with 2 and 5 layers, blocks 0 0 0 1 1."""
     prefix, _, rest = name.partition(".")
     if prefix != "blk":
         return name
     index, _, rest = rest.partition(".")
-    return f"blk.{int(index) * held // wanted}.{rest}"
+    return f"blk.{int(index) * file_layers // run_layers}.{rest}"
 
 
-def spread(weight: Tensor, granularity: Granularity, generator: torch.Generator) -> Tensor:
-    """A master weight (rows, cols) that `ternarize` makes this one of, where this one is ternary; else itself."""
-    grouped = weight.reshape({"tensor": (1, -1), "row": weight.shape, "group": (-1, GROUP)}[granularity])
+def master_weight(weight: Tensor, granularity: Granularity, generator: torch.Generator) -> Tensor:
+    """Random f32 weights that `ternarize` rounds to the ternary `weight` (rows, cols); other weights are unchanged."""
+    grouped = weight.reshape({"tensor": (1, -1), "row": weight.shape, "group": (-1, GROUP_SIZE)}[granularity])
     scale, sign = grouped.abs().amax(1, keepdim=True), grouped.sign()
     if not torch.equal(grouped, sign * scale):
         return weight
     inner = (2 * torch.rand(sign.shape, generator=generator) - 1) * (0.5 - _MARGIN) * (sign == 0)
     outer = torch.randn(sign.shape, generator=generator).abs() * sign.abs()
     rest = sign.shape[1] - inner.abs().sum(1, keepdim=True) - (0.5 + _MARGIN) * sign.abs().sum(1, keepdim=True)
-    outer *= rest / outer.sum(1, keepdim=True).clamp(min=1e-6)  # only without any outer one is the sum less
+    outer *= rest / outer.sum(1, keepdim=True).clamp(min=1e-6)  # the sum is smaller only if all trits are 0
     return ((inner + sign * (0.5 + _MARGIN + outer)) * scale).view_as(weight)
 
 
-def _check_same(file: ModelFile, model: Decoder, tokenizer: Tokenizer) -> None:
-    config, wanted = file.weights.config, model_config(model.shape)
-    if model.shape.mhc_streams > 1 or config.mhc_streams > 1:
-        raise ConfigError(f"{file.path}: a run with several residual streams cannot begin from a model file")
-    ids = range(model.shape.vocab_size)
+def _check_same_model(file: ModelFile, model: Decoder, tokenizer: Tokenizer) -> None:
+    config, expected = file.weights.config, runtime_config(model.config)
+    if model.config.mhc_streams > 1 or config.mhc_streams > 1:
+        raise ConfigError(f"{file.path}: a run with several residual streams cannot start from a model file")
+    _check_same_vocabulary(file, model.config.vocab_size, tokenizer)
+    rope = replace(config.rope, style=expected.rope.style)  # rows of q and k are reordered when they are read
+    same = replace(config, architecture=expected.architecture, context_length=expected.context_length, rope=rope)
+    for name in (field.name for field in fields(same)):
+        theirs, ours = getattr(same, name), getattr(expected, name)
+        if name == "n_layers" and theirs < ours:
+            continue
+        if theirs != ours and not (isinstance(ours, float) and math.isclose(theirs, ours, rel_tol=1e-6)):
+            raise ConfigError(f"{file.path} has {name} {theirs}, the run {ours}")
+    tensors = {gguf_name(name) for name, _ in model.named_parameters()}
+    if unknown := sorted(set(file.weights.tensors) - tensors):
+        raise ConfigError(f"{file.path} has {unknown[0]}, which this run's model does not have")
+
+
+def _check_same_vocabulary(file: ModelFile, vocab_size: int, tokenizer: Tokenizer) -> None:
+    ids = range(vocab_size)
     texts = [tokenizer.decode([i], skip_special_tokens=False) for i in ids]
-    if config.vocab_size != len(ids) or file.tokenizer.pieces(ids) != texts:
+    if file.weights.config.vocab_size != vocab_size or file.tokenizer.pieces(ids) != texts:
         remedy = f"make the data with --tokenizer {file.path}"
         raise ConfigError(f"{file.path} has another tokenizer than the data; {remedy}")
-    rope = replace(config.rope, style=wanted.rope.style)  # the rows of q and k are put in order as they are read
-    same = replace(config, architecture=wanted.architecture, context_length=wanted.context_length, rope=rope)
-    for name in (field.name for field in fields(same)):
-        stated, asked = getattr(same, name), getattr(wanted, name)
-        if name == "n_layers" and stated < asked:
-            continue
-        if stated != asked and not (isinstance(asked, float) and math.isclose(stated, asked, rel_tol=1e-6)):
-            raise ConfigError(f"{file.path} has {name} {stated}, the run {asked}")
-    tensors = {gguf_name(name) for name, _ in model.named_parameters()}
-    if more := sorted(set(file.weights.tensors) - tensors):
-        raise ConfigError(f"{file.path} has {more[0]}, which a model of this run has not")
 
 
-def _stored(file: ModelFile, name: str, model: Decoder) -> Tensor:
-    """The file's tensor for a parameter, f32, rows of q and k in halves."""
+def _read_weight(file: ModelFile, name: str, model: Decoder) -> Tensor:
+    """The file's tensor for a parameter, f32, with the rows of q and k in the decoder's order."""
     tensor = file.weights.tensors.get(gguf_name(name))
     if tensor is None:
-        raise ConfigError(f"{file.path} has no {gguf_name(name)}, which a model of this run has")
+        raise ConfigError(f"{file.path} has no {gguf_name(name)}, which this run's model has")
     values = torch.from_numpy(decode(tensor.type, tensor.data, tensor.shape, name=tensor.name) * tensor.scale)
-    if ("attn_q." in name or "attn_k." in name) and file.weights.config.rope.style == "norm":
-        return halves_order(values, model.shape)
+    if is_rotary(name) and file.weights.config.rope.style == "norm":
+        return deinterleave_halves(values, model.config)
     return values
 
 
-def _by(tensor: Tensor) -> str:
+def _size(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape))

@@ -1,4 +1,4 @@
-"""The loss curve of a run as a picture, where matplotlib is installed."""
+"""The loss curve of a run as a PNG, if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ternrun.train.loop.run_log import RunLog
 
-_FEW = 30  # points that are shown one by one
+_FEW_POINTS = 30  # fewer points are drawn with markers: a line through a single point is invisible
 
 
 def draw(folder: Path, report: Callable[[str], None]) -> None:
-    """Write `loss.png` from `log.jsonl`."""
+    """Write `loss.png` from `log.jsonl`, or report that matplotlib is missing."""
     if find_spec("matplotlib") is None:
         report("no loss curve drawn: matplotlib is not installed")
         return
@@ -22,9 +22,9 @@ def draw(folder: Path, report: Callable[[str], None]) -> None:
     axes = (figure := Figure(figsize=(8, 4.5), layout="constrained")).subplots()
     for key, label in (("loss", "training"), ("val_loss", "validation")):
         points = [(e["step"], e[key]) for e in entries if key in e]
-        marker = "o" if key == "val_loss" or len(points) < _FEW else ""  # a line of one point is not seen
+        marker = "o" if key == "val_loss" or len(points) < _FEW_POINTS else ""
         axes.plot([x for x, _ in points], [y for _, y in points], label=label, marker=marker, linewidth=1)
-    axes.set(xlabel="step", ylabel="loss (nats a token)")
+    axes.set(xlabel="step", ylabel="loss (nats per token)")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(folder / "loss.png", dpi=120)

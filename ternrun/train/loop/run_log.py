@@ -1,4 +1,4 @@
-"""What a run writes down: one JSON object a line, TensorBoard where it is installed, one moving line for people."""
+"""The log of a run: JSON lines, TensorBoard if it is installed, and a progress line on standard error."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any, TextIO
 
 from ternrun.progress import bar
 
-_CLEAR = "\r\x1b[K"  # back to the row's beginning, and nothing on it
+_CLEAR_LINE = "\r\x1b[K"
 
 
 class RunLog:
-    """`log.jsonl` in the run's folder; lines of steps after `step` (redone on resume) are dropped."""
+    """Writes `log.jsonl` in the run's folder. Entries after `step`, which a resumed run repeats, are dropped."""
 
     def __init__(self, folder: Path, step: int, stream: TextIO = sys.stderr) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self.stream = folder / "log.jsonl", stream
-        kept = [line for line in self.entries(self.path) if line["step"] <= step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        kept = [entry for entry in self.entries(self.path) if entry["step"] <= step]
+        self.path.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
         self._file = self.path.open("a", encoding="utf-8", buffering=1)
         self._board = _tensorboard(folder)
-        self._moving = False  # does the last row of the terminal show progress?
+        self._on_progress_line = False  # whether the terminal's last row is the progress line
 
     @staticmethod
     def entries(path: Path) -> list[dict[str, Any]]:
-        """All whole lines of a log (a kill may leave half a line)."""
+        """All complete lines of a log. A kill can leave an incomplete last line."""
         found = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
             try:
@@ -38,34 +38,34 @@ class RunLog:
         return found
 
     def write(self, step: int, **values: Any) -> None:
-        """Record numbers (and perhaps a text) of one step."""
+        """Record the numbers and texts of one step."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         for key, value in values.items() if self._board else ():
             if isinstance(value, (int, float)):
                 self._board.add_scalar(key, value, step)
 
     def say(self, text: str) -> None:
-        """A line that stays."""
-        print(f"{_CLEAR if self._moving else ''}{text}", file=self.stream, flush=True)
-        self._moving = False
+        """Print a line that stays."""
+        print(f"{_CLEAR_LINE if self._on_progress_line else ''}{text}", file=self.stream, flush=True)
+        self._on_progress_line = False
 
     def progress(self, text: str, share: float | None = None) -> None:
-        """A line that stays; on a terminal one that the next replaces, behind a bar filled by `share`.
+        """Print a line; on a terminal, one that the next line replaces, with a bar filled by `share` (0 to 1).
 
-        It is cut to the terminal's width there, for only one row can be replaced.
+        On a terminal the line is cut to the width, since only one row can be replaced.
         """
         if not self.stream.isatty():
             self.say(text)
             return
         line = text if share is None else f"{bar(share)} {text}"
-        print(f"{_CLEAR}{line[: get_terminal_size().columns - 1]}", end="", file=self.stream, flush=True)
-        self._moving = True
+        print(f"{_CLEAR_LINE}{line[: get_terminal_size().columns - 1]}", end="", file=self.stream, flush=True)
+        self._on_progress_line = True
 
     def close(self) -> None:
-        """Close the files, and end the moving line: the next word, an error's perhaps, gets its own."""
-        if self._moving:
+        """Close the files and end the progress line, so that later output starts on a new row."""
+        if self._on_progress_line:
             print(file=self.stream, flush=True)
-            self._moving = False
+            self._on_progress_line = False
         self._file.close()
         if self._board:
             self._board.close()

@@ -1,4 +1,4 @@
-"""Cross entropy over a large vocabulary without ever holding all logits: forward and backward go chunk by chunk."""
+"""Cross entropy over a large vocabulary, in chunks of positions, so that all logits never exist at once."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import torch
 from torch import Tensor
 
 Terms = Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor, Tensor]]
-CHUNK = 1024  # positions whose logits exist at one time
+CHUNK = 1024  # positions per chunk
 
 
 def chunk_terms(logits: Tensor, targets: Tensor, z_loss: float, entropy: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over positions of nats and of the added terms, and the gradient (n, V) in the type of `logits` (n, V).
+    """Sums over positions of nats and of penalty terms, and the gradient (n, V) in the dtype of `logits` (n, V).
 
-    Positions with a negative target count for nothing. One pointwise pass and two reductions: worth compiling.
+    Positions with a negative target are ignored. torch.compile fuses this into one pointwise pass and two reductions.
     """
     wide, learned = logits.float(), (targets >= 0).float()[:, None]
-    wanted = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
-    normaliser = torch.logsumexp(wide, -1, keepdim=True)
-    grad = (wide - normaliser).exp() * (1 + 2 * z_loss * normaliser) - wanted.float()
-    nats = ((normaliser - wide.gather(1, targets.clamp(min=0)[:, None])) * learned).sum()
-    added = z_loss * (normaliser.square() * learned).sum()
+    one_hot = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
+    normalizer = torch.logsumexp(wide, -1, keepdim=True)
+    grad = (wide - normalizer).exp() * (1 + 2 * z_loss * normalizer) - one_hot.float()
+    nats = ((normalizer - wide.gather(1, targets.clamp(min=0)[:, None])) * learned).sum()
+    penalty_sum = z_loss * (normalizer.square() * learned).sum()
     if entropy:
-        logs = wide - normaliser
-        shares = logs.exp()
-        uncertainty = -(shares * logs).sum(-1, keepdim=True)
-        grad = grad + entropy * shares * (logs + uncertainty)
-        added = added - entropy * (uncertainty * learned).sum()
-    return nats, added, (grad * learned).to(logits.dtype)
+        log_probs = wide - normalizer
+        probs = log_probs.exp()
+        position_entropy = -(probs * log_probs).sum(-1, keepdim=True)
+        grad = grad + entropy * probs * (log_probs + position_entropy)
+        penalty_sum = penalty_sum - entropy * (position_entropy * learned).sum()
+    return nats, penalty_sum, (grad * learned).to(logits.dtype)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Computes the gradients together with the loss, since both need the same logits."""
+    """Computes the gradients in the forward pass, since they need the same logits as the loss."""
 
     @staticmethod
     def forward(
@@ -45,8 +45,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total, penalty = hidden.new_zeros((), dtype=torch.float32), hidden.new_zeros((), dtype=torch.float32)
         for i in range(0, hidden.shape[0], CHUNK):
             part = hidden[i : i + CHUNK]
-            nats, added, grad = terms(part @ weight.t(), targets[i : i + CHUNK], z_loss, entropy)
-            total, penalty = total + nats, penalty + added
+            nats, penalty_sum, grad = terms(part @ weight.t(), targets[i : i + CHUNK], z_loss, entropy)
+            total, penalty = total + nats, penalty + penalty_sum
             grad_hidden[i : i + CHUNK] = grad @ weight
             grad_head += (grad.t() @ part).float()
         n = (targets >= 0).sum().clamp(min=1)
@@ -69,12 +69,11 @@ def cross_entropy(
     entropy: float = 0.0,
     terms: Terms = chunk_terms,
 ) -> tuple[Tensor, Tensor]:
-    """(objective, loss): mean negative log-likelihood in nats of hidden (N, C) @ head (V, C) against targets (N,), of
-    which negative ones are left out.
+    """Objective and loss of logits hidden (N, C) @ head (V, C)^T for targets (N,); negative targets are ignored.
 
-    The objective adds z_loss * mean(logsumexp**2), which keeps logits from drifting (PaLM, arXiv 2204.02311), and takes
-    away entropy * the mean entropy of the predictions, which keeps them from overconfidence (arXiv 1701.06548).
-    `terms` may be a compiled `chunk_terms`.
+    The loss is the mean negative log-likelihood in nats. The objective adds z_loss * mean(logsumexp**2), which keeps
+    logits from drifting (PaLM, arXiv 2204.02311), and subtracts entropy * the mean entropy of the predictions, which
+    prevents overconfidence (arXiv 1701.06548). `terms` can be a compiled `chunk_terms`.
     """
     objective, loss = _ChunkedCrossEntropy.apply(hidden, head, targets, z_loss, entropy, terms)
     return objective, loss

@@ -9,7 +9,7 @@ import torch
 
 
 class Lion(torch.optim.Optimizer):
-    """Half of AdamW's state; wants a learning rate some 3 to 10 times lower than AdamW's."""
+    """Lion keeps half of AdamW's state and needs a learning rate 3 to 10 times lower."""
 
     def __init__(
         self, params: Any, lr: float, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0

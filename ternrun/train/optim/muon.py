@@ -1,7 +1,7 @@
-"""Muon: momentum whose matrix is brought near orthogonal before it is applied (kellerjordan.github.io/posts/muon).
+"""Muon: momentum SGD whose update matrices are orthogonalized (kellerjordan.github.io/posts/muon).
 
-The orthogonalisation is Newton-Schulz with the coefficients of Polar Express (arXiv 2505.16932), which get closer in
-five steps than the constant ones. Matrices of one shape go through it together.
+Orthogonalization is a Newton-Schulz iteration with the coefficients of Polar Express (arXiv 2505.16932), which are more
+exact after five steps than constant coefficients. Matrices of one shape are processed as a batch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ternrun.train.loop.sharding import shared_like, whole
+from ternrun.train.distributed.sharding import full_tensor, shard_like
 
 COEFFICIENTS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -25,7 +25,7 @@ COEFFICIENTS = (
 
 
 def orthogonalize(stack: Tensor) -> Tensor:
-    """U V^T of each matrix in `stack` (n, rows, cols), nearly; computed and returned in bf16."""
+    """Approximately U V^T of each matrix in `stack` (n, rows, cols), computed and returned in bf16."""
     x = stack.bfloat16()
     wide = x.shape[1] <= x.shape[2]
     x = x if wide else x.mT
@@ -37,9 +37,9 @@ def orthogonalize(stack: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For the matrices of a network, not its embeddings, head or vectors.
+    """Muon for the matrices of a network, not for embeddings, head or vectors.
 
-    A step changes a matrix (rows, cols) by lr * sqrt(max(1, rows / cols)) * U V^T, and shrinks it by lr * weight_decay.
+    A step changes a matrix (rows, cols) by lr * sqrt(max(1, rows / cols)) * U V^T and shrinks it by lr * weight_decay.
     """
 
     def __init__(self, params: Any, lr: float, momentum: float, weight_decay: float) -> None:
@@ -55,11 +55,12 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
             for (rows, cols), parameters in by_shape.items():
-                updates = orthogonalize(torch.stack([whole(self._nesterov(p, group["momentum"])) for p in parameters]))
+                gradients = [full_tensor(self._nesterov(p, group["momentum"])) for p in parameters]
+                updates = orthogonalize(torch.stack(gradients))
                 rate = group["lr"] * max(1.0, rows / cols) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(
-                        shared_like(update.to(parameter.dtype), parameter), alpha=-rate
+                        shard_like(update.to(parameter.dtype), parameter), alpha=-rate
                     )
 
     def _nesterov(self, parameter: Tensor, momentum: float) -> Tensor:

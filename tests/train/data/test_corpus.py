@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.train.data.dedup import distinct, minhash
+from ternrun.train.data.dedup import minhash, remove_duplicates
 from ternrun.train.data.document import Document
 from ternrun.train.data.sources.filters import reason_to_skip
-from ternrun.train.data.sources.licences import licence_of
-from ternrun.train.data.sources.python import archives, download, installed, stdlib, wanted
-from ternrun.train.data.sources.registry import Options, documents
+from ternrun.train.data.sources.licenses import license_of
+from ternrun.train.data.sources.python import archives, download, installed, is_wanted, stdlib
+from ternrun.train.data.sources.registry import SourceOptions, read_documents
 
 CODE = "".join(f"def function_{i}(argument):\n    value = argument + {i}\n    return value\n\n\n" for i in range(20))
 
@@ -55,7 +55,7 @@ CODE = "".join(f"def function_{i}(argument):\n    value = argument + {i}\n    re
     ],
 )
 def test_only_declared_permissive_licences_count(metadata: str, licence: str | None) -> None:
-    assert licence_of("Metadata-Version: 2.1\n" + metadata) == licence
+    assert license_of("Metadata-Version: 2.1\n" + metadata) == licence
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_files_that_nobody_wrote_are_skipped(text: str, reason: str | None) -> N
     ],
 )  # fmt: skip
 def test_tests_and_vendored_code_are_left_out(name: str, good: bool) -> None:
-    assert wanted(name) is good
+    assert is_wanted(name) is good
 
 
 def doc(name: str, text: str) -> Document:
@@ -92,7 +92,7 @@ def doc(name: str, text: str) -> Document:
 def test_copies_and_near_copies_go() -> None:
     near = CODE.replace("function_3", "renamed_3")
     other = CODE.replace("argument", "parameter").replace("value", "result").replace("function", "method")
-    kept = list(distinct([doc("a", CODE), doc("same", CODE + "\n\n"), doc("near", near), doc("other", other)]))
+    kept = list(remove_duplicates([doc("a", CODE), doc("same", CODE + "\n\n"), doc("near", near), doc("other", other)]))
     assert [d.name for d in kept] == ["a", "other"]
     assert (minhash(CODE) == minhash(near)).mean() > 0.7
 
@@ -111,11 +111,11 @@ def test_wheels_and_sdists_are_read_in_memory(tmp_path: Path) -> None:
             info.size = len(text)
             sdist.addfile(info, io.BytesIO(text.encode()))
     said: list[str] = []
-    found = [(d.name, d.group, d.licence) for d in archives(tmp_path, said.append)]
+    found = [(d.name, d.group, d.license) for d in archives(tmp_path, said.append)]
     assert ("good-one/good_one/code.py", "good-one", "MIT") in found
     assert ("source/src/code.py", "source", "BSD") in found
     assert not any("copyleft" in name or "tests" in name for name, _, _ in found)
-    assert said == ["copyleft-1.0-py3-none-any.whl: no permissive licence in its metadata, left out"]
+    assert said == ["copyleft-1.0-py3-none-any.whl: no permissive license in its metadata, left out"]
     assert not (tmp_path.parent.parent / "escape.py").exists()
 
 
@@ -143,11 +143,11 @@ def test_standard_library_and_installed_packages_are_found() -> None:
     names = {d.name for d in stdlib()}
     assert {"stdlib/argparse.py", "stdlib/json/decoder.py"} <= names
     assert not any("/test/" in name for name in names)
-    assert {d.licence for d in installed(["pytest"], print)} == {"MIT"}
+    assert {d.license for d in installed(["pytest"], print)} == {"MIT"}
 
 
 def test_packages_are_read_without_the_standard_library() -> None:
-    found = list(documents("packages", Options(installed=("pluggy",)), print, Counter()))
+    found = list(read_documents("packages", SourceOptions(installed=("pluggy",)), print, Counter()))
     assert {d.group for d in found} == {"pluggy"}
 
 
@@ -167,6 +167,6 @@ def test_packages_that_cannot_be_had_are_named_and_the_rest_goes_on(
     said: list[str] = []
     download(["no-such-one", "good-one"], archive, said.append)
     assert [p.name for p in archive.iterdir()] == ["good_one-1.0-py3-none-any.whl"]
-    assert said == ["no-such-one could not be had: No matching distribution found for no-such-one"]
+    assert said == ["no-such-one could not be downloaded: No matching distribution found for no-such-one"]
     with pytest.raises(UsageError, match=r"none of --bad, -r x$"):
         download(["--bad", "-r x"], archive, said.append)

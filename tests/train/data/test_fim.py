@@ -7,8 +7,9 @@ import pytest
 
 from ternrun.errors import LoadError
 from ternrun.train.data import tokenizer as tokenizers
+from ternrun.train.data.augmentation import Augmentation
 from ternrun.train.data.fim import fill_in_middle
-from ternrun.train.data.repetition import IGNORED
+from ternrun.train.data.repetition import IGNORE_INDEX
 from ternrun.train.data.windows import Windows
 
 IDS = PREFIX, SUFFIX, MIDDLE, END = (1, 2, 3, 0)
@@ -57,20 +58,20 @@ def test_one_text_keeps_the_window_s_length(size: int) -> None:
 def test_windows_are_turned_as_often_as_asked_and_nothing_else_is_done_to_them() -> None:
     tokens = texts(*[30] * 300)
     ends = np.arange(10, 10_000, 7)
-    made = Windows(tokens, 50, 1, fim=0.5, fim_ids=IDS, stutter=1.0, line_ends=ends)
-    without = Windows(tokens, 50, 1, stutter=1.0, line_ends=ends)
+    made = Windows(tokens, 50, 1, Augmentation(fim=0.5, fim_ids=IDS, repetition=1.0, line_ends=ends))
+    without = Windows(tokens, 50, 1, Augmentation(repetition=1.0, line_ends=ends))
     turned = 0
     for i in range(200):
-        ids, targets = made.pair(i)
+        ids, targets = made.example(i)
         if PREFIX in ids:
             turned += 1
             np.testing.assert_array_equal(ids[1:], targets[:-1])
-            assert IGNORED not in targets
+            assert IGNORE_INDEX not in targets
         else:
-            np.testing.assert_array_equal(ids, without.pair(i)[0])
+            np.testing.assert_array_equal(ids, without.example(i)[0])
     assert 70 < turned < 130
     with pytest.raises(LoadError, match="needs a tokenizer with fill-in-the-middle tokens"):
-        Windows(tokens, 50, 1, fim=0.5)
+        Augmentation(fim=0.5)
 
 
 def test_a_tokenizer_of_our_own_has_the_marks() -> None:

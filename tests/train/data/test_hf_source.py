@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from ternrun.errors import LoadError, MissingExtra
-from ternrun.train.data.prepare import Plan, prepare
+from ternrun.train.data.options import PrepareOptions
+from ternrun.train.data.prepare import prepare
 from ternrun.train.data.sources.hf import hf_dataset
-from ternrun.train.data.sources.registry import Options, documents
+from ternrun.train.data.sources.registry import SourceOptions, read_documents
 from ternrun.train.data.token_file import read_manifest
 
 ROWS = [
@@ -51,19 +52,21 @@ def test_rows_of_a_dataset_are_documents(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(LoadError, match=r"has no column 'text'; it has content, licences"):
         list(hf_dataset("owner/name"))
     with pytest.raises(LoadError, match=r"has no column 'license'"):
-        list(hf_dataset("owner/name", "content", licence_column="license"))
+        list(hf_dataset("owner/name", "content", license_column="license"))
 
 
 def test_a_row_s_own_licence_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stand_in(monkeypatch, lambda *_, **__: ROWS)
     skipped: Counter[str] = Counter()
-    found = list(hf_dataset("o/n", "content", licence_column="licences", skipped=skipped))
-    assert [(d.text, d.licence) for d in found] == [("one", "MIT"), ("two", "MIT / BSD"), ("five", "Apache-2.0")]
-    assert skipped == {"no permissive licence": 3}
-    prepare(found, tmp_path / "d", Plan(tokenizer="char", split="tail", val_share=0.4), lambda _: None, skipped)
+    found = list(hf_dataset("o/n", "content", license_column="licences", skipped=skipped))
+    assert [(d.text, d.license) for d in found] == [("one", "MIT"), ("two", "MIT / BSD"), ("five", "Apache-2.0")]
+    assert skipped == {"no permissive license": 3}
+    prepare(
+        found, tmp_path / "d", PrepareOptions(tokenizer="char", split="tail", val_share=0.4), lambda _: None, skipped
+    )
     manifest = read_manifest(tmp_path / "d")
     assert manifest.groups == {"o/n": "MIT / BSD / Apache-2.0"}
-    assert manifest.skipped == {"no permissive licence": 3}
+    assert manifest.skipped == {"no permissive license": 3}
 
 
 def test_an_endless_stream_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -72,13 +75,13 @@ def test_an_endless_stream_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch, tm
 
     stand_in(monkeypatch, endless)
     said: list[str] = []
-    limited = documents("hf:o/n", Options(limit=3), said.append, Counter())
+    limited = read_documents("hf:o/n", SourceOptions(limit=3), said.append, Counter())
     assert [d.text for d in limited] == ["0", "1", "2"]
     assert said == []
-    documents("hf:o/n", Options(), said.append, Counter())
+    read_documents("hf:o/n", SourceOptions(), said.append, Counter())
     assert "--limit ROWS" in said[0]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": str(i)}) + "\n" for i in range(9)))
-    rows = documents(f"jsonl:{tmp_path / 'a.jsonl'}", Options(limit=2), said.append, Counter())
+    rows = read_documents(f"jsonl:{tmp_path / 'a.jsonl'}", SourceOptions(limit=2), said.append, Counter())
     assert [d.text for d in rows] == ["0", "1"]
 
 

@@ -32,7 +32,7 @@ def test_each_file_gives_its_windows_in_its_own_order() -> None:
     made = np.concatenate([mixture().batch(i, 4)[0] for i in range(0, TIMES, 4)])
     for i, windows in enumerate(files()):
         mine = made[made[:, 0] // 10_000 == i]
-        np.testing.assert_array_equal(mine, [windows.pair(n)[0] for n in range(len(mine))])
+        np.testing.assert_array_equal(mine, [windows.example(n)[0] for n in range(len(mine))])
 
 
 def test_samples_hang_on_their_number_alone() -> None:
@@ -44,4 +44,4 @@ def test_samples_hang_on_their_number_alone() -> None:
 
 def test_a_single_file_is_itself() -> None:
     first = files()[0]
-    np.testing.assert_array_equal(Mixture(first).batch(5, 3)[1], [first.pair(n)[1] for n in (5, 6, 7)])
+    np.testing.assert_array_equal(Mixture(first).batch(5, 3)[1], [first.example(n)[1] for n in (5, 6, 7)])

@@ -19,12 +19,13 @@ from ternrun.train.data import tokenizer as tokenizers
 from ternrun.train.data.dedup import digest
 from ternrun.train.data.document import Document
 from ternrun.train.data.mixture import Mixture
-from ternrun.train.data.prepare import Plan, prepare
+from ternrun.train.data.options import PrepareOptions
+from ternrun.train.data.prepare import prepare
 from ternrun.train.data.sources.synthetic import synthetic
 from ternrun.train.data.sources.text import jsonl_files, parquet_files, shakespeare, text_files
 from ternrun.train.data.token_file import open_tokens, read_manifest
 from ternrun.train.data.windows import Windows, consecutive
-from ternrun.train.evaluate.model_file import texts_of
+from ternrun.train.evaluate.model_file import read_texts
 
 
 def documents(number: int = 40) -> list[Document]:
@@ -45,14 +46,14 @@ def validating(share: float) -> Document:
     return Document("v", "v", "MIT", next(t for t in texts if int.from_bytes(digest(t)[:8], "little") < share * 2**64))
 
 
-def build(folder: Path, plan: Plan, texts: list[Document] | None = None) -> None:
+def build(folder: Path, plan: PrepareOptions, texts: list[Document] | None = None) -> None:
     texts = [*(texts or documents()), *([validating(plan.val_share)] if plan.split != "tail" else [])]
     prepare(texts, folder, plan, lambda _: None)
 
 
 def test_documents_come_back_from_their_tokens(tmp_path: Path) -> None:
-    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.2, holdout=("package3",)))
-    parts = {name: texts_of(tmp_path, name) for name in ("train", "val", "holdout")}
+    build(tmp_path, PrepareOptions(tokenizer="bpe:320", val_share=0.2, holdout=("package3",)))
+    parts = {name: read_texts(tmp_path, name) for name in ("train", "val", "holdout")}
     given = [*documents(), validating(0.2)]
     assert sorted(text for part in parts.values() for text in part) == sorted(d.text for d in given)
     assert set(parts["holdout"]) == {d.text for d in documents() if d.group == "package3"}
@@ -65,9 +66,11 @@ def test_documents_come_back_from_their_tokens(tmp_path: Path) -> None:
 
 def test_a_text_that_names_special_tokens_stays_one(tmp_path: Path) -> None:
     naming = "".join(f"x = {token!r}\n" for token in (tokenizers.END, *tokenizers.FIM))
-    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.2), [*documents(), Document("n", "n", "MIT", naming)])
+    build(
+        tmp_path, PrepareOptions(tokenizer="bpe:320", val_share=0.2), [*documents(), Document("n", "n", "MIT", naming)]
+    )
     train = read_manifest(tmp_path).parts["train"]
-    assert naming in texts_of(tmp_path, "train")
+    assert naming in read_texts(tmp_path, "train")
     flat = open_tokens(tmp_path, "train", read_manifest(tmp_path))
     tokenizer = tokenizers.load(tmp_path / "tokenizer.json")
     marks = [int((flat == tokenizer.token_to_id(token)).sum()) for token in (tokenizers.END, *tokenizers.FIM)]
@@ -75,21 +78,21 @@ def test_a_text_that_names_special_tokens_stays_one(tmp_path: Path) -> None:
 
 
 def test_split_depends_on_the_document_alone(tmp_path: Path) -> None:
-    build(tmp_path / "a", Plan(tokenizer="bpe:320", val_share=0.2))
-    build(tmp_path / "b", Plan(tokenizer="bpe:320", val_share=0.2), documents(80))
-    assert set(texts_of(tmp_path / "a", "val")) <= set(texts_of(tmp_path / "b", "val"))
+    build(tmp_path / "a", PrepareOptions(tokenizer="bpe:320", val_share=0.2))
+    build(tmp_path / "b", PrepareOptions(tokenizer="bpe:320", val_share=0.2), documents(80))
+    assert set(read_texts(tmp_path / "a", "val")) <= set(read_texts(tmp_path / "b", "val"))
 
 
 def test_a_copy_of_held_out_text_leaves_training(tmp_path: Path) -> None:
     copied = [*documents(), Document("copy", "package0", "MIT", documents()[3].text)]
-    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.1, holdout=("package3",)), copied)
-    assert documents()[3].text in texts_of(tmp_path, "holdout")
-    assert documents()[3].text not in texts_of(tmp_path, "train")
+    build(tmp_path, PrepareOptions(tokenizer="bpe:320", val_share=0.1, holdout=("package3",)), copied)
+    assert documents()[3].text in read_texts(tmp_path, "holdout")
+    assert documents()[3].text not in read_texts(tmp_path, "train")
 
 
 def test_no_package_outweighs_the_cap(tmp_path: Path) -> None:
     size = len(documents()[0].text)
-    build(tmp_path, Plan(tokenizer="bpe:320", group_bytes=2 * size, val_share=0.01))
+    build(tmp_path, PrepareOptions(tokenizer="bpe:320", group_bytes=2 * size, val_share=0.01))
     assert read_manifest(tmp_path).parts["train"].documents <= 4 * 4
 
 
@@ -99,8 +102,8 @@ def test_functions_are_documents_of_their_own(tmp_path: Path) -> None:
     short = "def short(self):\n    return 1\n"
     source = f"class Box:\n    @property\n{indent(method + silent + short, '    ')}"
     texts = [*documents(8), Document("box", "box", "MIT", source), Document("poem", "box", "MIT", "no Python at all")]
-    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.001, functions=True, repeat={"box": 3}), texts)
-    train = texts_of(tmp_path, "train")
+    build(tmp_path, PrepareOptions(tokenizer="bpe:320", val_share=0.001, functions=True, repeat={"box": 3}), texts)
+    train = read_texts(tmp_path, "train")
     assert train.count(method) == train.count(source) == train.count("no Python at all") == 3
     assert len(train) == 3 * 3 + 8 + 8
     manifest = read_manifest(tmp_path)
@@ -112,9 +115,11 @@ def test_functions_begin_where_the_parser_says(tmp_path: Path) -> None:
     """A form feed, as old sources have between parts, ends no line for it."""
     function = "def f(x):\n    y = x\n    return y\n"
     build(
-        tmp_path, Plan(tokenizer="bpe:320", functions=True), [Document("a", "a", "x", f"x = 1\n\f\n{function}z = 2\n")]
+        tmp_path,
+        PrepareOptions(tokenizer="bpe:320", functions=True),
+        [Document("a", "a", "x", f"x = 1\n\f\n{function}z = 2\n")],
     )
-    assert function in texts_of(tmp_path, "train")
+    assert function in read_texts(tmp_path, "train")
 
 
 def test_short_documented_functions_are_learned_from_more_often(tmp_path: Path) -> None:
@@ -123,8 +128,8 @@ def test_short_documented_functions_are_learned_from_more_often(tmp_path: Path) 
     apart = 'def apart(x):\n    "What."\n    y = """\nat the margin\n"""\n    return y\n'
     source = f"class A:\n{indent(said + silent + long, '    ')}\n{apart}"
     texts = [*documents(8), Document("a", "a", "MIT", source)]
-    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.001, functions=True, documented=4, bare=2), texts)
-    train = texts_of(tmp_path, "train")
+    build(tmp_path, PrepareOptions(tokenizer="bpe:320", val_share=0.001, functions=True, documented=4, bare=2), texts)
+    train = read_texts(tmp_path, "train")
     assert [train.count(text) for text in (said, silent, long, apart)] == [4, 1, 1, 4]
     assert train.count("def said(x):\n    return x\n") == 2
     assert not any(text.startswith("def long(x):\n    x") for text in train)
@@ -133,29 +138,29 @@ def test_short_documented_functions_are_learned_from_more_often(tmp_path: Path) 
 
 def test_copies_of_a_document_are_not_neighbours(tmp_path: Path) -> None:
     """A window full of copies of one document teaches copying, and nothing else after the first."""
-    plan = Plan(tokenizer="bpe:320", val_share=0.001, repeat={f"package{i}": 4 for i in range(4)})
+    plan = PrepareOptions(tokenizer="bpe:320", val_share=0.001, repeat={f"package{i}": 4 for i in range(4)})
     build(tmp_path / "a", plan, documents(200))
-    train = texts_of(tmp_path / "a", "train")
+    train = read_texts(tmp_path / "a", "train")
     assert len(train) > 600
     assert sum(a == b for a, b in pairwise(train)) < 20  # 600 where they follow each other, 3 by chance
     build(tmp_path / "b", plan, documents(200))
-    assert texts_of(tmp_path / "b", "train") == train
+    assert read_texts(tmp_path / "b", "train") == train
 
 
 def test_token_ids_are_as_wide_as_asked(tmp_path: Path) -> None:
     for name, wanted in (("", "<u2"), ("u16", "<u2"), ("u32", "<u4")):
-        build(tmp_path / f"d{name}", Plan(tokenizer="bpe:320", val_share=0.2, dtype=name))
+        build(tmp_path / f"d{name}", PrepareOptions(tokenizer="bpe:320", val_share=0.2, dtype=name))
         assert read_manifest(tmp_path / f"d{name}").dtype == wanted
     wide, narrow = (np.fromfile(tmp_path / name / "train.bin", kind) for name, kind in (("du32", "<u4"), ("d", "<u2")))
     np.testing.assert_array_equal(wide, narrow)
-    assert texts_of(tmp_path / "du32", "val") == texts_of(tmp_path / "d", "val")
+    assert read_texts(tmp_path / "du32", "val") == read_texts(tmp_path / "d", "val")
 
 
 def test_ids_too_large_for_their_width_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparing, "make_tokenizer", lambda *_: large())
-    with pytest.raises(UsageError, match="65537 tokens, more than --dtype u16"):
-        build(tmp_path / "d", Plan(dtype="u16", val_share=0.2))
-    build(tmp_path / "d", Plan(val_share=0.2))
+    with pytest.raises(UsageError, match="65537 tokens, too many for --dtype u16"):
+        build(tmp_path / "d", PrepareOptions(dtype="u16", val_share=0.2))
+    build(tmp_path / "d", PrepareOptions(val_share=0.2))
     assert read_manifest(tmp_path / "d").dtype == "<u4"
 
 
@@ -167,7 +172,7 @@ def large() -> Tokenizer:
 
 def test_char_level_tail_split(tmp_path: Path) -> None:
     text = "".join(chr(97 + i % 26) for i in range(1000)) + "\n"
-    build(tmp_path, Plan(tokenizer="char", split="tail", val_share=0.1), [Document("t", "t", "x", text)])
+    build(tmp_path, PrepareOptions(tokenizer="char", split="tail", val_share=0.1), [Document("t", "t", "x", text)])
     tokenizer = tokenizers.load(tmp_path / "tokenizer.json")
     assert tokenizer.get_vocab_size() == 28
     assert read_manifest(tmp_path).parts["train"].tokens == int(1001 * 0.9) + 1
@@ -176,26 +181,30 @@ def test_char_level_tail_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plan", "texts", "message"),
     [
-        (Plan(), [], "corpus is empty"),
-        (Plan(holdout=("nothing",)), documents(4), "nothing to hold out of nothing"),
-        (Plan(repeat={"nothing": 2}), documents(4), "nothing to repeat of nothing"),
-        (Plan(split="tail", holdout=("package3",)), documents(4), "--split tail .* cannot hold any out"),
+        (PrepareOptions(), [], "corpus is empty"),
+        (PrepareOptions(holdout=("nothing",)), documents(4), "--holdout: nothing not in the corpus"),
+        (PrepareOptions(repeat={"nothing": 2}), documents(4), "--repeat: nothing not in the corpus"),
         (
-            Plan(split="hash", val_share=1e-9),
-            documents(1),
-            "no document of 1 fell to .*; take --split tail",
+            PrepareOptions(split="tail", holdout=("package3",)),
+            documents(4),
+            "--split tail .* cannot be combined with --holdout",
         ),
-        (Plan(tokenizer="bpe:many", val_share=0.5), documents(40), "bpe:SIZE needs a number"),
-        (Plan(tokenizer="bpe:3", val_share=0.5), documents(40), "300 to"),
+        (
+            PrepareOptions(split="hash", val_share=1e-9),
+            documents(1),
+            "none of 1 documents is in the validation part; use --split tail",
+        ),
+        (PrepareOptions(tokenizer="bpe:many", val_share=0.5), documents(40), "bpe:SIZE needs a number"),
+        (PrepareOptions(tokenizer="bpe:3", val_share=0.5), documents(40), "300 to"),
     ],
 )
-def test_bad_plans_are_refused(plan: Plan, texts: list[Document], message: str, tmp_path: Path) -> None:
+def test_bad_plans_are_refused(plan: PrepareOptions, texts: list[Document], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         prepare(texts, tmp_path, plan, lambda _: None)
 
 
 def test_damaged_token_files_are_named(tmp_path: Path) -> None:
-    build(tmp_path, Plan(tokenizer="bpe:320", val_share=0.2))
+    build(tmp_path, PrepareOptions(tokenizer="bpe:320", val_share=0.2))
     manifest = read_manifest(tmp_path)
     path = tmp_path / "train.bin"
     good = path.read_bytes()
@@ -283,8 +292,8 @@ def test_parquet_rows_are_documents(tmp_path: Path) -> None:
     ]
     with pytest.raises(LoadError, match=r"a.parquet:1 holds no text under 'size'"):
         list(parquet_files(tmp_path, "size"))
-    with pytest.raises(LoadError, match="no Parquet file with a column 'text'"):
+    with pytest.raises(LoadError, match="not a Parquet file with a column 'text'"):
         list(parquet_files(tmp_path))
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nonsense")
-    with pytest.raises(LoadError, match="a.parquet is no Parquet file"):
+    with pytest.raises(LoadError, match="a.parquet is not a Parquet file"):
         list(parquet_files(tmp_path, "content"))

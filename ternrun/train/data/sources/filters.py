@@ -1,6 +1,6 @@
-"""Is this Python file prose a programmer wrote? Everything else (generated, tables of data, minified) is left out.
+"""Quality filter for Python files: generated, minified and data-like files are left out.
 
-The rules are those that code corpora use (The Stack, arXiv 2211.15533; phi-1, arXiv 2306.11644), on cheap measures.
+The rules are simple versions of those of code corpora (The Stack, arXiv 2211.15533; phi-1, arXiv 2306.11644).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import re
 
-from ternrun.train.data.syntax import parsed
+from ternrun.train.data.syntax import parse
 
 MIN_BYTES, MAX_BYTES = 300, 200_000
 _GENERATED = re.compile(
@@ -20,7 +20,7 @@ _WORD = re.compile(r"[A-Za-z_]")
 
 
 def reason_to_skip(text: str) -> str | None:
-    """Why a Python source text should stay out of a corpus, or None where it should not."""
+    """Why a Python source should be left out of a corpus, or None to include it."""
     if not MIN_BYTES <= len(text) <= MAX_BYTES:
         return "too short or too long"
     if "\0" in text or "\ufffd" in text:
@@ -36,7 +36,7 @@ def reason_to_skip(text: str) -> str | None:
 
 
 def _parsed_reason(text: str) -> str | None:
-    tree = parsed(text)
+    tree = parse(text)
     if tree is None:
         return "does not parse"
     nodes = literals = 0

@@ -1,8 +1,8 @@
-"""The functions and methods of Python files as documents of their own.
+"""Functions and methods of Python files as separate documents.
 
-In files almost every `def` that takes `self` is indented, and none is followed by the end of the text. Whoever asks for
-a completion begins at the left margin and wants it to end: these documents show both. Those that are short and say in a
-docstring what they do may be learned from several times over, with and without it: they are what such a completion is.
+In files, methods are indented, and functions are rarely followed by the end of the text. A prompt for completion starts
+at the left margin, and its completion should end: these documents show both. Short functions with a docstring resemble
+such completions most, so they can be included several times, with and without docstring.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from dataclasses import replace
 from ternrun.progress import Progress
 from ternrun.train.data.dedup import digest
 from ternrun.train.data.document import Document
-from ternrun.train.data.strip_annotations import bare
-from ternrun.train.data.syntax import parsed, source_lines
+from ternrun.train.data.strip_annotations import strip_annotations
+from ternrun.train.data.syntax import parse, source_lines
 
-LINES = range(3, 61)  # shorter ones say nothing, longer ones fill no window
-SHORT = 30  # lines
+LINES = range(3, 61)  # of functions that are included
+SHORT = 30  # lines of a short function, at most
 
 
-def functions(documents: Sequence[Document], documented: int = 1, bare_times: int = 0) -> list[Document]:
-    """Every different function of the documents that are Python, in their order, at the left margin.
+def functions(documents: Sequence[Document], documented: int = 1, stripped: int = 0) -> list[Document]:
+    """All distinct functions of the documents that are valid Python, in order, at the left margin.
 
-    Short ones with a docstring come `documented` times, and `bare_times` times without it and without annotations.
+    Short functions with a docstring are repeated `documented` times, and `stripped` times without docstring and
+    annotations.
     """
     found: dict[bytes, tuple[Document, bool]] = {}
     with ProcessPoolExecutor() as pool, Progress("functions", "files") as progress:
@@ -35,18 +36,18 @@ def functions(documents: Sequence[Document], documented: int = 1, bare_times: in
             progress.update(number, len(documents))
             for text, short in texts:
                 found.setdefault(digest(text), (replace(document, text=text), short))
-    return [d for document, short in found.values() for d in _times(document, short, documented, bare_times)]
+    return [d for document, short in found.values() for d in _repeat(document, short, documented, stripped)]
 
 
-def _times(document: Document, short: bool, documented: int, bare_times: int) -> Iterator[Document]:
+def _repeat(document: Document, short: bool, documented: int, stripped: int) -> Iterator[Document]:
     yield from [document] * (documented if short else 1)
-    if short and bare_times and (text := bare(document.text)):
-        yield from [replace(document, text=text)] * bare_times
+    if short and stripped and (text := strip_annotations(document.text)):
+        yield from [replace(document, text=text)] * stripped
 
 
 def _of_file(text: str) -> list[tuple[str, bool]]:
-    """Each function, and whether it is short and has a docstring."""
-    tree = parsed(text)
+    """Each function of a file, and whether it is short and has a docstring."""
+    tree = parse(text)
     return [] if tree is None else list(_in_tree(tree, source_lines(text)))
 
 

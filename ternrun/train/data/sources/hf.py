@@ -8,7 +8,7 @@ from typing import Any
 
 from ternrun.errors import LoadError, MissingExtra
 from ternrun.train.data.document import Document
-from ternrun.train.data.sources.licences import all_permissive
+from ternrun.train.data.sources.licenses import all_permissive
 from ternrun.train.data.sources.text import COLUMN, row_document
 
 
@@ -17,23 +17,23 @@ def hf_dataset(
     column: str = COLUMN,
     *,
     data_dir: str = "",
-    licence_column: str = "",
+    license_column: str = "",
     skipped: Counter[str] | None = None,
 ) -> Iterator[Document]:
-    """Rows of a dataset's training part, streamed; `name` may carry a configuration: "owner/name:part".
+    """Stream the rows of a dataset's training split; `name` is OWNER/NAME or OWNER/NAME:CONFIGURATION.
 
-    `data_dir`: the folder in the dataset to read. With `licence_column` only rows whose own licence, or each of a list
-    of them, is permissive are documents; `skipped` counts the others.
-    Raises MissingExtra without datasets, LoadError where the dataset cannot be had or lacks a column.
+    `data_dir` is the folder in the dataset to read. With `license_column`, rows without permissive licenses in that
+    column are left out and counted in `skipped`.
+    Raises MissingExtra without the datasets package, LoadError if the dataset cannot be read or lacks a column.
     """
     for number, row in enumerate(_rows(name, data_dir)):
         document = row_document(_cell(row, column, name), column, f"{name}:{number}", name)
-        if not licence_column:
+        if not license_column:
             yield document
-        elif licence := all_permissive(_cell(row, licence_column, name)):
-            yield Document(document.name, document.group, licence, document.text)
+        elif license := all_permissive(_cell(row, license_column, name)):
+            yield Document(document.name, document.group, license, document.text)
         elif skipped is not None:
-            skipped["no permissive licence"] += 1
+            skipped["no permissive license"] += 1
 
 
 def _cell(row: Mapping[str, Any], column: str, name: str) -> Any:
@@ -50,6 +50,6 @@ def _rows(name: str, data_dir: str) -> Iterator[dict[str, Any]]:
     path, _, part = name.partition(":")
     try:
         yield from load_dataset(path, part or None, data_dir=data_dir or None, split="train", streaming=True)
-    except Exception as error:  # of the hub, of HTTP, of Arrow: there is no list of them
+    except Exception as error:  # the hub, HTTP and Arrow raise many types
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LoadError(f"the dataset {name} cannot be read: {reason}") from None

@@ -1,4 +1,4 @@
-"""The words that name a source on the command line, and the documents each stands for."""
+"""The sources that the command line names, and reading their documents."""
 
 from __future__ import annotations
 
@@ -23,86 +23,93 @@ KINDS = (
     "synthetic:KIND"
 )
 _WORDS = ("python", "packages", "shakespeare", "text", "jsonl", "parquet", "hf", "synthetic")
-_TABLES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}  # by suffix; others are text
+_TABLES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+}  # others are text
 _SYNTHETIC_DOCUMENTS = 300
-_LOOK = 10_000  # names of a folder that are looked at to tell what it holds
+_MAX_LISTED = 10_000  # files of a folder that are looked at to determine its kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """Settings of sources: which Python packages, which columns and how much of a table."""
+class SourceOptions:
+    """Options of sources: Python packages, and columns and rows of tables."""
 
     installed: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     archives: Path | None = None
     column: str = "text"
-    licence_column: str = ""  # hf: of each row's own licence
-    data_dir: str = ""  # hf: the dataset's folder to read
-    limit: int = 0  # tables: the first so many documents; 0: all
+    license_column: str = ""  # hf: the column with each row's license
+    data_dir: str = ""  # hf: the folder in the dataset
+    limit: int = 0  # tables: maximum number of documents; 0: all
 
 
-def documents(
-    source: str, options: Options, report: Callable[[str], None], skipped: Counter[str]
+def read_documents(
+    source: str, options: SourceOptions, report: Callable[[str], None], skipped: Counter[str]
 ) -> Iterable[Document]:
-    """The documents of one source; `skipped` counts what is left out, by reason. Raises UsageError, LoadError."""
-    kind, _, rest = spelt_out(source).partition(":")
+    """The documents of one source; `skipped` counts the files left out, by reason. Raises UsageError, LoadError."""
+    kind, _, rest = with_kind(source).partition(":")
     if kind == "python":
         return _filtered(chain(python.stdlib(), _packages(options, report)), skipped)
     if kind == "packages":
         if not (options.installed or options.packages or options.archives):
-            raise UsageError("packages needs --installed, --packages or --archives to say which")
+            raise UsageError("packages needs --installed, --packages or --archives")
         return _filtered(_packages(options, report), skipped)
     if kind == "shakespeare":
         return [text.shakespeare(Path(rest) if rest else None)]
     if kind == "synthetic":
         made, floor = synthetic(rest, _SYNTHETIC_DOCUMENTS)
-        report(f"synthetic {rest}: the lowest loss possible is {'not known' if math.isnan(floor) else f'{floor:.4f}'}")
+        report(f"synthetic {rest}: the lowest possible loss is {'unknown' if math.isnan(floor) else f'{floor:.4f}'}")
         return made
     if kind == "text":
         return text.text_files(Path(rest))
     return islice(_table(kind, rest, options, report, skipped), options.limit or None)
 
 
-def spelt_out(source: str) -> str:
-    """The source, with the kind in front that a bare path stands for. Raises UsageError for what is neither."""
+def with_kind(source: str) -> str:
+    """The source as KIND:REST; for a path, the kind follows from its files. Raises UsageError for an unknown source."""
     kind, colon, rest = source.partition(":")
     path = Path(source).expanduser()
     if kind in _WORDS and (rest or (kind in _WORDS[:3] and not colon)):
         return f"{kind}:{Path(rest).expanduser()}" if rest.startswith("~") else source
     if not path.exists():
-        raise UsageError(f"{source!r} is not a source; {_meant(source, path)}sources are: {KINDS}")
+        raise UsageError(f"{source!r} is not a source; {_suggestion(source, path)}sources are: {KINDS}")
     if path.is_file():
         return f"{_TABLES.get(path.suffix.lower(), 'text')}:{path}"
-    suffixes = Counter(_TABLES.get(p.suffix.lower(), "text") for p in islice(path.rglob("*"), _LOOK) if p.is_file())
+    suffixes = Counter(
+        _TABLES.get(p.suffix.lower(), "text") for p in islice(path.rglob("*"), _MAX_LISTED) if p.is_file()
+    )
     return f"{suffixes.most_common(1)[0][0] if suffixes else 'text'}:{path}"
 
 
-def _meant(source: str, path: Path) -> str:
-    """What a source that is none may have meant: one of the words, or a file beside the path."""
+def _suggestion(source: str, path: Path) -> str:
+    """A hint for an unknown source: a similar kind, or a file with a similar name."""
     kind, colon, rest = source.partition(":")
     if near := get_close_matches(kind, _WORDS, 1, 0.7):
         return f"did you mean {near[0]}{colon}{rest}? "
-    beside = [p.name for p in islice(path.parent.iterdir(), _LOOK)] if path.parent.is_dir() else []
+    beside = [p.name for p in islice(path.parent.iterdir(), _MAX_LISTED)] if path.parent.is_dir() else []
     near = get_close_matches(path.name, beside, 1, 0.7)
     told = f"did you mean {path.with_name(near[0])}? " if near else ""
     return f"there is no file or folder {source}; {told}"
 
 
 def _table(
-    kind: str, rest: str, options: Options, report: Callable[[str], None], skipped: Counter[str]
+    kind: str, rest: str, options: SourceOptions, report: Callable[[str], None], skipped: Counter[str]
 ) -> Iterator[Document]:
     if kind == "jsonl":
         return text.jsonl_files(Path(rest), options.column)
     if kind == "parquet":
         return text.parquet_files(Path(rest), options.column)
     if not options.limit:
-        report(f"hf:{rest} is read to its end, all of it into memory; --limit ROWS ends an endless stream")
+        report(f"hf:{rest} is read completely into memory; --limit ROWS reads fewer rows")
     return hf.hf_dataset(
-        rest, options.column, data_dir=options.data_dir, licence_column=options.licence_column, skipped=skipped
+        rest, options.column, data_dir=options.data_dir, license_column=options.license_column, skipped=skipped
     )
 
 
-def _packages(options: Options, report: Callable[[str], None]) -> Iterator[Document]:
+def _packages(options: SourceOptions, report: Callable[[str], None]) -> Iterator[Document]:
     folder = options.archives
     if options.packages:
         if folder is None:

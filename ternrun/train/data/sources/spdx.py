@@ -1,6 +1,7 @@
-"""SPDX licence expressions (SPDX 2.3, annex D), as far as it takes to say whether one allows training.
+"""SPDX license expressions (SPDX 2.3, annex D): does an expression permit training?
 
-Every licence of an AND must be permissive, of an OR one is enough, and WITH must add an exception that only gives.
+Every operand of AND must be permissive, one operand of OR is enough, and WITH must name an exception that only adds
+permissions.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 
-_LICENCES = {  # ids of each label, in lower case
+_LICENSES = {  # label -> SPDX ids in lower case
     "Apache-2.0": "apache-2.0",
     "MIT": "mit mit-0 mit-cmu mit-modern-variant x11",
     "BSD": "0bsd bsd-1-clause bsd-2-clause bsd-2-clause-patent bsd-3-clause bsd-3-clause-clear bsd-4-clause",
@@ -20,7 +21,7 @@ _LICENCES = {  # ids of each label, in lower case
     "HPND": "hpnd",
     "BSL-1.0": "bsl-1.0",
 }
-_LABELS = {name: label for label, names in _LICENCES.items() for name in names.split()}
+_LABELS = {name: label for label, names in _LICENSES.items() for name in names.split()}
 _EXCEPTIONS = ("llvm-exception", "swift-exception")
 _OPERATORS = ("and", "or", "with")
 _Part = Callable[[deque[str]], "set[str] | None"]
@@ -28,20 +29,20 @@ _EXPRESSION = re.compile(r"\(*[\w.+:-]+\)*( (AND|OR|WITH) \(*[\w.+:-]+\)*)+")
 
 
 def is_expression(text: str) -> bool:
-    """Is this free text an expression of several licences, rather than prose?"""
+    """Whether the text is an SPDX expression of several licenses, not prose."""
     return _EXPRESSION.fullmatch(text.strip()) is not None
 
 
 def permitted(expression: str) -> str | None:
-    """A label such as "MIT" or "Apache-2.0 / BSD" where the expression allows training, else None."""
+    """A label such as "MIT" or "Apache-2.0 / BSD" if the expression permits training, else None."""
     words = deque(re.findall(r"[()]|[^\s()]+", expression.lower()))
     try:
         labels = _any(words)
-    except (IndexError, RecursionError):  # it ends too soon, or nobody wrote it
+    except (IndexError, RecursionError):  # incomplete, or nested too deeply
         return None
     if words or labels is None:
         return None
-    return " / ".join(sorted(labels, key=list(_LICENCES).index))
+    return " / ".join(sorted(labels, key=list(_LICENSES).index))
 
 
 def _any(words: deque[str]) -> set[str] | None:
@@ -56,7 +57,7 @@ def _all(words: deque[str]) -> set[str] | None:
 
 
 def _joined_by(operator: str, part: _Part, words: deque[str]) -> list[set[str] | None]:
-    """What `part` makes of each operand."""
+    """Parse operands with `part` until the operator ends."""
     found = [part(words)]
     while words and words[0] == operator:
         words.popleft()
@@ -65,7 +66,7 @@ def _joined_by(operator: str, part: _Part, words: deque[str]) -> list[set[str] |
 
 
 def _one(words: deque[str]) -> set[str] | None:
-    """A licence, with its exception, or an expression in brackets."""
+    """Parse a license with its exception, or an expression in brackets."""
     word = words.popleft()
     if word == "(":
         inside = _any(words)

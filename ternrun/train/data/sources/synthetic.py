@@ -1,4 +1,4 @@
-"""Made-up corpora whose best possible loss is known: they tell a broken trainer from a hard corpus."""
+"""Synthetic corpora with a known lowest possible loss, to tell a broken trainer from a hard corpus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ternrun.errors import UsageError
 from ternrun.train.data.document import Document
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-"
-_LENGTH = 4000  # characters a document
+_LENGTH = 4000  # characters per document
 
 _KINDS: dict[str, tuple[Callable[[random.Random], str], float]] = {
     "repeated": (lambda r: ALPHABET[r.randrange(64)] * _LENGTH, 0.0),
@@ -26,9 +26,9 @@ _PATTERNS = (
 
 
 def synthetic(kind: str, documents: int, seed: int = 0) -> tuple[Iterator[Document], float]:
-    """Documents over 64 characters, and the lowest loss (nats a character) that any model can reach on them.
+    """Documents over an alphabet of 64 characters, and the lowest loss (nats per character) that a model can reach.
 
-    `code` are simple Python snippets, whose lowest loss is not known (nan). Raises UsageError for another kind.
+    `code` is simple Python snippets with an unknown lowest loss (nan). Raises UsageError for an unknown kind.
     """
     if kind != "code" and kind not in _KINDS:
         raise UsageError(f"synthetic data is {', '.join(_KINDS)} or code, not {kind!r}")

@@ -1,4 +1,4 @@
-"""Texts as documents: plain files and folders, JSON lines, Parquet, tiny Shakespeare."""
+"""Texts as documents: plain files and folders, JSON lines, Parquet and tiny Shakespeare."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ COLUMN = "text"
 
 
 def text_files(path: Path) -> Iterator[Document]:
-    """One document a file. Raises UsageError where there is none, LoadError where one is not UTF-8."""
+    """One document per file. Raises UsageError if there is no file, LoadError if a file is not UTF-8."""
     for file in _files(path, ""):
         yield Document(file.name, file.parent.name, "as given", _read(file))
 
 
 def jsonl_files(path: Path, column: str = COLUMN) -> Iterator[Document]:
-    """One document a line that is not blank, or an item of a .json file's list, under the key `column`.
+    """One document per line, or per item of a .json file's list: the value of the key `column`.
 
-    Raises LoadError naming the line at fault.
+    Raises LoadError with the number of a bad line.
     """
     for file in _files(path, ".jsonl", ".ndjson", ".json"):
         for number, row in _rows(file):
@@ -38,7 +38,7 @@ def jsonl_files(path: Path, column: str = COLUMN) -> Iterator[Document]:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """The values of a file of JSON lines, or of one JSON list, with their numbers; None for what is not JSON."""
+    """The numbered values of a file of JSON lines or one JSON list; the value of an invalid line is None."""
     text = _read(file)
     if file.suffix == ".json" and text.lstrip().startswith("["):
         try:
@@ -46,7 +46,7 @@ def _rows(file: Path) -> Iterator[tuple[int, Any]]:
         except (ValueError, RecursionError) as error:
             raise LoadError(f"{file} is not JSON: {error}") from None
         return
-    for number, line in enumerate(text.split("\n"), 1):  # strings of JSON may hold what splitlines cuts at
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also split inside JSON strings
         if line.strip():
             try:
                 row = json.loads(line)
@@ -56,13 +56,13 @@ def _rows(file: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _columns(row: Any) -> str:
-    """What a row has in place of the column that was asked for, and how to name it."""
+    """A hint with the text columns that the row has instead."""
     held = [repr(key[:40]) for key, value in row.items() if isinstance(value, str)] if isinstance(row, dict) else []
-    return f"; it has {', '.join(held[:8])}: name one with --column" if held else ""
+    return f"; it has {', '.join(held[:8])}: choose one with --column" if held else ""
 
 
 def parquet_files(path: Path, column: str = COLUMN) -> Iterator[Document]:
-    """One document a row, read batch by batch. Raises MissingExtra without pyarrow."""
+    """One document per row, read in batches. Raises MissingExtra without pyarrow, LoadError for a bad file."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -76,11 +76,11 @@ def parquet_files(path: Path, column: str = COLUMN) -> Iterator[Document]:
                     number += 1
                     yield row_document(value, column, f"{file.name}:{number}", file.stem)
         except (pyarrow.ArrowException, OSError, KeyError) as error:
-            raise LoadError(f"{file} is no Parquet file with a column {column!r}: {error}") from None
+            raise LoadError(f"{file} is not a Parquet file with a column {column!r}: {error}") from None
 
 
 def shakespeare(file: Path | None = None) -> Document:
-    """Tiny Shakespeare from a file, or from its public address with the sha256 checked. Raises LoadError."""
+    """Tiny Shakespeare, from a file or downloaded; its sha256 is checked. Raises LoadError."""
     if file is None:
         try:
             with urllib.request.urlopen(SHAKESPEARE_URL, timeout=_TIMEOUT) as reply:
@@ -97,7 +97,7 @@ def shakespeare(file: Path | None = None) -> Document:
 
 
 def row_document(value: Any, column: str, name: str, group: str) -> Document:
-    """A table's value as a document; half surrogates, which UTF-8 cannot hold, become U+FFFD. Raises LoadError."""
+    """A table cell as a document, with lone surrogates replaced by U+FFFD. Raises LoadError if it is not text."""
     if not isinstance(value, str):
         raise LoadError(f"{name} holds no text under {column!r}")
     return Document(name, group, "as given", well_formed(value))

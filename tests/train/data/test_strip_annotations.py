@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ternrun.train.data.strip_annotations import bare
+from ternrun.train.data.strip_annotations import strip_annotations
 
 SIGNATURE = '''\
 async def f(self, é: int, b: "X" = 3, *args: tuple[int, ...], k: dict[str, int] = {}, **kw: Any) -> dict[str,
@@ -25,12 +25,15 @@ async def f(self, é: int, b: "X" = 3, *args: tuple[int, ...], k: dict[str, int]
 
 
 def test_every_kind_of_parameter_loses_its_annotation() -> None:
-    assert bare(SIGNATURE) == "async def f(self, é, b=3, *args, k={}, **kw):\n    # Why.\n    return a  # so\n"
+    assert (
+        strip_annotations(SIGNATURE)
+        == "async def f(self, é, b=3, *args, k={}, **kw):\n    # Why.\n    return a  # so\n"
+    )
 
 
 def test_code_without_either_stays_as_it_is() -> None:
     code = "def f(x, y=1):\n    def g(z: int) -> int:\n        '''Inner.'''\n        return z\n    return g(x)\n"
-    assert bare(code) == code
+    assert strip_annotations(code) == code
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,7 @@ def test_code_without_either_stays_as_it_is() -> None:
     ],
 )
 def test_what_cannot_be_done_is_left_out(text: str) -> None:
-    assert bare(text) == ""
+    assert strip_annotations(text) == ""
 
 
 def test_the_standard_library_keeps_its_meaning() -> None:
@@ -53,7 +56,7 @@ def test_the_standard_library_keeps_its_meaning() -> None:
     for name in ("argparse", "dataclasses", "pathlib", "typing", "statistics", "textwrap"):
         source = Path(inspect.getsourcefile(__import__(name)) or "").read_text(encoding="utf-8")
         made += [
-            bare(textwrap.dedent(ast.get_source_segment(source, node, padded=True) or ""))
+            strip_annotations(textwrap.dedent(ast.get_source_segment(source, node, padded=True) or ""))
             for node in ast.walk(ast.parse(source))
             if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) and len(node.body) > 1
         ]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ternrun.train.data import tokenizer as tokenizers
+from ternrun.train.data.augmentation import Augmentation
 from ternrun.train.data.mixture import Mixture
-from ternrun.train.data.repetition import IGNORED, LINES, TIMES, stutter
+from ternrun.train.data.repetition import IGNORE_INDEX, MAX_LINES, MAX_REPEATS, repetition_augment
 from ternrun.train.data.windows import Windows
 
 ENDS = np.array([1, 2])
@@ -24,9 +25,9 @@ def lines(seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 @pytest.mark.parametrize("seed", range(40))
 def test_what_follows_repeats_is_learned_and_they_are_not(seed: int) -> None:
     window = lines(seed)
-    ids, targets = stutter(window, ENDS, np.random.default_rng(seed))
+    ids, targets = repetition_augment(window, ENDS, np.random.default_rng(seed))
     assert ids.shape == targets.shape == (39,)
-    learned = targets != IGNORED
+    learned = targets != IGNORE_INDEX
     np.testing.assert_array_equal(
         targets[learned][:-1] if learned.all() else targets[learned], window[1:][: learned.sum()]
     )
@@ -37,34 +38,36 @@ def test_what_follows_repeats_is_learned_and_they_are_not(seed: int) -> None:
     end = skipped[0]
     np.testing.assert_array_equal(text[:end], window[:end])
     size = next(n for n in range(1, end + 1) if window[end - n] in ENDS and _repeats(text, end, n, skipped.size))
-    assert skipped.size <= TIMES * size
-    assert np.isin(window[end - size : end], ENDS).sum() <= LINES
+    assert skipped.size <= MAX_REPEATS * size
+    assert np.isin(window[end - size : end], ENDS).sum() <= MAX_LINES
 
 
 def _repeats(text: np.ndarray[tuple[int], np.dtype[np.int64]], end: int, n: int, skipped: int) -> bool:
     reach = text[end - n : end + skipped]
     shown = reach[n:]
-    shown = shown[: len(shown) if shown[-1] != IGNORED else -1]
+    shown = shown[: len(shown) if shown[-1] != IGNORE_INDEX else -1]
     return bool((shown == reach[: len(shown)]).all())
 
 
 @pytest.mark.parametrize("window", [np.arange(10, 30), np.array([5, 1, *range(10, 28)])])
 def test_a_window_without_whole_lines_stays_as_it_is(window: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-    ids, targets = stutter(window, ENDS, np.random.default_rng(0))
+    ids, targets = repetition_augment(window, ENDS, np.random.default_rng(0))
     np.testing.assert_array_equal(ids, window[:-1])
     np.testing.assert_array_equal(targets, window[1:])
 
 
 def test_samples_hang_on_seed_and_number_alone() -> None:
     tokens = np.concatenate([lines(seed) for seed in range(20)])
-    always, never, half = (Windows(tokens, 32, 1, stutter=share, line_ends=ENDS) for share in (1.0, 0.0, 0.5))
+    always, never, half = (
+        Windows(tokens, 32, 1, Augmentation(repetition=share, line_ends=ENDS)) for share in (1.0, 0.0, 0.5)
+    )
     first = Mixture(half).batch(0, 16)
     for i in (7, 3, 15):
-        np.testing.assert_array_equal(half.pair(i)[0], first[0][i])
-    changed = (first[1] == IGNORED).any(1)
+        np.testing.assert_array_equal(half.example(i)[0], first[0][i])
+    changed = (first[1] == IGNORE_INDEX).any(1)
     assert 2 < changed.sum() < 14
     for i in range(16):
-        np.testing.assert_array_equal(first[0][i], (always if changed[i] else never).pair(i)[0])
+        np.testing.assert_array_equal(first[0][i], (always if changed[i] else never).example(i)[0])
 
 
 def test_line_ends_are_the_tokens_that_begin_with_one() -> None:

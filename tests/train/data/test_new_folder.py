@@ -16,12 +16,12 @@ from ternrun.train.commands import average
 from ternrun.train.config import TrainConfig
 from ternrun.train.data import prepare as preparing
 from ternrun.train.data.document import Document
-from ternrun.train.data.prepare import Plan, prepare
-from ternrun.train.export.checkpoint_loader import restored
-from ternrun.train.loop.devices import placed
-from ternrun.train.loop.trainer import Trainer
+from ternrun.train.data.options import PrepareOptions
+from ternrun.train.data.prepare import prepare
+from ternrun.train.export.checkpoint_loader import load_trained
+from tests.train.runs import train
 
-PLAN = Plan(tokenizer="char", split="tail", val_share=0.1)
+PLAN = PrepareOptions(tokenizer="char", split="tail", val_share=0.1)
 
 
 def build(folder: Path, text: str = "some text\n" * 40) -> None:
@@ -35,7 +35,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_folder_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     build(tmp_path / "d")
     before = contents(tmp_path / "d")
-    with pytest.raises(UsageError, match="is there already and holds files; --force"):
+    with pytest.raises(UsageError, match="already exists and is not empty; --force"):
         build(tmp_path / "d", "another text\n" * 40)
     assert contents(tmp_path / "d") == before
     with pytest.raises(UsageError, match=r"train.bin is a file"):
@@ -51,7 +51,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(preparing, "write_tokens", full)
-    with pytest.raises(TernrunError, match=r"could not write .*d: No space left on device; nothing of it is kept"):
+    with pytest.raises(TernrunError, match=r"could not write .*d: No space left on device; nothing was written"):
         build(tmp_path / "d")
     assert list(tmp_path.iterdir()) == []
 
@@ -60,23 +60,22 @@ def test_checkpoints_outlive_their_data(config: Callable[..., TrainConfig], tmp_
     build(tmp_path / "d")
     settings = config(data__path=str(tmp_path / "d"), optim__steps=1, optim__decay_steps=0, model__context=16)
     for name in ("a", "b"):
-        with placed(settings.run, settings.data.batch) as place:
-            Trainer(settings, tmp_path / name, place, resume=False).run()
+        train(settings, tmp_path / name)
     saved = tmp_path / "a" / "last.safetensors"
-    wanted = restored(saved).tokenizer.to_str()
+    wanted = load_trained(saved).tokenizer.to_str()
     shutil.rmtree(tmp_path / "d")
-    assert restored(saved).tokenizer.to_str() == wanted
+    assert load_trained(saved).tokenizer.to_str() == wanted
     build(tmp_path / "d", "ANOTHER TEXT\n" * 40)
-    assert restored(saved).tokenizer.to_str() == wanted
+    assert load_trained(saved).tokenizer.to_str() == wanted
     with pytest.raises(ConfigError, match="another tokenizer"):
-        restored(saved, tmp_path / "d")  # a folder that is named is meant
-    with placed(settings.run, settings.data.batch) as place, pytest.raises(ConfigError):
-        Trainer(settings, tmp_path / "a", place, resume=True)  # must not take the copy with it
-    assert restored(saved).tokenizer.to_str() == wanted
+        load_trained(saved, tmp_path / "d")  # a folder that is named is meant
+    with pytest.raises(ConfigError):
+        train(settings, tmp_path / "a", resume=True)  # must not delete the copy
+    assert load_trained(saved).tokenizer.to_str() == wanted
     mixed = tmp_path / "c" / "last.safetensors"
     average.run(Namespace(first=saved, second=tmp_path / "b" / "last.safetensors", share=0.5, out=mixed))
-    assert restored(mixed).tokenizer.to_str() == wanted
+    assert load_trained(mixed).tokenizer.to_str() == wanted
     shutil.rmtree(tmp_path / "a" / "tokenizer")
     shutil.rmtree(tmp_path / "d")
     with pytest.raises(LoadError, match="not a folder made by"):
-        restored(saved)
+        load_trained(saved)

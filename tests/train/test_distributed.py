@@ -9,8 +9,8 @@ import torch
 from torch import distributed
 
 from ternrun.errors import ConfigError
-from ternrun.train.config import Run
-from ternrun.train.loop import devices
+from ternrun.train.config import RunConfig
+from ternrun.train.distributed import context as distributed_context
 
 
 @pytest.fixture
@@ -30,13 +30,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_each_process_takes_its_own_gpu(calls: list[Any]) -> None:
     own = torch.device("cuda", 1)
-    with devices.placed(Run(), 8) as place:
-        assert (place.device, place.rank, place.world) == (own, 3, 4)
+    with distributed_context.init_distributed(RunConfig(), 8) as context:
+        assert (context.device, context.rank, context.world_size) == (own, 3, 4)
     assert calls == [own, (("nccl",), {"device_id": own})]  # first the device, for NCCL begins on the current one
 
 
 def test_more_processes_than_gpus_are_refused(calls: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ConfigError, match="process 3 of this machine, which has 2 GPUs"), devices.placed(Run(), 8):
+    with (
+        pytest.raises(ConfigError, match="process 3 of this machine, which has 2 GPUs"),
+        distributed_context.init_distributed(RunConfig(), 8),
+    ):
         pass
     assert calls == []

@@ -1,7 +1,7 @@
-"""A model card: what a model was trained on, for how long, and what it can do, beside the file it tells of.
+"""Model cards: a model's training, data, evaluation and limits, as Markdown and JSON next to the model file.
 
-All figures stand in a JSON file, which is gathered from the checkpoint, the data folder and what `ternrun train eval`
-measured; the card is that JSON as prose and tables.
+The JSON file holds all figures, collected from the checkpoint, the data folder and the output of `ternrun train eval`.
+The card presents the same figures as prose and tables.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ CODE_LIMITS = """\
 This is a very small model. It continues Python as it is commonly written: names, indentation, calls and idioms near at
 hand. It does not know what a program is for, invents names and interfaces, forgets what stood more than its context
 before, and repeats itself. It knows no other language and follows no instructions. That a completion parses says
-nothing of whether it is right. It may repeat passages of the packages it was trained on; their licences are listed
+nothing of whether it is right. It may repeat passages of the packages it was trained on; their licenses are listed
 below. Do not run what it writes without reading it."""
 TEXT_LIMITS = """\
 This model continues text like that it was trained on, below. It follows no instructions, forgets what stood more than
-its context before, and may repeat passages of its sources; their licences are listed below."""
+its context before, and may repeat passages of its sources; their licenses are listed below."""
 Record = Mapping[str, Any]
 
 
 def gather(
     saved: checkpoint.Checkpoint, data: Path, file: Path, evaluation: Sequence[Mapping[str, Any]], note: str = ""
 ) -> dict[str, Any]:
-    """The card's figures; the first result of `evaluation` is the model's own. `note` tells of the training what no
-    figure does. Raises LoadError."""
+    """The figures of a card. The first result in `evaluation` must be the model's own; `note` is any text on training.
+
+    Raises LoadError if the model file cannot be read or the evaluation is of another file.
+    """
     manifest, state, config = read_manifest(data), saved.state, saved.config
-    mixed = state.get("mixed", [])
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -49,13 +50,13 @@ def gather(
         "model": {key: value for key, value in config.as_dict()["model"].items() if key != "vocab_size"}
         | {"vocab_size": manifest.vocab_size},
         "training": {
-            "steps": state["step"],
-            "tokens": state["sample"] * config.model.context,
-            "hours": round(state["seconds"] / 3600, 2),
-            "begun": state.get("begun"),
-            "averaged": state.get("averaged", []),
-            "mixed": mixed,
-            "validation_loss": state.get("validation"),
+            "steps": state.step,
+            "tokens": state.sample * config.model.context,
+            "hours": round(state.seconds / 3600, 2),
+            "begun": state.begun,
+            "averaged": state.averaged,
+            "mixed": state.mixed,
+            "validation_loss": state.validation,
             "note": note,
             "optimisation": config.as_dict()["optim"],
         },
@@ -64,7 +65,7 @@ def gather(
                 name: {"documents": p.documents, "tokens": p.tokens, "bytes": p.text_bytes}
                 for name, p in manifest.parts.items()
             },
-            "sources": dict(sorted((manifest.groups | _mixed_sources(mixed)).items())),
+            "sources": dict(sorted((manifest.groups | _mixed_sources(state.mixed)).items())),
             "holdout": manifest.holdout,
             "functions": manifest.functions,
             "documented": manifest.documented,
@@ -75,24 +76,14 @@ def gather(
     }  # fmt: skip
 
 
-def history(file: Path) -> dict[str, Any]:
-    """Of a model file that a run begins with: name, sha256, and the tokens it has seen, where a card beside it says."""
-    try:
-        training = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))["training"]
-        tokens = training["tokens"] + ((training.get("begun") or {}).get("tokens") or 0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        tokens = None
-    return {"name": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "tokens": tokens}
-
-
-def written(file: Path) -> tuple[Path, Path]:
-    """The card and the JSON that lie beside a model file."""
+def card_files(file: Path) -> tuple[Path, Path]:
+    """The paths of the card and the JSON file next to a model file."""
     return file.parent / CARD, file.with_suffix(".json")
 
 
 def write(record: Record, file: Path) -> None:
-    """The card and the JSON beside the model file."""
-    text, data = written(file)
+    """Write the card and the JSON file next to the model file."""
+    text, data = card_files(file)
     text.write_text(render(record), encoding="utf-8")
     data.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -101,7 +92,7 @@ def render(record: Record) -> str:
     """The card as Markdown."""
     file, model, training, data = (record[key] for key in ("file", "model", "training", "data"))
     kind = "ternary weights, int8 activations" if model["ternary"] else "full-precision weights"
-    licences = Counter(data["sources"].values())
+    licenses = Counter(data["sources"].values())
     names = [result["name"] for result in record["evaluation"]]
     rows = [["", *names], ["---"] * (len(names) + 1), *table(record["evaluation"])[1:]]
     parts = "; ".join(
@@ -135,16 +126,16 @@ def render(record: Record) -> str:
         "something. HumanEval is pass@1 of greedy completions. Speeds are those of the machine that evaluated, "
         "whatever else it did.",
         "## Data",
-        f"{parts}. {_added(data)}Licences, as the packages declare them: "
-        + ", ".join(f"{name} ({count})" for name, count in sorted(licences.items()))
+        f"{parts}. {_added(data)}Licenses, as the packages declare them: "
+        + ", ".join(f"{name} ({count})" for name, count in sorted(licenses.items()))
         + ".",
-        "\n".join(f"- {source}: {licence}" for source, licence in data["sources"].items()),
+        "\n".join(f"- {source}: {license_}" for source, license_ in data["sources"].items()),
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def _begun(begun: Record | None) -> str:
-    """What the run began with, if not with random weights."""
+    """The sentence on the initial weights, empty for random ones."""
     if not begun:
         return ""
     seen = f", which had seen {begun['tokens'] / 1e6:.1f}M tokens before" if begun["tokens"] else ""
@@ -152,7 +143,7 @@ def _begun(begun: Record | None) -> str:
 
 
 def _averaged(mixes: Sequence[Record]) -> str:
-    """Which checkpoints' weights were averaged on the way."""
+    """One sentence for each averaging of checkpoints."""
     sentences = []
     for mix in mixes:
         first, second = mix["steps"]
@@ -164,7 +155,7 @@ def _averaged(mixes: Sequence[Record]) -> str:
 
 
 def _mixed(phases: Sequence[Record]) -> str:
-    """Which further data was read, and from which step on."""
+    """One sentence for each change of the data mixture."""
     sentences = []
     for phase in phases:
         parts = [
@@ -178,7 +169,7 @@ def _mixed(phases: Sequence[Record]) -> str:
 
 
 def _mixed_sources(phases: Sequence[Record]) -> dict[str, str]:
-    return {name: licence for p in phases for f in p["folders"].values() for name, licence in f["sources"].items()}
+    return {name: label for p in phases for f in p["folders"].values() for name, label in f["sources"].items()}
 
 
 def _tokens(training: Record) -> int:
@@ -186,7 +177,7 @@ def _tokens(training: Record) -> int:
 
 
 def _added(data: Record) -> str:
-    """What the training part holds besides each file once."""
+    """Sentences on functions and repeated packages in the training part."""
     functions = "Each function of the training files is in them once more, by itself" if data["functions"] else ""
     if functions and (documented := data.get("documented", 1)) > 1:
         functions += f", short ones with a docstring {documented} times"

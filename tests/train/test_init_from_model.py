@@ -9,17 +9,16 @@ import pytest
 import torch
 
 from ternrun.errors import ConfigError
-from ternrun.train.config import Shape, TrainConfig
+from ternrun.train.config import DecoderConfig, TrainConfig
 from ternrun.train.data import tokenizer as tokenizers
 from ternrun.train.export.gguf import export, round_dense
-from ternrun.train.loop.devices import Place
-from ternrun.train.loop.init_from_model import begin_from, origin, spread
-from ternrun.train.loop.trainer import Trainer
+from ternrun.train.loop.init_from_model import init_from_model, master_weight, source_parameter
 from ternrun.train.model.bitlinear import BitLinear, Granularity, ternarize
 from ternrun.train.model.decoder import Decoder
+from tests.train.runs import new_trainer, train
 from tests.train.test_export import FAMILIES, trained_enough
 
-MakeShape = Callable[..., Shape]
+MakeShape = Callable[..., DecoderConfig]
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if "mhc" not in name])
@@ -28,7 +27,7 @@ def test_the_model_begun_is_the_file(family: str, shape: MakeShape, data_folder:
     wanted = shape(**FAMILIES[family], vocab_size=tokenizer.get_vocab_size())
     model, begun = trained_enough(Decoder(wanted)), Decoder(wanted)
     export(round_dense(model), tokenizer, tmp_path / "m.gguf", dense="f16")
-    begin_from(tmp_path / "m.gguf", begun, tokenizer, seed=3)
+    init_from_model(tmp_path / "m.gguf", begun, tokenizer, seed=3)
     export(begun, tokenizer, tmp_path / "again.gguf")
     assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "m.gguf").read_bytes()
     if family != "twin":  # whose weights f16 rounds
@@ -42,7 +41,7 @@ def test_ternary_weights_are_spread_within_their_values(granularity: Granularity
     generator = torch.Generator().manual_seed(1)
     trits = (torch.rand(96, 512, generator=generator) < share) * torch.randn(96, 512, generator=generator).sign()
     scale = torch.tensor(0.0371).half().float()
-    master = spread(trits * scale, granularity, generator)
+    master = master_weight(trits * scale, granularity, generator)
     again, scales = ternarize(master, granularity)
     assert torch.equal(again, trits)
     assert torch.equal((again.view(96, scales.shape[1], -1) * scales).view(96, -1), trits * scale)
@@ -52,7 +51,7 @@ def test_ternary_weights_are_spread_within_their_values(granularity: Granularity
 
 def test_weights_that_are_not_ternary_are_taken_as_they_are() -> None:
     weight = torch.randn(8, 256)
-    assert torch.equal(spread(weight, "row", torch.Generator()), weight)
+    assert torch.equal(master_weight(weight, "row", torch.Generator()), weight)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +61,8 @@ def test_weights_that_are_not_ternary_are_taken_as_they_are() -> None:
         ({"ffn_dim": 512}, "ffn_dim 256, the run 512"),
         ({"rope_base": 500.0}, "rope"),
         ({"activation": "relu2"}, "activation silu, the run relu2"),
-        ({"sub_norm": False}, "attn_sub_norm.weight, which a model of this run has not"),
-        ({"tied": False}, "no output.weight, which a model of this run has"),
+        ({"sub_norm": False}, "attn_sub_norm.weight, which this run's model does not have"),
+        ({"tied": False}, "no output.weight, which this run's model has"),
         ({"mhc_streams": 2}, "several residual streams"),
     ],
 )
@@ -74,7 +73,7 @@ def test_another_model_is_refused(
     size = tokenizer.get_vocab_size()
     export(Decoder(shape(vocab_size=size)), tokenizer, tmp_path / "m.gguf")
     with pytest.raises(ConfigError, match=message):
-        begin_from(tmp_path / "m.gguf", Decoder(shape(vocab_size=size, **changes)), tokenizer, seed=0)
+        init_from_model(tmp_path / "m.gguf", Decoder(shape(vocab_size=size, **changes)), tokenizer, seed=0)
 
 
 def test_a_deeper_model_begins_with_every_block_several_times(
@@ -84,14 +83,14 @@ def test_a_deeper_model_begins_with_every_block_several_times(
     size = tokenizer.get_vocab_size()
     model, deeper = trained_enough(Decoder(shape(vocab_size=size))), Decoder(shape(vocab_size=size, n_layers=5))
     export(round_dense(model), tokenizer, tmp_path / "m.gguf")
-    begin_from(tmp_path / "m.gguf", deeper, tokenizer, seed=3)
+    init_from_model(tmp_path / "m.gguf", deeper, tokenizer, seed=3)
     for index, source in enumerate((0, 0, 0, 1, 1)):
         for mine, theirs in zip(linears(deeper, index), linears(model, source), strict=True):
             assert all(map(torch.equal, ternarize(mine, "tensor"), ternarize(theirs, "tensor")))
     first, copy = linears(deeper, 0)[0], linears(deeper, 1)[0]
     assert not torch.equal(first, copy)  # or both would learn the same for ever
     assert torch.equal(deeper.token_embd.weight, model.token_embd.weight)
-    assert [origin(f"blk.{i}.ffn.w", 3, 5) for i in range(5)] == [f"blk.{i}.ffn.w" for i in (0, 0, 1, 1, 2)]
+    assert [source_parameter(f"blk.{i}.ffn.w", 3, 5) for i in range(5)] == [f"blk.{i}.ffn.w" for i in (0, 0, 1, 1, 2)]
 
 
 def linears(model: Decoder, block: int) -> list[torch.Tensor]:
@@ -110,14 +109,12 @@ def test_another_tokenizer_is_refused_and_the_files_own_is_taken(
     assert carried.decode(carried.encode(text).ids) == tokenizer.decode(tokenizer.encode(text).ids)
     other = tokenizers.train_bpe(["while True:\n    break\n" * 9, "the quick brown fox " * 9], 300)
     with pytest.raises(ConfigError, match="make the data with --tokenizer"):
-        begin_from(tmp_path / "m.gguf", Decoder(shape(vocab_size=other.get_vocab_size())), other, seed=0)
+        init_from_model(tmp_path / "m.gguf", Decoder(shape(vocab_size=other.get_vocab_size())), other, seed=0)
 
 
 def test_a_run_goes_on_from_the_file(config: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    here = Place(torch.device("cpu"))
-    first = Trainer(config(), tmp_path / "first", here, resume=False)
-    first.run()
+    first = train(config(exportable=True, optim__steps=1, optim__decay_steps=0), tmp_path / "first").run
     export(round_dense(first.model), first.corpus.tokenizer, tmp_path / "m.gguf")
-    second = Trainer(config(), tmp_path / "second", here, resume=False, begin=tmp_path / "m.gguf")
-    assert second.validate().loss == pytest.approx(first.state["best"], abs=1e-3)  # the file's embedding is in fp16
-    second.log.close()
+    second = new_trainer(config(exportable=True), tmp_path / "second", init_from=tmp_path / "m.gguf")
+    assert second.validator.validate().loss == pytest.approx(first.state.best, abs=1e-3)  # the embedding is in fp16
+    second.run.log.close()

@@ -1,0 +1,32 @@
+"""Building and training runs in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ternrun.train.config import TrainConfig
+from ternrun.train.distributed.context import DistributedContext
+from ternrun.train.loop.run import build_run
+from ternrun.train.loop.run_log import RunLog
+from ternrun.train.loop.trainer import Trainer
+
+CPU = DistributedContext(torch.device("cpu"))
+
+
+def new_trainer(config: TrainConfig, folder: Path, *, resume: bool = False, init_from: Path | None = None) -> Trainer:
+    """A trainer that has made no step yet. Its log must be closed."""
+    return Trainer(build_run(config, folder, CPU, resume=resume, init_from=init_from))
+
+
+def train(config: TrainConfig, folder: Path, *, resume: bool = False, init_from: Path | None = None) -> Trainer:
+    """A trainer that has finished its run."""
+    trainer = new_trainer(config, folder, resume=resume, init_from=init_from)
+    trainer.train()
+    return trainer
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    """Step and training loss of each entry of a run's log."""
+    return [(e["step"], e["loss"]) for e in RunLog.entries(folder / "log.jsonl") if "loss" in e]
