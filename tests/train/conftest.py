@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ternrun.train.data.document import Document
 from ternrun.train.data.options import PrepareOptions
 from ternrun.train.data.prepare import prepare
 from ternrun.train.loop import metrics
+from tests.train.runs import settings, ternrun_train
 
 EXPORTABLE = {"dim": 256, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "ffn_dim": 256, "context": 64}
 TINY = {"dim": 64, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "ffn_dim": 64, "context": 32}  # cheap steps
@@ -69,3 +71,16 @@ def config(data_folder: Path) -> Callable[..., TrainConfig]:
         return TrainConfig.from_dict(tables)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished_run(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    ternrun_train("run", "code-5m", "--out", folder, *settings(data_folder))
+    return folder
+
+
+@pytest.fixture
+def run_folder(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, which a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,46 +11,15 @@ import pytest
 from ternrun.cli import main
 from ternrun.errors import ConfigError, LoadError, TernrunError, UsageError
 from ternrun.loader.model import open_model
-from ternrun.train import cli
 from ternrun.train.commands.hints import SETTINGS
 from ternrun.train.config import DataConfig, DecoderConfig, OptimizerConfig, RunConfig
 from ternrun.train.config_file import load_config
 from ternrun.train.loop import checkpoint
 from ternrun.train.loop.loss_curve import draw
 from ternrun.train.loop.run_log import RunLog
-
-TINY = [
-    "model.dim=256", "model.n_layers=1", "model.ffn_dim=256", "model.context=32", "data.batch=2", "optim.steps=3",
-    "optim.decay_steps=1", "run.validate_every=2", "run.validate_windows=2", "run.sample_every=3", "run.compile=false",
-    "run.threads=1",
-]  # fmt: skip
-
+from tests.train.runs import TINY, settings, ternrun_train
 
 KINDS: dict[str, type] = {"model": DecoderConfig, "data": DataConfig, "optim": OptimizerConfig, "run": RunConfig}
-
-
-def ternrun_train(*words: object) -> int:
-    parser = argparse.ArgumentParser()
-    cli.add_arguments(parser)
-    args = parser.parse_args([str(word) for word in words])
-    return cli.run(args)
-
-
-def settings(data: Path) -> list[str]:
-    return [part for change in (*TINY, f"data.path={data}") for part in ("--set", change)]
-
-
-@pytest.fixture(scope="session")
-def finished_run(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    ternrun_train("run", "code-5m", "--out", folder, *settings(data_folder))
-    return folder
-
-
-@pytest.fixture
-def run_folder(finished_run: Path, tmp_path: Path) -> Path:
-    """A copy of a finished run, which a test may change."""
-    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 def test_text_to_model_file_to_card(

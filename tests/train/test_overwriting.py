@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ternrun.errors import UsageError
-from tests.train.test_cli import finished_run, run_folder, ternrun_train  # noqa: F401 (fixtures)
+from tests.train.runs import ternrun_train
 
 WRITING: dict[str, tuple[str, list[str]]] = {  # what is written, and the command line for it
     "export": ("m.gguf", ["export", "RUN", "m.gguf"]),
@@ -21,9 +21,7 @@ WRITING: dict[str, tuple[str, list[str]]] = {  # what is written, and the comman
 
 
 def test_a_file_that_is_there_stays_without_force(
-    run_folder: Path,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("".join(f"line {i} of a text\n" for i in range(300)))

@@ -31,7 +31,7 @@ config = TrainConfig.from_dict(json.loads(Path(sys.argv[1]).read_text()))
 with init_distributed(config.run, config.data.batch) as context:
     Trainer(build_run(config, Path(sys.argv[2]), context, resume=sys.argv[3] == "resume")).train()
 """
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 PORT = 20000 + os.getpid() % 20000
 Make = Callable[..., TrainConfig]
 
@@ -80,7 +80,7 @@ def test_torchrun_starts_what_the_documentation_says(config: Make, tmp_path: Pat
     ours = ["-m", "ternrun", "train", "run", "code-5m", "--out", str(tmp_path)]
     command = [sys.executable, "-m", *torchrun, *ours]
     command += [word for setting in settings for word in ("--set", setting)]
-    subprocess.run(command, env=ENVIRONMENT | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
     assert sorted(steps(tmp_path)) == [1, 2]
     assert (tmp_path / "last.safetensors").is_file()
 
