@@ -69,6 +69,7 @@ def read(path: Path) -> Contents:
     """Metadata and tensor table of a GGUF file, or of what else can be opened. Raises LoadError."""
     from ternrun.loader.gguf.file import open_gguf
     from ternrun.loader.model import open_model
+    from ternrun.loader.unsupported.explain import explain_errors
 
     if path.suffix == ".onnx":
         return read_onnx(path)
@@ -80,7 +81,8 @@ def read(path: Path) -> Contents:
                 rows = [Row(t.name, t.type, t.shape, t.data.size) for t in model.weights.tensors.values()]
                 return Contents("safetensors", model.size, model.metadata, rows, [])
             path = model.path  # the one GGUF file in it
-    file = open_gguf(path)
+    with explain_errors(path):
+        file = open_gguf(path)
     rows = [Row(t.name, t.type, t.shape, t.data.size) for t in file.tensors.values()]
     counts = Counter(t.refusal for t in file.tensors.values() if t.refusal)
     refusals = [f"{count} tensors: {why}" for why, count in counts.items()]

@@ -164,10 +164,13 @@ def open_tokenizer(args: argparse.Namespace) -> Tokenizer:
     from ternrun.loader.gguf.file import open_gguf
     from ternrun.loader.model import open_model
     from ternrun.loader.tokenizers.tokenizer import Tokenizer
+    from ternrun.loader.unsupported.explain import explain_errors
 
     path = model_path(args)
     if path.endswith(".gguf"):
-        return Tokenizer.from_gguf(open_gguf(path).metadata, pre=args.pre)
+        with explain_errors(Path(path)):
+            metadata = open_gguf(path).metadata
+        return Tokenizer.from_gguf(metadata, pre=args.pre)
     with open_model(path, pre=args.pre) as model:
         return model.tokenizer
 

@@ -13,6 +13,7 @@ import pytest
 
 from ternrun.errors import LoadError
 from ternrun.loader.gguf.file import open_gguf
+from ternrun.loader.unsupported.explain import explain_errors
 from tests.fuzz.build import Array, Bytes, Tensor, f32
 from tests.fuzz.build import gguf as build
 
@@ -35,7 +36,9 @@ LOOKALIKES = {
 @pytest.mark.parametrize("content", LOOKALIKES)
 def test_what_only_looks_like_a_model(save, content):
     path = save(content)
-    with pytest.raises(LoadError, match=f"^{path} {LOOKALIKES[content]}"):
+    with pytest.raises(LoadError, match=f"^{path} {LOOKALIKES[content]}"), explain_errors(path):
+        open_gguf(path)
+    with pytest.raises(LoadError, match=rf"^{path} is not a GGUF file \(it starts with "):
         open_gguf(path)
 
 

@@ -43,14 +43,7 @@ def open_gguf(path: str | Path) -> GGUFFile:
 
     Raises LoadError: one sentence that names the file, the key or tensor, and the fault.
     """
-    try:
-        return read_gguf([(str(p), map_file(p)) for p in part_paths(Path(path))])
-    except LoadError as error:
-        from ternrun.loader.unsupported.describe import describe  # a model need not wait for this
-
-        if Path(path).is_file() and (says := describe(Path(path))):
-            raise LoadError(f"{path} {says}") from error
-        raise
+    return read_gguf([(str(p), map_file(p)) for p in part_paths(Path(path))])
 
 
 def read_gguf(files: Sequence[tuple[str, NDArray[np.uint8]]]) -> GGUFFile:

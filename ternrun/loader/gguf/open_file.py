@@ -1,4 +1,4 @@
-"""From a path to mapped bytes: what is not a GGUF file is recognized and refused with a remedy."""
+"""From a path to mapped bytes, and from the name of one part of a split model to the paths of all parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ternrun.loader.gguf.header import SEED_MAGIC
 
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 _MAX_PARTS = 4096
-_HEAD = 4096  # bytes that tell what a file is
 
 
 def map_file(path: Path) -> NDArray[np.uint8]:
@@ -27,7 +26,7 @@ def map_file(path: Path) -> NDArray[np.uint8]:
         if not stat.S_ISREG(mode):  # opening a pipe could wait forever
             raise LoadError(f"{path} is not a regular file")
         with path.open("rb") as f:
-            _refuse_foreign(path, f.read(_HEAD))
+            _check_magic(path, f.read(4))
             return np.frombuffer(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     except FileNotFoundError as e:
         raise LoadError(f"{path} does not exist") from e
@@ -36,13 +35,10 @@ def map_file(path: Path) -> NDArray[np.uint8]:
         raise LoadError(f"{path} cannot be read: {reason}") from e
 
 
-def _refuse_foreign(path: Path, head: bytes) -> None:
+def _check_magic(path: Path, magic: bytes) -> None:
     """Raises LoadError for a file that does not begin as a GGUF file."""
-    if head[:4] not in (b"GGUF", SEED_MAGIC):
-        from ternrun.loader.unsupported.files import foreign_file  # a model need not wait for this
-
-        says = foreign_file(path, head) or f"is not a GGUF file (it starts with {head[:4]!r})"
-        raise LoadError(f"{path} {says}")
+    if magic not in (b"GGUF", SEED_MAGIC):
+        raise LoadError(f"{path} is not a GGUF file (it starts with {magic!r})")
 
 
 def parts_named(path: Path) -> int:

@@ -12,8 +12,9 @@ from ternrun.errors import LoadError
 from ternrun.loader.architectures.assemble import is_linear, vector
 from ternrun.loader.hf.bitnet_weights import FLOATS, TernaryRule, ternary_tensor
 from ternrun.loader.hf.config import architecture_of, read_hf_config, text_config
-from ternrun.loader.hf.safetensors import RawTensor, open_folder, read_json
+from ternrun.loader.hf.safetensors import RawTensor, open_folder
 from ternrun.loader.hf.sentence_pooling import engine_pooling
+from ternrun.loader.json_files import read_json
 from ternrun.loader.quants.table import encode
 from ternrun.runtime.config import ModelConfig
 from ternrun.runtime.weights import Tensor

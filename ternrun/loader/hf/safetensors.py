@@ -6,10 +6,8 @@ the data section without gap or overlap.
 
 from __future__ import annotations
 
-import json
 import mmap
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
+from ternrun.loader.json_files import parse_json, read_json
 
 DTYPES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -26,7 +25,6 @@ DTYPES = {
 }  # fmt: skip
 MAX_HEADER = 1 << 24
 MAX_TENSORS = 1 << 16
-MAX_JSON = 1 << 26  # bytes of any other JSON file of a model (a large tokenizer.json has 30 MB)
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
@@ -149,31 +147,3 @@ def _entry(name: str, entry: Any, where: str) -> tuple[int, int, str, str, tuple
 
 def _numbers(values: Any, most: int) -> bool:
     return isinstance(values, list) and len(values) <= most and all(type(v) is int and 0 <= v < 1 << 63 for v in values)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a model folder. Raises LoadError if it is missing, too large or not one."""
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise LoadError(f"{path} is larger than any such file should be ({path.stat().st_size} bytes)")
-        return parse_json(path.read_bytes(), str(path))
-    except (OSError, ValueError) as e:
-        raise LoadError(f"{path} cannot be read: {e}") from e
-
-
-def parse_json(text: bytes, where: str) -> dict[str, Any]:
-    """A JSON object, no key twice. Raises LoadError."""
-    try:
-        value = json.loads(text.decode(), object_pairs_hook=_no_twins)
-    except (ValueError, RecursionError) as e:
-        raise LoadError(f"{where} is not sound JSON: {str(e)[:120]}") from e
-    if not isinstance(value, dict):
-        raise LoadError(f"{where} is not a JSON object")
-    return value
-
-
-def _no_twins(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a key occurs twice in it")
-    return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ternrun.loader.hf.safetensors import read_json
+from ternrun.loader.json_files import read_json
 from ternrun.runtime.config import Pooling
 
 _MODES = {  # the flags of the older spelling -> the names of the newer one

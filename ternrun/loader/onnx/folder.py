@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.loader.hf.safetensors import read_json
+from ternrun.loader.json_files import read_json
 
 GENAI = "genai_config.json"  # onnxruntime-genai's description of a model
 _NAMES = ("model", "decoder_model_merged", "decoder_with_past_model", "decoder_model")

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
-from ternrun.loader.hf.safetensors import MAX_JSON, parse_json, read_json
 from ternrun.loader.hf.sentence_pooling import stated_modes
+from ternrun.loader.json_files import MAX_JSON, parse_json, read_json
 
 MAX_TOKENS = 512  # if no file states a limit
 Floats = NDArray[np.float32]

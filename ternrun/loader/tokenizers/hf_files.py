@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ternrun.loader.hf.safetensors import read_json
+from ternrun.loader.json_files import read_json
 from ternrun.loader.tokenizers.added_tokens import content_of, merge_added_tokens, named_tokens
 from ternrun.loader.tokenizers.vocabulary import END_NAMES, named
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ternrun.errors import LoadError
-from ternrun.loader.hf.safetensors import read_json
+from ternrun.loader.json_files import read_json
 from ternrun.loader.tokenizers import carried
 from ternrun.loader.tokenizers.from_hf import build_from
 from ternrun.loader.tokenizers.hf_files import TokenizerFiles, read_tokenizer_files

@@ -8,7 +8,7 @@ from shlex import quote
 from typing import Any
 
 from ternrun.errors import LoadError
-from ternrun.loader.hf.safetensors import read_json
+from ternrun.loader.json_files import read_json
 from ternrun.loader.unsupported.remedies import ELSEWHERE
 
 _READ = ("bitnet",)  # quantization methods that the loader knows

@@ -19,6 +19,7 @@ from ternrun.errors import LoadError, UsageError
 from ternrun.loader.gguf.file import open_gguf
 from ternrun.loader.tokenizers.token_bytes import CONTROL, NORMAL, USER_DEFINED
 from ternrun.loader.tokenizers.vocabulary import read_vocabulary
+from ternrun.loader.unsupported.explain import explain_errors
 from ternrun.train.data.tokenizer_check import check_exportable, pretokenizer_name
 
 END = "<|endoftext|>"
@@ -94,7 +95,8 @@ def _from_json(path: Path) -> Tokenizer:
 
 
 def _from_gguf(path: Path) -> Tokenizer:
-    metadata = open_gguf(path).metadata
+    with explain_errors(path):
+        metadata = open_gguf(path).metadata
     vocabulary, pre = read_vocabulary(metadata), metadata.get("tokenizer.ggml.pre")
     if vocabulary.model != "gpt2" or pre not in ("starcoder", "gpt-2") or vocabulary.of_type(USER_DEFINED):
         raise LoadError(f"{path} contains a tokenizer that training does not support ({vocabulary.model}, {pre})")
