@@ -1,22 +1,17 @@
-"""Chat templates: messages in, the prompt's text out. Templates come from model files, so they run in a sandbox."""
+"""Chat templates: messages in, the prompt's text out. They come from model files, so they run in a separate process."""
 
 from __future__ import annotations
 
-import re
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NoReturn
-
-from jinja2.utils import Namespace
+from typing import Any
 
 from ternrun.errors import TemplateError
-from ternrun.loader.chat.sandbox import Sandbox
+from ternrun.loader.chat.messages import pack_names, prepare_messages
+from ternrun.loader.chat.pool import POOL
 
 MAX_SOURCE = 1 << 16  # characters; the longest in use has about 25,000
-MAX_TIME_FORMAT = 100  # characters
-MAX_RANGE = 100_000
 
 # Microsoft's converter writes a made-up template into BitNet files; this is the one the model was trained on
 # (tokenizer_config.json of bitnet-b1.58-2B-4T).
@@ -26,7 +21,6 @@ _BITNET_RIGHT = (
     "{{ message['role'] | capitalize + ': ' + message['content'] | trim + '<|eot_id|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}"
 )
-_TIME_FORMAT = re.compile(r"(?:[^%]|%[A-Za-z%])*")
 
 
 def template_for(metadata: Mapping[str, Any]) -> str | None:
@@ -42,7 +36,8 @@ def template_for(metadata: Mapping[str, Any]) -> str | None:
 class ChatTemplate:
     """A compiled template. Rendering is bounded in time, memory and output; safe to use from several threads.
 
-    Raises TemplateError where the template is damaged or asks for what the sandbox refuses.
+    A template sees what transformers' `apply_chat_template` gives it and writes the same text. It runs in a process
+    that ends if it takes too much (see `worker`). Raises TemplateError for a source that is damaged or too long.
     """
 
     def __init__(self, source: str, bos_token: str = "", eos_token: str = "") -> None:
@@ -50,16 +45,8 @@ class ChatTemplate:
             raise TemplateError(f"the chat template has {len(source)} characters; {MAX_SOURCE} are the limit")
         self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
-        self._lock = threading.Lock()  # a sandbox keeps account of one rendering at a time
-        self._sandbox = Sandbox()
-        self._sandbox.globals = {
-            "namespace": Namespace,
-            "range": _range,
-            "raise_exception": _raise_exception,
-            "strftime_now": _strftime_now,
-        }
-        with _refusing("is damaged"):
-            self._template = self._sandbox.compile_source(source)
+        self._key = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
+        POOL.ask(self._key, source, None)
 
     def render(
         self,
@@ -73,44 +60,14 @@ class ChatTemplate:
 
         `variables` are further names that a template may know, such as `enable_thinking`. Templates that ask for the
         day by llama.cpp's names (Llama 3.1 to 3.3 by `date_string`) are told it, in place of a day long past.
-        Raises TemplateError where the template does not accept the messages.
+        Raises TemplateError if the template does not accept the messages, or takes too much time or memory.
         """
         names: dict[str, Any] = {"documents": None, **_today(), **(variables or {}), **self._tokens}
-        names |= {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
-        with self._lock, _refusing("does not fit these messages"):
-            return self._sandbox.render(self._template, names)
-
-
-@contextmanager
-def _refusing(fault: str) -> Iterator[None]:
-    """Whatever goes wrong in a template is the template's fault: it may raise anything that Python can."""
-    try:
-        yield
-    except TemplateError:
-        raise
-    except RecursionError as e:
-        raise TemplateError(f"the chat template {fault}: it is nested too deeply") from e
-    except Exception as e:
-        raise TemplateError(f"the chat template {fault}: {type(e).__name__}: {str(e)[:200]}") from e
-
-
-def _raise_exception(message: object) -> NoReturn:
-    raise TemplateError(f"the chat template refuses these messages: {str(message)[:200]}")
+        names |= {"messages": prepare_messages(messages), "tools": tools}
+        names["add_generation_prompt"] = add_generation_prompt
+        return POOL.ask(self._key, self.source, pack_names(names))
 
 
 def _today() -> dict[str, str]:
     now = datetime.now().astimezone()
     return {"date_string": now.strftime("%d %b %Y"), "datetime": now.strftime("%b %d %Y")}
-
-
-def _strftime_now(form: str) -> str:
-    if len(form) > MAX_TIME_FORMAT or not _TIME_FORMAT.fullmatch(form):  # a width could ask for gigabytes
-        raise TemplateError(f"the chat template asks for the time as {form[:40]!r}, which is not supported")
-    return datetime.now().astimezone().strftime(form)
-
-
-def _range(*bounds: int) -> range:
-    numbers = range(*bounds)
-    if len(numbers) > MAX_RANGE:
-        raise TemplateError(f"the chat template counts to {len(numbers)}; {MAX_RANGE} is the limit")
-    return numbers
