@@ -67,8 +67,7 @@ TESTS = r"""
 GLOBALS = r"""
 {{ dict(a=1, b=[2]) }} {{ dict([('x', 1)], y=2) | tojson }} {{ dict.fromkeys('ab', 0) }}
 {{ dict(table, a=9).items() | list }}
-{% set c = cycler('odd', 'even') %}{{ c.next() }} {{ c.next() }} {{ c.current }}
-{{ c.next() }}{{ c.reset() }}{{ c.next() }}
+{% set c = cycler('odd', 'even') %}{{ c.next() }} {{ c.next() }} {{ c.current }} {{ c.reset() }}{{ c.next() }}
 {% set j = joiner(' | ') %}{% for w in words %}{{ j() }}{{ w }}{% endfor %}
 {% set ns = namespace(n=0, text='') %}{% for n in numbers %}{% set ns.n = ns.n + n %}{% endfor %}{{ ns.n }}{{ ns.text }}
 {% set ns = namespace({'self': 1}, x=2) %}{{ ns.x }}{{ ns['x'] }} {{ range(5) | list }} {{ range(9, 0, -3) | list }}
@@ -155,10 +154,32 @@ CORPUS = {
     "statements": STATEMENTS.split("\n\n"),
 }
 REFUSED = (
-    "{{ raise_exception('no') }}", "{{ messages.append(1) }}", "{{ table.update(a=2) }}", "{{ ''.__class__.__mro__ }}",
-    "{{ '{0.__class__.x}'.format(1) }}", "{{ messages[0].a.b }}", "{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{{ words | nofilter }}",
-    "{{ 1 is notest }}", "{% include 'x' %}", "{% import 'x' as y %}", "{% extends 'x' %}", "{% do 1 %}", "{% trans %}",
-    "{{ namespace(_x=1) }}", "{% set n = namespace() %}{% set n._x = 1 %}", "{{ range(100001) }}", "{{ words | min(1, 2, 3) }}",
-    "{{ dict.__class__.__init__() }}", "{{ cycler.__init__.__globals__ }}", "{{ [1] | tojson(sort=1) }}", "{{ (1).x() }}",
-    "{{ 9 ** (9 ** (9 ** 9)) }}", "{% endfor %}", "{{ {1: 2} | tojson | fromjson }}", "{{ {[]: 1} }}", "{{ strftime_now(1) }}",
+    "{{ raise_exception('no') }}",
+    "{{ messages.append(1) }}",
+    "{{ table.update(a=2) }}",
+    "{{ ''.__class__.__mro__ }}",
+    "{{ '{0.__class__.x}'.format(1) }}",
+    "{{ messages[0].a.b }}",
+    "{{ 1 / 0 }}",
+    "{{ 'a' + 1 }}",
+    "{{ words | nofilter }}",
+    "{{ 1 is notest }}",
+    "{% include 'x' %}",
+    "{% import 'x' as y %}",
+    "{% extends 'x' %}",
+    "{% do 1 %}",
+    "{% trans %}",
+    "{{ namespace(_x=1) }}",
+    "{% set n = namespace() %}{% set n._x = 1 %}",
+    "{{ range(100001) }}",
+    "{{ words | min(1, 2, 3) }}",
+    "{{ dict.__class__.__init__() }}",
+    "{{ cycler.__init__.__globals__ }}",
+    "{{ [1] | tojson(sort=1) }}",
+    "{{ (1).x() }}",
+    "{{ 9 ** (9 ** (9 ** 9)) }}",
+    "{% endfor %}",
+    "{{ {1: 2} | tojson | fromjson }}",
+    "{{ {[]: 1} }}",
+    "{{ strftime_now(1) }}",
 )

@@ -5,60 +5,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from datetime import datetime
-from typing import Any
 
-import jinja2.exceptions
 import pytest
-from jinja2 import nodes
 from jinja2.defaults import DEFAULT_FILTERS, DEFAULT_NAMESPACE, DEFAULT_TESTS
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ternrun.errors import TemplateError
 from ternrun.loader.chat.template import ChatTemplate
 from tests.loader.chat_corpus import CORPUS, FILTERS, GLOBALS, METHODS, NAMES, REFUSED, TESTS
-
-
-class _Generation(Extension):
-    tags = {"generation"}  # noqa: RUF012
-
-    def parse(self, parser: Any) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-        return nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
-
-    def _said(self, caller: Any) -> Any:
-        return caller()
-
-
-class _Dict:
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
-        return dict(*args, **kwargs)
-
-    def fromkeys(self, *args: Any) -> dict[Any, Any]:
-        return dict.fromkeys(*args)
-
-
-def _raise(message: str) -> None:
-    raise jinja2.exceptions.TemplateError(message)
-
-
-def reference(source: str) -> str:
-    """What jinja2 writes, configured as transformers does it."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = lambda x, ensure_ascii=False, indent=None, separators=None, sort_keys=False: (
-        json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-    )
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    environment.globals["dict"] = _Dict()
-    return environment.from_string(source).render(tools=NAMES["tools"], messages=NAMES["messages"], **_VARIABLES)
-
+from tests.loader.chat_reference import reference
 
 _VARIABLES = {k: v for k, v in NAMES.items() if k not in ("messages", "tools")}
 
@@ -70,7 +25,7 @@ def ours(source: str) -> str:
 @pytest.mark.parametrize("name", CORPUS)
 def test_whatever_jinja_offers_is_written_as_transformers_writes_it(name: str) -> None:
     for source in CORPUS[name]:
-        assert ours(source) == reference(source), source
+        assert ours(source) == reference(source, **NAMES), source
 
 
 def test_the_corpus_uses_every_filter_test_and_global_of_jinja() -> None:
@@ -88,7 +43,7 @@ def test_the_corpus_uses_every_filter_test_and_global_of_jinja() -> None:
 def test_what_transformers_refuses_is_refused_in_one_line(source: str) -> None:
     if "9 ** " not in source and "namespace" not in source:  # jinja2 itself would go on for ever, and lets names pass
         with pytest.raises(Exception, match="."):
-            reference(source)
+            reference(source, **NAMES)
     with pytest.raises(TemplateError, match="^the chat template ") as raised:
         ours(source)
     assert "\n" not in str(raised.value)

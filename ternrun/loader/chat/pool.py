@@ -16,6 +16,7 @@ from typing import cast
 from ternrun.errors import TemplateError
 from ternrun.loader.chat.wire import FAULT, LAST_FAULT, READY, REQUEST, UNKNOWN, receive, send
 
+MAX_FAULTS = 64  # sources whose fault is remembered
 MAX_WORKERS = 2  # renders at the same time; the usual one takes less than a millisecond
 _MODULE = "ternrun.loader.chat.worker"
 _ROOT = str(Path(__file__).parents[3])  # the folder that holds this ternrun, whatever else is installed
@@ -71,6 +72,9 @@ class Worker:
         except (EOFError, OSError):
             self.close()
             return FAULT, b"takes more time or memory than is allowed"
+        except BaseException:  # Ctrl-C: the next question must not be answered by this reply
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the process. May be called twice."""
@@ -92,18 +96,29 @@ class WorkerPool:
         self._slots = threading.BoundedSemaphore(MAX_WORKERS)
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
+        self._faults: dict[str, str] = {}  # by key
 
-    def ask(self, key: str, source: str, names: bytes | None) -> str:
+    def compile(self, key: str, source: str) -> None:
+        """Raises TemplateError for a source that is damaged or takes too much; at once if it has been tried before."""
+        if key in self._faults:
+            raise TemplateError(self._faults[key])
+        self.render(key, source, None)
+
+    def render(self, key: str, source: str, names: bytes | None) -> str:
         """See `Worker.ask`."""
         with self._slots:
             worker = self._take()
             try:
                 return worker.ask(key, source, names)
+            except TemplateError as e:
+                if names is None and len(self._faults) < MAX_FAULTS:
+                    self._faults[key] = str(e)
+                raise
             finally:
                 if worker.is_alive:
                     self._idle.append(worker)
                 else:
-                    self._all.discard(worker)
+                    self._drop(worker)
 
     def close(self) -> None:
         """End all processes, also those that are busy: their templates fail."""
@@ -121,10 +136,14 @@ class WorkerPool:
             worker = self._idle.pop()  # lists are safe between threads
             if worker.is_alive:
                 return worker
-            self._all.discard(worker)
+            self._drop(worker)
         worker = Worker()
         self._all.add(worker)
         return worker
+
+    def _drop(self, worker: Worker) -> None:
+        worker.close()
+        self._all.discard(worker)
 
 
 POOL = WorkerPool()

@@ -46,7 +46,7 @@ class ChatTemplate:
         self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._key = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
-        POOL.ask(self._key, source, None)
+        POOL.compile(self._key, source)
 
     def render(
         self,
@@ -65,7 +65,7 @@ class ChatTemplate:
         names: dict[str, Any] = {"documents": None, **_today(), **(variables or {}), **self._tokens}
         names |= {"messages": prepare_messages(messages), "tools": tools}
         names["add_generation_prompt"] = add_generation_prompt
-        return POOL.ask(self._key, self.source, pack_names(names))
+        return POOL.render(self._key, self.source, pack_names(names))
 
 
 def _today() -> dict[str, str]:

@@ -25,7 +25,8 @@ from jinja2 import Template
 from ternrun.loader.chat.environment import RefusedMessagesError, make_environment
 from ternrun.loader.chat.wire import FAULT, LAST_FAULT, READY, TEXT, UNKNOWN, receive, send
 
-COMPILE_S, RENDER_S = 0.35, 0.5  # of processor time on a machine of today; the largest in use takes 0.15 to compile
+COMPILE_S, RENDER_S = 0.3, 0.3  # of processor time on a machine of today; the largest in use takes 0.15 to compile
+BYTE_S = 5e-8  # more for each byte of the messages; gemma-4's template takes 0.15 for 2 MB in 200 messages
 WALL_FACTOR = 20  # a busy machine may take this much longer by the clock
 MEMORY = 512 << 20  # bytes beyond those of the idle process
 MAX_OUTPUT = 1 << 24  # characters
@@ -85,7 +86,7 @@ class Renderer:
                 return READY, ""
             if key not in self._templates:
                 return UNKNOWN, ""
-            with self.limited(RENDER_S):
+            with self.limited(RENDER_S + BYTE_S * len(names)):
                 return TEXT, _render(self._templates[key], pickle.loads(names))
         except MemoryError:
             return LAST_FAULT, "takes too much memory"

@@ -6,14 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from aiohttp import web
 
-from ternrun.errors import MissingExtra, UsageError
+from ternrun.errors import MissingExtra, TemplateError, UsageError
 from ternrun.runtime.engine.counters import Counts
 from ternrun.server.generation.metrics import Metrics
 from ternrun.server.generation.slots import Slots
@@ -67,6 +67,8 @@ class Service:
     def _open(self) -> Model:
         model = self._open_model()
         model.tokenizer.encode(UNKNOWN)
+        with suppress(TemplateError):  # requests that need it get the reason
+            _ = model.chat_template
         return model
 
     @property
