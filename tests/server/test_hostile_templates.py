@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ternrun.api import load
-from ternrun.server.app.settings import ServerConfig
+from ternrun.server.settings import ServerConfig
 from tests.server.serving import running
 from tests.server.test_serving import Process
 
