@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -20,13 +20,13 @@ from ternrun.loader.default_model import located
 from ternrun.loader.model import ModelFile, open_model
 from ternrun.loader.tokenizers.sequence_breakers import SequenceBreakers
 from ternrun.options import EngineOptions, SamplingOptions, sampling_params
-from ternrun.runtime.backend.protocol import Progress
-from ternrun.runtime.backend.registry import pick
+from ternrun.runtime.backend.protocol import ProgressCallback
+from ternrun.runtime.backend.registry import select_backend
 from ternrun.runtime.config import EngineConfig, ModelConfig, SamplingParams
 from ternrun.runtime.engine.driver import Driver
 from ternrun.runtime.engine.engine import Engine
 from ternrun.runtime.engine.request import Request
-from ternrun.runtime.ngram_proposer import Lookup
+from ternrun.runtime.ngram_proposer import NgramProposer
 from ternrun.runtime.sampling.logprobs import TokenLogprobs
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def load(
     *,
     pre: str | None = None,
     chat_template: str | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     **options: Unpack[EngineOptions],
 ) -> Model:
     """Open a model: a GGUF file (any part of a split one) or a folder of safetensors; without a path the carried one.
@@ -57,7 +57,7 @@ def load(
     """
     called = time.perf_counter()
     engine = EngineConfig.from_dict(options)
-    backend, why = pick(engine.device)
+    backend, why = select_backend(engine.device)
     with ExitStack() as undo:
         file = undo.enter_context(open_model(located(path), pre=pre))
         trained = file.weights.config.context_length
@@ -76,8 +76,9 @@ def load(
             file.template = named_or_given(chat_template)
             _ = file.chat_template  # a fault in it shows now
         undo.callback(model.close)
-        drafter, breakers = Lookup if engine.speculate else None, SequenceBreakers(file.tokenizer)
-        driver = Driver(Engine(model, file.tokenizer.eos_ids, drafter, breakers))
+        guesses = engine.speculate and model.draft_tokens
+        drafter = partial(NgramProposer, model.draft_tokens) if guesses else None
+        driver = Driver(Engine(model, file.tokenizer.eos_ids, drafter, SequenceBreakers(file.tokenizer)))
         undo.callback(driver.close)
         name, _, reason = model.description.partition(": ")
         return Model(file, driver, (name, f"{why}; {reason}"), time.perf_counter() - called, undo.pop_all())
@@ -191,7 +192,7 @@ class Model:
         request = Request(_token_ids(ids), SamplingParams(max_tokens=0), prompt_logprobs=top)
         return [entry for output in self.driver.outputs(request) for entry in output.prompt_logprobs]
 
-    def perplexity(self, text: str, window: int = 512, progress: Progress | None = None) -> Perplexity:
+    def perplexity(self, text: str, window: int = 512, progress: ProgressCallback | None = None) -> Perplexity:
         """How well the model predicts a text of any length, scored in overlapping windows of `window` tokens.
 
         Every token but those at the very beginning has at least half a window before it. `progress` is called with the

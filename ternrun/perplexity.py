@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ternrun.errors import UsageError
-from ternrun.runtime.backend.protocol import Progress
+from ternrun.runtime.backend.protocol import ProgressCallback
 
 if TYPE_CHECKING:
     from ternrun.api import Model
@@ -43,7 +43,7 @@ def windows(n: int, size: int) -> Iterator[Window]:
         scored = end
 
 
-def perplexity(model: Model, text: str, window: int, progress: Progress | None = None) -> Perplexity:
+def perplexity(model: Model, text: str, window: int, progress: ProgressCallback | None = None) -> Perplexity:
     """Score the whole text in windows of `window` tokens; `progress` hears of the tokens done and of how many.
 
     Raises UsageError where there is nothing to score.

@@ -10,7 +10,7 @@ import numpy as np
 
 from ternrun.bench.machine import l3_bytes, memory_bytes
 from ternrun.bench.timing import Rate, seconds_of
-from ternrun.runtime.backend.protocol import Progress
+from ternrun.runtime.backend.protocol import ProgressCallback
 from ternrun.runtime.cpu.compile.isa import Isa
 from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache
 from ternrun.runtime.cpu.memory import address, aligned
@@ -55,7 +55,7 @@ class Ceilings:
 class Probe:
     """Measures with up to `threads` threads; keeps a large buffer while it lives."""
 
-    def __init__(self, isa: Isa, threads: int, progress: Progress | None = None) -> None:
+    def __init__(self, isa: Isa, threads: int, progress: ProgressCallback | None = None) -> None:
         self.isa, self.threads = isa, threads
         names = [*instructions(isa), "read", "clock"]
         self._kernels = KernelCache(isa, CompileProgress(progress))

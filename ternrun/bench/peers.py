@@ -56,7 +56,7 @@ def compare(subject: Subject, peer: Peer, path: Path, work: Work, runs: int) -> 
 
     def once() -> float:
         if work.kind == "load":
-            return first_token.measure(path, subject.model.engine.threads).seconds
+            return first_token.measure(path, subject.model.engine_config.threads).seconds
         return subject.once(work)
 
     turns = [(once(), peer.seconds(path, work)) for _ in range(runs + 1)][1:]

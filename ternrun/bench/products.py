@@ -8,7 +8,7 @@ from typing import Any
 
 from ternrun.bench.ceilings import Ceilings
 from ternrun.bench.timing import Rate, seconds_of
-from ternrun.runtime.backend.protocol import Progress
+from ternrun.runtime.backend.protocol import ProgressCallback
 from ternrun.runtime.cpu.autotune_probe import AutotuneProbe
 from ternrun.runtime.cpu.compile.isa import Isa
 from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache
@@ -40,7 +40,7 @@ class Product:
 
 
 def measure(
-    isa: Isa, threads: int, ceilings: Ceilings, runs: int, progress: Progress | None = None,
+    isa: Isa, threads: int, ceilings: Ceilings, runs: int, progress: ProgressCallback | None = None,
     shapes: tuple[tuple[int, int], ...] = SHAPES,
 ) -> Iterator[Product]:  # fmt: skip
     """Every shape, for one token and for GEMM of them, on one thread and on all."""

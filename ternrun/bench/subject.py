@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ternrun.bench.works import DECODED, Work
 from ternrun.loader.model import open_model
-from ternrun.runtime.backend.protocol import Progress
+from ternrun.runtime.backend.protocol import ProgressCallback
 from ternrun.runtime.config import EngineConfig, KvType, SamplingParams
 from ternrun.runtime.cpu.model import CpuModel
 from ternrun.runtime.engine.engine import Engine
@@ -109,7 +109,12 @@ def engine_config(works: list[Work], context: int, threads: int, kv_type: KvType
 
 @contextmanager
 def loaded(
-    path: Path, works: list[Work], threads: int, runs: int, progress: Progress | None = None, kv_type: KvType = "f16"
+    path: Path,
+    works: list[Work],
+    threads: int,
+    runs: int,
+    progress: ProgressCallback | None = None,
+    kv_type: KvType = "f16",
 ) -> Iterator[Subject]:
     """Open a model file for these works."""
     with open_model(path) as file:

@@ -17,7 +17,7 @@ from ternrun.bench.synthetic import SHAPES
 from ternrun.bench.timing import Rate
 from ternrun.bench.works import Work, parse
 from ternrun.loader.model import open_model
-from ternrun.runtime.backend.protocol import Progress
+from ternrun.runtime.backend.protocol import ProgressCallback
 from ternrun.runtime.config import KvType
 from ternrun.runtime.cpu import autotune
 from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress
@@ -133,7 +133,7 @@ def context_of(wanted: Wanted) -> int:
         return file.weights.config.context_length
 
 
-def _compiling(tell: Tell, works: int) -> Progress:
+def _compiling(tell: Tell, works: int) -> ProgressCallback:
     return lambda done, _: tell(0, works, f"compiling kernels, this once: {done}")
 
 

@@ -49,7 +49,7 @@ def of(model: CpuModel, work: Work, ternary: str) -> Traffic:
 
 def kv_bytes(model: CpuModel) -> int:
     """Bytes of keys and values of one position, in all layers."""
-    c, kind = model.config, model.engine.kv_type
+    c, kind = model.config, model.engine_config.kv_type
     return c.n_layers * c.n_kv_heads * (2 * c.head_dim * KV_SIZE[kind] + 4 * KV_STEPS[kind] // KV_BLOCK)
 
 
@@ -60,7 +60,7 @@ def _steps(model: CpuModel, work: Work) -> tuple[int, int, int, float]:
     """
     n = work.number
     if work.kind == "pp":
-        chunks = ceil(n / model.engine.prefill_chunk)
+        chunks = ceil(n / model.engine_config.prefill_chunk)
         return chunks, 1, n, (chunks + 1) / 2
     if work.kind == "batch":
         return DECODED, n * DECODED, n * DECODED, DECODED / 2

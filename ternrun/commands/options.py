@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from ternrun.commands.values import bias, device, length, names, seed, some, text, threads
-from ternrun.runtime.config import EngineConfig, SamplingParams
+from ternrun.runtime.config import DEFAULT_CONTEXT, EngineConfig, SamplingParams
 
 
 class Flag(NamedTuple):
@@ -79,7 +79,9 @@ SAMPLING = {
 ENGINE = {
     "threads": Flag(("-t", "--threads"), threads, "N", "threads; 0: one per physical core"),
     "device": Flag(("--device",), device, "NAME", "auto or cpu, which are the same"),
-    "context": Flag(("-c", "--context"), int, "N", "tokens a text may reach; 0: the model's own, at most 8192"),
+    "context": Flag(
+        ("-c", "--context"), int, "N", f"tokens a text may reach; 0: the model's own, at most {DEFAULT_CONTEXT}"
+    ),
     "kv_type": Flag(("--kv-type",), str, "TYPE", "keys and values kept as f16, f32 or int8"),
     "speculate": Flag(("--no-speculate",), bool, "", "do not guess tokens ahead (changes the speed only)", OFF),
 }

@@ -18,6 +18,7 @@ Activation = Literal["silu", "gelu", "relu2"]
 RopeStyle = Literal["neox", "norm"]  # halves rotated together / adjacent pairs rotated together
 KvType = Literal["f16", "f32", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
+DEFAULT_CONTEXT = 8192  # tokens a sequence may reach unless more are asked for
 Pooling = Literal["none", "mean", "cls", "last"]  # hidden states of a text: all, their mean, the first, the last
 
 

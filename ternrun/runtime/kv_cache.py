@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(slots=True, eq=False)
-class Table:
+class BlockTable:
     """The blocks of one sequence: tokens [i * block_size, (i + 1) * block_size) are in block row[i], i < count.
 
     The array `row` is never changed, only replaced: whoever copied it need not look at it again.
@@ -51,11 +51,11 @@ class KVCache:
         """Blocks that `extend` could hand out now."""
         return len(self._free) + len(self._idle)
 
-    def table(self) -> Table:
+    def table(self) -> BlockTable:
         """A new table without blocks."""
-        return Table(self._empty)
+        return BlockTable(self._empty)
 
-    def find(self, ids: Sequence[int]) -> Table:
+    def find(self, ids: Sequence[int]) -> BlockTable:
         """A new table with the published blocks that hold a prefix of `ids`."""
         table = self.table()
         self.attach(table, ids, len(ids))
@@ -76,7 +76,7 @@ class KVCache:
         self._free += forgotten
         return len(forgotten) * self.block_size
 
-    def attach(self, table: Table, ids: Sequence[int], limit: int) -> int:
+    def attach(self, table: BlockTable, ids: Sequence[int], limit: int) -> int:
         """Reference the published blocks that hold a prefix of ids[:limit]; returns how many tokens that covers.
 
         The table must be empty. Only whole blocks are reused, so nobody ever writes to a block that has two readers.
@@ -94,7 +94,7 @@ class KVCache:
         table.published = table.count
         return table.count * self.block_size
 
-    def extend(self, table: Table, n_tokens: int) -> bool:
+    def extend(self, table: BlockTable, n_tokens: int) -> bool:
         """Grow the table to hold n_tokens, all or nothing; idle blocks are evicted when none is free.
 
         Returns False, and changes nothing, where fewer blocks are available than it takes.
@@ -110,7 +110,7 @@ class KVCache:
         self._append(table, taken)
         return True
 
-    def publish(self, table: Table, ids: Sequence[int], n_tokens: int) -> None:
+    def publish(self, table: BlockTable, ids: Sequence[int], n_tokens: int) -> None:
         """Offer for reuse the full blocks of the first n_tokens of `ids`, whose keys and values must be written.
 
         Where another sequence published the same tokens first, its block stays the known one.
@@ -124,7 +124,7 @@ class KVCache:
                 self._digest[block] = digest
             table.published = index + 1
 
-    def release(self, table: Table) -> None:
+    def release(self, table: BlockTable) -> None:
         """Give all blocks of the table back; it is empty afterwards.
 
         Blocks go idle from the last to the first, so that a chain is evicted from its end and its start stays of use.
@@ -139,7 +139,7 @@ class KVCache:
         table.row = self._empty
         table.count = table.published = 0
 
-    def _append(self, table: Table, blocks: list[int]) -> None:
+    def _append(self, table: BlockTable, blocks: list[int]) -> None:
         row = table.row.copy()
         row[table.count : table.count + len(blocks)] = blocks
         row.setflags(write=False)
@@ -154,7 +154,7 @@ class KVCache:
     def _unpublish(self, block: int) -> None:
         del self._block[self._digest.pop(block)]
 
-    def _chain(self, table: Table, ids: Sequence[int], index: int) -> bytes:
+    def _chain(self, table: BlockTable, ids: Sequence[int], index: int) -> bytes:
         """The digest of tokens [0, (index + 1) * block_size), kept in the table; 128 bits, so that none collide."""
         size = self.block_size
         while len(table.digests) <= index:

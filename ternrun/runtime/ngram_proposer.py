@@ -14,23 +14,23 @@ import time
 from collections.abc import Callable
 
 NGRAM = 3  # tokens that must have come before in the same order
-LENGTH = 3  # tokens of a guess; with the token before them they make one tile of the kernels
 COST = 0.4  # of a plain step, that each guessed token is thought to add until it was measured
 ALLOWANCE = 0.03  # of all steps that guessing may lose in the long run
-START = COST * LENGTH  # steps that may be lost before the first success: one guess
 CAP = 10.0  # what past success counts for at most
 FRESH = 0.2  # weight of the newest time
 PATIENCE = 4  # times as long as it may go unasked it must have known nothing
 FOREIGN = 4.0  # times a plain step; longer ones hold others' prompts, too
 
 
-class Lookup:
+class NgramProposer:
     """The drafter of one sequence: told all its tokens at every step, it keeps account of what guessing gained."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, length: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        """`length`: tokens of a guess, which the backend states (`Model.draft_tokens`)."""
+        self._length = length
         self._seen: dict[tuple[int, ...], int] = {}  # where the continuation of each n-gram begins, latest first
         self._indexed = 0
-        self._balance = START  # steps gained less steps spent
+        self._balance = COST * length  # steps gained less steps spent; at first, one guess may be lost
         self._guess: list[int] = []
         self._from = 0  # tokens there were when it was last asked
         self._matched = 0  # and when they had last come up before
@@ -49,15 +49,15 @@ class Lookup:
         self._guess, self._from, self._asked = [], len(ids), now
         if where or not self._matched:
             self._matched = len(ids)
-        if where and self._plain and self._balance >= self._cost * LENGTH:
-            self._guess = ids[where : where + min(LENGTH, most)]
+        if where and self._plain and self._balance >= self._cost * self._length:
+            self._guess = ids[where : where + min(self._length, most)]
         return self._guess
 
     @property
     def rest(self) -> int:
         """Tokens that may come before it need be asked again: until a guess can be afforded; and where nothing has come
         up twice for long, it may take somewhat longer to be seen."""
-        missing = self._cost * LENGTH - self._balance
+        missing = self._cost * self._length - self._balance
         return math.ceil(missing / ALLOWANCE) if missing > 0 else (self._from - self._matched) // PATIENCE
 
     def _settle(self, ids: list[int], seconds: float) -> None:

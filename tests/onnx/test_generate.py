@@ -1,6 +1,7 @@
 """An unknown decoder behind the engine, beside onnxruntime's own greedy loop over the same graph."""
 
 import json
+from functools import partial
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.config import EngineConfig, SamplingParams
 from ternrun.runtime.engine.engine import Engine
 from ternrun.runtime.engine.request import Request
-from ternrun.runtime.ngram_proposer import Lookup
+from ternrun.runtime.ngram_proposer import NgramProposer
 from tests.onnx.bert import tiny_folder
 
 VOCAB, HEADS, WIDTH = 60, 2, 8
@@ -87,7 +88,7 @@ def by_onnxruntime(prompt: list[int], count: int) -> tuple[list[int], np.ndarray
 PROMPTS = [[1, 2, 3], [4] * 40, [1, 2, 3, 9, 8, 7, 1, 2, 3], list(range(35))]
 
 
-@pytest.mark.parametrize("drafter", [None, Lookup])
+@pytest.mark.parametrize("drafter", [None, partial(NgramProposer, 3)])
 @pytest.mark.parametrize("chunk", [3, 128])
 def test_batches_of_sequences_are_onnxruntimes(drafter, chunk):
     engine = Engine(graph_model(prefill_chunk=chunk), drafter=drafter)

@@ -27,7 +27,8 @@ def mix(*values: int) -> int:
 
 class FakeModel:
     description = "fake"
-    memory = None
+    cache_blocks = None
+    draft_tokens = 3
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class FakeModel:
             architecture="fake", vocab_size=vocab, context_length=128, dim=8, n_layers=1, n_heads=1, n_kv_heads=1,
             head_dim=8, ffn_dim=8, norm_eps=1e-5, rope=RopeConfig(dim=8),
         )  # fmt: skip
-        self.engine = EngineConfig(context=context, **engine)
+        self.engine_config = EngineConfig(context=context, **engine)
         self.block_size, self.n_blocks, self.sharpness = block_size, n_blocks, sharpness
         self.cache = [[mix(b, o, 12345) for o in range(block_size)] for b in range(n_blocks)]
         self.batches: list[Batch] = []
@@ -63,7 +64,7 @@ class FakeModel:
             self.cache[block][offset] = mix(token, position, before)
             states.append(self.cache[block][offset])
         rows = [self.logits(states[i]) for i in batch.outputs] or [np.zeros(0, np.float32)]
-        for row, keep in zip(rows, batch.keep or [], strict=False):
+        for row, keep in zip(rows, batch.top_logits or [], strict=False):
             if 0 < keep < row.size:
                 row[np.argpartition(-row, keep)[keep:]] = -np.inf
         return np.stack(rows)
@@ -110,7 +111,7 @@ def check(batch: Batch, n_blocks: int, block_size: int) -> None:
     assert n
     assert all(row.dtype == np.int32 for row in batch.block_tables)
     assert len(batch.positions) == len(batch.slots) == n
-    assert batch.keep is None or len(batch.keep) == len(batch.outputs)
+    assert batch.top_logits is None or len(batch.top_logits) == len(batch.outputs)
     outputs = batch.outputs
     assert outputs == sorted(set(outputs))
     assert all(0 <= i < n for i in outputs)

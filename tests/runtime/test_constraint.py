@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from ternrun.errors import UsageError
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.engine.engine import Engine
 from ternrun.runtime.engine.request import Request
-from ternrun.runtime.ngram_proposer import Lookup
+from ternrun.runtime.ngram_proposer import NgramProposer
 from ternrun.runtime.sampling.logprobs import token_logprobs
 from ternrun.runtime.sampling.sampler import logits_needed, sample
 from tests.runtime.fake_model import FakeModel
@@ -74,9 +75,11 @@ def expected(model: FakeModel, request: Request, length: int) -> tuple[list[int]
     return out, "length"
 
 
-@given(st.randoms(use_true_random=False), st.integers(1, 4), st.sampled_from([None, Lookup]))
+@given(st.randoms(use_true_random=False), st.integers(1, 4), st.sampled_from([None, partial(NgramProposer, 3)]))
 @settings(deadline=None, max_examples=60)
-def test_nothing_changes_what_comes(rng: random.Random, batch: int, drafter: Callable[[], Lookup] | None) -> None:
+def test_nothing_changes_what_comes(
+    rng: random.Random, batch: int, drafter: Callable[[], NgramProposer] | None
+) -> None:
     model = FakeModel(max_batch=batch, prefill_chunk=rng.choice([1, 4, 8]), n_blocks=32)
     rules: list[Rule] = []
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ternrun.errors import ConfigError, ContextError, LoadError, UsageError
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.engine.engine import Engine
-from ternrun.runtime.engine.multi_step import Pace
+from ternrun.runtime.engine.multi_step import StepPacer
 from ternrun.runtime.engine.request import Request, StepOutput
 from ternrun.runtime.sampling.logprobs import TokenLogprobs, token_logprobs
 from ternrun.runtime.sampling.mirostat import Mirostat
@@ -59,7 +59,7 @@ class Result:
 @pytest.fixture(autouse=True)
 def _still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps take no time here, so how many are joined does not depend on the machine."""
-    monkeypatch.setattr("ternrun.runtime.engine.engine.Pace", partial(Pace, clock=lambda: 0.0))
+    monkeypatch.setattr("ternrun.runtime.engine.engine.Pace", partial(StepPacer, clock=lambda: 0.0))
 
 
 def run(engine: Engine, requests: list[Request], stagger: int = 0) -> list[Result]:

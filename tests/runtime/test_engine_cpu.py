@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ternrun.runtime.config import EngineConfig, SamplingParams
 from ternrun.runtime.cpu.model import CpuModel
 from ternrun.runtime.engine.engine import Engine
 from ternrun.runtime.engine.request import Request
-from ternrun.runtime.ngram_proposer import Lookup
+from ternrun.runtime.ngram_proposer import NgramProposer
 from tests.fakes import fake_weights
 from tests.runtime.test_engine import Result, run
 
@@ -52,7 +53,7 @@ def test_samplers_draw_the_same_tokens_in_every_way_of_running() -> None:
     results: list[list[Result]] = []
     for way in WAYS:
         model = CpuModel(weights, EngineConfig(**way))  # type: ignore[arg-type]
-        results += [run(Engine(model, drafter=drafter), asked) for drafter in (None, Lookup)]
+        results += [run(Engine(model, drafter=drafter), asked) for drafter in (None, partial(NgramProposer, 3))]
         model.close()
     assert all(result == results[0] for result in results[1:])
     assert len({tuple(result.ids) for result in results[0]}) == len(kinds)

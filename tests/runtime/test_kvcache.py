@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ternrun.runtime.kv_cache import KVCache, Table
+from ternrun.runtime.kv_cache import BlockTable, KVCache
 
 BLOCK = 2
 N_BLOCKS = 7
@@ -22,7 +22,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.cache = KVCache(N_BLOCKS, BLOCK, CONTEXT)
-        self.live: list[tuple[Table, list[int], int]] = []  # table, ids, tokens computed
+        self.live: list[tuple[BlockTable, list[int], int]] = []  # table, ids, tokens computed
         self.written: dict[tuple[int, int], tuple[int, ...]] = {}  # (block, offset) -> all tokens up to there
 
     @rule(ids=st.lists(st.integers(0, 2), min_size=1, max_size=CONTEXT), reuse=st.booleans())
@@ -104,7 +104,7 @@ Machine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, d
 TestKVCache = Machine.TestCase
 
 
-def filled(cache: KVCache, ids: list[int]) -> Table:
+def filled(cache: KVCache, ids: list[int]) -> BlockTable:
     table = cache.table()
     cache.attach(table, ids, len(ids))
     assert cache.extend(table, len(ids))

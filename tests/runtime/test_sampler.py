@@ -54,7 +54,7 @@ class Largest:
     def read(self) -> Any:
         return self._ids, self._x[self._ids]
 
-    def whole(self) -> Any:
+    def full_logits(self) -> Any:
         return np.where(np.isin(np.arange(self._x.size), self._ids), self._x, np.float32(-np.inf))
 
 

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.engine.context_shift import NEXT_SEED, Shift, shortened
+from ternrun.runtime.engine.context_shift import NEXT_SEED, ContextShift, shift_tokens
 from ternrun.runtime.engine.engine import Engine
 from ternrun.runtime.engine.request import Request
 from ternrun.runtime.sampling.sampler import bias_of, sample
@@ -18,18 +18,18 @@ from tests.runtime.test_engine import EOS, Result, drafter, guesses, run
 @pytest.mark.parametrize(
     ("n", "prompt", "shift", "left"),
     [
-        (10, 4, Shift(), [5, 6, 7, 8, 9]),
-        (10, 4, Shift(keep=2), [0, 1, 6, 7, 8, 9]),
-        (10, 4, Shift(keep=-1), [0, 1, 2, 3, 7, 8, 9]),
-        (10, 4, Shift(keep=2, discard=1), [0, 1, 3, 4, 5, 6, 7, 8, 9]),
-        (10, 4, Shift(keep=2, discard=99), [0, 1, 9]),
-        (10, 9, Shift(keep=-1), [0, 1, 2, 3, 4, 5, 8, 9]),
-        (10, 4, Shift(keep=99), [0, 1, 2, 3, 4, 5, 8, 9]),
-        (2, 1, Shift(keep=1), [1]),
+        (10, 4, ContextShift(), [5, 6, 7, 8, 9]),
+        (10, 4, ContextShift(keep=2), [0, 1, 6, 7, 8, 9]),
+        (10, 4, ContextShift(keep=-1), [0, 1, 2, 3, 7, 8, 9]),
+        (10, 4, ContextShift(keep=2, discard=1), [0, 1, 3, 4, 5, 6, 7, 8, 9]),
+        (10, 4, ContextShift(keep=2, discard=99), [0, 1, 9]),
+        (10, 9, ContextShift(keep=-1), [0, 1, 2, 3, 4, 5, 8, 9]),
+        (10, 4, ContextShift(keep=99), [0, 1, 2, 3, 4, 5, 8, 9]),
+        (2, 1, ContextShift(keep=1), [1]),
     ],
 )
-def test_what_is_dropped(n: int, prompt: int, shift: Shift, left: list[int]) -> None:
-    assert shortened(list(range(n)), prompt, shift) == left
+def test_what_is_dropped(n: int, prompt: int, shift: ContextShift, left: list[int]) -> None:
+    assert shift_tokens(list(range(n)), prompt, shift) == left
 
 
 def oracle(model: FakeModel, request: Request, context: int, eos: frozenset[int]) -> Result:
@@ -37,7 +37,7 @@ def oracle(model: FakeModel, request: Request, context: int, eos: frozenset[int]
     while len(result.ids) < params.max_tokens:
         if len(ids) == context:
             assert request.shift is not None
-            ids, seed = shortened(ids, len(request.ids), request.shift), (seed + NEXT_SEED) % 2**64
+            ids, seed = shift_tokens(ids, len(request.ids), request.shift), (seed + NEXT_SEED) % 2**64
         token = sample(model.reference(ids)[-1], params, ids, seed, bias_of(params, eos))
         if token in eos and not params.ignore_eos:
             result.reason = "stop"
@@ -60,13 +60,13 @@ shifting = st.builds(
         ignore_eos=st.booleans(),
     ),
     prompt_logprobs=st.sampled_from([None, None, 0]),
-    shift=st.builds(Shift, st.integers(-1, 20), st.integers(0, 20)),
+    shift=st.builds(ContextShift, st.integers(-1, 20), st.integers(0, 20)),
 )
 
 SCORED = Request(
-    [1] * 13, SamplingParams(max_tokens=9, ignore_eos=True), prompt_logprobs=0, shift=Shift(keep=0, discard=8)
+    [1] * 13, SamplingParams(max_tokens=9, ignore_eos=True), prompt_logprobs=0, shift=ContextShift(keep=0, discard=8)
 )
-GREEDY = Request([1] * 8, SamplingParams(max_tokens=60), shift=Shift())
+GREEDY = Request([1] * 8, SamplingParams(max_tokens=60), shift=ContextShift())
 
 
 @settings(deadline=None)
@@ -102,7 +102,7 @@ def test_an_answer_without_an_end_lets_others_come_to_theirs(discard: int) -> No
     """There is room for one context only, of which the endless one takes all, again and again."""
     engine = Engine(FakeModel(n_blocks=6, context=24, prefill_chunk=8, max_batch=2))
     endless = SamplingParams(max_tokens=2**20, ignore_eos=True)
-    first = engine.add(Request([1] * 4, endless, shift=Shift(discard=discard)))
+    first = engine.add(Request([1] * 4, endless, shift=ContextShift(discard=discard)))
     assert engine.step()
     asked = SamplingParams(max_tokens=16, ignore_eos=True)
     others = {engine.add(Request([i] * 4, asked)) for i in range(3)}

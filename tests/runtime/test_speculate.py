@@ -6,12 +6,15 @@ import random
 
 import pytest
 
-from ternrun.runtime.ngram_proposer import ALLOWANCE, CAP, LENGTH, NGRAM, START, Lookup
+from ternrun.runtime.ngram_proposer import ALLOWANCE, CAP, COST, NGRAM, NgramProposer
+
+LENGTH = 3  # tokens of a guess
+START = COST * LENGTH  # steps that may be lost before the first success
 
 
 def guess(ids: list[int], most: int) -> list[int]:
     """What is guessed after a plain step."""
-    drafter = Lookup()
+    drafter = NgramProposer(LENGTH)
     assert drafter(ids[:-2], most) == drafter(ids[:-1], 0) == []
     return drafter(ids, most)
 
@@ -37,7 +40,7 @@ class Decoding:
 
     def __init__(self, text: list[int], start: int, cost: float, others: float = 0.0) -> None:
         self.now, self.steps, self.guessed = 1.0, 0, 0
-        drafter, at = Lookup(lambda: self.now), start
+        drafter, at = NgramProposer(LENGTH, lambda: self.now), start
         while at < len(text):
             guessed = drafter(text[:at], LENGTH)
             self.now += 1.0 + cost * len(guessed) + (0.0 if self.steps % 7 else others)

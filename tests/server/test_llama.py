@@ -295,6 +295,6 @@ def test_metrics_of_the_engine(server: Server) -> None:
     assert drafted > 0
     # every token computed is of a prompt, drafted, or fed back: the last of each sequence is not
     assert grown["ternrun_step_tokens_total"] == 3 * len(text) + 3 * 39 + drafted - accepted
-    assert 1 < after["ternrun_batch_fill"] <= server.model.driver.engine.model.engine.max_batch
+    assert 1 < after["ternrun_batch_fill"] <= server.model.driver.engine.max_batch
     assert after["llamacpp:n_decode_total"] == after["ternrun_steps_total"]
     assert after["ternrun_event_loop_lag_seconds_count"] > 0

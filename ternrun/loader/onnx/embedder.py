@@ -31,12 +31,16 @@ def encoder_config(encoder: Encoder) -> ModelConfig:
 class EncoderModel:
     """See `runtime.backend.Model`: texts come whole, each in one step."""
 
+    draft_tokens = 0
+
     def __init__(self, encoder: Encoder, config: ModelConfig, engine: EngineConfig) -> None:
         self._encoder, self.config = encoder, config
-        self.engine = replace(engine, prefill_chunk=max(engine.prefill_chunk, config.context_length, BATCH_TOKENS))
+        self.engine_config = replace(
+            engine, prefill_chunk=max(engine.prefill_chunk, config.context_length, BATCH_TOKENS)
+        )
         self.block_size = BLOCK
         self.n_blocks = engine.max_batch * -(-config.context_length // BLOCK)
-        self.memory = None
+        self.cache_blocks = None
         self.description = "onnx/numpy: an encoder's graph, run operator by operator"
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from ternrun.errors import UsageError
 from ternrun.onnx.runtime.graph_decoder import Array, GraphDecoder
 from ternrun.runtime.backend.protocol import Batch
-from ternrun.runtime.config import EngineConfig
+from ternrun.runtime.config import DEFAULT_CONTEXT, EngineConfig
 
 BLOCK = 16  # tokens of a cache block
-MAX_CONTEXT = 8192  # unless the user asks for more
 
 
 @dataclass(slots=True)
@@ -33,13 +32,15 @@ class Recent:
 class GraphModel:
     """See `runtime.backend.Model`."""
 
+    draft_tokens = 3
+
     def __init__(self, decoder: GraphDecoder, engine: EngineConfig, *, reason: str = "") -> None:
         """`reason`: why the graph was not recognized."""
-        self._decoder, self.config, self.engine, self.block_size = decoder, decoder.config, engine, BLOCK
-        reach = min(engine.context or MAX_CONTEXT, self.config.context_length)
+        self._decoder, self.config, self.engine_config, self.block_size = decoder, decoder.config, engine, BLOCK
+        reach = min(engine.context or DEFAULT_CONTEXT, self.config.context_length)
         self.n_blocks = -(-max(engine.kv_tokens, reach) // BLOCK)
         self.description = f"onnx/numpy: run operator by operator, since {reason or 'ternrun does not know its make'}"
-        self.memory = None  # blocks written from outside would not reach `_recent`
+        self.cache_blocks = None  # blocks written from outside would not reach `_recent`
         self._pools = [np.zeros((self.n_blocks, BLOCK, p.heads, p.width), p.dtype) for p in decoder.pairs]
         self._recent: list[Recent] = []
 
@@ -82,7 +83,7 @@ class GraphModel:
             rows.append(logits)
         written = set(blocks[(start - len(tokens)) // BLOCK :])
         others = [r for r in self._recent if written.isdisjoint(r.blocks)]
-        self._recent = [*others[-self.engine.max_batch + 1 :], Recent(blocks, start, caches)]
+        self._recent = [*others[-self.engine_config.max_batch + 1 :], Recent(blocks, start, caches)]
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def _past(self, blocks: tuple[int, ...], start: int) -> list[Array]:

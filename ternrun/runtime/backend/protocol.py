@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ternrun.runtime.config import EngineConfig, ModelConfig
 from ternrun.runtime.weights import Weights
 
-Progress = Callable[[int, int], None]  # how many are done, of how many
+ProgressCallback = Callable[[int, int], None]  # how many are done, of how many
 Idle = Callable[[], None]
 
 
@@ -33,10 +33,10 @@ class Batch(NamedTuple):
     slots: list[int]  # T: which of block_tables each token belongs to
     block_tables: list[NDArray[np.int32]]  # S, each (blocks a sequence may reach,); one that is read-only never changes
     outputs: list[int]  # n tokens of this batch whose results are wanted, ascending
-    keep: list[int] | None = None  # n: how many of its largest logits each output needs; None or 0: all
+    top_logits: list[int] | None = None  # n: how many of its largest logits each output needs; None or 0: all
 
 
-class Kept(Protocol):
+class SparseLogits(Protocol):
     """A row of logits of which only those are known that can be among the largest; all others count as -inf."""
 
     best: int  # id of the largest, the lowest among equals; -1 where there is none, or not a finite number
@@ -45,40 +45,54 @@ class Kept(Protocol):
         """Token ids (n,), ascending, and their logits (n,)."""
         ...
 
-    def whole(self) -> NDArray[np.float32]:
+    def full_logits(self) -> NDArray[np.float32]:
         """All logits (vocab_size,)."""
         ...
 
 
-Row = NDArray[np.float32] | Kept
-Rows = NDArray[np.float32] | Sequence[Kept]  # (n, vocab_size), or n of them
+LogitsRow = NDArray[np.float32] | SparseLogits
+LogitsRows = NDArray[np.float32] | Sequence[SparseLogits]  # (n, vocab_size), or n of them
 
 
-class Memory(NamedTuple):
-    """What the cache holds, for those who keep it: of equal tokens equal bytes, wherever `kind` is equal."""
+class CacheBlocks(Protocol):
+    """Reads and writes the bytes of cache blocks, so that keys and values can be saved and restored.
+
+    Equal tokens have equal bytes in every model of the same weights whose `kind` is equal.
+    """
 
     kind: str
-    data: NDArray[np.uint8]  # (layers, n_blocks, bytes of a block)
+    layers: int
+    block_bytes: int  # bytes of one block in one layer
+
+    def read(self, layer: int, blocks: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """A copy (n, block_bytes) of n blocks of one layer, in host memory."""
+        ...
+
+    def write(self, layer: int, blocks: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
+        """Replace n blocks of one layer by `data` (n, block_bytes)."""
+        ...
 
 
 class Model(Protocol):
     """Loaded weights with a KV cache of `n_blocks` blocks of `block_size` tokens."""
 
     config: ModelConfig
-    engine: EngineConfig
+    engine_config: EngineConfig
     block_size: int
     n_blocks: int
     description: str  # what was chosen and why, for people
 
+    draft_tokens: int  # guessed tokens that one sequence verifies at the least cost a token; 0: guessing does not pay
+
     @property
-    def memory(self) -> Memory | None:
-        """None: what the cache holds cannot be kept."""
+    def cache_blocks(self) -> CacheBlocks | None:
+        """Access to the cache's bytes; None if they cannot be saved."""
         ...
 
-    def forward(self, batch: Batch) -> Rows:
+    def forward(self, batch: Batch) -> LogitsRows:
         """Run the batch; returns n rows of logits (vocab_size,), in a buffer that the next call overwrites.
 
-        Where only the `keep` largest are needed, others may be missing; those that are there are what they always are.
+        A row may lack logits that are not among its `top_logits` largest; the others are exact.
         """
         ...
 
@@ -106,7 +120,7 @@ class Backend(Protocol):
     name: str
 
     def load(
-        self, weights: Weights, engine: EngineConfig, progress: Progress | None = None, idle: Idle | None = None
+        self, weights: Weights, engine: EngineConfig, progress: ProgressCallback | None = None, idle: Idle | None = None
     ) -> Model:
         """`progress` hears of kernels that have to be compiled first, which happens once on a machine.
 

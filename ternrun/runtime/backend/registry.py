@@ -10,7 +10,7 @@ from ternrun.runtime.backend.protocol import Backend
 from ternrun.runtime.config import Device
 
 
-def pick(device: Device) -> tuple[Backend, str]:
+def select_backend(device: Device) -> tuple[Backend, str]:
     """The backend for `device` and a sentence for people. Raises UsageError for CUDA, which has no backend yet."""
     if device == "cuda":
         raise UsageError("this version of ternrun runs on the CPU only: leave --device out, or say --device cpu")

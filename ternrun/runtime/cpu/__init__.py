@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ternrun.runtime.backend.protocol import Idle, Progress
+from ternrun.runtime.backend.protocol import Idle, ProgressCallback
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu.model import CpuModel
 from ternrun.runtime.weights import Weights
@@ -11,7 +11,7 @@ name = "cpu"
 
 
 def load(
-    weights: Weights, engine: EngineConfig, progress: Progress | None = None, idle: Idle | None = None
+    weights: Weights, engine: EngineConfig, progress: ProgressCallback | None = None, idle: Idle | None = None
 ) -> CpuModel:
     """See `backend.Backend.load`."""
     return CpuModel(weights, engine, progress=progress, idle=idle)

@@ -1,61 +1,46 @@
-"""One decoder as a list of kernel calls, whatever the architecture: which tensors exist decides which calls there are.
+"""A decoder's plan as a list of kernel calls, and the buffers that they work in.
 
-Order and meaning of the operations: docs/models.md, and `tests/reference.py` in plain numpy.
+`runtime/decoder_plan.py` says what is computed; `tests/reference.py` computes it in plain numpy.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from ternrun.runtime.config import EngineConfig, ModelConfig
-from ternrun.runtime.cpu import layout, rope
+from ternrun.runtime.config import ModelConfig
+from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.linears import NO_NORM, Activations, Linears, Matrix, Norm, norm_rows
 from ternrun.runtime.cpu.lm_head_screen import LMHeadScreen
 from ternrun.runtime.cpu.memory import address, aligned, round_up
 from ternrun.runtime.cpu.program.program import Program, Scratch
 from ternrun.runtime.cpu.signatures import Argument
+from ternrun.runtime.decoder_plan import Attention, DecoderPlan, FeedForward, Projection, Sublayer
+from ternrun.runtime.limits import Limits
+from ternrun.runtime.rope import RopeTable
 
 #: A kernel that looks up rows of the embedding table, and its arguments but for the state and the outputs.
 Embedding = tuple[str, dict[str, Argument]]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Sizes fixed at load: tokens a step, positions a sequence, blocks of the cache and what it holds."""
-
-    tokens: int
-    positions: int
-    blocks: int
-    kv_type: str
-
-    def head_bytes(self, dim: int) -> int:
-        """Bytes of a block of one key/value head: keys, values (padded), steps."""
-        elements = layout.KV_BLOCK * (dim + round_up(dim, 16))
-        return layout.KV_SIZE[self.kv_type] * elements + 4 * layout.KV_STEPS[self.kv_type]
-
-
 class Decoder:
-    """Buffers of a model and the program that runs a step through them."""
+    """Buffers of a model and the programs that run a step through them."""
 
     def __init__(
-        self, config: ModelConfig, limits: Limits, linears: Linears, matrices: dict[str, Matrix],
+        self, config: ModelConfig, plan: DecoderPlan, limits: Limits, linears: Linears, matrices: dict[str, Matrix],
         vectors: dict[str, NDArray[np.float32]], embedding: Embedding, scratch: Scratch,
     ) -> None:  # fmt: skip
         self.config, self._limits, self._linears, self._scratch = config, limits, linears, scratch
-        self._matrices, self._vectors = matrices, vectors
+        self._plan, self._matrices, self._vectors = plan, matrices, vectors
         self.memory: list[NDArray[np.uint8]] = []
         self.state = self._buffer(layout.STATE_BYTES)
         self._state = address(self.state)
         self._count = self._state + layout.STATE["tokens"]
         self._make_buffers()
-        self.angles = {
-            local: rope.Tables(config.rope, limits.positions, local=local)
-            for local in {False, bool(config.rope.local_base)}
+        self.rope_tables = {
+            name: RopeTable(config.rope, limits.positions, local=name == "local", allocate=_floats)
+            for name in plan.rope_tables
         }
-        self.head_name = "output.weight" if "output.weight" in matrices else "token_embd.weight"
         self.body = self._make_body(embedding)  # ends with hidden states
         self.head = self._make_head()  # from those to all logits
 
@@ -85,7 +70,7 @@ class Decoder:
         self.hidden = self.memory[-1].view(np.float32)
         self._logits = self._rows(c.vocab_size)
         self.logits = self.memory[-1].view(np.float32)
-        self._head_bytes = limits.head_bytes(c.head_dim)
+        self._head_bytes = layout.kv_head_bytes(limits.kv_type, c.head_dim)
         self._block_bytes = self._head_bytes * c.n_kv_heads
         self._layer_bytes = self._block_bytes * limits.blocks
         self.cache = self._buffer(self._layer_bytes * c.n_layers)
@@ -115,12 +100,11 @@ class Decoder:
         program.call(kernel, state=self._state, out=self._x.base, ldo=stride, **args)
         if c.mhc_streams > 1:
             program.call("mhc.spread", **self._streams())
-        for layer in range(c.n_layers):
-            self._sublayer(program, layer, "attn")
-            self._sublayer(program, layer, "ffn")
+        for layer, sublayer in enumerate(self._plan.sublayers):
+            self._sublayer(program, layer // 2, sublayer)
         if c.mhc_streams > 1:
             program.call("mhc.mean", **self._streams())
-        norm = self._norm("output_norm")
+        norm = self._norm(self._plan.final_norm)
         program.call(
             "rows.norm_outputs", state=self._state, x=self._x.base, ldx=stride, n=c.dim, weight=norm.weight,
             eps=norm.eps, out=self._final.base, ldo=self._final.ld,
@@ -133,8 +117,9 @@ class Decoder:
     def _make_head(self) -> Program:
         program = Program()
         count = self._state + layout.STATE["outputs"]
-        self._linears.emit(program, count, self._final, NO_NORM, [(self._matrices[self.head_name], self._logits)])
-        self._bias(program, "output", self._logits, count)
+        head = self._plan.head
+        self._linears.emit(program, count, self._final, NO_NORM, [(self._matrices[head.weight], self._logits)])
+        self._bias(program, head.bias, self._logits, count)
         self._softcap(program, count)
         return program
 
@@ -159,111 +144,93 @@ class Decoder:
             x = self._logits
             program.call("rows.softcap", count=count, x=x.base, ldx=x.ld, n=self.config.vocab_size, cap=cap)
 
-    def _norm(self, name: str) -> Norm:
-        """A norm by name, or no norm where the model has none."""
-        vector = self._vectors.get(f"{name}.weight")
-        return NO_NORM if vector is None else Norm(address(vector), self.config.norm_eps)
+    def _norm(self, name: str | None) -> Norm:
+        return Norm(address(self._vectors[name]), self.config.norm_eps) if name else NO_NORM
 
-    def _bias(self, program: Program, name: str, out: Activations, count: int = 0) -> None:
-        vector = self._vectors.get(f"{name}.bias")
-        if vector is not None:
-            program.call(
-                "rows.bias", count=count or self._count, x=out.base, ldx=out.ld, n=out.cols, bias=address(vector)
-            )
+    def _bias(self, program: Program, name: str | None, out: Activations, count: int = 0) -> None:
+        if name:
+            bias = address(self._vectors[name])
+            program.call("rows.bias", count=count or self._count, x=out.base, ldx=out.ld, n=out.cols, bias=bias)
 
-    def _sublayer(self, program: Program, layer: int, kind: str) -> None:
-        """x += post_norm(f(norm(x))), or mHC's reading and writing of streams."""
-        c, blk = self.config, f"blk.{layer}."
-        post = self._norm(blk + {"attn": "post_attention_norm", "ffn": "post_ffw_norm"}[kind])
-        run = self._attention if kind == "attn" else self._ffn
-        norm = self._norm(f"{blk}{kind}_norm")
-        if c.mhc_streams == 1 and post is NO_NORM:
-            run(program, layer, self._x, norm, self._x, add=True)
-            return
-        if c.mhc_streams == 1:
-            run(program, layer, self._x, norm, self._branch, add=False)
+    def _sublayer(self, program: Program, layer: int, sublayer: Sublayer) -> None:
+        """x += post_norm(body(norm(x))), or mHC's reading and writing of streams."""
+        norm, post = self._norm(sublayer.norm), self._norm(sublayer.post_norm)
+        if sublayer.mhc_table:
+            table = address(self._vectors[sublayer.mhc_table])
+            program.call("mhc.read", table=table, out=self._branch.base, **self._streams())
+            self._run(program, layer, sublayer.body, self._branch, norm, self._branch, add=False)
+            program.call("mhc.write", table=table, y=self._branch.base, **self._streams(), **self._scratch.arguments)
+        elif post is NO_NORM:
+            self._run(program, layer, sublayer.body, self._x, norm, self._x, add=True)
+        else:
+            self._run(program, layer, sublayer.body, self._x, norm, self._branch, add=False)
             program.call(
-                "rows.norm_add", count=self._count, x=self._branch.base, ldx=self._branch.ld, n=c.dim,
+                "rows.norm_add", count=self._count, x=self._branch.base, ldx=self._branch.ld, n=self.config.dim,
                 weight=post.weight, eps=post.eps, out=self._x.base, ldo=self._x.ld,
             )  # fmt: skip
-            return
-        table = address(self._vectors[f"{blk}mhc_{kind}.weight"])
-        program.call("mhc.read", table=table, out=self._branch.base, **self._streams())
-        run(program, layer, self._branch, norm, self._branch, add=False)
-        program.call("mhc.write", table=table, y=self._branch.base, **self._streams(), **self._scratch.arguments)
+
+    def _run(
+        self, program: Program, layer: int, body: Attention | FeedForward, x: Activations, norm: Norm,
+        out: Activations, *, add: bool,
+    ) -> None:  # fmt: skip
+        if isinstance(body, Attention):
+            self._attention(program, layer, body, x, norm)
+            self._project(program, self._mixed, self._norm(body.sub_norm), [(body.output, out)], add=add)
+        else:
+            self._feed_forward(program, body, x, norm)
+            self._project(program, self._hidden, self._norm(body.sub_norm), [(body.down, out)], add=add)
 
     def _project(
-        self, program: Program, x: Activations, norm: Norm, parts: list[tuple[str, Activations]], *, add: bool = False
-    ) -> None:
+        self, program: Program, x: Activations, norm: Norm, parts: list[tuple[Projection, Activations]], *,
+        add: bool = False,
+    ) -> None:  # fmt: skip
         """Several projections of one input, each with its own input norm and bias where it has them."""
-        plain = [
-            (self._matrices[f"{name}.weight"], out)
-            for name, out in parts
-            if f"{name}_norm_in.weight" not in self._vectors
-        ]
+        plain = [(self._matrices[p.weight], out) for p, out in parts if not p.input_norm]
         if plain:
             self._linears.emit(program, self._count, x, norm, plain, add=add)
-        for name, out in parts:
-            inner = self._norm(f"{name}_norm_in")
-            if inner is not NO_NORM:
+        for projection, out in parts:
+            if projection.input_norm:
                 source = x
                 if norm is not NO_NORM:
                     source = self._normed
                     norm_rows(program, self._count, x, norm, source)
-                self._linears.emit(
-                    program, self._count, source, inner, [(self._matrices[f"{name}.weight"], out)], add=add
-                )
-            self._bias(program, name, out)
+                matrix = self._matrices[projection.weight]
+                inner = self._norm(projection.input_norm)
+                self._linears.emit(program, self._count, source, inner, [(matrix, out)], add=add)
+            self._bias(program, projection.bias, out)
 
-    def _attention(
-        self, program: Program, layer: int, x: Activations, norm: Norm, out: Activations, *, add: bool
-    ) -> None:
-        c, blk, limits, scratch = self.config, f"blk.{layer}.", self._limits, self._scratch
+    def _attention(self, program: Program, layer: int, body: Attention, x: Activations, norm: Norm) -> None:
+        c, limits, scratch, qkv = self.config, self._limits, self._scratch, self._qkv
         q_cols, kv_cols = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
-        qkv = self._qkv
         parts = [
-            (blk + "attn_q", qkv.at(0, q_cols)),
-            (blk + "attn_k", qkv.at(q_cols, kv_cols)),
-            (blk + "attn_v", qkv.at(q_cols + kv_cols, kv_cols)),
-        ]
+            (body.q, qkv.at(0, q_cols)), (body.k, qkv.at(q_cols, kv_cols)), (body.v, qkv.at(q_cols + kv_cols, kv_cols)),
+        ]  # fmt: skip
         self._project(program, x, norm, parts)
-        sliding = bool(c.sliding_layers and c.sliding_layers[layer])
-        angles = self.angles[sliding and bool(c.rope.local_base)]
         shared: dict[str, int] = {
             "state": self._state, "heads": c.n_heads, "kv_heads": c.n_kv_heads, "head_dim": c.head_dim,
             "cache": address(self.cache) + self._layer_bytes * layer, "block_bytes": self._block_bytes,
             "head_bytes": self._head_bytes, **scratch.arguments,
         }  # fmt: skip
+        table = self.rope_tables[body.rope] if body.rope else None
         program.call(
-            f"cache.{limits.kv_type}", qkv=qkv.base, ldq=qkv.ld, cos=address(angles.cos), sin=address(angles.sin),
-            rope_dim=c.rope.dim, interleaved=int(c.rope.style == "norm"),
-            q_norm=self._norm(blk + "attn_q_norm").weight, k_norm=self._norm(blk + "attn_k_norm").weight,
-            eps=c.norm_eps, out=self._q.base, ldo=self._q.ld, **shared,
+            f"cache.{limits.kv_type}", qkv=qkv.base, ldq=qkv.ld, cos=address(table.cos) if table else 0,
+            sin=address(table.sin) if table else 0, rope_dim=c.rope.dim if table else 0,
+            interleaved=int(c.rope.style == "norm"), q_norm=self._norm(body.q_norm).weight,
+            k_norm=self._norm(body.k_norm).weight, eps=c.norm_eps, out=self._q.base, ldo=self._q.ld, **shared,
         )  # fmt: skip
         program.call(
-            f"attention.{limits.kv_type}", q=self._q.base, ldq=self._q.ld, scale=c.scale,
-            window=c.sliding_window if sliding else 0, out=self._mixed.base, ldo=self._mixed.ld, **shared,
+            f"attention.{limits.kv_type}", q=self._q.base, ldq=self._q.ld, scale=c.scale, window=body.window,
+            out=self._mixed.base, ldo=self._mixed.ld, **shared,
         )  # fmt: skip
-        self._project(program, self._mixed, self._norm(blk + "attn_sub_norm"), [(blk + "attn_output", out)], add=add)
 
-    def _ffn(self, program: Program, layer: int, x: Activations, norm: Norm, out: Activations, *, add: bool) -> None:
-        c, blk = self.config, f"blk.{layer}."
-        up = round_up(c.ffn_dim, 16)
-        parts = [(blk + "ffn_gate", self._up.at(0, c.ffn_dim)), (blk + "ffn_up", self._up.at(up, c.ffn_dim))]
-        self._project(program, x, norm, parts)
-        hidden = self._hidden
+    def _feed_forward(self, program: Program, body: FeedForward, x: Activations, norm: Norm) -> None:
+        c, up, hidden = self.config, round_up(self.config.ffn_dim, 16), self._hidden
+        self._project(program, x, norm, [(body.gate, self._up.at(0, c.ffn_dim)), (body.up, self._up.at(up, c.ffn_dim))])
         program.call(
-            f"rows.{c.activation}", count=self._count, x=self._up.base, ldx=self._up.ld, n=c.ffn_dim, offset=up,
+            f"rows.{body.activation}", count=self._count, x=self._up.base, ldx=self._up.ld, n=c.ffn_dim, offset=up,
             out=hidden.base, ldo=hidden.ld,
         )  # fmt: skip
-        self._project(program, hidden, self._norm(blk + "ffn_sub_norm"), [(blk + "ffn_down", out)], add=add)
 
 
-def limits_for(config: ModelConfig, engine: EngineConfig) -> Limits:
-    """Sizes from the settings: the context of the model, at most 8192 unless asked for, and room for one full
-    context."""
-    positions = min(engine.context or min(config.context_length, 8192), config.context_length)
-    kv_tokens = max(engine.kv_tokens or positions, layout.KV_BLOCK)
-    blocks = (kv_tokens + layout.KV_BLOCK - 1) // layout.KV_BLOCK
-    tokens = engine.prefill_chunk + engine.max_batch
-    return Limits(tokens, round_up(positions, layout.KV_BLOCK), blocks, engine.kv_type)
+def _floats(size: int) -> NDArray[np.float32]:
+    return aligned(4 * size).view(np.float32)

@@ -34,11 +34,21 @@ STATE = {
 }  # fmt: skip
 STATE_BYTES = 104
 
+#: Tokens that the kernels of one product take together: more cost more.
+TILE_TOKENS = 4
+
 #: Tokens of a KV block (one f32x16 of scores), bytes of a cached element by type, and the number of float32 steps after
 #: the elements of each head of a block.
 KV_BLOCK = 16
 KV_SIZE = {"f32": 4, "f16": 2, "int8": 1}
 KV_STEPS = {"f32": 0, "f16": 0, "int8": 2 * KV_BLOCK}
+
+
+def kv_head_bytes(kv_type: str, head_dim: int) -> int:
+    """Bytes of a block of one key/value head: keys, values (padded to 16 elements), steps."""
+    elements = KV_BLOCK * (head_dim + (head_dim + 15) // 16 * 16)
+    return KV_SIZE[kv_type] * elements + 4 * KV_STEPS[kv_type]
+
 
 #: LM head screening (`kernels/lm_head_screen.py`): bytes before a prepared row, the largest top_k, and bytes of a row's
 #: counts (int64): the number of logits found, the id of the largest, then the number found by each thread.

@@ -119,7 +119,7 @@ class ScreenedLogits:
         """Token ids (n,), ascending, and their logits (n,)."""
         return self._screen.read(self._logits, self._row)
 
-    def whole(self) -> NDArray[np.float32]:
+    def full_logits(self) -> NDArray[np.float32]:
         """All logits (vocab_size,); -inf for those that were not computed."""
         ids, logits = self.read()
         row = np.full(self._screen.rows, -np.inf, np.float32)

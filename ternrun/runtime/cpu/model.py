@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
-from ternrun.runtime.backend.protocol import Batch, Idle, Memory, Progress, Rows
+from ternrun.runtime.backend.protocol import Batch, Idle, LogitsRows, ProgressCallback
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu import autotune, layout
 from ternrun.runtime.cpu.compile import isa as instruction_sets
 from ternrun.runtime.cpu.compile.host import usable_cpus
 from ternrun.runtime.cpu.compile.kernel_cache import CompileProgress, KernelCache
-from ternrun.runtime.cpu.decoder import Decoder, Embedding, limits_for
+from ternrun.runtime.cpu.decoder import Decoder, Embedding
 from ternrun.runtime.cpu.linears import Linears, Matrix, is_ternary, ordinary_scratch
 from ternrun.runtime.cpu.lm_head_screen import LMHeadScreen, can_screen
 from ternrun.runtime.cpu.memory import address, collapse_huge_pages, padded_vector
@@ -27,7 +27,9 @@ from ternrun.runtime.cpu.program.thread_pool import KERNELS, ThreadPool
 from ternrun.runtime.cpu.weights.matrix import OrdinaryMatrix, TernaryMatrix
 from ternrun.runtime.cpu.weights.repack import Packing
 from ternrun.runtime.cpu.weights.scales import block_scales
+from ternrun.runtime.decoder_plan import plan_decoder
 from ternrun.runtime.encodings import ENCODINGS
+from ternrun.runtime.limits import limits_for
 from ternrun.runtime.weights import Tensor, Weights
 
 SETTLED = 16  # answers after which a model is thought to be here to stay
@@ -43,21 +45,40 @@ def default_threads() -> int:
     return max(1, min(usable // 2 if smt else usable, layout.MAX_THREADS))
 
 
+class HostCacheBlocks:
+    """Access to a cache in host memory; `data` is (layers, blocks, bytes of a block). See `backend.CacheBlocks`."""
+
+    def __init__(self, kind: str, data: NDArray[np.uint8]) -> None:
+        self.kind, self._data = kind, data
+        self.layers, _, self.block_bytes = data.shape
+
+    def read(self, layer: int, blocks: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """A copy of blocks of one layer."""
+        copy: NDArray[np.uint8] = self._data[layer].take(blocks, axis=0)
+        return copy
+
+    def write(self, layer: int, blocks: NDArray[np.int32], data: NDArray[np.uint8]) -> None:
+        """Replace blocks of one layer."""
+        self._data[layer, blocks] = data
+
+
 class CpuModel:
     """Loaded weights with their cache; see `backend.Model`."""
 
+    draft_tokens = layout.TILE_TOKENS - 1  # with the token before them, guesses fill one tile
+
     def __init__(
-        self, weights: Weights, engine: EngineConfig, *, isa: str = "", progress: Progress | None = None,
+        self, weights: Weights, engine: EngineConfig, *, isa: str = "", progress: ProgressCallback | None = None,
         idle: Idle | None = None,
     ) -> None:  # fmt: skip
-        self.config, self.engine = weights.config, engine
+        self.config, self.engine_config = weights.config, engine
         ternary = any(map(is_ternary, weights.tensors.values()))
         tally = CompileProgress(progress)
         chosen = autotune.select_isa(isa, tally) if ternary else instruction_sets.select_isa(isa)
         threads = engine.threads or default_threads()
         self.description = f"cpu/{chosen.name}, {threads} threads: {chosen.reason}{_told(weights, chosen.layout)}"
         self._kernels = KernelCache(chosen, tally)
-        limits = limits_for(self.config, engine)
+        limits = limits_for(self.config, engine, layout.KV_BLOCK)
         self.block_size, self.n_blocks, self.positions = layout.KV_BLOCK, limits.blocks, limits.positions
         self._tensors = weights.tensors  # keeps the file's map alive
         widest = max(max(t.shape[-1] for t in weights.tensors.values()), limits.positions, self.config.head_dim)
@@ -66,11 +87,12 @@ class CpuModel:
         self.matrices, self._vectors = _laid_out(weights.tensors, chosen.layout, packing, self._scratch)
         self._linears = Linears(chosen.layout, threads, limits.tokens, self._scratch, self.matrices)
         embedding = self._embedding(weights.tensors["token_embd.weight"])
+        plan = plan_decoder(self.config, weights.tensors)
         self._decoder = Decoder(
-            self.config, limits, self._linears, self.matrices, self._vectors, embedding, self._scratch
+            self.config, plan, limits, self._linears, self.matrices, self._vectors, embedding, self._scratch
         )
-        self.head_name = self._decoder.head_name
-        self.memory = Memory(f"{engine.kv_type} {chosen.name}", self._decoder.blocks)
+        self.head_name = plan.head.weight
+        self.cache_blocks = HostCacheBlocks(f"{engine.kv_type} {chosen.name}", self._decoder.blocks)
         self.screen = self._screened_with(chosen, limits.tokens)
         self._copying: Packing | None = None  # what remains to be done for the screen
         if self.screen:
@@ -124,7 +146,7 @@ class CpuModel:
             "weights": address(plain.data), "row_bytes": plain.stride, "n": plain.padded, "scale": scale * tensor.scale,
         }  # fmt: skip
 
-    def forward(self, batch: Batch) -> Rows:
+    def forward(self, batch: Batch) -> LogitsRows:
         """Logits of the wanted tokens; the buffer is overwritten by the next call."""
         n, ld = len(batch.outputs), self._decoder.logits_ld
         if n:
@@ -142,7 +164,7 @@ class CpuModel:
 
         The copy of the head that tells them apart is made when the second token wants it: the first need not wait.
         """
-        if not batch.keep or 0 in batch.keep:
+        if not batch.top_logits or 0 in batch.top_logits:
             return "full"
         if self._copying:
             if self._answers <= 1:
@@ -176,8 +198,8 @@ class CpuModel:
 
     def _take(self, batch: Batch, steps: int = 1) -> None:
         last = self._inputs.load(batch)
-        for angles in self._decoder.angles.values():
-            angles.reach(last + steps)
+        for table in self._decoder.rope_tables.values():
+            table.reach(last + steps)
 
     def _run_taken(self, program: str) -> None:
         self._pool.run(self._assembled[program], self._state, self.cycles.get(program))

@@ -11,14 +11,14 @@ from typing import NamedTuple
 NEXT_SEED = 0x9E3779B97F4A7C15  # added at each shift: far from the seeds of other choices, which follow each other
 
 
-class Shift(NamedTuple):
+class ContextShift(NamedTuple):
     """llama.cpp's `n_keep` and `n_discard`."""
 
     keep: int = 0  # leading tokens that are never dropped; -1: the whole prompt
     discard: int = 0  # tokens dropped behind those; 0: half of them
 
 
-def shortened(ids: list[int], prompt: int, shift: Shift) -> list[int]:
+def shift_tokens(ids: list[int], prompt: int, shift: ContextShift) -> list[int]:
     """`ids`, of which the first `prompt` are the prompt's, without their middle: shorter by at least one.
 
     The last is always kept, and `keep` never protects the last four.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Counts:
+class Counters:
     """Speculation accepts a drafted token where the model would have chosen it, too."""
 
     steps: int = 0
@@ -29,7 +29,7 @@ class Counts:
             self.drafted += chunk.drafted
 
     @classmethod
-    def total(cls, several: Iterable[Counts]) -> Counts:
+    def total(cls, several: Iterable[Counters]) -> Counters:
         """Of several engines together."""
         rows = [astuple(counts) for counts in several]
         return cls(*map(sum, zip(*rows, strict=True)))

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import TernrunError, UsageError
-from ternrun.runtime.backend.protocol import Batch, Model, Rows
-from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.engine.counters import Counts
-from ternrun.runtime.engine.multi_step import Pace
+from ternrun.runtime.backend.protocol import Batch, LogitsRows, Model
+from ternrun.runtime.config import DEFAULT_CONTEXT, SamplingParams
+from ternrun.runtime.engine.counters import Counters
+from ternrun.runtime.engine.multi_step import StepPacer
 from ternrun.runtime.engine.pooling import add_states, embedding_of
 from ternrun.runtime.engine.request import Draft, FinishReason, Request, Sequence, StepOutput
 from ternrun.runtime.engine.scheduler import Chunk, Scheduler, batch
@@ -29,15 +29,14 @@ from ternrun.runtime.sampling.penalties import NO_BREAKERS, Breakers, dries
 from ternrun.runtime.sampling.sampler import (
     Draw,
     bias_of,
+    full_logits,
     logits_needed,
     mask_of,
     sample,
     sampled,
     takes_largest,
-    whole,
 )
 
-DEFAULT_CONTEXT = 8192
 CONSTRAINT_WAIT = 0.001  # seconds that a row's result may wait for what is allowed there
 
 Sampled = tuple[tuple[int, ...], tuple[TokenLogprobs, ...], FinishReason | None, TokenLogprobs | None]
@@ -58,7 +57,7 @@ class Engine:
         drafter: Callable[[], Draft] | None = None,
         breakers: Callable[[tuple[str, ...]], Breakers] | None = None,
     ) -> None:
-        options = model.engine
+        options = model.engine_config
         room = min(model.config.context_length, model.n_blocks * model.block_size)
         self.model = model
         self.context = min(options.context or DEFAULT_CONTEXT, room)  # tokens a sequence may reach
@@ -68,10 +67,15 @@ class Engine:
         self._scheduler = Scheduler(self._cache, options.max_batch, options.prefill_chunk, whole=whole)
         self._drafter = drafter
         self._breakers = breakers
-        self._pace = Pace()
+        self._pace = StepPacer()
         self._sequences: dict[int, Sequence] = {}
         self._ids = itertools.count()
-        self.counts = Counts()
+        self.counts = Counters()
+
+    @property
+    def max_batch(self) -> int:
+        """How many sequences run together at most."""
+        return self.model.engine_config.max_batch
 
     @property
     def cache(self) -> KVCache:
@@ -154,7 +158,7 @@ class Engine:
         others = [chunk for chunk in chunks if chunk not in pooled] if pooled else chunks
         return self._run(self.model.forward, others) + self._run(self.model.embed, pooled)
 
-    def _run(self, run: Callable[[Batch], Rows], chunks: list[Chunk]) -> list[StepOutput]:
+    def _run(self, run: Callable[[Batch], LogitsRows], chunks: list[Chunk]) -> list[StepOutput]:
         """Compute chunks that want the same kind of result, and use it up."""
         if not chunks:
             return []
@@ -192,12 +196,12 @@ class Engine:
         said = tokens[:-1] if reason == "stop" else tokens
         return StepOutput(sequence.id, tuple(said), (), (), reason, sequence.cached, made=time.perf_counter())
 
-    def _advance(self, chunk: Chunk, rows: Rows) -> StepOutput | None:
+    def _advance(self, chunk: Chunk, rows: LogitsRows) -> StepOutput | None:
         """Use up the chunk's rows; note what is computed; end the sequence if it is done."""
         sequence = chunk.sequence
         try:
             if sequence.request.pooling:
-                return self._pool(chunk, [whole(row) for row in rows])
+                return self._pool(chunk, [full_logits(row) for row in rows])
             scores = self._score(chunk, rows[: len(chunk.scored)]) if chunk.scored else ()
             tokens, logprobs, reason, end = self._sample(chunk, rows[len(chunk.scored) :])
         except TernrunError as error:  # logits that are not numbers: this request ends, the others go on
@@ -238,14 +242,14 @@ class Engine:
         found = embedding_of(sequence)
         return StepOutput(sequence.id, finish_reason="length", cached_tokens=sequence.cached, embedding=found)
 
-    def _score(self, chunk: Chunk, rows: Rows) -> tuple[TokenLogprobs, ...]:
+    def _score(self, chunk: Chunk, rows: LogitsRows) -> tuple[TokenLogprobs, ...]:
         """Log-probabilities of the prompt tokens that follow the scored ones."""
         sequence, after = chunk.sequence, chunk.start + chunk.scored.start + 1
         top = sequence.request.prompt_logprobs or 0
         sequence.scored = max(sequence.scored, chunk.start + chunk.scored.stop)
-        return tuple(token_logprobs(whole(row), sequence.ids[after + i], top) for i, row in enumerate(rows))
+        return tuple(token_logprobs(full_logits(row), sequence.ids[after + i], top) for i, row in enumerate(rows))
 
-    def _sample(self, chunk: Chunk, rows: Rows) -> Sampled:
+    def _sample(self, chunk: Chunk, rows: LogitsRows) -> Sampled:
         """Tokens for the sampled rows, until one differs from the guess that the next row rests on.
 
         A row whose constraint does not know yet what is allowed is computed again when it does.
@@ -276,7 +280,7 @@ class Engine:
                 told = sampled(row, *how)
             token = told.id if told else sample(row, *how)
             if params.logprobs is not None and not told:
-                told = token_logprobs(whole(row), token, params.logprobs)
+                told = token_logprobs(full_logits(row), token, params.logprobs)
             reason = sequence.accept(token)
             if reason == "stop":
                 return tuple(tokens), tuple(logprobs), reason, told

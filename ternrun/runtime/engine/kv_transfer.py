@@ -14,44 +14,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
-from ternrun.runtime.backend.protocol import Memory
+from ternrun.runtime.backend.protocol import CacheBlocks
 from ternrun.runtime.engine.driver import Driver
 from ternrun.runtime.engine.engine import Engine
-from ternrun.runtime.kv_cache import Table
+from ternrun.runtime.kv_cache import BlockTable
 
 
 class Blocks(NamedTuple):
     """n blocks of the cache, in order, that hold the keys and values of `tokens` tokens."""
 
-    memory: Memory
+    cache: CacheBlocks
     row: NDArray[np.int32]  # (n,)
     tokens: int
 
     def read(self, layer: int) -> NDArray[np.uint8]:
         """A copy of one layer's: (n, bytes of a block)."""
-        copy: NDArray[np.uint8] = self.memory.data[layer].take(self.row, axis=0)
-        return copy
+        return self.cache.read(layer, self.row)
 
     def write(self, layer: int, data: NDArray[np.uint8]) -> None:
         """Replace one layer's by (n, bytes of a block)."""
-        self.memory.data[layer, self.row] = data
+        self.cache.write(layer, self.row, data)
 
 
 @contextmanager
-def known(driver: Driver, ids: Sequence[int]) -> Iterator[Blocks]:
+def cached_blocks(driver: Driver, ids: Sequence[int]) -> Iterator[Blocks]:
     """The blocks that the cache has of a prefix of `ids`, to be read: maybe none. Raises UsageError."""
     with _given_back(driver, driver.call(lambda engine: engine.cache.find(ids))) as blocks:
         yield blocks
 
 
 @contextmanager
-def added(driver: Driver, ids: Sequence[int]) -> Iterator[Blocks]:
+def new_blocks(driver: Driver, ids: Sequence[int]) -> Iterator[Blocks]:
     """Blocks for all of `ids`, which fill them, to be written; the cache knows them when this is left without an error.
 
     Raises UsageError where they do not fit in.
     """
 
-    def take(engine: Engine) -> Table:
+    def take(engine: Engine) -> BlockTable:
         table = engine.cache.table()
         if len(ids) > engine.context or not engine.cache.extend(table, len(ids)):
             raise UsageError(f"the cache has no room for {len(ids)} tokens more")
@@ -64,11 +63,11 @@ def added(driver: Driver, ids: Sequence[int]) -> Iterator[Blocks]:
 
 
 @contextmanager
-def _given_back(driver: Driver, table: Table) -> Iterator[Blocks]:
+def _given_back(driver: Driver, table: BlockTable) -> Iterator[Blocks]:
     model = driver.engine.model
-    assert model.memory is not None
+    assert model.cache_blocks is not None
     try:
-        yield Blocks(model.memory, table.row[: table.count], table.count * model.block_size)
+        yield Blocks(model.cache_blocks, table.row[: table.count], table.count * model.block_size)
     finally:
         with suppress(UsageError):  # closed: the cache is gone
             driver.call(lambda engine: engine.cache.release(table))

@@ -15,7 +15,7 @@ MOST = 128  # steps
 GROWTH = 4  # from call to call, for one step says little of many
 
 
-class Pace:
+class StepPacer:
     """Of one engine."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:

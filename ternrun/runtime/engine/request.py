@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ternrun.errors import ConfigError, ContextError, UsageError
 from ternrun.runtime.config import Pooling, SamplingParams
-from ternrun.runtime.engine.context_shift import NEXT_SEED, Shift, shortened
-from ternrun.runtime.kv_cache import Table
+from ternrun.runtime.engine.context_shift import NEXT_SEED, ContextShift, shift_tokens
+from ternrun.runtime.kv_cache import BlockTable
 from ternrun.runtime.sampling.constraint import Constraint
 from ternrun.runtime.sampling.logprobs import TokenLogprobs
 from ternrun.runtime.sampling.mirostat import Mirostat
@@ -55,7 +55,7 @@ class Request:
     pooling: Pooling | None = None
     group: object = None
     progress: bool = False
-    shift: Shift | None = None
+    shift: ContextShift | None = None
 
     def check(self, vocab_size: int, context: int) -> None:
         """Raises UsageError or ContextError for what a model of this vocabulary and context cannot do."""
@@ -113,7 +113,7 @@ class Sequence:
 
     id: int
     request: Request
-    table: Table
+    table: BlockTable
     seed: int
     limit: int  # tokens at which it ends, prompt included
     stops: frozenset[int]
@@ -174,7 +174,7 @@ class Sequence:
         wanted = len(self.request.ids) + self.request.params.max_tokens
         if self.request.shift is None or not len(self.ids) == context < wanted - self.dropped:
             return False
-        self.ids = shortened(self.ids, len(self.request.ids), self.request.shift)
+        self.ids = shift_tokens(self.ids, len(self.request.ids), self.request.shift)
         self.dropped += context - len(self.ids)
         self.limit = min(wanted - self.dropped, context)
         self.seed = (self.seed + NEXT_SEED) % 2**64  # positions come again, and must not be drawn for as before

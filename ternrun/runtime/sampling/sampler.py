@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
-from ternrun.runtime.backend.protocol import Row
+from ternrun.runtime.backend.protocol import LogitsRow
 from ternrun.runtime.config import SAMPLERS, SamplingParams
 from ternrun.runtime.sampling.filters import Candidates, all_of, min_p, top_k, top_n_sigma, top_p, typical, xtc
 from ternrun.runtime.sampling.logprobs import Logprob, TokenLogprobs, finite_max, log_sum_exp, token_logprobs
@@ -110,7 +110,7 @@ def drops_best(params: SamplingParams) -> bool:
 
 
 def sample(
-    row: Row,
+    row: LogitsRow,
     params: SamplingParams,
     history: Sequence[int],
     seed: int,
@@ -134,7 +134,7 @@ def sample(
 
 
 def sampled(
-    row: Row,
+    row: LogitsRow,
     params: SamplingParams,
     history: Sequence[int],
     seed: int,
@@ -160,7 +160,7 @@ def _unpenalized(params: SamplingParams) -> bool:
     return bool(params.mirostat) or not (penalizes(params) or dries(params))
 
 
-def _best(row: Row, how: Draw) -> int:
+def _best(row: LogitsRow, how: Draw) -> int:
     row = _restricted(row, how)
     if _unpenalized(how.params):
         return greedy(row)
@@ -171,7 +171,7 @@ def _best(row: Row, how: Draw) -> int:
     return int(c.ids[greedy(c.logits)])
 
 
-def _drawn(row: Row, how: Draw) -> tuple[Candidates, int]:
+def _drawn(row: LogitsRow, how: Draw) -> tuple[Candidates, int]:
     """What is drawn from, at the temperature at which it is, and the index of what was drawn."""
     c, params = _candidates(_restricted(row, how)), how.params
     finite_max(c.logits)
@@ -193,21 +193,21 @@ def _order(params: SamplingParams) -> Sequence[str]:
     return [SAMPLERS[name] for name in params.samplers] if params.samplers else ORDER
 
 
-def whole(row: Row) -> Logits:
+def full_logits(row: LogitsRow) -> Logits:
     """All logits of a row (vocab_size,)."""
-    return row if isinstance(row, np.ndarray) else row.whole()
+    return row if isinstance(row, np.ndarray) else row.full_logits()
 
 
-def _candidates(row: Row) -> Candidates:
+def _candidates(row: LogitsRow) -> Candidates:
     return all_of(row) if isinstance(row, np.ndarray) else Candidates(*row.read())
 
 
-def _restricted(row: Row, how: Draw) -> Row:
+def _restricted(row: LogitsRow, how: Draw) -> LogitsRow:
     """A copy with the bias added, and -inf where a token is not allowed; the same row where neither is asked for."""
     bias, allowed = how.bias, how.allowed
     if bias is None and allowed is None:
         return row
-    logits = whole(row)
+    logits = full_logits(row)
     out = logits.copy() if allowed is None else np.where(allowed, logits, np.float32(-np.inf))
     if bias is not None:
         out[bias.ids] += bias.values
@@ -218,7 +218,7 @@ def _restricted(row: Row, how: Draw) -> Row:
     return out
 
 
-def greedy(row: Row) -> int:
+def greedy(row: LogitsRow) -> int:
     """The likeliest token, the lowest id among equals."""
     if not isinstance(row, np.ndarray):
         if row.best < 0:

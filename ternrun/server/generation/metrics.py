@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ternrun.runtime.engine.counters import Counts
+from ternrun.runtime.engine.counters import Counters
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _WATCH = 0.1  # seconds
@@ -38,7 +38,7 @@ class Totals:
 class Metrics:
     """One registry a server. `load` tells how many sequences run and how many wait, `counts` what the engine did."""
 
-    def __init__(self, load: Callable[[], tuple[int, int]], counts: Callable[[], Counts]) -> None:
+    def __init__(self, load: Callable[[], tuple[int, int]], counts: Callable[[], Counters]) -> None:
         self.totals = Totals()
         self._registry = CollectorRegistry()
         self.requests = Counter(
@@ -78,7 +78,7 @@ class Metrics:
 class _Figures(Collector):
     """Figures that are kept elsewhere, read when they are asked for."""
 
-    def __init__(self, totals: Totals, load: Callable[[], tuple[int, int]], counts: Callable[[], Counts]) -> None:
+    def __init__(self, totals: Totals, load: Callable[[], tuple[int, int]], counts: Callable[[], Counters]) -> None:
         self._totals, self._load, self._counts = totals, load, counts
 
     def collect(self) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from ternrun.errors import UsageError
-from ternrun.runtime.engine.counters import Counts
+from ternrun.runtime.engine.counters import Counters
 from ternrun.server.generation.metrics import Metrics
 from ternrun.server.generation.service import Service
 from ternrun.server.http.errors import ApiError
@@ -75,8 +75,8 @@ class ModelServices:
         loads = [service.load_now for service in self.all]
         return sum(running for running, _ in loads), sum(waiting for _, waiting in loads)
 
-    def _counts(self) -> Counts:
-        return Counts.total(service.counts for service in self.all)
+    def _counts(self) -> Counters:
+        return Counters.total(service.counts for service in self.all)
 
 
 SERVICES: web.AppKey[ModelServices] = web.AppKey("services", ModelServices)

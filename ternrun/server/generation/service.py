@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from aiohttp import web
 
 from ternrun.errors import MissingExtra, TemplateError, UsageError
-from ternrun.runtime.engine.counters import Counts
+from ternrun.runtime.engine.counters import Counters
 from ternrun.server.generation.metrics import Metrics
 from ternrun.server.generation.slots import Slots
 from ternrun.server.http.errors import ApiError, shutting_down
@@ -62,7 +62,7 @@ class Service:
         """Load the model beside the event loop. Raises what loading raises."""
         self._model = await asyncio.to_thread(self._open)
         if self.config.slot_save_path:
-            self.slots = Slots(self._model.driver.engine.model.engine.max_batch)
+            self.slots = Slots(self._model.driver.engine.max_batch)
 
     def _open(self) -> Model:
         model = self._open_model()
@@ -125,7 +125,7 @@ class Service:
 
         More than can run together take no more places: the scheduler sees to it that they crowd nobody out.
         """
-        batch = self.model.driver.engine.model.engine.max_batch
+        batch = self.model.driver.engine.max_batch
         places, count = batch + self.config.queue, min(count, batch)
         if self.sequences and self.sequences + count > places:
             self.metrics.refused.inc()
@@ -163,6 +163,6 @@ class Service:
         return self._model.driver.engine.load if self._model else (0, 0)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> Counters:
         """What its engine has done."""
-        return self._model.driver.engine.counts if self._model else Counts()
+        return self._model.driver.engine.counts if self._model else Counters()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from ternrun.runtime.engine.context_shift import Shift
+from ternrun.runtime.engine.context_shift import ContextShift
 from ternrun.runtime.engine.request import Request, StepOutput
 from ternrun.server.generation.answer import Answer, Update
 from ternrun.server.http.errors import ApiError, shutting_down
@@ -141,7 +141,7 @@ def _numbers(request: Request, generated: int) -> int:
 
 def _bounded(request: Request, config: ServerConfig) -> Request:
     """As long as the server lets an answer be."""
-    shift, params = request.shift or Shift() if config.context_shift else None, request.params
+    shift, params = request.shift or ContextShift() if config.context_shift else None, request.params
     most = config.max_tokens or (MAX_SHIFTED if shift else params.max_tokens)
     if params.max_tokens > most:
         params = dataclasses.replace(params, max_tokens=most)

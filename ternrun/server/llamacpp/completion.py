@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from ternrun.runtime.config import SamplingParams
-from ternrun.runtime.engine.context_shift import Shift
+from ternrun.runtime.engine.context_shift import ContextShift
 from ternrun.runtime.engine.request import Request
 from ternrun.runtime.sampling.logprobs import Logprob, TokenLogprobs
 from ternrun.server.fields import response_format
@@ -248,11 +248,11 @@ def _read(service: Service, values: dict[str, Any], start: response_format.Start
     return Asked(service, requests, [prompt for prompt in prompts for _ in range(n)], values)
 
 
-def _shift(model: Model, values: dict[str, Any], ids: list[int]) -> Shift:
+def _shift(model: Model, values: dict[str, Any], ids: list[int]) -> ContextShift:
     """A begin token is kept beside the tokens that are counted."""
     keep = values["n_keep"]
     begins = keep >= 0 and model.tokenizer.add_bos and ids[:1] == [model.tokenizer.bos_id]
-    return Shift(keep + begins, values["n_discard"])
+    return ContextShift(keep + begins, values["n_discard"])
 
 
 def _params(model: Model, values: dict[str, Any]) -> SamplingParams:

@@ -38,4 +38,4 @@ async def slots(request: web.Request, service: Service) -> web.Response:
 
 
 def _slots(service: Service) -> int:
-    return service.model.driver.engine.model.engine.max_batch
+    return service.model.driver.engine.max_batch

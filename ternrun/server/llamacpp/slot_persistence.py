@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import web
 
 from ternrun.errors import LoadError
-from ternrun.runtime.engine.kv_transfer import added, known
+from ternrun.runtime.engine.kv_transfer import cached_blocks, new_blocks
 from ternrun.server.fields.reading import FieldTable, string
 from ternrun.server.fields.sampling import MAX_SLOT, needed
 from ternrun.server.fields.unsupported import MODEL
@@ -36,7 +36,7 @@ async def slot_action(request: web.Request, service: Service) -> web.Response:
     model, slots = service.model, service.slots
     if not service.config.slot_save_path:
         raise ApiError("this server saves no slots: it was started without --slot-save-path", code="unsupported")
-    if model.driver.engine.model.memory is None:
+    if model.driver.engine.model.cache_blocks is None:
         raise ApiError("this model's slots cannot be saved: ONNX graphs keep a cache of their own", code="unsupported")
     given = request.match_info["id"]
     slot = int(given) if given.isdecimal() and len(given) <= len(str(MAX_SLOT)) else -1
@@ -84,7 +84,7 @@ def _save(model: Model, path: Path, ids: list[int]) -> tuple[int, int]:
     owner, layers = _owner(model)
     if path.exists() and not (path.is_file() and is_saved(path)):
         raise ApiError("filename: there is something of that name that is no saved slot", param="filename")
-    with known(model.driver, ids) as blocks:
+    with cached_blocks(model.driver, ids) as blocks:
         if not blocks.tokens:
             raise ApiError("the cache holds nothing of this slot, not even one block of tokens")
         return blocks.tokens, write(path, owner, ids[: blocks.tokens], map(blocks.read, range(layers)))
@@ -95,7 +95,7 @@ def _restore(model: Model, path: Path) -> tuple[list[int], int]:
     owner, layers = _owner(model)
     if not path.is_file():
         raise ApiError("filename: no slot was saved there", status=404, param="filename")
-    with opened(path, owner) as saved, added(model.driver, saved.ids) as blocks:
+    with opened(path, owner) as saved, new_blocks(model.driver, saved.ids) as blocks:
         for layer in range(layers):
             blocks.write(layer, saved.layer(len(blocks.row), owner.block_bytes // layers))
         saved.check()
@@ -105,6 +105,6 @@ def _restore(model: Model, path: Path) -> tuple[list[int], int]:
 def _owner(model: Model) -> tuple[Owner, int]:
     """Whose keys and values these are, and in how many layers they lie."""
     runner = model.driver.engine.model
-    assert runner.memory is not None
-    layers, _, nbytes = runner.memory.data.shape
-    return Owner(model.digest, runner.memory.kind, runner.block_size, layers * nbytes), layers
+    cache = runner.cache_blocks
+    assert cache is not None
+    return Owner(model.digest, cache.kind, runner.block_size, cache.layers * cache.block_bytes), cache.layers

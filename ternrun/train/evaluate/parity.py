@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ternrun.loader.model import open_model
 from ternrun.runtime.backend.protocol import Batch, Model
-from ternrun.runtime.backend.registry import pick
+from ternrun.runtime.backend.registry import select_backend
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.sampling.sampler import whole
 from ternrun.train.model.decoder import Decoder
@@ -66,7 +66,7 @@ def open_runtime(path: Path, context: int, kv_type: Any = "f32") -> Iterator[Mod
     """The file at `path` loaded by the runtime, for one sequence of up to `context` tokens. Raises LoadError."""
     with open_model(path) as file:
         engine = EngineConfig(context=context, max_batch=1, prefill_chunk=_PREFILL_CHUNK, kv_type=kv_type)
-        runtime = pick("auto")[0].load(file.weights, engine)
+        runtime = select_backend("auto")[0].load(file.weights, engine)
         try:
             yield runtime
         finally:

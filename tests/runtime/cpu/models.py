@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ternrun.runtime.backend.protocol import Batch
 from ternrun.runtime.config import EngineConfig
 from ternrun.runtime.cpu.model import CpuModel
-from ternrun.runtime.sampling.sampler import whole
+from ternrun.runtime.sampling.sampler import full_logits
 from ternrun.runtime.weights import Weights
 from tests import reference
 
@@ -54,7 +54,7 @@ def logits_of(model: CpuModel, ids: list[int], chunks: tuple[int, ...] = ()) -> 
 
 def forward(model: CpuModel, batch: Batch) -> F32:
     """All logits (n, vocab) of a step, -inf where the model says no more."""
-    rows = [whole(row) for row in model.forward(batch)]
+    rows = [full_logits(row) for row in model.forward(batch)]
     return np.array(rows).reshape(len(batch.outputs), model.config.vocab_size)
 
 

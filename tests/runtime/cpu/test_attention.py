@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ternrun.runtime.config import RopeConfig
-from ternrun.runtime.cpu import layout, rope
+from ternrun.runtime.cpu import layout
 from ternrun.runtime.cpu.memory import address, aligned, padded_vector, round_up
+from ternrun.runtime.rope import RopeTable
 from tests.reference import rope_tables, rotate
 from tests.runtime.cpu.harness import Machine, copy_of
 
@@ -64,12 +65,12 @@ class Layer:
         self.rng = np.random.default_rng(seed)
         self.padded = round_up(case.dim, 16)
         self.kv = np.dtype({"f16": np.float16, "f32": np.float32, "int8": np.int8}[case.kv])
-        self.head_bytes = self.kv.itemsize * BLOCK * (case.dim + self.padded) + 4 * layout.KV_STEPS[case.kv]
+        self.head_bytes = layout.kv_head_bytes(case.kv, case.dim)
         self.cache = aligned(self.head_bytes * case.kv_heads * BLOCKS)
         self.cache[:] = 0xFF
         self.tables = copy_of(self.rng.permutation(BLOCKS).reshape(3, -1), np.int32)
         self.config = RopeConfig(dim=case.dim if case.rope < 0 else case.rope, style=case.style)
-        tables = rope.Tables(self.config, 128, local=False)
+        tables = RopeTable(self.config, 128, local=False)
         tables.reach(128)
         self.cos, self.sin = tables.cos, tables.sin
         norms = [self.rng.uniform(0.5, 1.5, case.dim).astype(np.float32) for _ in range(2)]
@@ -205,7 +206,7 @@ FIRST: dict[str, F32] = {}  # results of the first instruction set
 @pytest.mark.parametrize("local", [False, True])
 def test_angles(scaling: dict[str, Any], local: bool) -> None:
     config = RopeConfig(dim=48, **scaling)
-    tables = rope.Tables(config, 300, local=local)
+    tables = RopeTable(config, 300, local=local)
     for positions in (5, 300, 7):
         tables.reach(positions)
     for table, wanted in zip((tables.cos, tables.sin), rope_tables(config, 300, sliding=local), strict=True):

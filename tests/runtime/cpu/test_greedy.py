@@ -23,10 +23,10 @@ STEPS, NONE = 30, frozenset[int]()
 
 def begun(model: CpuModel) -> Batch:
     """The next step of two sequences that have a past, and whose copy of the head is made."""
-    model.forward(batch_of([3, 1, 4], blocks=np.arange(4), keep=[1, 1, 1]))
-    model.forward(batch_of([2, 7], blocks=np.arange(4, 8), keep=[1, 1]))
+    model.forward(batch_of([3, 1, 4], blocks=np.arange(4), top_logits=[1, 1, 1]))
+    model.forward(batch_of([2, 7], blocks=np.arange(4, 8), top_logits=[1, 1]))
     tables = [np.arange(4), np.arange(4, 8)]
-    return batch_of([5, 9], positions=[3, 2], slots=[0, 1], block_tables=tables, outputs=[0, 1], keep=[1, 1])
+    return batch_of([5, 9], positions=[3, 2], slots=[0, 1], block_tables=tables, outputs=[0, 1], top_logits=[1, 1])
 
 
 def one_by_one(model: CpuModel, batch: Batch, steps: int) -> list[list[int]]:
@@ -54,7 +54,7 @@ def test_steps_in_one_call_choose_what_single_steps_choose(weights: Any, isa: st
 
 def test_nothing_is_decoded_before_the_head_s_copy_is_made() -> None:
     with loaded(SCREENED, kv_tokens=128) as model:
-        batch = batch_of([5], keep=[1])
+        batch = batch_of([5], top_logits=[1])
         if model.screen:
             assert not model.decode(batch, STEPS, NONE)
         for _ in range(2):

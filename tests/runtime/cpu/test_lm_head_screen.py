@@ -79,7 +79,7 @@ def test_a_row_that_is_no_number_is_not_passed_over(damaged: int, isa: str) -> N
     rows[damaged, 5] = np.nan
     with loaded(weights_with(rows.reshape(-1).view(np.uint8), "F32"), isa, threads=2) as model:
         for keep in (0, 1, 1):  # the copy is made for the second step that wants it
-            row = model.forward(batch_of(IDS[:1], keep=[keep]))[0]
+            row = model.forward(batch_of(IDS[:1], top_logits=[keep]))[0]
         with pytest.raises(LoadError, match="in place of logits"):
             sample(row, SamplingParams(), [1], 0)
 
@@ -97,8 +97,8 @@ def test_kept_logits_are_those_of_the_full_head(
     weights = weights_with(encode(kind, rows(np.random.default_rng(1))), kind, factors[None])
     with loaded(weights, isa, threads=2) as model:
         full = forward(model, batch_of(ids))
-        kept = forward(model, batch_of(ids, keep=keeps))
-        rows = model.forward(batch_of(ids, keep=keeps))
+        kept = forward(model, batch_of(ids, top_logits=keeps))
+        rows = model.forward(batch_of(ids, top_logits=keeps))
         best = [row.best if model.screen else int(row.argmax()) for row in rows]
     assert best == full.argmax(axis=1).tolist()
     skipped = np.isneginf(kept)

@@ -39,7 +39,7 @@ IDS = [3, 1, 4, 1, 5, 9, 2, 6]
         ({"outputs": [-1]}, "output"),
         ({"outputs": [0, 0, 1]}, "a step of 2 tokens has no 3 outputs"),
         ({"outputs": [1] * 100000}, "a step of 2 tokens has no 100000 outputs"),
-        ({"keep": [1]}, "keep names 1 of 2 outputs"),
+        ({"top_logits": [1]}, "top_logits names 1 of 2 outputs"),
         ({"tokens": [], "positions": [], "slots": [], "outputs": []}, "a step takes 1 to"),
         ({"positions": [0]}, "tokens"),
         ({"slots": [0]}, "tokens"),

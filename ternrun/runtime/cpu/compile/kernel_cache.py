@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from ternrun.errors import KernelError
-from ternrun.runtime.backend.protocol import Progress
+from ternrun.runtime.backend.protocol import ProgressCallback
 from ternrun.runtime.cpu.compile import cache_files
 from ternrun.runtime.cpu.compile.executable import Executable
 from ternrun.runtime.cpu.compile.isa import Isa
@@ -54,7 +54,7 @@ class CompileProgress:
     `total` is 0 while it is unknown: autotuning compiles its kernels first, and its result determines the others.
     """
 
-    def __init__(self, report: Progress | None = None) -> None:
+    def __init__(self, report: ProgressCallback | None = None) -> None:
         self._report = report
         self._done = self._total = 0
         self.whole = True  # False while more kernels will be announced than `expect` has counted

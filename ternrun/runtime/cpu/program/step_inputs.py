@@ -54,7 +54,7 @@ class StepInputs:
         if wanted > n:
             raise ValueError(f"a step of {n} tokens has no {wanted} outputs")
         if keep is not None and len(keep) != wanted:
-            raise ValueError(f"keep names {len(keep)} of {wanted} outputs")
+            raise ValueError(f"top_logits names {len(keep)} of {wanted} outputs")
         check_range(tokens, self._vocabulary, "token id")
         last = check_range(positions, min(self._positions, layout.KV_BLOCK * len(rows[0])), "position")
         check_range(slots, len(rows), "slot")

@@ -1,38 +1,42 @@
-"""Rotary angles: cos and sin of every position, in double precision, computed when the first sequence gets there."""
+"""Rotary angles: cos and sin of every position, computed in double precision when a sequence first gets there."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.runtime.config import RopeConfig
-from ternrun.runtime.cpu.memory import aligned
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+STEP = 512  # positions that are computed at once, at least
 
 
-STEP = 512  # positions computed at least, when there are too few
+def _zeros(size: int) -> F32:
+    return np.zeros(size, np.float32)
 
 
-class Tables:
-    """`cos` and `sin` of `positions` positions, (positions * dim / 2,) each; zeros as far as nobody got yet.
+class RopeTable:
+    """`cos` and `sin` of `positions` positions, float32, (positions * dim / 2,) each; zeros until `reach`.
 
-    `local`: of a sliding layer with a base of its own, which is not scaled.
+    `local` selects the base of sliding layers, which is never scaled. `allocate` makes a float32 array of zeros.
     """
 
-    def __init__(self, rope: RopeConfig, positions: int, *, local: bool) -> None:
+    def __init__(
+        self, rope: RopeConfig, positions: int, *, local: bool, allocate: Callable[[int], F32] = _zeros
+    ) -> None:
         if local and rope.local_base:
-            self._angles, self._magnitude = _plain(rope.dim, rope.local_base), 1.0
+            self._angles, self._magnitude = inverse_frequencies(rope.dim, rope.local_base), 1.0
         else:
             self._angles, self._magnitude = _scaled(rope), rope.attention_factor
         self._positions, self._ready = positions, 0
-        size = 4 * positions * self._angles.size
-        self.cos, self.sin = aligned(size).view(np.float32), aligned(size).view(np.float32)
+        self.cos, self.sin = (allocate(positions * self._angles.size) for _ in range(2))
 
     def reach(self, positions: int) -> None:
-        """Have the first `positions` positions ready."""
+        """Compute the first `positions` positions if they are not there yet."""
         if positions <= self._ready:
             return
         first, last = self._ready, min(self._positions, max(positions, 2 * self._ready, STEP))
@@ -43,14 +47,14 @@ class Tables:
         self._ready = last
 
 
-def _plain(dim: int, base: float) -> F64:
-    """Radians a position for each pair (arXiv 2104.09864)."""
+def inverse_frequencies(dim: int, base: float) -> F64:
+    """Radians per position of each pair, (dim / 2,) (arXiv 2104.09864)."""
     return np.asarray(base ** (-np.arange(0, dim, 2) / max(dim, 1)), np.float64)
 
 
 def _scaled(rope: RopeConfig) -> F64:
-    """Divided per pair (llama 3), by one factor (linear), or by a ramp between pairs (YaRN, arXiv 2309.00071)."""
-    plain = _plain(rope.dim, rope.base)
+    """Frequencies divided per pair (llama 3), by one factor (linear), or by a ramp (YaRN, arXiv 2309.00071)."""
+    plain = inverse_frequencies(rope.dim, rope.base)
     if rope.frequency_factors:
         plain = plain / np.asarray(rope.frequency_factors, np.float64)
     if rope.scaling == "none":
@@ -64,5 +68,5 @@ def _scaled(rope: RopeConfig) -> F64:
 
 
 def _pair_with_turns(rope: RopeConfig, turns: float) -> float:
-    """Index of the pair that makes so many full turns within the original context."""
+    """Index of the pair that makes `turns` full turns within the original context."""
     return rope.dim * math.log(rope.original_context / (turns * 2 * math.pi)) / (2 * math.log(rope.base))
