@@ -49,11 +49,11 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> list[FakeModel]:
     def load_weights(weights: Any, engine: EngineConfig, progress: Any = None, idle: Any = None) -> FakeModel:
         idle()
         made.append(FakeModel(vocab=weights.config.vocab_size, block_size=16, sharpness=1.0))
-        made[-1].engine, made[-1].config = engine, weights.config
+        made[-1].engine_config, made[-1].config = engine, weights.config
         return made[-1]
 
     fake = SimpleNamespace(name="fake", load=load_weights)
-    monkeypatch.setattr("ternrun.api.pick", lambda device: (fake, "the only one here"))
+    monkeypatch.setattr("ternrun.api.select_backend", lambda device: (fake, "the only one here"))
     return made
 
 

@@ -59,7 +59,7 @@ class Result:
 @pytest.fixture(autouse=True)
 def _still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps take no time here, so how many are joined does not depend on the machine."""
-    monkeypatch.setattr("ternrun.runtime.engine.engine.Pace", partial(StepPacer, clock=lambda: 0.0))
+    monkeypatch.setattr("ternrun.runtime.engine.engine.StepPacer", partial(StepPacer, clock=lambda: 0.0))
 
 
 def run(engine: Engine, requests: list[Request], stagger: int = 0) -> list[Result]:

@@ -16,7 +16,7 @@ from ternrun.loader.model import open_model
 from ternrun.runtime.backend.protocol import Batch, Model
 from ternrun.runtime.backend.registry import select_backend
 from ternrun.runtime.config import EngineConfig
-from ternrun.runtime.sampling.sampler import whole
+from ternrun.runtime.sampling.sampler import full_logits
 from ternrun.train.model.decoder import Decoder
 
 _PREFILL_CHUNK = 128  # tokens per step of the runtime
@@ -88,5 +88,5 @@ def runtime_logits(runtime: Model, ids: NDArray[np.int32]) -> Logits:
         part = ids[start : start + _PREFILL_CHUNK].tolist()
         n = len(part)
         batch = Batch(part, list(range(start, start + n)), [0] * n, [blocks], list(range(n)))
-        parts.append(np.array([whole(row) for row in runtime.forward(batch)]))
+        parts.append(np.array([full_logits(row) for row in runtime.forward(batch)]))
     return np.concatenate(parts)
