@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.bench.vocabulary import byte_vocabulary
-from ternrun.loader.architectures.assemble import is_linear, shapes
-from ternrun.loader.architectures.table import write_config
+from ternrun.loader.architectures.tensor_names import is_linear, shapes
+from ternrun.loader.architectures.write_config import write_config
 from ternrun.loader.gguf.write import write_gguf
 from ternrun.loader.quants.table import encode, encode_trits
 from ternrun.runtime.config import ModelConfig, RopeConfig

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.bench.vocabulary import byte_vocabulary
-from ternrun.loader.architectures.assemble import is_linear
+from ternrun.loader.architectures.tensor_names import is_linear
 from ternrun.loader.quants.table import decode, trits
 from ternrun.runtime.weights import Tensor, Weights
 

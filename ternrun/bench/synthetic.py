@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from ternrun.bench.vocabulary import byte_vocabulary, full_vocabulary
 from ternrun.errors import TernrunError, UsageError
-from ternrun.loader.architectures.assemble import is_linear, shapes
-from ternrun.loader.architectures.table import ARCHITECTURES, write_config
+from ternrun.loader.architectures.table import ARCHITECTURES
+from ternrun.loader.architectures.tensor_names import is_linear, shapes
+from ternrun.loader.architectures.write_config import write_config
 from ternrun.loader.gguf.write import write_gguf
 from ternrun.loader.quants.table import encode, encode_trits
 from ternrun.runtime.config import ModelConfig, RopeConfig
@@ -37,7 +38,7 @@ def _shape(architecture: str, vocab: int, context: int, dim: int, layers: int, h
     return ModelConfig(
         architecture=architecture, vocab_size=vocab, context_length=context, dim=dim, n_layers=layers, n_heads=heads,
         n_kv_heads=kv, head_dim=dim // heads, ffn_dim=ffn, norm_eps=1e-5, activation=row.activation,
-        rope=RopeConfig(dim=dim // heads, base=base, style=row.style),
+        rope=RopeConfig(dim=dim // heads, base=base, style=row.rope_style),
     )  # fmt: skip
 
 
@@ -83,7 +84,7 @@ def write_synthetic(
     if architecture:
         row = ARCHITECTURES[architecture]
         config = replace(config, architecture=architecture, activation=row.activation,
-                         rope=replace(config.rope, style=row.style))  # fmt: skip
+                         rope=replace(config.rope, style=row.rope_style))  # fmt: skip
     check_types(type_name, head)
     rng = np.random.default_rng(seed)
     maker = _Maker(type_name, rng)

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from ternrun.errors import UsageError
 from ternrun.files import check_new, check_target
-from ternrun.loader.architectures.assemble import is_linear, vector
-from ternrun.loader.architectures.table import ARCHITECTURES, write_config
+from ternrun.loader.architectures.assemble import vector
+from ternrun.loader.architectures.table import ARCHITECTURES
+from ternrun.loader.architectures.tensor_names import is_linear
+from ternrun.loader.architectures.write_config import write_config
 from ternrun.loader.gguf.open_file import part_paths
 from ternrun.loader.gguf.types import TYPE_IDS
 from ternrun.loader.gguf.write import write_gguf
@@ -139,9 +141,9 @@ def _report(plan: list[_Pending], progress: Progress | None) -> None:
 
 def _file_config(config: ModelConfig) -> ModelConfig:
     """The same model as its GGUF architecture wires it: llama's rotates neighbouring pairs."""
-    style = ARCHITECTURES[config.architecture].style
+    style = ARCHITECTURES[config.architecture].rope_style
     if config.rope.style != style and config.rope.dim != config.head_dim:
-        raise UsageError("a llama model that rotates only a part of each head cannot be a GGUF file")
+        raise UsageError(f"a {config.architecture} model that rotates only a part of each head cannot be a GGUF file")
     return replace(config, rope=replace(config.rope, style=style))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ternrun.errors import ConfigError, LoadError, UsageError
 from ternrun.loader.architectures import nanochat_ternary
 from ternrun.loader.architectures.assemble import assemble, vector
-from ternrun.loader.architectures.table import read_config
+from ternrun.loader.architectures.gguf_config import read_config
 from ternrun.loader.gguf.file import GGUFFile, open_gguf
 from ternrun.loader.model_id import model_id
 from ternrun.loader.sampling_defaults import read_sampling

@@ -11,8 +11,11 @@ import pytest
 
 from ternrun.bench.vocabulary import byte_vocabulary
 from ternrun.errors import ConfigError, LoadError
-from ternrun.loader.architectures.assemble import GROUPS, assemble
-from ternrun.loader.architectures.table import ARCHITECTURES, read_config, write_config
+from ternrun.loader.architectures.assemble import assemble
+from ternrun.loader.architectures.gguf_config import read_config
+from ternrun.loader.architectures.table import ARCHITECTURES
+from ternrun.loader.architectures.tensor_names import GROUPS
+from ternrun.loader.architectures.write_config import write_config
 from ternrun.loader.gguf.write import write_gguf
 from ternrun.loader.model import open_model
 from ternrun.loader.quants.table import encode

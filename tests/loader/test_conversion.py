@@ -11,7 +11,7 @@ import pytest
 
 from ternrun.errors import LoadError, UsageError
 from ternrun.loader import convert as module
-from ternrun.loader.architectures.assemble import is_linear
+from ternrun.loader.architectures.tensor_names import is_linear
 from ternrun.loader.convert import TYPES, convert
 from ternrun.loader.gguf.file import open_gguf, write_gguf
 from ternrun.loader.model import open_model

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ternrun.errors import LoadError, UsageError
-from ternrun.loader.hf.config import read_hf_config, text_config
+from ternrun.loader.architectures.hf_config import read_hf_config
+from ternrun.loader.architectures.table import text_config
 from ternrun.loader.model import open_model
 from ternrun.loader.quants.table import decode, encode, trits
 from ternrun.runtime.weights import Weights

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from ternrun.errors import ConfigError, LoadError
+from ternrun.loader.architectures.hf_config import read_hf_config
+from ternrun.loader.architectures.table import hf_architecture, text_config
 from ternrun.loader.gguf.file import GGUFFile, GGUFTensor, open_gguf
 from ternrun.loader.hf.bitnet_weights import TernaryRule
-from ternrun.loader.hf.config import architecture_of, read_hf_config, text_config
 from ternrun.loader.model import gguf_weights
 from ternrun.runtime.encodings import ENCODINGS
 from tests.fakes import fake_gguf, fake_weights
@@ -131,7 +132,7 @@ def test_lies_in_config_json_are_refused_or_do_no_harm(arch: str) -> None:
             config[key] = rng.choice(HF_VALUES)
         try:
             text = text_config(config)
-            TernaryRule(config["quantization_config"], architecture_of(text))
+            TernaryRule(config["quantization_config"], masters=hf_architecture(text).ternary)
             read_hf_config(text, 260)
         except (LoadError, ConfigError) as e:
             faults.append(str(e))

@@ -1,65 +1,23 @@
-"""From a configuration and a table of tensors to checked `Weights`: every tensor present, used, and of the right shape.
-
-Shapes are words over: D dim, Q all query heads, K all key heads, H one head, F feed-forward, V vocabulary, S residual
-streams, T = S + 2. "QD" is (Q, D): Q rows of D columns.
-"""
+"""From a configuration and tensors to checked `Weights`: every tensor present, used, and of the right shape."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
 from ternrun.loader.architectures.table import ARCHITECTURES
+from ternrun.loader.architectures.tensor_names import GROUPS, is_linear, shapes
 from ternrun.runtime.config import ModelConfig
 from ternrun.runtime.encodings import ENCODINGS, nbytes
 from ternrun.runtime.weights import Tensor, Weights
 
-LINEARS = {
-    "attn_q": "QD", "attn_k": "KD", "attn_v": "KD", "attn_output": "DQ",
-    "ffn_gate": "FD", "ffn_up": "FD", "ffn_down": "DF",
-}  # fmt: skip
-_MODEL = {"token_embd.weight": "VD", "output_norm.weight": "D"}
-_HEAD = {"output.weight": "VD"}  # absent: the embedding serves as head
-_HEAD_BIAS = {"output.bias": "V"}
-_LAYER = {"attn_norm.weight": "D", "ffn_norm.weight": "D"} | {f"{name}.weight": w for name, w in LINEARS.items()}
-
-# Tensors of a layer that come together or not at all, and then in every layer.
-GROUPS: dict[str, dict[str, str]] = {
-    "qkv_bias": {"attn_q.bias": "Q", "attn_k.bias": "K", "attn_v.bias": "K"},
-    "output_bias": {"attn_output.bias": "D"},
-    "ffn_bias": {"ffn_gate.bias": "F", "ffn_up.bias": "F", "ffn_down.bias": "D"},
-    "qk_norm": {"attn_q_norm.weight": "H", "attn_k_norm.weight": "H"},
-    "sub_norm": {"attn_sub_norm.weight": "Q", "ffn_sub_norm.weight": "F"},
-    "post_norm": {"post_attention_norm.weight": "D", "post_ffw_norm.weight": "D"},
-    # an RMSNorm on the input of each projection (Microsoft's BitNet embedding models)
-    "norm_in": {f"{name}_norm_in.weight": word[1] for name, word in LINEARS.items()},
-    # per sublayer: S rows that mix the streams, one row that reads them, one that writes to them (docs/formats.md)
-    "mhc": {"mhc_attn.weight": "TS", "mhc_ffn.weight": "TS"},
-}
 _VECTOR_TYPES = ("F32", "F16", "BF16")
 # Length of a matrix row by its I2_S scale: real models lie between 0.3 and 200 (2B-4T's scales are as large as 2.5)
 _ROW_LENGTHS = (1e-3, 400.0)
-
-
-def shapes(config: ModelConfig, groups: Iterable[str], *, head: bool, bias: bool = False) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor of a model with these optional groups, and of its own head and that head's bias."""
-    layer = dict(_LAYER)
-    for group in groups:
-        layer |= GROUPS[group]
-    words = _MODEL | (_HEAD if head else {}) | (_HEAD_BIAS if bias else {})
-    for n in range(config.n_layers):
-        words |= {f"blk.{n}.{name}": word for name, word in layer.items()}
-    sizes = _sizes(config)
-    return {name: tuple(sizes[letter] for letter in word) for name, word in words.items()}
-
-
-def is_linear(name: str) -> bool:
-    """Whether a tensor is the weight of one of the seven projections of a layer."""
-    return name.endswith(".weight") and name.removesuffix(".weight").rpartition(".")[2] in LINEARS
 
 
 def assemble(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Weights:
@@ -105,13 +63,6 @@ def _groups(config: ModelConfig, tensors: Mapping[str, Tensor]) -> list[str]:
         if config.mhc_streams > 1 if group == "mhc" else any(name in tensors for name in names):
             found.append(group)
     return found
-
-
-def _sizes(c: ModelConfig) -> dict[str, int]:
-    return {
-        "D": c.dim, "Q": c.n_heads * c.head_dim, "K": c.n_kv_heads * c.head_dim, "H": c.head_dim, "F": c.ffn_dim,
-        "V": c.vocab_size, "S": c.mhc_streams, "T": c.mhc_streams + 2,
-    }  # fmt: skip
 
 
 def _check(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -70,3 +70,8 @@ class Keys:
         if listed.ndim != 1 or not listed.size or (listed != listed[0]).any():
             self.fail(name, "the same in every layer", values)
         return listed[0].item()
+
+
+def hf_keys(table: Mapping[str, Any]) -> Keys:
+    """Return the keys of a config.json, or of a table in it."""
+    return Keys({f"config.json.{key}": value for key, value in table.items()}, "config.json")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
 from ternrun.loader.architectures.metadata import Keys
+from ternrun.loader.architectures.table import OWN
 from ternrun.runtime.weights import Tensor
 
 _MAGIC, _VERSION = 0x6D484321, 1
@@ -65,16 +66,16 @@ def translate(
         renamed |= {t.name: t for t in _read_side_file(path, n_layers, streams)}
     heads = keys.integer("n_heads")
     return dict(metadata) | {
-        "general.architecture": "ternrun",
-        "ternrun.context_length": keys.integer("max_seq_len", 2048),
-        "ternrun.embedding_length": keys.integer("dim"),
-        "ternrun.block_count": n_layers,
-        "ternrun.feed_forward_length": gate.shape[0] if gate else 1,
-        "ternrun.attention.head_count": heads,
-        "ternrun.attention.head_count_kv": keys.integer("n_kv_heads", heads),
-        "ternrun.attention.layer_norm_rms_epsilon": 1e-6,
-        "ternrun.rope.freq_base": keys.number("rope_theta", 10000.0),
-        "ternrun.mhc_streams": streams,
+        "general.architecture": OWN,
+        f"{OWN}.context_length": keys.integer("max_seq_len", 2048),
+        f"{OWN}.embedding_length": keys.integer("dim"),
+        f"{OWN}.block_count": n_layers,
+        f"{OWN}.feed_forward_length": gate.shape[0] if gate else 1,
+        f"{OWN}.attention.head_count": heads,
+        f"{OWN}.attention.head_count_kv": keys.integer("n_kv_heads", heads),
+        f"{OWN}.attention.layer_norm_rms_epsilon": 1e-6,
+        f"{OWN}.rope.freq_base": keys.number("rope_theta", 10000.0),
+        f"{OWN}.mhc_streams": streams,
     }, renamed
 
 

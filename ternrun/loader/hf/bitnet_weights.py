@@ -23,14 +23,17 @@ _BATCH = 1 << 22  # weights counted at a time
 
 
 class TernaryRule:
-    """What `quantization_config` says about projections. Raises LoadError for a method other than BitNet's."""
+    """What `quantization_config` says about projections.
 
-    def __init__(self, quantization: Any, architecture: str) -> None:
+    `masters`: without it, weights are masters to be rounded. Raises LoadError for a method other than BitNet's.
+    """
+
+    def __init__(self, quantization: Any, *, masters: bool) -> None:
         table = quantization if isinstance(quantization, dict) else {}
         method = table.get("quant_method", "bitnet")
         if method != "bitnet":
             raise LoadError(f"config.json: weights quantized with {str(method)[:40]!r} are not supported; bitnet's are")
-        self.applies = bool(table) or architecture.startswith("bitnet")
+        self.applies = bool(table) or masters
         self.divides = table.get("linear_class", "bitlinear") == "bitlinear"
         self.online = table.get("quantization_mode", "offline" if table else "online") == "online"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ternrun.loader.architectures.assemble import GROUPS
-from ternrun.loader.architectures.table import ARCHITECTURES
+from ternrun.loader.architectures.table import ARCHITECTURES, OWN
+from ternrun.loader.architectures.tensor_names import GROUPS
 from ternrun.onnx.recognition.decoder import Decoder, Layer
 from ternrun.onnx.recognition.rotation import Head
 from ternrun.onnx.recognition.trace import UnrecognizedError
@@ -57,12 +57,11 @@ def _architecture(layer: Layer, rope: RopeConfig) -> str:
         parts = {name.split(".")[0]: name.rpartition(".")[2] for name in names}
         if all((p in layer.vectors) if kind == "weight" else _biased(layer, p) for p, kind in parts.items()):
             groups.add(group)
-    for name in ("llama", "qwen2", "qwen3", "gemma3", "bitnet", "bitnet-b1.58"):
-        known = ARCHITECTURES[name]
-        fits = set(known.required) <= groups <= {*known.required, *known.optional}
-        if fits and known.activation == layer.activation and (rope.style == "neox" or name == "llama"):
-            return name if name != "gemma3" else "ternrun"  # gemma3 implies an embedding scale and a local base
-    return "ternrun"
+    for row in ARCHITECTURES.values():
+        fits = set(row.required) <= groups <= {*row.required, *row.optional} and not row.implicit
+        if fits and row.activation == layer.activation and rope.style in ("neox", row.rope_style):
+            return row.name
+    return OWN
 
 
 def _biased(layer: Layer, name: str) -> bool:

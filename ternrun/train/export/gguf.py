@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from ternrun.errors import UsageError
-from ternrun.loader.architectures.table import write_config
+from ternrun.loader.architectures.write_config import write_config
 from ternrun.loader.gguf.write import write_gguf
 from ternrun.loader.model import open_model
 from ternrun.loader.quants.table import decode, encode, encode_trits
