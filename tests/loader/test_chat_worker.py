@@ -190,6 +190,26 @@ def test_a_slow_machine_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Renderer()._slowness == 8.0
 
 
+WITHOUT_TIMERS = """
+import time
+from ternrun.loader.chat import worker
+worker.HAS_TIMERS = False
+renderer = worker.Renderer()
+with renderer.limited(60):
+    renderer.answer("k", "{{ 1 }}", None)
+with renderer.limited(0.1):
+    ("c" * 4_000_000).strip("b" * 4_000_000 + "c")
+"""
+
+
+def test_a_system_without_timers_ends_the_process_by_the_clock() -> None:
+    start = time.perf_counter()
+    ended = subprocess.run([sys.executable, "-c", WITHOUT_TIMERS], capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert b"Timeout" in ended.stderr
+    assert time.perf_counter() - start < 10.0
+
+
 def test_a_worker_imports_little() -> None:
     worker = Worker()
     try:

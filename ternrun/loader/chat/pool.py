@@ -17,7 +17,7 @@ from ternrun.errors import TemplateError
 from ternrun.loader.chat.wire import FAULT, LAST_FAULT, READY, REQUEST, UNKNOWN, receive, send
 
 MAX_FAULTS = 64  # sources whose fault is remembered
-MAX_WORKERS = 2  # renders at the same time; the usual one takes less than a millisecond
+MAX_WORKERS = min(4, max(2, os.cpu_count() or 2))  # renders at the same time; the usual one takes under 1 ms
 _MODULE = "ternrun.loader.chat.worker"
 _ROOT = str(Path(__file__).parents[3])  # the folder that holds this ternrun, whatever else is installed
 

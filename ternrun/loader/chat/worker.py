@@ -79,26 +79,33 @@ class Renderer:
 
     def answer(self, key: str, source: str | None, names: bytes | None) -> tuple[bytes, str]:
         """The kind and text of the reply to one request; `wire` says what the three are."""
-        try:
-            if source is not None:
-                self._compile(key, source)
-            if names is None:
-                return READY, ""
-            if key not in self._templates:
-                return UNKNOWN, ""
-            with self.limited(RENDER_S + BYTE_S * len(names)):
-                return TEXT, _render(self._templates[key], pickle.loads(names))
-        except MemoryError:
-            return LAST_FAULT, "takes too much memory"
-        except RefusedMessagesError as e:
-            return FAULT, f"refuses these messages: {_one_line(e)}"
-        except TooMuchOutputError:
-            return FAULT, f"writes more than {MAX_OUTPUT} characters"
-        except Exception as e:  # a template may raise anything that Python can
-            fault = "is damaged" if names is None else "does not fit these messages"
-            if isinstance(e, RecursionError):
-                return FAULT, f"{fault}: it is nested too deeply"
-            return FAULT, f"{fault}: {type(e).__name__}: {_one_line(e)}"
+        seconds = COMPILE_S if names is None else RENDER_S + BYTE_S * len(names)
+        with self.limited(seconds):  # what an error says can take long to write, too
+            try:
+                return self._answer(key, source, names)
+            except MemoryError:
+                return LAST_FAULT, "takes too much memory"
+            except RefusedMessagesError as e:
+                return FAULT, f"refuses these messages: {_one_line(e)}"
+            except TooMuchOutputError:
+                return FAULT, f"writes more than {MAX_OUTPUT} characters"
+            except Exception as e:  # a template may raise anything that Python can
+                fault = "is damaged" if names is None else "does not fit these messages"
+                if isinstance(e, RecursionError):
+                    return FAULT, f"{fault}: it is nested too deeply"
+                return FAULT, f"{fault}: {type(e).__name__}: {_one_line(e)}"
+
+    def _answer(self, key: str, source: str | None, names: bytes | None) -> tuple[bytes, str]:
+        if source is not None:
+            template = self._environment.from_string(source)
+            if len(self._templates) >= MAX_TEMPLATES:
+                del self._templates[next(iter(self._templates))]
+            self._templates[key] = template
+        if names is None:
+            return READY, ""
+        if key not in self._templates:
+            return UNKNOWN, ""
+        return TEXT, _render(self._templates[key], pickle.loads(names))
 
     @contextmanager
     def limited(self, seconds: float) -> Iterator[None]:
@@ -114,13 +121,6 @@ class Renderer:
         start = time.process_time()
         self._environment.from_string(_SAMPLE)
         return time.process_time() - start
-
-    def _compile(self, key: str, source: str) -> None:
-        with self.limited(COMPILE_S):
-            template = self._environment.from_string(source)
-        if len(self._templates) >= MAX_TEMPLATES:
-            del self._templates[next(iter(self._templates))]
-        self._templates[key] = template
 
 
 def _set_timers(seconds: float) -> None:
