@@ -19,6 +19,18 @@ STEPS = {
     "format": [sys.executable, "-m", "ruff", "format", "--check", "."],
     "types": [sys.executable, "-m", "mypy"],
     "imports": [str(SCRIPTS / "lint-imports"), "--no-logo"],
+    "second backend": [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--backend",
+        "numpy",
+        "tests/runtime",
+        "tests/server/test_completions.py",
+        "tests/server/test_chat.py",
+        "tests/server/test_saving.py",
+        "tests/server/test_shift.py",
+    ],
     "tests": [sys.executable, "-m", "pytest"],  # last, so that its summary closes the output
 }
 

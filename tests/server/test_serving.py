@@ -95,6 +95,7 @@ def test_a_full_queue_says_when_to_try_again(path: Path) -> None:
         assert len(server.complete(["a", "b"], max_tokens=1)["choices"]) == 2  # alone, it may be larger
 
 
+@pytest.mark.cpu_backend  # the stream has to begin within 20 ms
 def test_a_request_that_takes_too_long_is_ended(path: Path) -> None:
     with running(ServerConfig(port=0, timeout=0.02), lambda: load(path, threads=1)) as server:
         many = LONG | {"prompt": ["a", "b", "c", "d"]}

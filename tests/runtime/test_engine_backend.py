@@ -1,4 +1,4 @@
-"""The engine on the real CPU runtime: the same bits whatever the batch, the chunk size, the threads and the cache."""
+"""The engine on a real backend: the same bits for every batch, chunk size, number of threads and cache state."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ternrun.runtime.backend.protocol import Model
+from ternrun.runtime.backend.registry import select_backend
 from ternrun.runtime.config import EngineConfig, SamplingParams
-from ternrun.runtime.cpu.model import CpuModel
 from ternrun.runtime.engine.engine import Engine
 from ternrun.runtime.engine.request import Request
 from ternrun.runtime.ngram_proposer import NgramProposer
+from ternrun.runtime.weights import Weights
 from tests.fakes import fake_weights
 from tests.runtime.test_engine import Result, run
 
@@ -22,6 +24,10 @@ WAYS: list[dict[str, int]] = [
     {"prefill_chunk": 7, "max_batch": 3},
     {"prefill_chunk": 64, "max_batch": 6, "kv_tokens": 512, "threads": 3},  # too few blocks for all: preemption
 ]
+
+
+def loaded(weights: Weights, **options: Any) -> Model:
+    return select_backend("auto")[0].load(weights, EngineConfig(**options))
 
 
 def requests() -> list[Request]:
@@ -52,7 +58,7 @@ def test_samplers_draw_the_same_tokens_in_every_way_of_running() -> None:
     asked = [Request([7, 8, 9] * 40, SamplingParams(**{**common, **kind})) for kind in kinds]
     results: list[list[Result]] = []
     for way in WAYS:
-        model = CpuModel(weights, EngineConfig(**way))  # type: ignore[arg-type]
+        model = loaded(weights, **way)
         results += [run(Engine(model, drafter=drafter), asked) for drafter in (None, partial(NgramProposer, 3))]
         model.close()
     assert all(result == results[0] for result in results[1:])
@@ -64,7 +70,7 @@ def test_results_are_the_same_bits_in_every_way_of_running(arch: str) -> None:
     weights = fake_weights(arch)
     results: list[list[Result]] = []
     for way in WAYS:
-        model = CpuModel(weights, EngineConfig(**way))  # type: ignore[arg-type]
+        model = loaded(weights, **way)
         engine = Engine(model)
         results += [run(engine, requests()), run(engine, requests())]  # the second time from the cache
         model.close()

@@ -8,6 +8,7 @@ from ternrun.errors import UsageError
 from ternrun.runtime.backend.registry import select_backend
 
 
+@pytest.mark.cpu_backend
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 def test_the_cpu_is_picked_and_says_why(device: str) -> None:
     backend, reason = select_backend(device)  # type: ignore[arg-type]
