@@ -39,9 +39,11 @@ class Worker:
         self._replies = cast("RawIOBase", self._process.stdout)
         try:
             receive(self._replies)
-        except (EOFError, OSError) as e:
+        except BaseException as e:
             self.close()
-            raise TemplateError("the process for chat templates did not start") from e
+            if isinstance(e, (EOFError, OSError)):
+                raise TemplateError("the process for chat templates did not start") from e
+            raise
 
     @property
     def is_alive(self) -> bool:
