@@ -19,6 +19,7 @@ STEPS = {
     "format": [sys.executable, "-m", "ruff", "format", "--check", "."],
     "types": [sys.executable, "-m", "mypy"],
     "imports": [str(SCRIPTS / "lint-imports"), "--no-logo"],
+    "docs": [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", "build/docs"],
     "second backend": [
         sys.executable,
         "-m",
