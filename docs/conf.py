@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 
 project = "ternrun"
-copyright = "the ternrun contributors"  # noqa: A001
+copyright = "the ternrun contributors"
 release = metadata.version("ternrun")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
