@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from ternrun.bench.works import DECODED, Work
-from ternrun.runtime.cpu.layout import KV_BLOCK, KV_SIZE, KV_STEPS
+from ternrun.runtime.cpu.layout import KV_BLOCK, KV_SIZE, kv_steps
 from ternrun.runtime.cpu.model import CpuModel
 from ternrun.runtime.cpu.weights.matrix import TernaryMatrix
 
@@ -50,7 +50,7 @@ def of(model: CpuModel, work: Work, ternary: str) -> Traffic:
 def kv_bytes(model: CpuModel) -> int:
     """Bytes of keys and values of one position, in all layers."""
     c, kind = model.config, model.engine_config.kv_type
-    return c.n_layers * c.n_kv_heads * (2 * c.head_dim * KV_SIZE[kind] + 4 * KV_STEPS[kind] // KV_BLOCK)
+    return c.n_layers * c.n_kv_heads * (2 * c.head_dim * KV_SIZE[kind] + 4 * kv_steps(kind, c.head_dim) // KV_BLOCK)
 
 
 def _steps(model: CpuModel, work: Work) -> tuple[int, int, int, float]:

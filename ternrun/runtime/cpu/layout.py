@@ -41,13 +41,20 @@ TILE_TOKENS = 4
 #: the elements of each head of a block.
 KV_BLOCK = 16
 KV_SIZE = {"f32": 4, "f16": 2, "int8": 1}
-KV_STEPS = {"f32": 0, "f16": 0, "int8": 2 * KV_BLOCK}
+
+#: Elements of an int8 key that share a float32 step. A value has one step.
+KEY_GROUP = 16
+
+
+def kv_steps(kv_type: str, head_dim: int) -> int:
+    """The number of float32 steps that follow the elements of one head of a block."""
+    return KV_BLOCK * (-(-head_dim // KEY_GROUP) + 1) if kv_type == "int8" else 0
 
 
 def kv_head_bytes(kv_type: str, head_dim: int) -> int:
     """Bytes of a block of one key/value head: keys, values (padded to 16 elements), steps."""
     elements = KV_BLOCK * (head_dim + (head_dim + 15) // 16 * 16)
-    return KV_SIZE[kv_type] * elements + 4 * KV_STEPS[kv_type]
+    return KV_SIZE[kv_type] * elements + 4 * kv_steps(kv_type, head_dim)
 
 
 #: LM head screening (`kernels/lm_head_screen.py`): bytes before a prepared row, the largest top_k, and bytes of a row's

@@ -24,7 +24,7 @@ from ternrun.runtime.cpu.compile.lanes import iota, splat, zero
 from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, prefetch_far, store, store_scalar
 from ternrun.runtime.cpu.compile.vectors import f32x16, i32x16
 from ternrun.runtime.cpu.kernels.functions import exp
-from ternrun.runtime.cpu.kernels.kv_block import BLOCK, READ, SLOTS, block_of
+from ternrun.runtime.cpu.kernels.kv_block import BLOCK, GROUP, READ, SLOTS, block_of, key_steps_bytes
 from ternrun.runtime.cpu.kernels.queries import (
     DESCRIBED,
     INVERSE,
@@ -172,8 +172,8 @@ def _make_streams(kv: str, width: int, value_at: Any, *, fetch: bool) -> Any:
 
     `fetch`: prefetch the following blocks.
     """
-    size, read = layout.KV_SIZE[kv], READ[kv]
-    accumulate, blend, sums, _, broadcast = TILES[width]
+    size, stepped, read = layout.KV_SIZE[kv], kv == "int8", READ[kv]
+    accumulate, blend, sums, _, broadcast, add_scaled = TILES[width]
 
     @compiled
     def prefetch_block(ahead: int) -> None:
@@ -183,19 +183,33 @@ def _make_streams(kv: str, width: int, value_at: Any, *, fetch: bool) -> Any:
                 prefetch_far(ahead + line)
 
     @compiled
-    def scores_of(q: Any, dim: int, keys: int, ahead: int) -> Any:
-        """The products of the queries and the 16 keys of a block, in four sums, one for each element index modulo 4."""
+    def products(q: Any, begin: int, end: int, keys: int, ahead: int) -> Any:
+        """Sums over elements `begin` to `end` of the queries times 16 keys: four in turn, by element index modulo 4."""
         zeros = broadcast(zero(f32x16))
         a, b, c, d = zeros, zeros, zeros, zeros
-        for i in range(0, dim - 3, 4):
+        for i in range(begin, end - 3, 4):
             prefetch_block(ahead + 16 * size * i)
             a = accumulate(a, read(keys + 16 * size * i), q, 4 * i)
             b = accumulate(b, read(keys + 16 * size * (i + 1)), q, 4 * i + 4)
             c = accumulate(c, read(keys + 16 * size * (i + 2)), q, 4 * i + 8)
             d = accumulate(d, read(keys + 16 * size * (i + 3)), q, 4 * i + 12)
-        for i in range(dim // 4 * 4, dim):
+        for i in range(begin + (end - begin) // 4 * 4, end):
             a = accumulate(a, read(keys + 16 * size * i), q, 4 * i)
         return sums(a, b, c, d)
+
+    @compiled
+    def scores_of(q: Any, dim: int, keys: int, ahead: int, steps: int) -> Any:
+        """The products of the queries and the 16 keys of a block. `steps`: bytes from int8 keys to their steps."""
+        if not stepped:
+            return products(q, 0, dim, keys, ahead)
+        acc = broadcast(zero(f32x16))
+        for begin in range(0, dim, GROUP):
+            at = steps + 4 * BLOCK * (begin // GROUP)
+            if fetch:
+                prefetch_far(ahead + at)
+            group = products(q, begin, min(begin + GROUP, dim), keys, ahead)
+            acc = add_scaled(acc, group, load(f32x16, keys + at))
+        return acc
 
     @compiled
     def mix(args: Any, t: int, start: int, position: int, values: int, p: int, row: int) -> Any:
@@ -230,11 +244,9 @@ def _make_tile(kv: str, width: int, *, fetch: bool = True) -> Any:
             keys = cache + args.block_bytes * block_of(args.state, t, first)
             ahead = cache + args.block_bytes * block_of(args.state, t, min(first + AHEAD, last))
             if stepped and fetch:
-                prefetch_far(ahead + steps)
-                prefetch_far(ahead + steps + 4 * BLOCK)  # the steps of values, for `weigh`
-            s = scores_of(q, dim, keys, ahead)
-            factor = scale * load(f32x16, keys + steps) if stepped else scale
-            store_scores(args, queries, s, factor, first, p + 4 * (first - start), row)
+                prefetch_far(ahead + steps + key_steps_bytes(dim))  # the steps of values, for `weigh`
+            s = scores_of(q, dim, keys, ahead, steps)
+            store_scores(args, queries, s, scale, first, p + 4 * (first - start), row)
 
     @noinline
     def tile(args: Any, queries: int, head: int) -> None:
@@ -245,7 +257,7 @@ def _make_tile(kv: str, width: int, *, fetch: bool = True) -> Any:
         start = (max(0, seen - window + 1) if window else 0) // BLOCK * BLOCK
         row, p = 4 * ((last - start) // BLOCK + 1) * BLOCK, queries + SCORES
         score(args, queries, cache, (start, last), p, row)
-        steps = cache + size * BLOCK * (dim + (dim + 15) // 16 * 16) + 4 * BLOCK
+        steps = cache + size * BLOCK * (dim + (dim + 15) // 16 * 16) + key_steps_bytes(dim)
         for i in range(width):
             weigh(args, queries + DESCRIBED * i, start, steps, p + row * i)
         for i in range(0, dim, 64):

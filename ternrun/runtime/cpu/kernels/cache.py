@@ -16,7 +16,7 @@ from ternrun.runtime.cpu.compile.lanes import shuffler, splat, zero
 from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, store_scalar
 from ternrun.runtime.cpu.compile.vectors import f32x16
 from ternrun.runtime.cpu.kernels.functions import inverse_rms
-from ternrun.runtime.cpu.kernels.kv_block import BLOCK, WRITE, block_of
+from ternrun.runtime.cpu.kernels.kv_block import BLOCK, WRITE, block_of, key_steps_bytes
 
 TOKENS, POSITIONS = layout.STATE["tokens"], layout.STATE["positions"]
 _even = shuffler(f32x16, tuple(range(0, 32, 2)))
@@ -104,11 +104,12 @@ def build(entry: str) -> Callable[..., Any]:
             at = position % BLOCK
             if head < heads + kv_heads:
                 keys = block + args.head_bytes * (head - heads)
-                write(x, dim, keys + size * at, size * BLOCK, keys + size * BLOCK * (dim + padded) + 4 * at)
+                step = keys + size * BLOCK * (dim + padded) + 4 * at
+                write(x, dim, keys + size * at, size * BLOCK, step, layout.KEY_GROUP)
             else:
                 keys = block + args.head_bytes * (head - heads - kv_heads)
-                step = keys + size * BLOCK * (dim + padded) + 4 * (BLOCK + at)
-                write(x, padded, keys + size * (BLOCK * dim + padded * at), size, step)
+                step = keys + size * BLOCK * (dim + padded) + key_steps_bytes(dim) + 4 * at
+                write(x, padded, keys + size * (BLOCK * dim + padded * at), size, step, padded)
         return 0
 
     return store_tokens

@@ -1,7 +1,8 @@
 """The layout of a KV cache block: 16 tokens of one layer; for each key/value head K, then V, then the steps of both.
 
 K is [element][16 tokens], so that a vector of scores needs no sum across lanes. V is [16 tokens][elements padded to
-16]. Elements are float32, float16 or int8. int8 has a float32 step for each token's key and one for its value.
+16]. Elements are float32, float16 or int8. An int8 key has a float32 step for every 16 elements, [group][16 tokens], so
+that a large element costs only its neighbors precision. An int8 value has one step.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, 
 from ternrun.runtime.cpu.compile.vectors import f32x16, i8x16, i32x16
 
 f32 = types.float32
-BLOCK = layout.KV_BLOCK
+BLOCK, GROUP = layout.KV_BLOCK, layout.KEY_GROUP
 SLOTS, TABLES, TABLE_STRIDE = (layout.STATE[name] for name in ("slots", "tables", "table_stride"))
 
 
@@ -29,6 +30,12 @@ def block_of(state: int, t: int, position: int) -> Any:
     slot = types.int64(load_scalar(types.int32, load_scalar(types.int64, state + SLOTS) + 4 * t))
     row = load_scalar(types.int64, state + TABLES) + 4 * slot * load_scalar(types.int64, state + TABLE_STRIDE)
     return types.int64(load_scalar(types.int32, row + 4 * (position // BLOCK)))
+
+
+@compiled
+def key_steps_bytes(dim: int) -> int:
+    """Bytes of the steps of one head's int8 keys in a block."""
+    return 4 * BLOCK * ((dim + GROUP - 1) // GROUP)
 
 
 @compiled
@@ -46,7 +53,7 @@ def _load_int8(address: int) -> Any:
 def _make_write(size: int, bits_of: Any) -> Any:
     """A function that writes elements of `size` bytes, converted by `bits_of`."""
 
-    def write(x: int, n: int, at: int, stride: int, step: int) -> None:
+    def write(x: int, n: int, at: int, stride: int, step: int, group: int) -> None:
         """Store n floats as elements that are `stride` bytes apart."""
         for i in range(0, n, 16):
             bits = bits_of(load(f32x16, x + 4 * i))
@@ -66,8 +73,16 @@ def _same(value: Any) -> Any:
 
 
 @compiled
-def _write_int8(x: int, n: int, at: int, stride: int, step: int) -> None:
-    """Store n floats (padded with zeros to a multiple of 16) as int8 elements `stride` bytes apart, and their step.
+def _write_int8(x: int, n: int, at: int, stride: int, step: int, group: int) -> None:
+    """Store n floats (padded with zeros to a multiple of 16) as int8 elements, with a step for each `group` of them."""
+    for first in range(0, n, group):
+        to = step + 4 * BLOCK * (first // group)
+        _write_group(x + 4 * first, min(group, n - first), at + stride * first, stride, to)
+
+
+@compiled
+def _write_group(x: int, n: int, at: int, stride: int, step: int) -> None:
+    """Store n floats as int8 elements `stride` bytes apart, and their step.
 
     step = max|x| / 127. The step is NaN if a value is not finite, because int8 has no such value.
     """
@@ -89,5 +104,5 @@ def _write_int8(x: int, n: int, at: int, stride: int, step: int) -> None:
 
 #: Load sixteen elements from an address as f32x16.
 READ = {"f32": _load_f32, "f16": load_f16, "int8": _load_int8}
-#: f(floats, count, address, stride in bytes, address of the step) that stores elements.
+#: f(floats, count, address, stride in bytes, address of the first step, elements of a step) that stores elements.
 WRITE = {"f32": _make_write(4, _same), "f16": _make_write(2, f16_bits), "int8": _write_int8}

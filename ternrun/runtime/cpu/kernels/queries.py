@@ -105,6 +105,29 @@ def _sums4(a: Any, b: Any, c: Any, d: Any) -> Any:
 
 
 @compiled
+def _add_scaled1(acc: Any, sums: Any, step: Any) -> Any:
+    """Add the sums of a group of elements, times the step of each of the 16 keys."""
+    return (fma(sums[0], step, acc[0]),)
+
+
+@compiled
+def _add_scaled2(acc: Any, sums: Any, step: Any) -> Any:
+    """The same for two queries."""
+    return fma(sums[0], step, acc[0]), fma(sums[1], step, acc[1])
+
+
+@compiled
+def _add_scaled4(acc: Any, sums: Any, step: Any) -> Any:
+    """The same for four queries."""
+    return (
+        fma(sums[0], step, acc[0]),
+        fma(sums[1], step, acc[1]),
+        fma(sums[2], step, acc[2]),
+        fma(sums[3], step, acc[3]),
+    )
+
+
+@compiled
 def _at(at: int, i: int) -> Any:
     """The address of query i."""
     return load_scalar(types.int64, at + DESCRIBED * i)
@@ -148,7 +171,7 @@ def _broadcast4(value: Any) -> Any:
 
 #: The functions for each number of queries.
 TILES = {
-    1: (_accumulate1, _blend1, _sums1, _queries1, _broadcast1),
-    2: (_accumulate2, _blend2, _sums2, _queries2, _broadcast2),
-    4: (_accumulate4, _blend4, _sums4, _queries4, _broadcast4),
+    1: (_accumulate1, _blend1, _sums1, _queries1, _broadcast1, _add_scaled1),
+    2: (_accumulate2, _blend2, _sums2, _queries2, _broadcast2, _add_scaled2),
+    4: (_accumulate4, _blend4, _sums4, _queries4, _broadcast4, _add_scaled4),
 }
