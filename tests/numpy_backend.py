@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ternrun.runtime.backend.protocol import Batch, Idle, ProgressCallback
 from ternrun.runtime.config import EngineConfig
-from ternrun.runtime.decoder_plan import Attention, FeedForward, Projection, Sublayer, plan_decoder
+from ternrun.runtime.decoder_plan import Attention, FeedForward, Projection, Sublayer, fold_scales, plan_decoder
 from ternrun.runtime.limits import limits_for
 from ternrun.runtime.rope import RopeTable
 from ternrun.runtime.weights import Weights
@@ -58,12 +58,12 @@ class NumpyModel:
     draft_tokens = 2
 
     def __init__(self, weights: Weights, engine: EngineConfig) -> None:
-        self.config, self.engine_config, self._tensors = weights.config, engine, weights.tensors
+        self.config, self.engine_config, self._tensors = weights.config, engine, fold_scales(weights)
         c = weights.config
         limits = limits_for(c, engine, BLOCK)
         self.n_blocks, self._limits = limits.blocks, limits
         self.description = "numpy: the reference, for tests"
-        self._plan = plan_decoder(c, weights.tensors)
+        self._plan = plan_decoder(c, self._tensors)
         self._rope = {n: RopeTable(c.rope, limits.positions, local=n == "local") for n in self._plan.rope_tables}
         shape = (c.n_layers, limits.blocks, BLOCK, 2, c.n_kv_heads, c.head_dim)
         self._cache: F32 = np.full(shape, np.nan, np.float32)
@@ -129,8 +129,12 @@ class NumpyModel:
 
     def _attention(self, body: Attention, x: F32, layer: int, batch: Batch) -> F32:
         c, n, positions = self.config, len(x), np.asarray(batch.positions)
-        q = self._maybe(body.q_norm, self._project(body.q, x).reshape(n, c.n_heads, c.head_dim))
-        k = self._maybe(body.k_norm, self._project(body.k, x).reshape(n, c.n_kv_heads, c.head_dim))
+        q, k = self._project(body.q, x), self._project(body.k, x)
+        if body.wide_norm:
+            q, k = self._maybe(body.q_norm, q), self._maybe(body.k_norm, k)
+        q, k = q.reshape(n, c.n_heads, c.head_dim), k.reshape(n, c.n_kv_heads, c.head_dim)
+        if not body.wide_norm:
+            q, k = self._maybe(body.q_norm, q), self._maybe(body.k_norm, k)
         v = self._project(body.v, x).reshape(n, c.n_kv_heads, c.head_dim)
         if body.rope:
             table = self._rope[body.rope]
@@ -151,6 +155,8 @@ class NumpyModel:
         kv = self._cache[layer, row[at // BLOCK], at % BLOCK].astype(np.float64)  # (n, 2, kv heads, dim)
         keys, values = (np.repeat(kv[:, i], c.n_heads // c.n_kv_heads, axis=1) for i in (0, 1))
         scores = np.einsum("hd,nhd->hn", q.astype(np.float64), keys) * c.scale
+        if cap := c.attention_softcap:
+            scores = cap * np.tanh(scores / cap)
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
         mixed = np.einsum("hn,nhd->hd", weights, values) / weights.sum(axis=1, keepdims=True)
         return np.asarray(mixed, np.float32)

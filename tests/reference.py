@@ -28,6 +28,7 @@ def forward(weights: Weights, ids: list[int] | NDArray[np.integer], *, kv: str =
     logits = linear(tensors.get("output.weight", tensors["token_embd.weight"]), x)
     if "output.bias" in tensors:
         logits = logits + vector(tensors["output.bias"])
+    logits = logits * REAL(config.logit_scale)
     if config.logit_softcap:
         logits = REAL(config.logit_softcap) * np.tanh(logits / REAL(config.logit_softcap))
     return logits
@@ -59,7 +60,8 @@ class _Decoder:
         """One sublayer around its residual: x + f(norm(x)), or mHC-lite's mix of streams (arXiv 2601.05732)."""
         sublayer = self.attention if name == "attn" else self.ffn
         if len(streams) == 1:
-            return streams + sublayer(self.norm(f"blk.{layer}.{name}_norm", streams[0]), layer)
+            y = sublayer(self.maybe_norm(f"blk.{layer}.{name}_norm", streams[0]), layer)
+            return streams + y * REAL(self.config.residual_scale)
         n = len(streams)
         table = dense(self.tensors[f"blk.{layer}.mhc_{name}.weight"])  # (n + 2, n): mixing rows, read row, write row
         mix, read, write = table[:n], table[n], table[n + 1]
@@ -69,17 +71,24 @@ class _Decoder:
 
     def attention(self, x: F32, layer: int) -> F32:
         config, blk, t = self.config, f"blk.{layer}.", len(x)
-        q = self.project(blk + "attn_q", x).reshape(t, config.n_heads, config.head_dim)
-        k = self.project(blk + "attn_k", x).reshape(t, config.n_kv_heads, config.head_dim)
+        q, k = self.project(blk + "attn_q", x), self.project(blk + "attn_k", x)
+        if config.wide_qk_norm:
+            q, k = self.norm(blk + "attn_q_norm", q), self.norm(blk + "attn_k_norm", k)
+        q = q.reshape(t, config.n_heads, config.head_dim)
+        k = k.reshape(t, config.n_kv_heads, config.head_dim)
         v = self.project(blk + "attn_v", x).reshape(t, config.n_kv_heads, config.head_dim)
         sliding = bool(config.sliding_layers and config.sliding_layers[layer])
-        cos, sin = rope_tables(config.rope, t, sliding)
-        q = rotate(self.maybe_norm(blk + "attn_q_norm", q), cos, sin, config.rope)
-        k = rotate(self.maybe_norm(blk + "attn_k_norm", k), cos, sin, config.rope)
+        if not config.wide_qk_norm:
+            q, k = self.maybe_norm(blk + "attn_q_norm", q), self.maybe_norm(blk + "attn_k_norm", k)
+        if not config.rope_layers or config.rope_layers[layer]:
+            cos, sin = rope_tables(config.rope, t, sliding)
+            q, k = rotate(q, cos, sin, config.rope), rotate(k, cos, sin, config.rope)
         k, v = (a.astype(self.kv_type).astype(REAL) for a in (k, v))
         share = config.n_heads // config.n_kv_heads
         k, v = np.repeat(k, share, axis=1), np.repeat(v, share, axis=1)
         scores = np.einsum("qhd,khd->hqk", q, k) * REAL(config.scale)
+        if cap := config.attention_softcap:
+            scores = REAL(cap) * np.tanh(scores / REAL(cap))
         scores = np.where(visible(t, config.sliding_window if sliding else 0), scores, REAL(-np.inf))
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         scores /= scores.sum(axis=-1, keepdims=True)
@@ -176,7 +185,7 @@ def rope_tables(rope: RopeConfig, t: int, sliding: bool) -> tuple[F32, F32]:
     A sliding layer with a base of its own is not scaled at all (gemma3).
     """
     if sliding and rope.local_base:
-        angles, magnitude = frequencies(rope.dim, rope.local_base), 1.0
+        angles, magnitude = frequencies(rope.dim, rope.local_base) / rope.local_factor, 1.0
     else:
         angles, magnitude = scaled_frequencies(rope), rope.attention_factor
     theta = np.arange(t)[:, None, None] * angles

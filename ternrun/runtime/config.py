@@ -66,6 +66,7 @@ class RopeConfig(_Record):
     dim: int
     base: float = 10000.0
     local_base: float = 0.0  # base of sliding-window layers where it differs (gemma3); 0: the same
+    local_factor: float = 1.0  # positions of sliding-window layers with a base of their own are divided by it
     style: RopeStyle = "neox"
     scaling: Literal["none", "linear", "yarn"] = "none"
     factor: float = 1.0
@@ -78,7 +79,7 @@ class RopeConfig(_Record):
     def __post_init__(self) -> None:
         yarn = self.scaling == "yarn"
         for name, low, high in (
-            ("dim", 0, 65536), ("base", 1.001, 10**12), ("local_base", 0, 10**12), ("factor", 1e-6, 10**6),
+            ("dim", 0, 65536), ("base", 1.001, 10**12), ("local_base", 0, 10**12), ("local_factor", 1e-6, 10**6), ("factor", 1e-6, 10**6),
             ("original_context", int(yarn), 2**31), ("beta_fast", 1e-3, 10**6), ("beta_slow", 1e-3, 10**6),
             ("attention_factor", 1e-3, 1e3),
         ):  # fmt: skip
@@ -117,7 +118,12 @@ class ModelConfig(_Record):
     attention_scale: float = 0.0  # 0: 1 / sqrt(head_dim)
     sliding_window: int = 0  # tokens a sliding layer sees, itself included; 0: none
     sliding_layers: tuple[bool, ...] = ()  # one per layer; empty: none slides
-    logit_softcap: float = 0.0
+    logit_softcap: float = 0.0  # logits = cap * tanh(logits / cap); 0: none
+    attention_softcap: float = 0.0  # the same for scaled attention scores (gemma2)
+    residual_scale: float = 1.0  # factor on what a sublayer adds to the residual stream (granite)
+    logit_scale: float = 1.0  # factor on logits, before a softcap (granite)
+    rope_layers: tuple[bool, ...] = ()  # per layer whether it rotates queries and keys (smollm3); empty: all do
+    wide_qk_norm: bool = False  # norms of q and k span all heads of a token, not each head (olmo2)
     mhc_streams: int = 1  # residual streams (mHC-lite, arXiv 2601.05732)
     pooling: Pooling = "none"
     causal: bool = True  # a token sees only what is before it; else a text is computed whole, and nothing generated
@@ -130,8 +136,11 @@ class ModelConfig(_Record):
             self._range(name, 1, high)
         self._range("norm_eps", 0, 1)
         self._range("sliding_window", 0, 2**31)
-        for name in ("embedding_scale", "attention_scale", "logit_softcap"):
+        for name in ("embedding_scale", "attention_scale", "logit_softcap", "attention_softcap"):
             self._range(name, 0, 10**6)
+        for name in ("residual_scale", "logit_scale"):
+            self._range(name, 1e-6, 10**6)
+        self._flag("wide_qk_norm")
         self._choice("activation", ("silu", "gelu", "relu2"))
         self._choice("pooling", ("none", "mean", "cls", "last"))
         if self.n_heads % self.n_kv_heads:
@@ -140,6 +149,8 @@ class ModelConfig(_Record):
             raise ConfigError(f"rope dim {self.rope.dim} exceeds head dim {self.head_dim}")
         if self.sliding_layers and len(self.sliding_layers) != self.n_layers:
             raise ConfigError(f"sliding_layers must name all {self.n_layers} layers")
+        if self.rope_layers and len(self.rope_layers) != self.n_layers:
+            raise ConfigError(f"rope_layers must name all {self.n_layers} layers")
         if self.mhc_streams not in (1, 2, 4):
             raise ConfigError(f"mhc_streams must be 1, 2 or 4, not {self.mhc_streams}")
 

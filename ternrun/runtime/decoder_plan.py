@@ -6,10 +6,11 @@ Order and meaning of the operations: docs/models.md.
 
 from __future__ import annotations
 
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 
 from ternrun.runtime.config import ModelConfig
+from ternrun.runtime.weights import Tensor, Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,9 @@ class Attention:
     k: Projection
     v: Projection
     output: Projection
-    q_norm: str | None = None  # before rotation, over each head
+    q_norm: str | None = None  # before rotation, over each head or over all of them (`wide_norm`)
     k_norm: str | None = None
+    wide_norm: bool = False
     sub_norm: str | None = None  # between attention and the output projection
     window: int = 0  # tokens that a query sees, its own included; 0: all
     rope: str | None = "global"  # a table of `DecoderPlan.rope_tables`; None: no rotation
@@ -87,6 +89,22 @@ def plan_decoder(config: ModelConfig, tensors: Container[str]) -> DecoderPlan:
     )
 
 
+def fold_scales(weights: Weights) -> Mapping[str, Tensor]:
+    """The tensors with `residual_scale` and `logit_scale` in the scales of the projections that they apply to.
+
+    A tied head becomes a tensor of its own, which shares the embedding's bytes.
+    """
+    config, tensors = weights.config, dict(weights.tensors)
+    if config.residual_scale != 1:
+        for name, tensor in weights.tensors.items():
+            if name.rpartition(".")[0].endswith((".attn_output", ".ffn_down")):
+                tensors[name] = replace(tensor, scale=tensor.scale * config.residual_scale)
+    if config.logit_scale != 1:
+        head = tensors.get("output.weight", tensors["token_embd.weight"])
+        tensors["output.weight"] = replace(head, name="output.weight", scale=head.scale * config.logit_scale)
+    return tensors
+
+
 class _Names:
     def __init__(self, tensors: Container[str]) -> None:
         self._tensors = tensors
@@ -101,6 +119,8 @@ class _Names:
 def _attention(config: ModelConfig, names: _Names, layer: int) -> Sublayer:
     block = f"blk.{layer}."
     sliding = bool(config.sliding_layers and config.sliding_layers[layer])
+    table = "local" if sliding and config.rope.local_base else "global"
+    rotates = not config.rope_layers or config.rope_layers[layer]
     return Sublayer(
         body=Attention(
             q=names.projection(f"{block}attn_q"),
@@ -110,8 +130,9 @@ def _attention(config: ModelConfig, names: _Names, layer: int) -> Sublayer:
             q_norm=names.optional(f"{block}attn_q_norm.weight"),
             k_norm=names.optional(f"{block}attn_k_norm.weight"),
             sub_norm=names.optional(f"{block}attn_sub_norm.weight"),
+            wide_norm=config.wide_qk_norm,
             window=config.sliding_window if sliding else 0,
-            rope="local" if sliding and config.rope.local_base else "global",
+            rope=table if rotates else None,
         ),
         norm=names.optional(f"{block}attn_norm.weight"),
         post_norm=names.optional(f"{block}post_attention_norm.weight"),

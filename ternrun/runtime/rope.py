@@ -22,14 +22,15 @@ def _zeros(size: int) -> F32:
 class RopeTable:
     """`cos` and `sin` of `positions` positions, float32, (positions * dim / 2,) each; zeros until `reach`.
 
-    `local` selects the base of sliding layers, which is never scaled. `allocate` makes a float32 array of zeros.
+    `local` selects the base and the factor of sliding layers. `allocate` makes a float32 array of zeros.
     """
 
     def __init__(
         self, rope: RopeConfig, positions: int, *, local: bool, allocate: Callable[[int], F32] = _zeros
     ) -> None:
         if local and rope.local_base:
-            self._angles, self._magnitude = inverse_frequencies(rope.dim, rope.local_base), 1.0
+            self._angles = inverse_frequencies(rope.dim, rope.local_base) / rope.local_factor
+            self._magnitude = 1.0
         else:
             self._angles, self._magnitude = _scaled(rope), rope.attention_factor
         self._positions, self._ready = positions, 0

@@ -205,7 +205,11 @@ class Decoder:
         parts = [
             (body.q, qkv.at(0, q_cols)), (body.k, qkv.at(q_cols, kv_cols)), (body.v, qkv.at(q_cols + kv_cols, kv_cols)),
         ]  # fmt: skip
-        self._project(program, x, norm, parts)
+        if body.wide_norm:
+            self._project_wide(program, x, norm, parts, (body.q_norm, body.k_norm))
+        else:
+            self._project(program, x, norm, parts)
+        head_norms = (None, None) if body.wide_norm else (body.q_norm, body.k_norm)
         shared: dict[str, int] = {
             "state": self._state, "heads": c.n_heads, "kv_heads": c.n_kv_heads, "head_dim": c.head_dim,
             "cache": address(self.cache) + self._layer_bytes * layer, "block_bytes": self._block_bytes,
@@ -215,13 +219,27 @@ class Decoder:
         program.call(
             f"cache.{limits.kv_type}", qkv=qkv.base, ldq=qkv.ld, cos=address(table.cos) if table else 0,
             sin=address(table.sin) if table else 0, rope_dim=c.rope.dim if table else 0,
-            interleaved=int(c.rope.style == "norm"), q_norm=self._norm(body.q_norm).weight,
-            k_norm=self._norm(body.k_norm).weight, eps=c.norm_eps, out=self._q.base, ldo=self._q.ld, **shared,
+            interleaved=int(c.rope.style == "norm"), q_norm=self._norm(head_norms[0]).weight,
+            k_norm=self._norm(head_norms[1]).weight, eps=c.norm_eps, out=self._q.base, ldo=self._q.ld, **shared,
         )  # fmt: skip
+        softcap = {"softcap": c.attention_softcap} if c.attention_softcap else {}
         program.call(
-            f"attention.{limits.kv_type}", q=self._q.base, ldq=self._q.ld, scale=c.scale, window=body.window,
-            out=self._mixed.base, ldo=self._mixed.ld, **shared,
+            f"attention{'_softcap' * bool(softcap)}.{limits.kv_type}", q=self._q.base, ldq=self._q.ld, scale=c.scale, window=body.window,
+            out=self._mixed.base, ldo=self._mixed.ld, **softcap, **shared,
         )  # fmt: skip
+
+    def _project_wide(
+        self, program: Program, x: Activations, norm: Norm, parts: list[tuple[Projection, Activations]],
+        norms: tuple[str | None, str | None],
+    ) -> None:  # fmt: skip
+        """Project q, k and v in order, with norms over all of q and of k.
+
+        A norm writes whole vectors, so it may run into the next part, which is not computed yet.
+        """
+        for part, name in zip(parts, (*norms, None), strict=True):
+            self._project(program, x, norm, [part])
+            if name:
+                norm_rows(program, self._count, part[1], self._norm(name), part[1])
 
     def _feed_forward(self, program: Program, body: FeedForward, x: Activations, norm: Norm) -> None:
         c, up, hidden = self.config, round_up(self.config.ffn_dim, 16), self._hidden

@@ -28,7 +28,7 @@ def all_kernels(isa: Isa) -> set[str]:
     """The names of all kernels except those that only measure the machine."""
     layout = isa.layout
     names = {f"{module}.{entry}" for module, entries in _FIXED.items() for entry in entries}
-    names |= {f"{module}.{kind}" for module in ("attention", "cache") for kind in KV_SIZE}
+    names |= {f"{module}.{kind}" for module in ("attention", "attention_softcap", "cache") for kind in KV_SIZE}
     names |= {f"{module}.{kind}" for module in ("linear", "embed") for kind in _ORDINARY}
     names |= {f"embed.{kind}-trits" for kind in _TERNARY}
     names |= {f"pack.{kind}-{layout}" for kind in _TERNARY if not (layout == "lut16" and ENCODINGS[kind].chunk)}

@@ -27,7 +27,7 @@ from ternrun.runtime.cpu.program.thread_pool import KERNELS, ThreadPool
 from ternrun.runtime.cpu.weights.matrix import OrdinaryMatrix, TernaryMatrix
 from ternrun.runtime.cpu.weights.repack import Packing
 from ternrun.runtime.cpu.weights.scales import block_scales
-from ternrun.runtime.decoder_plan import plan_decoder
+from ternrun.runtime.decoder_plan import fold_scales, plan_decoder
 from ternrun.runtime.encodings import ENCODINGS
 from ternrun.runtime.limits import limits_for
 from ternrun.runtime.weights import Tensor, Weights
@@ -80,14 +80,15 @@ class CpuModel:
         self._kernels = KernelCache(chosen, tally)
         limits = limits_for(self.config, engine, layout.KV_BLOCK)
         self.block_size, self.n_blocks, self.positions = layout.KV_BLOCK, limits.blocks, limits.positions
-        self._tensors = weights.tensors  # keeps the file's map alive
-        widest = max(max(t.shape[-1] for t in weights.tensors.values()), limits.positions, self.config.head_dim)
+        tensors = fold_scales(weights)
+        self._tensors = tensors  # keeps the file's map alive
+        widest = max(max(t.shape[-1] for t in tensors.values()), limits.positions, self.config.head_dim)
         self._scratch = Scratch(threads, max(32 * (widest + 1024) + 8192, ordinary_scratch(widest)))
         packing = Packing()
-        self.matrices, self._vectors = _laid_out(weights.tensors, chosen.layout, packing, self._scratch)
+        self.matrices, self._vectors = _laid_out(tensors, chosen.layout, packing, self._scratch)
         self._linears = Linears(chosen.layout, threads, limits.tokens, self._scratch, self.matrices)
-        embedding = self._embedding(weights.tensors["token_embd.weight"])
-        plan = plan_decoder(self.config, weights.tensors)
+        embedding = self._embedding(tensors["token_embd.weight"])
+        plan = plan_decoder(self.config, tensors)
         self._decoder = Decoder(
             self.config, plan, limits, self._linears, self.matrices, self._vectors, embedding, self._scratch
         )

@@ -121,6 +121,11 @@ _SCREEN = Signature(
 )  # fmt: skip
 
 # fmt: off
+_ATTENTION = (
+    Signature(state=ADDRESS, q=ADDRESS, ldq=INTEGER) | _HEADS | Signature(scale=FLOAT, window=INTEGER)
+    | _CACHE | _OUT | _SCRATCH
+)  # fmt: skip
+
 #: Signatures by the kernel's full name, by its name up to `-`, or by its module.
 SIGNATURES: dict[str, Signature] = {
     "rows.norm": Signature(count=ADDRESS) | _NORM,
@@ -135,39 +140,74 @@ SIGNATURES: dict[str, Signature] = {
     **dict.fromkeys(("elements.erf", "elements.gelu", "elements.silu"), Signature(n=INTEGER, x=ADDRESS, out=ADDRESS)),
     "elements.softmax": Signature(rows=INTEGER, n=INTEGER, x=ADDRESS, out=ADDRESS),
     "elements.layer_norm": Signature(
-        rows=INTEGER, n=INTEGER, x=ADDRESS, weight=ADDRESS, bias=ADDRESS, eps=FLOAT, out=ADDRESS),
+        rows=INTEGER, n=INTEGER, x=ADDRESS, weight=ADDRESS, bias=ADDRESS, eps=FLOAT, out=ADDRESS
+    ),
     "elements.bias": Signature(count=ADDRESS, n=INTEGER, x=ADDRESS, bias=ADDRESS),
     "embed": Signature(state=ADDRESS, weights=ADDRESS, row_bytes=INTEGER, n=INTEGER, scale=FLOAT) | _OUT,
-    "embed-trits": Signature(state=ADDRESS, weights=ADDRESS, rows=INTEGER, n=INTEGER, scale=FLOAT) | _OUT
-        | Signature(scales=ADDRESS, group=INTEGER) | _SCRATCH,
-    "linear": _ROWS | Signature(weights=ADDRESS, row_bytes=INTEGER, rows=INTEGER, n=INTEGER, add=INTEGER) | _OUT
-        | _SCRATCH | Signature(scale=FLOAT),
-    "prepare": _ROWS | Signature(
-        n=INTEGER, weight=ADDRESS, eps=FLOAT, out=ADDRESS, out_stride=INTEGER, header=INTEGER, token_bytes=INTEGER,
-        chunk=INTEGER) | _SCRATCH,
+    "embed-trits": Signature(state=ADDRESS, weights=ADDRESS, rows=INTEGER, n=INTEGER, scale=FLOAT)
+    | _OUT
+    | Signature(scales=ADDRESS, group=INTEGER)
+    | _SCRATCH,
+    "linear": _ROWS
+    | Signature(weights=ADDRESS, row_bytes=INTEGER, rows=INTEGER, n=INTEGER, add=INTEGER)
+    | _OUT
+    | _SCRATCH
+    | Signature(scale=FLOAT),
+    "prepare": _ROWS
+    | Signature(
+        n=INTEGER,
+        weight=ADDRESS,
+        eps=FLOAT,
+        out=ADDRESS,
+        out_stride=INTEGER,
+        header=INTEGER,
+        token_bytes=INTEGER,
+        chunk=INTEGER,
+    )
+    | _SCRATCH,
     "ternary_lut16": _TERNARY,
     "ternary_byte_dot": _TERNARY,
-    "cache": Signature(state=ADDRESS, qkv=ADDRESS, ldq=INTEGER, cos=ADDRESS, sin=ADDRESS) | _HEADS
-        | Signature(rope_dim=INTEGER, interleaved=INTEGER, q_norm=ADDRESS, k_norm=ADDRESS, eps=FLOAT)
-        | _CACHE | _SCRATCH | _OUT,
-    "attention": Signature(state=ADDRESS, q=ADDRESS, ldq=INTEGER) | _HEADS | Signature(scale=FLOAT, window=INTEGER)
-        | _CACHE | _OUT | _SCRATCH,
+    "cache": Signature(state=ADDRESS, qkv=ADDRESS, ldq=INTEGER, cos=ADDRESS, sin=ADDRESS)
+    | _HEADS
+    | Signature(rope_dim=INTEGER, interleaved=INTEGER, q_norm=ADDRESS, k_norm=ADDRESS, eps=FLOAT)
+    | _CACHE
+    | _SCRATCH
+    | _OUT,
+    "attention": _ATTENTION,
+    "attention_softcap": _ATTENTION | Signature(softcap=FLOAT),
     "pack": Signature(
-        source=ADDRESS, rows=INTEGER, n=INTEGER, out=ADDRESS, superblocks=INTEGER, chunk=INTEGER, chunk_words=INTEGER)
-        | _SCRATCH | Signature(status=ADDRESS, scales=ADDRESS, group=INTEGER),
-    "check": Signature(codes=ADDRESS, superblocks=INTEGER, n=INTEGER, chunk=INTEGER) | _SCRATCH
-        | Signature(status=ADDRESS),
+        source=ADDRESS, rows=INTEGER, n=INTEGER, out=ADDRESS, superblocks=INTEGER, chunk=INTEGER, chunk_words=INTEGER
+    )
+    | _SCRATCH
+    | Signature(status=ADDRESS, scales=ADDRESS, group=INTEGER),
+    "check": Signature(codes=ADDRESS, superblocks=INTEGER, n=INTEGER, chunk=INTEGER)
+    | _SCRATCH
+    | Signature(status=ADDRESS),
     "lm_head_copy": Signature(
-        weights=ADDRESS, row_bytes=INTEGER, rows=INTEGER, n=INTEGER, codes=ADDRESS, steps=ADDRESS, errors=ADDRESS,
-        norms=ADDRESS) | _SCRATCH | Signature(taken=ADDRESS),
+        weights=ADDRESS,
+        row_bytes=INTEGER,
+        rows=INTEGER,
+        n=INTEGER,
+        codes=ADDRESS,
+        steps=ADDRESS,
+        errors=ADDRESS,
+        norms=ADDRESS,
+    )
+    | _SCRATCH
+    | Signature(taken=ADDRESS),
     "lm_head_screen.prepare": _ROWS | Signature(n=INTEGER, out=ADDRESS, out_stride=INTEGER),
     "lm_head_screen.scan": _SCREEN,
     "lm_head_screen.select": Signature(
-        count=ADDRESS, top_k=ADDRESS, block_bounds=ADDRESS, ldb=INTEGER, blocks=INTEGER, thresholds=ADDRESS) | _SCRATCH,
-    "lm_head_screen.exact": _SCREEN | Signature(weights=ADDRESS, row_bytes=INTEGER, x=ADDRESS, ldx=INTEGER)
-        | _SCRATCH | Signature(row_ids=ADDRESS, counts=ADDRESS),
+        count=ADDRESS, top_k=ADDRESS, block_bounds=ADDRESS, ldb=INTEGER, blocks=INTEGER, thresholds=ADDRESS
+    )
+    | _SCRATCH,
+    "lm_head_screen.exact": _SCREEN
+    | Signature(weights=ADDRESS, row_bytes=INTEGER, x=ADDRESS, ldx=INTEGER)
+    | _SCRATCH
+    | Signature(row_ids=ADDRESS, counts=ADDRESS),
     "lm_head_screen.gather": Signature(
-        count=ADDRESS, rows=INTEGER, logits=ADDRESS, ldl=INTEGER, row_ids=ADDRESS, counts=ADDRESS),
+        count=ADDRESS, rows=INTEGER, logits=ADDRESS, ldl=INTEGER, row_ids=ADDRESS, counts=ADDRESS
+    ),
     "greedy.best": Signature(state=ADDRESS, logits=ADDRESS, ldl=INTEGER, n=INTEGER, best=ADDRESS, best_stride=INTEGER),
     "greedy.feed": Signature(state=ADDRESS, best=ADDRESS, best_stride=INTEGER),
     "ceiling": Signature(rounds=INTEGER, cells=ADDRESS),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from numba import types
@@ -23,7 +24,7 @@ from ternrun.runtime.cpu.compile.jit import compiled, noinline, share
 from ternrun.runtime.cpu.compile.lanes import iota, splat, zero
 from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, prefetch_far, store, store_scalar
 from ternrun.runtime.cpu.compile.vectors import f32x16, i32x16
-from ternrun.runtime.cpu.kernels.functions import exp
+from ternrun.runtime.cpu.kernels.functions import exp, softcapped
 from ternrun.runtime.cpu.kernels.kv_block import BLOCK, GROUP, READ, SLOTS, block_of, key_steps_bytes
 from ternrun.runtime.cpu.kernels.queries import (
     DESCRIBED,
@@ -82,7 +83,7 @@ def _run_end(args: Any, t: int, tokens: int) -> Any:
     return end
 
 
-def _make_parts(kv: str) -> Any:
+def _make_parts(kv: str, *, softcap: bool) -> Any:
     """The functions for one query of a tile: store scores, turn them into weights, and write 64 outputs."""
     size, stepped = layout.KV_SIZE[kv], kv == "int8"
     read = READ[kv]
@@ -96,6 +97,8 @@ def _make_parts(kv: str) -> Any:
     def store_scores(args: Any, query: int, s: Any, first: int, p: int) -> None:
         """Store the scores of the 16 keys from position `first` on; -inf for keys that the query does not see."""
         position, window = load_scalar(types.int64, query + POSITION), args.window
+        if softcap:
+            s = softcapped(s, splat(f32x16, args.softcap))
         oldest = max(0, position - window + 1) if window else 0
         at, lowest = iota(i32x16) + first, splat(f32x16, f32(-math.inf))
         s = where_less(at, splat(i32x16, position + 1), s, lowest)
@@ -227,10 +230,10 @@ def _make_streams(kv: str, width: int, value_at: Any, *, fetch: bool) -> Any:
     return scores_of, mix
 
 
-def _make_tile(kv: str, width: int, *, fetch: bool = True) -> Any:
+def _make_tile(kv: str, width: int, *, softcap: bool, fetch: bool = True) -> Any:
     """Attention of `width` queries that share a key/value head. `fetch`: its keys and values are not in a cache yet."""
     size, stepped, queries_at = layout.KV_SIZE[kv], kv == "int8", TILES[width][3]
-    store_scores, weigh, finish, value_at = _make_parts(kv)
+    store_scores, weigh, finish, value_at = _make_parts(kv, softcap=softcap)
     store_scores, finish = _make_tile_parts(store_scores, finish, width)
     scores_of, mix = _make_streams(kv, width, value_at, fetch=fetch)
 
@@ -270,9 +273,15 @@ def _make_tile(kv: str, width: int, *, fetch: bool = True) -> Any:
 
 def build(entry: str) -> Callable[..., Any]:
     """Entries: f16, f32, int8."""
-    one = _make_tile(entry, 1)
-    two, full = (_make_tile(entry, 2), _make_tile(entry, TILE)) if TILE > 1 else (one, one)
-    cached = _make_tile(entry, TILE, fetch=False)
+    return build_attention(entry, softcap=False)
+
+
+def build_attention(kv: str, *, softcap: bool) -> Callable[..., Any]:
+    """The kernel for one cache type; with `softcap`, scores become softcap * tanh(score / softcap)."""
+    make = partial(_make_tile, kv, softcap=softcap)
+    one = make(1)
+    two, full = (make(2), make(TILE)) if TILE > 1 else (one, one)
+    cached = make(TILE, fetch=False)
 
     @compiled
     def tile(args: Any, t: int, head: int, first: int, last: int, queries: int, alone: Any) -> None:

@@ -41,6 +41,13 @@ def exp(x: Any) -> Any:
 
 
 @compiled
+def softcapped(x: Any, cap: Any) -> Any:
+    """cap * tanh(x / cap); `cap` is a vector."""
+    u, one, two = x / cap, splat(f32x16, 1.0), splat(f32x16, 2.0)
+    return cap * (one - two / (exp(u + u) + one))
+
+
+@compiled
 def silu(x: Any) -> Any:
     """x * sigmoid(x)."""
     return x / (splat(f32x16, 1.0) + exp(zero(f32x16) - x))

@@ -80,12 +80,10 @@ def _softcap(args: Any, tid: int, nt: int) -> int:
     """x = cap * tanh(x / cap)."""
     x, ldx, n, cap = args.x, args.ldx, args.n, args.cap
     first, last = share((n + 15) // 16, tid, nt)
-    one, two = splat(f32x16, 1.0), splat(f32x16, 2.0)
     for t in range(load_scalar(types.int64, args.count)):
         for i in range(first, last):
             at = x + 4 * ldx * t + 64 * i
-            u = load(f32x16, at) / splat(f32x16, cap)
-            store(at, splat(f32x16, cap) * (one - two / (functions.exp(u + u) + one)))
+            store(at, functions.softcapped(load(f32x16, at), splat(f32x16, cap)))
     return 0
 
 

@@ -1,0 +1,13 @@
+"""Attention whose scores are capped: softcap * tanh(score / softcap) (gemma2). A module, since kernels go by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ternrun.runtime.cpu.kernels.attention import build_attention
+
+
+def build(entry: str) -> Callable[..., Any]:
+    """Entries: f16, f32, int8."""
+    return build_attention(entry, softcap=True)
