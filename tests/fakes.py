@@ -32,6 +32,11 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "qwen2": ("qkv_bias",),
     "qwen3": ("qk_norm",),
     "gemma3": ("qk_norm", "post_norm"),
+    "gemma2": ("post_norm",),
+    "phi3": (),
+    "granite": (),
+    "smollm3": (),
+    "olmo2": ("post_norm", "wide_qk_norm"),
     "bitnet": ("sub_norm",),
     "bitnet-25": ("sub_norm",),
     "bitnet-b1.58": ("sub_norm",),
@@ -40,6 +45,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 }
 FIELDS: dict[str, dict[str, Any]] = {
     "gemma3": {"activation": "gelu", "sliding_window": 8},
+    "gemma2": {"activation": "gelu", "sliding_window": 8, "attention_softcap": 50.0, "logit_softcap": 30.0},
+    "granite": {"embedding_scale": 12.0, "attention_scale": 0.125, "residual_scale": 0.25, "logit_scale": 0.125},
+    "olmo2": {"wide_qk_norm": True},
     "bitnet-25": {"activation": "relu2"},
     "bitnet-b1.58": {"activation": "relu2"},
     "nanochat-ternary": {"mhc_streams": 2, "norm_eps": float(np.float32(1e-6))},
@@ -54,13 +62,17 @@ def fake_config(arch: str = "llama", **overrides: Any) -> ModelConfig:
     )
     rope = {
         "dim": fields["head_dim"],
-        "style": "norm" if arch == "llama" else "neox",
+        "style": "norm" if arch in ("llama", "granite", "smollm3") else "neox",
         "local_base": 10000.0 if arch == "gemma3" else 0.0,
         "base": 1e6 if arch == "gemma3" else 1e4,
     }
     fields["rope"] = RopeConfig(**(rope | fields.get("rope", {})))
-    if arch == "gemma3":
+    if arch in ("gemma2", "gemma3"):
         fields.setdefault("embedding_scale", fields["dim"] ** 0.5)
+    if arch == "smollm3":
+        fields.setdefault("rope_layers", tuple(layer % 4 != 3 for layer in range(fields["n_layers"])))
+        if all(fields["rope_layers"]):
+            fields["rope_layers"] = ()
     if fields.get("sliding_window") and "sliding_layers" not in fields:
         fields["sliding_layers"] = tuple(layer % 2 == 0 for layer in range(fields["n_layers"]))
     return ModelConfig(**fields)
@@ -87,7 +99,7 @@ def fake_weights(
     )
     rng = np.random.default_rng(seed)
     tensors: dict[str, Tensor] = {}
-    for name, shape in shapes(config, groups, head=not tied).items():
+    for name, shape in shapes(config, groups, head=not tied, pre_norm=arch != "olmo2").items():
         kind = encoding if is_linear(name) else head if name in ("token_embd.weight", "output.weight") else "F32"
         data, scale = _fill(name, kind, shape, rng)
         if "scale" in extras and is_linear(name):

@@ -108,7 +108,12 @@ def fake_hf(folder: Path, weights: Weights, tensors: Mapping[str, Stored] | None
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(hf_config(weights, **config)))
     write_safetensors(folder / "model.safetensors", hf_tensors(weights) if tensors is None else tensors)
-    vocab = byte_vocabulary(weights.config.vocab_size)["tokenizer.ggml.tokens"]
+    return tokenizer_files(folder, weights.config.vocab_size)
+
+
+def tokenizer_files(folder: Path, vocab_size: int) -> Path:
+    """A byte tokenizer in tokenizer.json and tokenizer_config.json."""
+    vocab = byte_vocabulary(vocab_size)["tokenizer.ggml.tokens"]
     special = [{"id": i, "content": vocab[i], "special": True, "normalized": False, "single_word": False,
                 "lstrip": False, "rstrip": False} for i in (256, 257)]  # fmt: skip
     tokenizer = {

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ternrun.errors import UsageError
 from ternrun.files import check_new, check_target
 from ternrun.loader.architectures.assemble import vector
+from ternrun.loader.architectures.fused import fused_name
 from ternrun.loader.architectures.table import ARCHITECTURES
 from ternrun.loader.architectures.tensor_names import is_linear
 from ternrun.loader.architectures.write_config import write_config
@@ -163,12 +164,28 @@ def _carried(model: ModelFile, pre: str | None) -> dict[str, Any]:
 
 def _plan(model: ModelFile, config: ModelConfig, kind: str, head: str | None, absmean: bool) -> Iterator[_Pending]:
     permuted = (".attn_q.", ".attn_k.") if config.rope.style != model.weights.config.rope.style else ()
+    fused: dict[str, list[_Pending]] = {}
     for tensor in model.weights.tensors.values():
         order = _pairs(tensor, config) if any(part in tensor.name for part in permuted) else None
-        yield _pending(tensor, kind, head, order, absmean)
+        pending = _pending(tensor, kind, head, order, absmean)
+        whole = fused_name(tensor.name) if ARCHITECTURES[config.architecture].fused and kind != KERNEL else None
+        if whole is None:
+            yield pending
+        else:
+            fused.setdefault(whole, []).append(pending)
+    for name, parts in fused.items():
+        yield _fused_pending(name, parts)
     if config.rope.frequency_factors:
         factors = np.array(config.rope.frequency_factors, np.float32)
         yield _Pending("rope_freqs.weight", "F32", factors.shape, lambda: encode("F32", factors))
+
+
+def _fused_pending(name: str, parts: list[_Pending]) -> _Pending:
+    """One tensor of the rows of several, in the order q, k, v or gate, up (as `Weights` has them)."""
+    rows = sum(part.shape[0] for part in parts)
+    return _Pending(
+        name, parts[0].type, (rows, parts[0].shape[1]), lambda: np.concatenate([part.make().ravel() for part in parts])
+    )
 
 
 def _pending(tensor: Tensor, kind: str, head: str | None, order: Any, absmean: bool) -> _Pending:

@@ -79,7 +79,8 @@ class RopeConfig(_Record):
     def __post_init__(self) -> None:
         yarn = self.scaling == "yarn"
         for name, low, high in (
-            ("dim", 0, 65536), ("base", 1.001, 10**12), ("local_base", 0, 10**12), ("local_factor", 1e-6, 10**6), ("factor", 1e-6, 10**6),
+            ("dim", 0, 65536), ("base", 1.001, 10**12), ("local_base", 0, 10**12),
+            ("local_factor", 1e-6, 10**6), ("factor", 1e-6, 10**6),
             ("original_context", int(yarn), 2**31), ("beta_fast", 1e-3, 10**6), ("beta_slow", 1e-3, 10**6),
             ("attention_factor", 1e-3, 1e3),
         ):  # fmt: skip

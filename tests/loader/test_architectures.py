@@ -173,7 +173,9 @@ def test_missing_unused_misshapen_and_mistyped_tensors_are_named() -> None:
 
 def test_half_a_group_of_optional_tensors_is_an_error() -> None:
     for group, names in GROUPS.items():
-        arch = {"sub_norm": "bitnet", "qk_norm": "qwen3", "post_norm": "gemma3"}.get(group, "ternrun")
+        arch = {"sub_norm": "bitnet", "qk_norm": "qwen3", "post_norm": "gemma3", "wide_qk_norm": "olmo2"}.get(
+            group, "ternrun"
+        )
         weights = fake_weights(arch, "F32", extras=(group,), **SMALL)
         last = f"blk.1.{next(reversed(names))}"
         with pytest.raises(LoadError, match=f"'{last}' is missing"):

@@ -212,6 +212,35 @@ def test_gemma3_without_what_it_sees_with(text: str, rest: str, tmp_path: Path) 
         np.testing.assert_allclose(forward(model.weights, IDS), forward(weights, IDS), atol=1e-5)
 
 
+@pytest.mark.parametrize("case", ["an equal head", "a head of its own", "only the head", "no head"])
+def test_the_stored_head_counts_and_not_what_the_config_says_of_it(case: str, tmp_path: Path) -> None:
+    weights = fake_weights("qwen2", "F32", tied=False, **SMALL)
+    tensors = hf_tensors(weights)
+    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
+    if case == "an equal head":
+        tensors[head] = tensors[embedding]
+    elif case == "only the head":
+        tensors[head] = tensors.pop(embedding)
+    elif case == "no head":
+        del tensors[head]
+    folder = fake_hf(tmp_path / "m", weights, tensors, tie_word_embeddings=case != "no head")
+    with open_model(folder) as model:
+        found = model.weights
+    assert ("output.weight" in found.tensors) == (case == "a head of its own")
+    if case == "a head of its own":
+        np.testing.assert_allclose(forward(found, IDS), forward(weights, IDS), atol=1e-5)
+
+
+def test_sliding_layers_of_gemma3_may_be_scaled() -> None:
+    parameters = {"full_attention": {"rope_type": "default", "rope_theta": 1e6},
+                  "sliding_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}  # fmt: skip
+    config = config_of("gemma3", rope_parameters=parameters)
+    assert read_hf_config(config, 260).rope.local_factor == 4.0
+    parameters["sliding_attention"]["rope_type"] = "yarn"
+    with pytest.raises(LoadError, match="of sliding layers is not supported"):
+        read_hf_config(config, 260)
+
+
 def test_gemma3_nested_parameters() -> None:
     parameters = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
                   "sliding_attention": {"rope_type": "default", "rope_theta": 2e4}}  # fmt: skip
@@ -236,7 +265,7 @@ def test_gemma3_nested_parameters() -> None:
         ({"num_hidden_layers": 10**12}, "n_layers must be"),
         ({"num_attention_heads": 0}, "n_heads must be"),
         ({"hidden_act": "tanh"}, "hidden_act must be one of silu"),
-        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not supported"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope scaling 'longrope' is not supported"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "factor is missing"),
         (
             {"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0}},
@@ -245,7 +274,7 @@ def test_gemma3_nested_parameters() -> None:
         ({"rope_scaling": {"type": "yarn", "factor": -1}}, "factor must be positive"),
         ({"rope_scaling": [1]}, "rope_scaling must be a table"),
         ({"rope_theta": 1e400}, "finite"),
-        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"use_sliding_window": True, "sliding_window": 8}, "use_sliding_window"),
         ({"quantization_config": {"quant_method": "gptq"}}, "is quantized by GPTQ"),
         ({"text_config": 3, "model_type": "gemma3"}, "model_type 'gemma3' is not supported"),
     ],

@@ -20,12 +20,16 @@ class Factor(NamedTuple):
     gguf_key: str
     hf_keys: Mapping[str, float]  # key of config.json -> the power of its value that the field is
     neutral: float  # the value that changes nothing
+    gguf_power: float = 1.0  # the power of GGUF's value that the field is
 
 
 FACTORS = (
     Factor("embedding_scale", "embedding_scale", {"embedding_multiplier": 1}, 1.0),
     Factor("attention_scale", "attention.scale", {"attention_multiplier": 1, "query_pre_attn_scalar": -0.5}, 0.0),
     Factor("logit_softcap", "final_logit_softcapping", {"final_logit_softcapping": 1}, 0.0),
+    Factor("attention_softcap", "attn_logit_softcapping", {"attn_logit_softcapping": 1}, 0.0),
+    Factor("residual_scale", "residual_scale", {"residual_multiplier": 1}, 1.0),
+    Factor("logit_scale", "logit_scale", {"logits_scaling": -1}, 1.0, gguf_power=-1.0),
 )
 #: Factors that every architecture may state in GGUF metadata, and in config.json.
 GGUF_FACTORS = ("embedding_scale", "attention_scale", "logit_softcap")
@@ -59,20 +63,31 @@ class Architecture:
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     norm_offset: float = 0.0  # what the model adds to the norm weights of safetensors (GGUF files hold the sum)
+    pre_norm: bool = True  # whether sublayers norm their input
+    fused: bool = False  # q, k and v are one tensor, and so are gate and up (`fused.py`)
     ternary: bool = False  # without a quantization_config, weights of config.json's world are masters to be rounded
 
     activation: Activation = "silu"
     activation_key: str = "hidden_act"  # in config.json
     factors: tuple[str, ...] = ()  # fields of FACTORS that its files may state, beside those that all may
+    gguf_factors: Mapping[str, float] = field(default_factory=dict)  # of GGUF files that do not state them
     scaled_embedding: bool = False  # embeddings are multiplied by sqrt(dim), unless GGUF metadata states a factor
     wide_layers: int = 0  # GGUF models of so many layers scale attention by the root of dim / heads, not of head_dim
 
     rope_style: RopeStyle = "neox"  # in GGUF files; safetensors always rotate halves
     rope_base: float = 10000.0  # in config.json, where it is not stated
     local_rope_base: float = 0.0  # of sliding layers, where it is not stated; 0: the same
+    partial_rope: bool = False  # whether config.json's partial_rotary_factor counts
+    plain_every: int = 0  # every n-th layer does not rotate (GGUF files imply it); 0: all layers rotate
+    gguf_window: bool = True  # whether a window counts in GGUF files that list no sliding layers
     window: Window | None = None  # None: a sliding window is not read
 
     defaults: Mapping[str, Any] = field(default_factory=dict)  # of keys that config.json may leave out
+
+    def rope_layers(self, n_layers: int) -> tuple[bool, ...]:
+        """Whether each layer rotates, if some do not."""
+        every = self.plain_every
+        return tuple((layer + 1) % every != 0 for layer in range(n_layers)) if every and n_layers >= every else ()
 
     @property
     def implicit(self) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
+from ternrun.loader.architectures.fused import split_fused
 from ternrun.loader.architectures.table import ARCHITECTURES
 from ternrun.loader.architectures.tensor_names import GROUPS, is_linear, shapes
 from ternrun.runtime.config import ModelConfig
@@ -26,8 +27,13 @@ def assemble(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Weights:
     Raises LoadError naming the first tensor that is missing, not used by this architecture, or of the wrong shape,
     type or content.
     """
+    row = ARCHITECTURES[config.architecture]
+    if row.fused:
+        tensors = split_fused(config, tensors)
     groups = _groups(config, tensors)
-    expected = shapes(config, groups, head="output.weight" in tensors, bias="output.bias" in tensors)
+    expected = shapes(
+        config, groups, head="output.weight" in tensors, bias="output.bias" in tensors, pre_norm=row.pre_norm
+    )
     scales = {name.removesuffix("weight") + "scale": name for name in expected if is_linear(name)}
     for name in tensors:
         if name not in expected and name not in scales:

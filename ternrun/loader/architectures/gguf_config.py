@@ -41,7 +41,8 @@ def read_config(metadata: Mapping[str, Any], vocab_size: int, factors: tuple[flo
     if keys.integer("attention.value_length", head_dim) != head_dim:
         keys.fail("attention.value_length", f"{head_dim} like the key's", keys.raw("attention.value_length"))
     context, n_layers = keys.integer("context_length"), keys.integer("block_count")
-    window = keys.integer("attention.sliding_window", row.window.size) if row.window else 0
+    windowed = row.window and (row.gguf_window or keys.raw("attention.sliding_window_pattern") is not None)
+    window = keys.integer("attention.sliding_window", row.window.size) if row.window and windowed else 0
     return ModelConfig(
         architecture=row.name,
         vocab_size=vocab_size,
@@ -64,6 +65,8 @@ def read_config(metadata: Mapping[str, Any], vocab_size: int, factors: tuple[flo
         activation=keys.text("hidden_activation", _ACTIVATIONS, row.activation),
         sliding_window=window,
         sliding_layers=_sliding_layers(keys, row.window, n_layers) if row.window and window else (),
+        rope_layers=row.rope_layers(n_layers),
+        wide_qk_norm="wide_qk_norm" in row.required,
         mhc_streams=keys.integer("mhc_streams", 1) if "mhc" in row.optional else 1,
         pooling=_pooling(keys),
         **_factors(keys, row, dim, heads, n_layers),
@@ -89,8 +92,9 @@ def _factors(keys: Keys, row: Architecture, dim: int, heads: int, n_layers: int)
     found = {}
     for factor in FACTORS:
         if factor.field in (*GGUF_FACTORS, *row.factors):
+            stated = keys.raw(factor.gguf_key) is not None and keys.number(factor.gguf_key) != 0
             usual = _unstated(row, factor.field, dim, heads, n_layers) or factor.neutral
-            found[factor.field] = keys.number(factor.gguf_key, usual)
+            found[factor.field] = keys.number(factor.gguf_key) ** factor.gguf_power if stated else usual
     return found
 
 
@@ -100,7 +104,7 @@ def _unstated(row: Architecture, field: str, dim: int, heads: int, n_layers: int
         return math.sqrt(max(dim, 0))
     if field == "attention_scale" and n_layers == row.wide_layers and dim > 0 and heads > 0:
         return math.sqrt(heads / dim)  # gemma_pytorch, config.py
-    return 0.0
+    return row.gguf_factors.get(field, 0.0)
 
 
 def _sliding_layers(keys: Keys, window: Window, n_layers: int) -> tuple[bool, ...]:

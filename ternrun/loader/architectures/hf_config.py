@@ -17,8 +17,7 @@ _ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu", "gelu_new": "gelu", "relu2": "relu2",
 }  # fmt: skip
 _REFUSED: tuple[tuple[str, object], ...] = (  # keys that only some architectures know, and a value that changes nothing
-    ("attn_logit_softcapping", None), ("use_sliding_window", False), ("use_bidirectional_attention", False),
-    ("num_local_experts", 0),
+    ("attn_logit_softcapping", None), ("use_bidirectional_attention", False), ("num_local_experts", 0),
 )  # fmt: skip
 
 
@@ -29,7 +28,9 @@ def read_hf_config(config: Mapping[str, Any], vocab_size: int) -> ModelConfig:
     """
     row = hf_architecture(config)
     _refuse(config, row)
-    known = dict(row.defaults) | {key: value for key, value in config.items() if value is not None}
+    off = {key for factor in FACTORS for key in factor.hf_keys if key in config and config[key] is None}
+    usual = {key: value for key, value in row.defaults.items() if key not in off}
+    known = usual | {key: value for key, value in config.items() if value is not None}
     keys = hf_keys(known)
     dim, heads, n_layers = (keys.integer(k) for k in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
     head_dim = keys.integer("head_dim", dim // heads if heads > 0 else 0)
@@ -38,8 +39,7 @@ def read_hf_config(config: Mapping[str, Any], vocab_size: int) -> ModelConfig:
         factors["attention_scale"] = 0.0
     if row.scaled_embedding:
         factors["embedding_scale"] = math.sqrt(max(dim, 0))
-    usual = row.window.size if row.window and "sliding_window" not in config else 0
-    window = keys.integer("sliding_window", usual) if row.window else 0
+    window, sliding = _window(keys, config, row, n_layers)
     return ModelConfig(
         architecture=row.name,
         vocab_size=vocab_size,
@@ -54,7 +54,9 @@ def read_hf_config(config: Mapping[str, Any], vocab_size: int) -> ModelConfig:
         rope=read_hf_rope(known, row, head_dim),
         activation=_activation(keys, row),
         sliding_window=window,
-        sliding_layers=_sliding_layers(keys, row.window, n_layers) if row.window and window else (),
+        sliding_layers=sliding,
+        rope_layers=_rope_layers(keys, row, n_layers),
+        wide_qk_norm="wide_qk_norm" in row.required,
         **factors,
     )
 
@@ -88,6 +90,41 @@ def _power(keys: Keys, key: str, power: float) -> float:
 def _activation(keys: Keys, row: Architecture) -> Activation:
     key = row.activation_key
     return row.activation if keys.raw(key) is None else keys.text(key, _ACTIVATIONS)
+
+
+def _window(
+    keys: Keys, config: Mapping[str, Any], row: Architecture, n_layers: int
+) -> tuple[int, tuple[bool, ...]]:  # fmt: skip
+    """Tokens that a sliding layer attends to, and which layers slide; (0, ()) if none does."""
+    usual = row.window.size if row.window and "sliding_window" not in config else 0
+    size = keys.integer("sliding_window", usual)
+    if not size or config.get("use_sliding_window") is False:
+        return 0, ()
+    if row.window is None:
+        if config.get("use_sliding_window"):
+            keys.fail("use_sliding_window", "false", True)
+        return 0, ()
+    layers = _sliding_layers(keys, row.window, n_layers)
+    if keys.raw("layer_types") is None and "use_sliding_window" in config:  # qwen: the first layers see everything
+        full = keys.integer("max_window_layers", n_layers)
+        layers = tuple(layer >= full for layer in range(n_layers))
+    return (size, layers) if any(layers) else (0, ())
+
+
+def _rope_layers(keys: Keys, row: Architecture, n_layers: int) -> tuple[bool, ...]:
+    """Whether each layer rotates: listed (1: it does), or all but every n-th; () if all do."""
+    if not row.plain_every:
+        return ()
+    listed = keys.raw("no_rope_layers")
+    if isinstance(listed, list):
+        if len(listed) != n_layers or not set(listed) <= {0, 1}:
+            keys.fail("no_rope_layers", f"{n_layers} of 0 or 1", listed)
+        return () if all(listed) else tuple(bool(flag) for flag in listed)
+    every = keys.integer("no_rope_layer_interval", row.plain_every)
+    if every < 1:
+        keys.fail("no_rope_layer_interval", "a number of layers", every)
+    layers = tuple((layer + 1) % every != 0 for layer in range(max(n_layers, 0)))
+    return () if all(layers) else layers
 
 
 def _sliding_layers(keys: Keys, window: Window, n_layers: int) -> tuple[bool, ...]:

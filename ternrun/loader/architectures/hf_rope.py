@@ -25,20 +25,23 @@ def read_hf_rope(config: Mapping[str, Any], row: Architecture, head_dim: int) ->
     base = keys.number("rope_theta", row.rope_base)
     local = keys.number("rope_local_base_freq", row.local_rope_base)
     scaling = config.get("rope_parameters", config.get("rope_scaling")) or {}
+    local_factor = 1.0
     if isinstance(scaling, dict) and isinstance(scaling.get("full_attention"), dict):
-        local = hf_keys(scaling.get("sliding_attention") or {}).number("rope_theta", local)
+        local, local_factor = _local(scaling.get("sliding_attention") or {}, local)
         scaling = scaling["full_attention"]
     if not isinstance(scaling, dict):
         keys.fail("rope_scaling", "a table", scaling)
     inner = hf_keys(scaling)
     base = inner.number("rope_theta", base)
-    part = inner.number("partial_rotary_factor", keys.number("partial_rotary_factor", 1.0))
+    part = inner.number("partial_rotary_factor", keys.number("partial_rotary_factor", 1.0)) if row.partial_rope else 1.0
     if not 0 < part <= 1:
         keys.fail("partial_rotary_factor", "from 0 to 1", part)
-    plain: dict[str, Any] = {"dim": int(head_dim * part), "base": base, "local_base": local}
+    plain: dict[str, Any] = {
+        "dim": int(head_dim * part), "base": base, "local_base": local, "local_factor": local_factor,
+    }  # fmt: skip
     context = keys.integer("max_position_embeddings")
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind == "default":
+    if kind in ("default", "dynamic"):  # dynamic scaling begins behind the trained context, which is the limit here
         return RopeConfig(**plain)
     if kind == "linear":
         return RopeConfig(**plain, scaling="linear", factor=inner.number("factor"))
@@ -47,6 +50,15 @@ def read_hf_rope(config: Mapping[str, Any], row: Architecture, head_dim: int) ->
     if kind == "yarn":
         return RopeConfig(**plain, **_yarn(inner, context))
     raise LoadError(f"config.json: rope scaling {str(kind)[:40]!r} is not supported; linear, llama3 and yarn are")
+
+
+def _local(scaling: Mapping[str, Any], base: float) -> tuple[float, float]:
+    """The base and the factor of sliding layers. Raises LoadError for a scaling that is not linear."""
+    keys = hf_keys(scaling)
+    kind = scaling.get("rope_type", "default")
+    if kind not in ("default", "linear"):
+        raise LoadError(f"config.json: rope scaling {str(kind)[:40]!r} of sliding layers is not supported; linear is")
+    return keys.number("rope_theta", base), keys.number("factor") if kind == "linear" else 1.0
 
 
 def _llama3(plain: Mapping[str, Any], keys: Keys, context: int) -> tuple[float, ...]:

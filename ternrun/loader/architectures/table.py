@@ -18,14 +18,17 @@ _ROWS = (
         name="llama", model_types=("llama",), rope_style="norm",
         optional=("qkv_bias", "output_bias", "ffn_bias", "norm_in"),
     ),
-    Architecture(name="qwen2", model_types=("qwen2",), required=("qkv_bias",)),
+    Architecture(  # GGUF calls it llama, and has no key for its window
+        name="llama", model_types=("mistral",), rope_style="norm", window=Window(0),
+    ),
+    Architecture(name="qwen2", model_types=("qwen2",), required=("qkv_bias",), window=Window(0), gguf_window=False),
     Architecture(
-        name="qwen3", model_types=("qwen3",), required=("qk_norm",), optional=("qkv_bias", "norm_in"),
-        defaults={"head_dim": 128},
+        name="qwen3", model_types=("qwen3",), required=("qk_norm",), optional=("qkv_bias", "output_bias", "norm_in"),
+        window=Window(0), gguf_window=False, defaults={"head_dim": 128},
     ),
     Architecture(
         name="gemma3", model_types=("gemma3_text",), multimodal_type="gemma3",
-        required=("qk_norm", "post_norm"), optional=("norm_in",), norm_offset=1.0,
+        required=("qk_norm", "post_norm"), optional=("qkv_bias", "output_bias", "norm_in"), norm_offset=1.0,
         activation="gelu", activation_key="hidden_activation", factors=("attention_scale",), scaled_embedding=True,
         wide_layers=62, rope_base=1e6, local_rope_base=10000.0, window=Window(6),
         defaults={
@@ -33,6 +36,32 @@ _ROWS = (
             "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131_072,
             "query_pre_attn_scalar": 256, "sliding_window": 4096,
         },
+    ),
+    Architecture(
+        name="gemma2", model_types=("gemma2",), required=("post_norm",), optional=("qkv_bias", "output_bias"),
+        norm_offset=1.0, activation="gelu", activation_key="hidden_activation", scaled_embedding=True, wide_layers=46,
+        factors=("attention_scale", "attention_softcap"), window=Window(2, 4096),
+        gguf_factors={"attention_softcap": 50.0, "logit_softcap": 30.0},
+        defaults={
+            "head_dim": 256, "query_pre_attn_scalar": 256, "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+        },
+    ),
+    Architecture(
+        name="phi3", model_types=("phi3",), optional=("qkv_bias", "output_bias"), fused=True, partial_rope=True,
+        window=Window(0),
+    ),
+    Architecture(
+        name="granite", model_types=("granite",), rope_style="norm", optional=("qkv_bias", "output_bias", "ffn_bias"),
+        factors=("embedding_scale", "attention_scale", "residual_scale", "logit_scale"),
+    ),
+    Architecture(
+        name="smollm3", model_types=("smollm3",), rope_style="norm", optional=("qkv_bias", "output_bias"),
+        rope_base=2e6, plain_every=4, window=Window(0), gguf_window=False,
+    ),
+    Architecture(
+        name="olmo2", model_types=("olmo2",), required=("post_norm", "wide_qk_norm"),
+        optional=("qkv_bias", "output_bias"), pre_norm=False,
     ),
     Architecture(name="bitnet", class_name="BitnetForCausalLM", required=("sub_norm",), ternary=True),
     Architecture(

@@ -17,7 +17,8 @@ LINEARS = {
 _MODEL = {"token_embd.weight": "VD", "output_norm.weight": "D"}
 _HEAD = {"output.weight": "VD"}  # absent: the embedding serves as head
 _HEAD_BIAS = {"output.bias": "V"}
-_LAYER = {"attn_norm.weight": "D", "ffn_norm.weight": "D"} | {f"{name}.weight": w for name, w in LINEARS.items()}
+_PRE_NORM = {"attn_norm.weight": "D", "ffn_norm.weight": "D"}
+_LAYER = {f"{name}.weight": w for name, w in LINEARS.items()}
 
 # Tensors of a layer that come together or not at all, and then in every layer.
 GROUPS: dict[str, dict[str, str]] = {
@@ -25,6 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "output_bias": {"attn_output.bias": "D"},
     "ffn_bias": {"ffn_gate.bias": "F", "ffn_up.bias": "F", "ffn_down.bias": "D"},
     "qk_norm": {"attn_q_norm.weight": "H", "attn_k_norm.weight": "H"},
+    "wide_qk_norm": {"attn_q_norm.weight": "Q", "attn_k_norm.weight": "K"},
     "sub_norm": {"attn_sub_norm.weight": "Q", "ffn_sub_norm.weight": "F"},
     "post_norm": {"post_attention_norm.weight": "D", "post_ffw_norm.weight": "D"},
     # an RMSNorm on the input of each projection (Microsoft's BitNet embedding models)
@@ -38,7 +40,7 @@ _HF_MODEL = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "ou
 _HF_LINEARS = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
+    "mlp.down_proj": "ffn_down", "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up",
 }  # fmt: skip
 _HF_LAYER = _HF_LINEARS | {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
@@ -53,12 +55,14 @@ _HF_POST_NORM = {  # with norms behind the sublayers, one of the names above mea
 }  # fmt: skip
 
 
-def shapes(config: ModelConfig, groups: Iterable[str], *, head: bool, bias: bool = False) -> dict[str, tuple[int, ...]]:
+def shapes(
+    config: ModelConfig, groups: Iterable[str], *, head: bool, bias: bool = False, pre_norm: bool = True
+) -> dict[str, tuple[int, ...]]:
     """Return the shape of every tensor by name, for a model with these optional groups.
 
-    `head` and `bias` add the model's own head and that head's bias.
+    `head` and `bias` add the model's own head and that head's bias, `pre_norm` norms of the sublayers' input.
     """
-    layer = dict(_LAYER)
+    layer = (_PRE_NORM if pre_norm else {}) | _LAYER
     for group in groups:
         layer |= GROUPS[group]
     words = _MODEL | (_HEAD if head else {}) | (_HEAD_BIAS if bias else {})

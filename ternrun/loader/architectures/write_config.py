@@ -48,7 +48,7 @@ def _factors(config: ModelConfig, row: Architecture) -> dict[str, float]:
     for factor in FACTORS:
         value = getattr(config, factor.field)
         if value != factor.neutral and not (factor.field == "embedding_scale" and row.scaled_embedding):
-            found[factor.gguf_key] = value
+            found[factor.gguf_key] = value**factor.gguf_power
     return found
 
 
@@ -66,7 +66,7 @@ def _check_same(config: ModelConfig, again: ModelConfig) -> None:
     for field in ModelConfig.__dataclass_fields__:
         kept, meant = getattr(again, field), getattr(config, field)
         if field == "rope":
-            kept, meant = kept.style, meant.style
+            kept, meant = (kept.style, kept.local_factor), (meant.style, meant.local_factor)
         close = isinstance(meant, float) and math.isclose(kept, meant, rel_tol=1e-6)
         if kept != meant and not close:
             raise LoadError(f"a GGUF file of architecture {config.architecture!r} cannot hold {field}={meant!r}")

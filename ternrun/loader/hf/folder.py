@@ -46,7 +46,8 @@ def open_hf(folder: Path) -> Checkpoint:
     tied = bool(whole.get("tie_word_embeddings", config.get("tie_word_embeddings")))
     stored = open_folder(folder)
     seeing = {n for n in stored if row.multimodal_type and n.startswith(_VISION)}
-    raw = _renamed({n: tensor for n, tensor in stored.items() if n not in seeing}, row, tied=tied)
+    raw = _renamed({n: tensor for n, tensor in stored.items() if n not in seeing}, row)
+    _settle_head(raw, tied=tied)
     embedding = raw.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise LoadError("tensor 'model.embed_tokens.weight' is missing or not a matrix")
@@ -59,16 +60,28 @@ def open_hf(folder: Path) -> Checkpoint:
     return Checkpoint(model, {t.name: t for t in tensors if t is not None}, whole, size, notes)
 
 
-def _renamed(raw: Mapping[str, RawTensor], row: Architecture, *, tied: bool) -> dict[str, RawTensor]:
+def _renamed(raw: Mapping[str, RawTensor], row: Architecture) -> dict[str, RawTensor]:
     renamed: dict[str, RawTensor] = {}
     for tensor in raw.values():
-        if tensor.name.endswith(_IGNORED) or (tied and tensor.name.endswith("lm_head.weight")):
+        if tensor.name.endswith(_IGNORED):
             continue
         name = gguf_name(tensor.name, post_norm="post_norm" in row.required)
         if name in renamed:
             raise LoadError(f"tensors {renamed[name].name[:80]!r} and {tensor.name[:80]!r} both stand for {name}")
         renamed[name] = tensor
     return renamed
+
+
+def _settle_head(raw: dict[str, RawTensor], *, tied: bool) -> None:
+    """Believe the stored tensors before `tie_word_embeddings`: a head of its own counts, one that is alone is both."""
+    head, embedding = raw.get("output.weight"), raw.get("token_embd.weight")
+    if head is None:
+        return
+    if embedding is None:
+        if tied:
+            raw["token_embd.weight"] = raw.pop("output.weight")
+    elif tied and head.shape == embedding.shape and np.array_equal(head.data, embedding.data):
+        del raw["output.weight"]
 
 
 def _convert(

@@ -62,6 +62,8 @@ class Decoder:
         self._branch = self._rows(c.dim)  # what a sublayer reads or returns, where that is not the residual itself
         self._qkv = self._rows((c.n_heads + 2 * c.n_kv_heads) * c.head_dim)
         self._q = self._rows(c.n_heads * padded)
+        if c.wide_qk_norm:
+            self._wide = self._rows(2 * round_up(c.n_heads * c.head_dim, 16))
         self._mixed = self._rows(c.n_heads * c.head_dim)
         self._up = self._rows(2 * round_up(c.ffn_dim, 16))
         self._hidden = self._rows(c.ffn_dim)
@@ -201,14 +203,11 @@ class Decoder:
 
     def _attention(self, program: Program, layer: int, body: Attention, x: Activations, norm: Norm) -> None:
         c, limits, scratch, qkv = self.config, self._limits, self._scratch, self._qkv
-        q_cols, kv_cols = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
-        parts = [
-            (body.q, qkv.at(0, q_cols)), (body.k, qkv.at(q_cols, kv_cols)), (body.v, qkv.at(q_cols + kv_cols, kv_cols)),
-        ]  # fmt: skip
         if body.wide_norm:
-            self._project_wide(program, x, norm, parts, (body.q_norm, body.k_norm))
+            self._project_wide(program, body, x, norm)
         else:
-            self._project(program, x, norm, parts)
+            q, k, v = self._qkv_parts()
+            self._project(program, x, norm, [(body.q, q), (body.k, k), (body.v, v)])
         head_norms = (None, None) if body.wide_norm else (body.q_norm, body.k_norm)
         shared: dict[str, int] = {
             "state": self._state, "heads": c.n_heads, "kv_heads": c.n_kv_heads, "head_dim": c.head_dim,
@@ -224,22 +223,26 @@ class Decoder:
         )  # fmt: skip
         softcap = {"softcap": c.attention_softcap} if c.attention_softcap else {}
         program.call(
-            f"attention{'_softcap' * bool(softcap)}.{limits.kv_type}", q=self._q.base, ldq=self._q.ld, scale=c.scale, window=body.window,
-            out=self._mixed.base, ldo=self._mixed.ld, **softcap, **shared,
+            f"attention{'_softcap' if softcap else ''}.{limits.kv_type}", q=self._q.base, ldq=self._q.ld,
+            scale=c.scale, window=body.window, out=self._mixed.base, ldo=self._mixed.ld, **softcap, **shared,
         )  # fmt: skip
 
-    def _project_wide(
-        self, program: Program, x: Activations, norm: Norm, parts: list[tuple[Projection, Activations]],
-        norms: tuple[str | None, str | None],
-    ) -> None:  # fmt: skip
-        """Project q, k and v in order, with norms over all of q and of k.
+    def _project_wide(self, program: Program, body: Attention, x: Activations, norm: Norm) -> None:
+        """q, k and v with norms over all of q and over all of k.
 
-        A norm writes whole vectors, so it may run into the next part, which is not computed yet.
+        A norm reads rows that end in zeros up to a whole vector, and writes whole vectors: into k's place before k is
+        there, and into v's before v is.
         """
-        for part, name in zip(parts, (*norms, None), strict=True):
-            self._project(program, x, norm, [part])
-            if name:
-                norm_rows(program, self._count, part[1], self._norm(name), part[1])
+        q, k, v = self._qkv_parts()
+        wide_q, wide_k = self._wide.at(0, q.cols), self._wide.at(round_up(q.cols, 16), k.cols)
+        self._project(program, x, norm, [(body.q, wide_q), (body.k, wide_k)])
+        norm_rows(program, self._count, wide_q, self._norm(body.q_norm), q)
+        norm_rows(program, self._count, wide_k, self._norm(body.k_norm), k)
+        self._project(program, x, norm, [(body.v, v)])
+
+    def _qkv_parts(self) -> tuple[Activations, Activations, Activations]:
+        q_cols, kv_cols = self.config.n_heads * self.config.head_dim, self.config.n_kv_heads * self.config.head_dim
+        return self._qkv.at(0, q_cols), self._qkv.at(q_cols, kv_cols), self._qkv.at(q_cols + kv_cols, kv_cols)
 
     def _feed_forward(self, program: Program, body: FeedForward, x: Activations, norm: Norm) -> None:
         c, up, hidden = self.config, round_up(self.config.ffn_dim, 16), self._hidden

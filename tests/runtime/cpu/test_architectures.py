@@ -33,6 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
     "yarn": {"arch": "llama", "rope": {"scaling": "yarn", "factor": 4.0, "original_context": 16}},
     "rope factors": {"arch": "llama", "rope": {"frequency_factors": tuple(np.linspace(1, 8, 8).tolist())}},
     "half rotated": {"arch": "qwen3", "rope": {"dim": 8}},
+    "every fourth layer without rotation": {"arch": "smollm3", "n_layers": 4},
     "own head": {"arch": "llama", "tied": False},
     "odd widths": {"arch": "llama", "encoding": "HF_PACKED", "dim": 60, "ffn_dim": 100, "head_dim": 10, "head": "F32"},
     "one layer, one head": {"arch": "qwen2", "n_layers": 1, "n_heads": 1, "n_kv_heads": 1, "head_dim": 64},

@@ -1,4 +1,4 @@
-"""Attention whose scores are capped: softcap * tanh(score / softcap) (gemma2). A module, since kernels go by its name."""
+"""Attention with capped scores: softcap * tanh(score / softcap) (gemma2). Kernels go by the name of their module."""
 
 from __future__ import annotations
 
