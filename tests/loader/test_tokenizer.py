@@ -200,6 +200,16 @@ def test_override_of_the_pretokenizer() -> None:
         Tokenizer.from_gguf(sentencepiece(), pre="qwen2")
 
 
+def test_control_tokens_of_phi_3_swallow_the_spaces_behind_them() -> None:
+    """No key of a GGUF file says so; llama.cpp knows the model by its name, too."""
+    metadata = sentencepiece()
+    phi = Tokenizer.from_gguf(metadata | {"general.name": "Phi 3 mini: Phi-3"})
+    assert phi.encode("</s>  a", bos=False) == phi.encode("</s>a", bos=False)
+    assert phi.encode("<s>  a", bos=False) != phi.encode("<s>a", bos=False)
+    own = metadata | {"ternrun.tokenizer.lstrip": [2], "ternrun.tokenizer.rstrip": [1]}
+    assert Tokenizer.from_gguf(own).encode("<s> a  </s>", bos=False) == phi.encode("<s>a</s>", bos=False)
+
+
 FAULTS: list[tuple[dict[str, Any], str]] = [
     (byte_level(model="bert"), "'bert' is not supported"),
     (byte_level(model=7), "'7' is not supported"),

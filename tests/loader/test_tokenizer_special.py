@@ -62,3 +62,11 @@ def test_spaces_at_the_end_are_looked_for_where_they_begin() -> None:
     for _ in range(1000):
         text = "".join(rng.choices(["  ", " ", "\t", "1", "a", "!", "\n", "あ", "\u3000", "\x0b"], k=rng.randrange(12)))
         assert cut(text) == cut_plainly(text), text
+
+
+def test_tokens_swallow_the_spaces_beside_them_where_they_are_said_to() -> None:
+    ids = {"<l>": 1, "<r>": 2, "<b>": 3, "<n>": 4}
+    tokens = SpecialTokens(ids, {1: (True, False), 2: (False, True), 3: (True, True)})
+    text = "a  <l>  b <r> \u00a0c\u2003<b>\n<n> "
+    assert list(tokens.split(text)) == ["a", 1, "  b ", 2, "c", 3, 4, " "]
+    assert list(tokens.split(" <l><r> ")) == [1, 2]

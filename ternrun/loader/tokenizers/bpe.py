@@ -117,6 +117,11 @@ def sentencepiece(vocabulary: Vocabulary) -> MergeEncoder:
     )
 
 
+def one_unknown(ids: list[int], unknown: int | None) -> list[int]:
+    """Return the ids with each run of unknown tokens as one, which is how SentencePiece and transformers have it."""
+    return [i for at, i in enumerate(ids) if i != unknown or at == 0 or ids[at - 1] != unknown]
+
+
 def _mergeable(vocabulary: Vocabulary) -> dict[str, int]:
     """All tokens that text may become: control tokens are never spelled out by accident, or by an attacker."""
     ids = dict(vocabulary.ids)

@@ -3,6 +3,9 @@
     ternrun.tokenizer.json            tokenizer.json without what tokenizer.ggml.tokens and .merges hold
     ternrun.tokenizer.add_bos_to_chat bool, where it differs from tokenizer.ggml.add_bos_token
     ternrun.tokenizer.end_token_ids   every token that ends generation, where the usual keys name others
+    ternrun.tokenizer.prefix_once     bool: a space is put before the first text alone, not behind special tokens, too
+    ternrun.tokenizer.sentencepiece   bool: a `llama` vocabulary with a normalizer, whose unknown characters become one
+    ternrun.tokenizer.lstrip, .rstrip ids of special tokens that swallow the spaces before them, or behind them
 
 Other programs ignore these keys and use tokenizer.ggml.*, which hold the nearest that GGUF can say.
 """
@@ -19,7 +22,10 @@ from ternrun.errors import LoadError
 from ternrun.loader.tokenizers.token_bytes import UNUSED
 
 PREFIX = "ternrun.tokenizer."
-DESCRIPTION, CHAT_BOS, ENDS = (PREFIX + name for name in ("json", "add_bos_to_chat", "end_token_ids"))
+DESCRIPTION, CHAT_BOS, ENDS, PREFIX_ONCE, SENTENCEPIECE, LSTRIP, RSTRIP = (
+    PREFIX + name
+    for name in ("json", "add_bos_to_chat", "end_token_ids", "prefix_once", "sentencepiece", "lstrip", "rstrip")
+)
 
 
 def pack(description: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,10 +65,17 @@ def unpack(metadata: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, Any]
 
 def ends(metadata: Mapping[str, Any], usual: frozenset[int], count: int) -> frozenset[int]:
     """Return the tokens that end generation: those of the file's key where it has one, else `usual`."""
-    listed = metadata.get(ENDS)
-    if listed is None:
-        return usual
-    ids = np.asarray(listed)
-    if ids.ndim != 1 or ids.dtype.kind not in "iu" or (ids.size and not 0 <= ids.min() <= ids.max() < count):
-        raise LoadError(f"metadata key {ENDS} must list ids of the {count} tokens")
+    return usual if metadata.get(ENDS) is None else _ids(metadata, ENDS, count)
+
+
+def strips(metadata: Mapping[str, Any], count: int) -> dict[int, tuple[bool, bool]]:
+    """Return whether special tokens swallow the spaces before them and behind them, for those that do."""
+    before, behind = (_ids(metadata, key, count) for key in (LSTRIP, RSTRIP))
+    return {i: (i in before, i in behind) for i in before | behind}
+
+
+def _ids(metadata: Mapping[str, Any], key: str, count: int) -> frozenset[int]:
+    ids = np.asarray(metadata.get(key, ()))
+    if ids.size and (ids.ndim != 1 or ids.dtype.kind not in "iu" or not 0 <= ids.min() <= ids.max() < count):
+        raise LoadError(f"metadata key {key} must list ids of the {count} tokens")
     return frozenset(ids.tolist())

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from ternrun.errors import LoadError, UsageError
 from ternrun.loader.tokenizers import carried
-from ternrun.loader.tokenizers.bpe import byte_level, sentencepiece
+from ternrun.loader.tokenizers.bpe import byte_level, one_unknown, sentencepiece
 from ternrun.loader.tokenizers.pretokenizers import RAW, PreTokenizer, pretokenizer
-from ternrun.loader.tokenizers.special_tokens import around_special
-from ternrun.loader.tokenizers.token_bytes import CONTROL, UNKNOWN, USER_DEFINED, token_bytes
-from ternrun.loader.tokenizers.unigram import unigram
+from ternrun.loader.tokenizers.special_tokens import SpecialTokens, around_special
+from ternrun.loader.tokenizers.token_bytes import CONTROL, SPACE, UNKNOWN, USER_DEFINED, token_bytes
+from ternrun.loader.tokenizers.unigram import normalization, unigram, unigram_pieces
 from ternrun.loader.tokenizers.vocabulary import Vocabulary, flag, read_vocabulary
+
+Encode = Callable[[str, bool], list[int]]  # text, whether control tokens spelled out in it count as such
 
 
 def build(metadata: Mapping[str, Any], pre: str | None) -> dict[str, Any]:
@@ -47,18 +49,11 @@ def _described(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_keys(metadata: Mapping[str, Any], vocabulary: Vocabulary, words: PreTokenizer | None) -> dict[str, Any]:
-    """The fields that GGUF's own keys decide."""
+    """The fields that GGUF's own keys decide, and what ternrun's add to them."""
     model = vocabulary.model
     prefix = model in ("llama", "t5") and flag(metadata, "add_space_prefix", model == "llama")
     hidden = frozenset(vocabulary.of_type(CONTROL, UNKNOWN))
     special = hidden.union(vocabulary.of_type(USER_DEFINED))
-    encode: Callable[[str], list[int]]
-    if words is not None:
-        encode = byte_level(vocabulary, words)
-    elif model == "t5":
-        encode = unigram(vocabulary, metadata)
-    else:
-        encode = sentencepiece(vocabulary)
     return {
         "vocab_size": len(vocabulary.tokens),
         "fim": vocabulary.fim,
@@ -66,11 +61,49 @@ def _by_keys(metadata: Mapping[str, Any], vocabulary: Vocabulary, words: PreToke
         "space_prefix": prefix,
         "special_ids": special,
         "hidden_ids": hidden,
-        "encode_text": around_special(
-            vocabulary.tokens, special, hidden, encode, " " if prefix and model == "llama" else ""
-        ),
+        "encode_text": _encoder(metadata, vocabulary, words, special, hidden, " " if prefix else ""),
         "bytes_of": token_bytes(vocabulary.tokens, vocabulary.types, byte_level=model == "gpt2"),
     }
+
+
+def _encoder(
+    metadata: Mapping[str, Any], vocabulary: Vocabulary, words: PreTokenizer | None, special: Set[int],
+    hidden: Set[int], prefix: str,
+) -> Encode:  # fmt: skip
+    tokens, strips = vocabulary.tokens, _strips(metadata, vocabulary, special)
+    if metadata.get(carried.SENTENCEPIECE) is True and words is None:
+        pieces = sentencepiece(vocabulary) if vocabulary.model == "llama" else unigram_pieces(vocabulary)
+        encode = whole_text(vocabulary, normalization(metadata), pieces)
+        once = metadata.get(carried.PREFIX_ONCE) is True
+        return around_special(tokens, hidden, hidden, encode, prefix, prefix_once=once, strips=strips)
+    if words is not None:
+        return around_special(tokens, special, hidden, byte_level(vocabulary, words), "", strips=strips)
+    if vocabulary.model == "t5":
+        return around_special(tokens, special, hidden, unigram(vocabulary, metadata), "", strips=strips)
+    return around_special(tokens, special, hidden, sentencepiece(vocabulary), prefix, strips=strips)
+
+
+def whole_text(
+    vocabulary: Vocabulary, normalize: Callable[[str], str], encode: Callable[[str], list[int]]
+) -> Callable[[str], list[int]]:
+    """Return an encoder by SentencePiece's own rules: user-defined pieces are found in the normalized text, whose other
+    parts get no space of their own, and a run of unknown characters is one token."""
+    defined = SpecialTokens({vocabulary.tokens[i].replace(SPACE, " "): i for i in vocabulary.of_type(USER_DEFINED)})
+
+    def encode_text(text: str) -> list[int]:
+        parts = defined.split(normalize(text))
+        ids = [i for part in parts for i in ([part] if isinstance(part, int) else encode(part))]
+        return one_unknown(ids, vocabulary.unknown)
+
+    return encode_text
+
+
+def _strips(metadata: Mapping[str, Any], vocabulary: Vocabulary, special: Set[int]) -> dict[int, tuple[bool, bool]]:
+    """Whether special tokens swallow spaces; no usual key says so, and llama.cpp knows it of Phi 3 by its name."""
+    stated, name = carried.strips(metadata, len(vocabulary.tokens)), metadata.get("general.name")
+    if not stated and isinstance(name, str) and ("phi-3" in name.lower() or "phi3" in name.lower()):
+        return {i: (False, True) for i in special if vocabulary.tokens[i] not in ("<unk>", "<s>", "<|endoftext|>")}
+    return stated
 
 
 def pretokenizer_of(metadata: Mapping[str, Any], vocabulary: Vocabulary, override: str | None) -> PreTokenizer:

@@ -12,7 +12,9 @@ import numpy as np
 
 from ternrun.errors import LoadError
 from ternrun.loader.gguf.strings import MAX_STRINGS
+from ternrun.loader.tokenizers import from_gguf
 from ternrun.loader.tokenizers.byte_level_hf import is_plain, plain_encoder, plain_vocabulary, without_model
+from ternrun.loader.tokenizers.from_sentencepiece import sentencepiece_metadata
 from ternrun.loader.tokenizers.hf_files import TokenizerFiles, read_tokenizer_files
 from ternrun.loader.tokenizers.special_tokens import around_special
 from ternrun.loader.tokenizers.token_bytes import BYTE, CONTROL, NORMAL, SPACE, USER_DEFINED, token_bytes
@@ -30,6 +32,8 @@ def build(folder: Path, rows: int | None = None) -> dict[str, Any]:
 
 def build_from(files: TokenizerFiles) -> dict[str, Any]:
     """Return the fields of a `Tokenizer` for files that are read already."""
+    if files.pieces:
+        return from_gguf.build(sentencepiece_metadata(files, files.pieces), None)
     fields, ids, library = build_described(files.description, str(files.path), files.text)
     bos, eos, ends = files.ends(ids)
     framed: list[int] = library.encode("", add_special_tokens=True).ids

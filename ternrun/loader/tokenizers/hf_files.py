@@ -9,17 +9,25 @@ from typing import Any
 
 from ternrun.loader.json_files import read_json
 from ternrun.loader.tokenizers.added_tokens import content_of, merge_added_tokens, named_tokens
+from ternrun.loader.tokenizers.sentencepiece_model import NAMES as SENTENCEPIECE_NAMES
+from ternrun.loader.tokenizers.sentencepiece_model import SentencePieceModel, read_sentencepiece
+from ternrun.loader.tokenizers.token_bytes import CONTROL, UNKNOWN, USER_DEFINED
 from ternrun.loader.tokenizers.vocabulary import END_NAMES, named
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """`description` is tokenizer.json with all added tokens; `text` is the file itself where it has them all."""
+    """`description` is tokenizer.json with all added tokens; `text` is the file itself where it has them all.
+
+    For a folder that has a SentencePiece model alone, `pieces` is that model, and `description` lists its tokens.
+    """
 
     path: Path
     description: dict[str, Any]
     text: str | None
+    pieces: SentencePieceModel | None
     named: dict[str, Any]  # special tokens by role, such as bos_token
+    config: dict[str, Any]  # tokenizer_config.json
     models: tuple[dict[str, Any], ...]  # generation_config.json, config.json
 
     def ends(self, ids: Mapping[str, int]) -> tuple[int | None, int | None, set[int]]:
@@ -44,8 +52,9 @@ def read_tokenizer_files(folder: Path, rows: int | None = None) -> TokenizerFile
 
     Raises LoadError for a file that is missing, too large or damaged.
     """
-    path = folder / "tokenizer.json"
-    description = read_json(path)
+    path = _found(folder)
+    pieces = None if path.suffix == ".json" else read_sentencepiece(path)
+    description = _listed(pieces) if pieces else read_json(path)
     config, special_map, added, generation, model = (
         _optional(folder / name)
         for name in (
@@ -54,8 +63,32 @@ def read_tokenizer_files(folder: Path, rows: int | None = None) -> TokenizerFile
         )
     )  # fmt: skip
     merged = merge_added_tokens(description, config, special_map, added, rows)
-    text = path.read_text(encoding="utf-8") if merged is description else None
-    return TokenizerFiles(path, merged, text, named_tokens(config, special_map), (generation, model))
+    text = path.read_text(encoding="utf-8") if merged is description and not pieces else None
+    roles = named_tokens(config, special_map)
+    if pieces:
+        known = {"bos_token": pieces.bos, "eos_token": pieces.eos}
+        roles = {role: pieces.tokens[token] for role, token in known.items() if token is not None} | roles
+    return TokenizerFiles(path, merged, text, pieces, roles, config, (generation, model))
+
+
+def _found(folder: Path) -> Path:
+    """The folder's tokenizer.json; where it has none, its SentencePiece model."""
+    path = folder / "tokenizer.json"
+    models = (folder / name for name in SENTENCEPIECE_NAMES)
+    return path if path.is_file() else next((model for model in models if model.is_file()), path)
+
+
+def _listed(pieces: SentencePieceModel) -> dict[str, Any]:
+    """The special tokens of a SentencePiece model as a tokenizer.json lists them."""
+    special = {CONTROL: True, UNKNOWN: True, USER_DEFINED: False}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    added = [
+        {"id": i, "content": token, **flags, "special": special[kind]}
+        for i, (token, kind) in enumerate(zip(pieces.tokens, pieces.types, strict=True))
+        if kind in special
+    ]
+    vocab = {token: i for i, token in enumerate(pieces.tokens)}
+    return {"added_tokens": added, "model": {"type": "SentencePiece", "vocab": vocab}}
 
 
 def _optional(path: Path) -> dict[str, Any]:

@@ -5,12 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
+Strips = Mapping[int, tuple[bool, bool]]
+NO_STRIPS: Strips = {}
+_SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+
 
 class SpecialTokens:
-    """Finds the leftmost token, the longest of those that start there (as Hugging Face's tokenizers do)."""
+    """Finds the leftmost token, the longest of those that start there (as Hugging Face's tokenizers do).
 
-    def __init__(self, ids: Mapping[str, int]) -> None:
+    `strips`: for a token's id, whether it swallows the spaces before it, and those behind it.
+    """
+
+    def __init__(self, ids: Mapping[str, int], strips: Strips = NO_STRIPS) -> None:
         self._ids = ids
+        self._strips = strips
         # thousands of tokens have few first letters: search for these, then try the lengths that occur behind two
         lengths: dict[str, set[int]] = {}
         for text in ids:
@@ -27,10 +35,14 @@ class SpecialTokens:
             at = match.start()
             for length in self._lengths.get(text[at : at + 2]) or self._lengths.get(text[at]) or ():
                 if (i := self._ids.get(text[at : at + length])) is not None:
-                    if done < at:
-                        yield text[done:at]
+                    before, behind = self._strips.get(i, (False, False))
+                    if piece := text[done:at].rstrip(_SPACES) if before else text[done:at]:
+                        yield piece
                     yield i
-                    done = at = at + length
+                    at += length
+                    if behind:
+                        at = _skip_spaces(text, at)
+                    done = at
                     break
             else:
                 at += 1
@@ -38,15 +50,23 @@ class SpecialTokens:
             yield text[done:]
 
 
-def around_special(
-    tokens: Sequence[str], special: Set[int], hidden: Set[int], encode: Callable[[str], list[int]], prefix: str
-) -> Callable[[str, bool], list[int]]:
-    """An encoder that cuts out special tokens, and encodes what lies between them with `prefix` before it.
+def _skip_spaces(text: str, at: int) -> int:
+    while text[at : at + 1] in _SPACES and at < len(text):
+        at += 1
+    return at
 
-    `hidden`: those that count as special only where the caller says so.
+
+def around_special(
+    tokens: Sequence[str], special: Set[int], hidden: Set[int], encode: Callable[[str], list[int]], prefix: str,
+    *, prefix_once: bool = False, strips: Strips = NO_STRIPS,
+) -> Callable[[str, bool], list[int]]:  # fmt: skip
+    """Return an encoder that cuts out special tokens, and encodes what lies between them with `prefix` before it.
+
+    `hidden`: those that count as special only where the caller says so. `prefix_once`: only the beginning of the whole
+    text gets the prefix. `strips`: see `SpecialTokens`.
     """
     cut = {
-        with_control: SpecialTokens({tokens[i]: i for i in sorted(found, reverse=True) if tokens[i]})
+        with_control: SpecialTokens({tokens[i]: i for i in sorted(found, reverse=True) if tokens[i]}, strips)
         for with_control, found in ((True, special), (False, special - hidden))
     }
 
@@ -58,7 +78,7 @@ def around_special(
                 ids.append(piece)
             else:
                 ids += encode(prefix + piece if opens else piece)
-            opens = isinstance(piece, int)
+            opens = isinstance(piece, int) and not prefix_once
         return ids
 
     return encode_text

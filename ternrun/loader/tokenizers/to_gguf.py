@@ -13,6 +13,7 @@ from ternrun.errors import LoadError
 from ternrun.loader.json_files import read_json
 from ternrun.loader.tokenizers import carried
 from ternrun.loader.tokenizers.from_hf import build_from
+from ternrun.loader.tokenizers.from_sentencepiece import sentencepiece_metadata
 from ternrun.loader.tokenizers.hf_files import TokenizerFiles, read_tokenizer_files
 from ternrun.loader.tokenizers.pretokenizers import PRETOKENIZERS
 from ternrun.loader.tokenizers.probe import behavior, peculiarities, probe_texts
@@ -55,6 +56,8 @@ def vocabulary_metadata(folder: Path, vocab_size: int) -> dict[str, Any]:
     that a GGUF file cannot hold.
     """
     files = read_tokenizer_files(folder, vocab_size)
+    if files.pieces:
+        return sentencepiece_metadata(files, files.pieces, vocab_size)
     model = files.description.get("model")
     if not isinstance(model, dict) or model.get("type") not in ("BPE", "Unigram"):
         kind = model.get("type") if isinstance(model, dict) else None

@@ -17,28 +17,48 @@ _CHARSMAP = "tokenizer.ggml.precompiled_charsmap"
 
 
 def unigram(vocabulary: Vocabulary, metadata: Mapping[str, Any]) -> Callable[[str], list[int]]:
-    """Encoder of text without special tokens. Raises LoadError."""
-    from tokenizers import Tokenizer, models, normalizers
+    """Return the encoder of text without special tokens, spaces before it included. Raises LoadError."""
+    encode, normalize = unigram_pieces(vocabulary), normalization(metadata)
+    prefix = flag(metadata, "add_space_prefix", False) and not flag(metadata, "remove_extra_whitespaces", False)
 
-    prefix = flag(metadata, "add_space_prefix", False)
-    merge_spaces = flag(metadata, "remove_extra_whitespaces", False)
+    def normalized(text: str) -> list[int]:
+        text = normalize(text)
+        return encode(f" {text}" if prefix and text.strip(" ") else text)
+
+    return normalized
+
+
+def unigram_pieces(vocabulary: Vocabulary) -> Callable[[str], list[int]]:
+    """Return the encoder of normalized text. Raises LoadError."""
+    from tokenizers import Tokenizer, models
+
     if vocabulary.unknown is None:
         raise LoadError("metadata key tokenizer.ggml.unknown_token_id is missing")
     has_bytes = bool(vocabulary.of_type(BYTE))
     library = Tokenizer(models.Unigram(_scored(vocabulary), vocabulary.unknown, has_bytes))
-    charsmap = _charsmap(metadata)
-    normalize = normalizers.Precompiled(charsmap).normalize_str if charsmap else str
 
     def encode(text: str) -> list[int]:
-        text = normalize(text)
-        if merge_spaces:
-            text = "".join(f" {word}" for word in text.split(" ") if word)
-        elif prefix and text.strip(" "):
-            text = f" {text}"
         ids: list[int] = library.encode(text.replace(" ", SPACE), add_special_tokens=False).ids
         return ids
 
     return encode
+
+
+def normalization(metadata: Mapping[str, Any]) -> Callable[[str], str]:
+    """Return SentencePiece's normalizer: its table of rules, then one space before each word if spaces are merged.
+
+    Raises LoadError.
+    """
+    from tokenizers import normalizers
+
+    charsmap, merge_spaces = _charsmap(metadata), flag(metadata, "remove_extra_whitespaces", False)
+    by_table = normalizers.Precompiled(charsmap).normalize_str if charsmap else str
+
+    def normalize(text: str) -> str:
+        text = by_table(text)
+        return "".join(f" {word}" for word in text.split(" ") if word) if merge_spaces else text
+
+    return normalize
 
 
 def _scored(vocabulary: Vocabulary) -> list[tuple[str, float]]:
