@@ -16,8 +16,8 @@ import numpy as np
 from ternrun.errors import ContextError, LoadError, UsageError
 from ternrun.loader.onnx.open_file import open_file
 from ternrun.loader.onnx.pooling import POOLING, Floats, read_limit, read_pooling
-from ternrun.loader.tokenizers.from_hf import load_library
 from ternrun.loader.tokenizers.hf_files import read_tokenizer_files
+from ternrun.loader.tokenizers.tokenizer_json import load_library
 from ternrun.loader.user_path import from_home
 from ternrun.onnx.format.half_precision import in_float32
 from ternrun.onnx.runtime.session import Session

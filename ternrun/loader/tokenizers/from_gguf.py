@@ -43,7 +43,7 @@ def build(metadata: Mapping[str, Any], pre: str | None) -> dict[str, Any]:
 
 
 def _described(description: Mapping[str, Any]) -> dict[str, Any]:
-    from ternrun.loader.tokenizers.from_hf import build_described  # few files need it
+    from ternrun.loader.tokenizers.tokenizer_json import build_described  # few files need it
 
     return build_described(description, f"metadata key {carried.DESCRIPTION}")[0]
 
