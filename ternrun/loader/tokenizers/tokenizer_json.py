@@ -1,4 +1,4 @@
-"""Build a tokenizer from the contents of a tokenizer.json; beyond plain merging, the tokenizers package does the work."""
+"""Build a tokenizer from the contents of a tokenizer.json; its package does what plain merging cannot."""
 
 from __future__ import annotations
 
