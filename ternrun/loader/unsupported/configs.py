@@ -15,8 +15,10 @@ _READ = ("bitnet",)  # quantization methods that the loader knows
 _METHODS = {
     "awq": "AWQ", "gptq": "GPTQ", "bitsandbytes": "bitsandbytes", "exl2": "ExLlamaV2", "exl3": "ExLlamaV3",
     "fp8": "FP8", "fbgemm_fp8": "FP8", "hqq": "HQQ", "mxfp4": "MXFP4", "compressed-tensors": "compressed-tensors",
+    "modelopt": "NVIDIA's ModelOpt", "torchao": "torchao", "quanto": "Quanto", "auto-round": "AutoRound",
+    "aqlm": "AQLM", "vptq": "VPTQ", "quark": "AMD's Quark", "eetq": "EETQ", "spqr": "SpQR", "higgs": "HIGGS",
 }  # fmt: skip
-_METHOD_FILES = {"quant_config.json": "awq", "quantize_config.json": "gptq"}  # of before config.json said so
+_METHOD_FILES = {"quant_config.json": "awq", "quantize_config.json": "gptq", "hf_quant_config.json": "modelopt"}
 
 _SPEECH = "makes or understands sound; ternrun runs language models"
 _PICTURES = "works on pictures; ternrun runs language models"
@@ -33,6 +35,15 @@ _PURPOSES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+_ARCHITECTURES = {  # words in config.json's `architectures`
+    "ForSequenceClassification": "classifies texts or scores them; ternrun continues and embeds texts",
+    "ForTokenClassification": "classifies tokens; ternrun continues and embeds texts",
+    "ForQuestionAnswering": "marks answers in a text; ternrun continues and embeds texts",
+    "Eagle": "drafts for another model (EAGLE); ternrun drafts by n-grams: name the model itself",
+    "Medusa": "drafts for another model (Medusa); ternrun drafts by n-grams: name the model itself",
+}
+
+
 def foreign_config(folder: Path, names: Sequence[str]) -> str | None:
     """The rest of a sentence behind the folder's path; None where config.json is none that is known here."""
     try:
@@ -45,11 +56,16 @@ def foreign_config(folder: Path, names: Sequence[str]) -> str | None:
             return f"holds a model of type {kind}: it {says.replace('PATH', quote(str(folder)))}"
     if "_class_name" in config:
         return "is a part of a diffusers pipeline, which makes pictures; ternrun runs language models"
+    listed = config.get("architectures")
+    architecture = listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], str) else ""
+    for word, says in _ARCHITECTURES.items():
+        if word in architecture:
+            return f"holds a model of class {architecture[:60]!r}: it {says}"
     return _quantized(folder, config, names)
 
 
 def _quantized(folder: Path, config: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    stated = config.get("quantization_config")
+    stated = config.get("quantization_config", config.get("compression_config"))
     stated = stated if isinstance(stated, dict) else {}
     mlx = config.get("quantization")
     if isinstance(mlx, dict) and "group_size" in mlx and "quant_method" not in stated:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -15,15 +16,25 @@ from ternrun.loader.unsupported.remedies import ADAPTER, ELSEWHERE, TORCH
 
 _MOST = 4096  # names that are looked at
 _MODELS = ("*.safetensors", "*.gguf", "*.onnx")
+_SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<total>\d{1,5})\.safetensors")
 _CHECKPOINTS = ("best.safetensors", "last.safetensors")
 
 _MARKS: tuple[tuple[str, str], ...] = (  # a name that says what a folder is, whatever else is in it
     ("adapter_config.json", f"is a LoRA adapter, not a model; {ADAPTER}"),
+    ("adapter_model.*", f"is a LoRA adapter, not a model; {ADAPTER}"),
     ("model_index.json", "is a diffusers pipeline, which makes pictures; ternrun runs language models"),
     ("mlc-chat-config.json", f"is a model compiled by MLC, which ternrun does not read; {ELSEWHERE}"),
 )
+_NO_CONFIG: tuple[tuple[str, str], ...] = (  # a name that tells where there is no config.json
+    ("consolidated*.safetensors", f"is a model in its maker's own form, with params.json; {ELSEWHERE}"),
+    ("model_config.yaml", f"is a NeMo model, which ternrun does not read; {ELSEWHERE}"),
+    ("*.zip", "holds a zip archive and no model; unpack it, and name the folder with what was in it"),
+)
 _INSTEAD: tuple[tuple[str, str], ...] = (  # a name that tells where no file of _MODELS is there
+    ("zero_to_fp32.py", "is a DeepSpeed checkpoint; join it: python zero_to_fp32.py FOLDER OUT --safe_serialization"),
+    ("*.distcp", "is a torch checkpoint in parts of many processes; join it: accelerate merge-weights FOLDER OUT"),
     ("pytorch_model*.bin", f"has its weights in pytorch_model.bin alone; {TORCH}"),
+    ("optimizer.pt", f"holds the state of a training run and no weights; {ELSEWHERE}"),
     ("*.pth", f"has its weights in torch checkpoints (.pth) alone; {TORCH}"),
     ("*.pt", f"has its weights in torch checkpoints (.pt) alone; {TORCH}"),
     ("*.ckpt", f"has its weights in checkpoints (.ckpt) alone; {TORCH}"),
@@ -77,6 +88,25 @@ def _configured(folder: Path, names: Sequence[str]) -> str | None:
     return foreign_config(folder, names) if "config.json" in names else None
 
 
+def _unconfigured(_: Path, names: Sequence[str]) -> str | None:
+    seen = [name for name in names if not name.endswith(".gguf")]
+    return None if "config.json" in names or len(seen) < len(names) else _first(_NO_CONFIG, names)
+
+
+def _shards(_: Path, names: Sequence[str]) -> str | None:
+    """Files of a split model of which one, or the index, is missing."""
+    found = [match for name in names if (match := _SHARD.fullmatch(name))]
+    if not found:
+        return None
+    stem, digits, total = found[0]["stem"], len(found[0]["total"]), int(found[0]["total"])
+    wanted = (f"{stem}-{i:0{digits}}-of-{total:0{digits}}.safetensors" for i in range(1, min(total, _MOST) + 1))
+    missing = next((name for name in wanted if name not in names), None)
+    if missing:
+        return f"holds only a part of a model in {total} files: {missing} is missing; download it, too"
+    index = f"{stem}.safetensors.index.json"
+    return None if index in names else f"holds a model in {total} files without {index}; download that file, too"
+
+
 def _instead(_: Path, names: Sequence[str]) -> str | None:
     return None if _has_model(names) else _first(_INSTEAD, names)
 
@@ -119,5 +149,5 @@ def _first(table: tuple[tuple[str, str], ...], names: Sequence[str]) -> str | No
 
 
 _TELLERS: tuple[Callable[[Path, Sequence[str]], str | None], ...] = (
-    _run, _marked, _configured, _pieces, _instead, _below, _nothing,
+    _run, _marked, _configured, _pieces, _shards, _unconfigured, _instead, _below, _nothing,
 )  # fmt: skip
