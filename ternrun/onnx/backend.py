@@ -1,4 +1,4 @@
-"""onnx's standard backend interface (onnx.backend.base), so that any harness made for it can drive ternrun.
+"""onnx's standard backend interface (onnx.backend.base), for harnesses that drive any ONNX backend.
 
 from ternrun.onnx import backend
 outputs = backend.prepare(onnx.load("model.onnx")).run([array, ...])
@@ -28,11 +28,11 @@ class TernrunRep(BackendRep):  # type: ignore[misc]
         self.session = session
 
     def run(self, inputs: Any, **kwargs: Any) -> Any:
-        """Outputs as a named tuple; `inputs` in the graph's order, or by name. Raises as Session.run does."""
+        """Outputs as a named tuple, for inputs in the graph's order or by name. Raises like Session.run."""
         names = [v.name for v in self.session.inputs]
         if not isinstance(inputs, dict):
             values = inputs if isinstance(inputs, (Sequence, tuple)) else [inputs]
-            if len(values) > len(names):  # initializers that may be fed count too
+            if len(values) > len(names):  # the values include inputs that have initializers
                 names = [v.name for v in self.session.model.graph.inputs]
             inputs = dict(zip(names, values, strict=False))
         results = self.session.run(inputs)
@@ -44,19 +44,19 @@ class TernrunBackend(Backend):  # type: ignore[misc]
 
     @classmethod
     def prepare(cls, model: Any, device: str = "CPU", **kwargs: Any) -> TernrunRep:
-        """A ModelProto, read as safely as a file. Raises LoadError naming the node that cannot be run."""
+        """Prepare a ModelProto, checked like a file. Raises LoadError naming the node that cannot be run."""
         if not cls.supports_device(device):
             raise UsageError(f"ONNX graphs run on the CPU, not on {device!r}")
         return TernrunRep(Session(read_onnx(model.SerializeToString())))
 
     @classmethod
     def run_model(cls, model: Any, inputs: Any, device: str = "CPU", **kwargs: Any) -> Any:
-        """`prepare` and run."""
+        """Prepare a model and run it."""
         return cls.prepare(model, device, **kwargs).run(inputs)
 
     @classmethod
     def run_node(cls, node: Any, inputs: Any, device: str = "CPU", outputs_info: Any = None, **kwargs: Any) -> Any:
-        """Run one NodeProto of the newest operator set (or that of `opset_version`)."""
+        """Run one NodeProto of the newest operator set, or of `opset_version`."""
         version = kwargs.get("opset_version", onnx.defs.onnx_opset_version())
         opsets = [onnx.helper.make_opsetid("", version)]
         if node.domain:
@@ -74,7 +74,7 @@ class TernrunBackend(Backend):  # type: ignore[misc]
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
-        """Only "CPU"."""
+        """True for "CPU" only."""
         return bool(device == "CPU")
 
 

@@ -219,7 +219,7 @@ def test_broadcasting_and_doubling_are_bounded_too():
 
 def test_loops_without_end_are_ended(monkeypatch):
     monkeypatch.setattr("ternrun.onnx.runtime.session.MAX_STEPS", 10_000)
-    with pytest.raises(LoadError, match=r"node 'y' \(Loop\) .*a loop has no end"):
+    with pytest.raises(LoadError, match=r"node 'y' \(Loop\) .*a loop does not end"):
         endless().run({"x": np.array(1, np.float32)})
 
 

@@ -143,9 +143,9 @@ def drop(graph: onnx.GraphProto, kind: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda g: drop(g, "output", "logits"), "gives no logits"),
-        (lambda g: drop(g, "output", "present_0_key"), "takes 'past_0_key', but gives nothing"),
-        (lambda g: g.input.append(helper.make_tensor_value_info("pixels", 1, [1])), "takes pixels: it is no known"),
+        (lambda g: drop(g, "output", "logits"), "returns no logits"),
+        (lambda g: drop(g, "output", "present_0_key"), "takes 'past_0_key', but returns nothing"),
+        (lambda g: g.input.append(helper.make_tensor_value_info("pixels", 1, [1])), "takes pixels: it is not a known"),
         (lambda g: g.input[3].type.tensor_type.shape.dim[1].ClearField("dim_value"), "which is not supported"),
     ],
 )  # fmt: skip

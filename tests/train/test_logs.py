@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 
-from ternrun.train.loop import run_log
+from ternrun.train.loop import metrics, run_log
 from ternrun.train.loop.loss_curve import draw
 from ternrun.train.loop.run_log import RunLog
 
@@ -92,3 +93,8 @@ def test_elsewhere_every_line_stays(tmp_path: Path) -> None:
     log.say("done")
     log.close()
     assert log.stream.getvalue() == "step 5: loss 3.2000\ndone\n"  # type: ignore[attr-defined]
+
+
+def test_the_matmul_rate_is_measured_in_both_precisions() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        assert 1e7 < metrics._product_flops(torch.device("cpu"), dtype, 64, 0.01) < 1e14

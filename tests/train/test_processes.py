@@ -36,8 +36,7 @@ PORT = 20000 + os.getpid() % 20000
 Make = Callable[..., TrainConfig]
 
 
-def steps(folder: Path) -> dict[int, float]:
-    """Losses by step."""
+def step_losses(folder: Path) -> dict[int, float]:
     return dict(runs.losses(folder))
 
 
@@ -58,18 +57,18 @@ def finish(*processes: subprocess.Popen[str]) -> None:
 
 
 def test_killed_at_any_time_a_run_resumes_bit_by_bit(config: Make, tmp_path: Path) -> None:
-    made = config(optim__steps=24, optim__decay_steps=8, optim__dropout=0.1, run__save_every=3)
+    made = config(optim__steps=60, optim__decay_steps=8, optim__dropout=0.1, run__save_every=3, run__validate_every=20)
     train(made, tmp_path / "whole")
     broken = tmp_path / "broken"
     run = start(made, broken, "new")
-    while len(steps(broken)) < 7:
+    while len(step_losses(broken)) < 7:
         time.sleep(0.02)
         assert run.poll() is None
     run.kill()
     run.communicate()
     assert run.returncode != 0
     finish(start(made, broken, "resume"))
-    assert steps(broken) == steps(tmp_path / "whole")
+    assert step_losses(broken) == step_losses(tmp_path / "whole")
 
 
 def test_torchrun_starts_what_the_documentation_says(config: Make, tmp_path: Path) -> None:
@@ -81,7 +80,7 @@ def test_torchrun_starts_what_the_documentation_says(config: Make, tmp_path: Pat
     command = [sys.executable, "-m", *torchrun, *ours]
     command += [word for setting in settings for word in ("--set", setting)]
     subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, timeout=300)
-    assert sorted(steps(tmp_path)) == [1, 2]
+    assert sorted(step_losses(tmp_path)) == [1, 2]
     assert (tmp_path / "last.safetensors").is_file()
 
 
@@ -96,7 +95,7 @@ def test_two_processes_train_as_one(fsdp: bool, config: Make, tmp_path: Path) ->
     for steps, how in ((2, "new"), (4, "resume")) if fsdp else ((4, "new"),):
         made = config(optim__steps=steps, run__fsdp=fsdp, data__micro_batch=1, **same)
         finish(*[start(made, tmp_path / "two", how, rank, 2) for rank in (0, 1)])
-    one, two = steps(tmp_path / "one"), steps(tmp_path / "two")
+    one, two = step_losses(tmp_path / "one"), step_losses(tmp_path / "two")
     assert two == pytest.approx(one, rel=1e-4)
     assert len(two) == 4
 
@@ -110,7 +109,7 @@ def test_ranks_save_and_stop_together(fsdp: bool, config: Make, tmp_path: Path) 
     }  # fmt: skip
     ranks = [start(config(run__save_minutes=1e6 * rank, **same), tmp_path, "new", rank, 2) for rank in (0, 1)]
     try:
-        while len(steps(tmp_path)) < 3:
+        while len(step_losses(tmp_path)) < 3:
             time.sleep(0.05)
             assert all(rank.poll() is None for rank in ranks)
         assert (tmp_path / "last.safetensors").is_file()
@@ -123,4 +122,4 @@ def test_ranks_save_and_stop_together(fsdp: bool, config: Make, tmp_path: Path) 
     assert [rank.returncode for rank in ranks] == [0, 0], said
     assert "stopped by a signal to another process after step" in said[0]
     assert "stopped by SIGTERM after step" in said[1]
-    assert checkpoint.load(tmp_path / "last.safetensors").state.step == max(steps(tmp_path))
+    assert checkpoint.load(tmp_path / "last.safetensors").state.step == max(step_losses(tmp_path))

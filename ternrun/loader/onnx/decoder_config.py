@@ -54,6 +54,8 @@ def _architecture(layer: Layer, rope: RopeConfig) -> str:
     """The simplest architecture with these parts, so that `convert` writes a file that other programs read."""
     groups = set()
     for group, names in GROUPS.items():
+        if group == "wide_qk_norm":  # the same names as those of "qk_norm", which a graph is read as
+            continue
         parts = {name.split(".")[0]: name.rpartition(".")[2] for name in names}
         if all((p in layer.vectors) if kind == "weight" else _biased(layer, p) for p, kind in parts.items()):
             groups.add(group)

@@ -1,4 +1,4 @@
-"""Whether a graph can be run from top to bottom: every value is made once and before it is read, functions end."""
+"""Check that a graph can run: every value is produced once and before it is read, and functions terminate."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from ternrun.errors import LoadError
 from ternrun.onnx.format.graph import Function, Graph, Node, OnnxModel
 
-MAX_CALLED = 1 << 20  # nodes, once every call of a function is written out
+MAX_CALLED = 1 << 20  # nodes after every function call is inlined
 
 Key = tuple[str, str, str]
 
 
 def check_model(model: OnnxModel) -> None:
-    """Raises LoadError naming the node at fault, or the function that never ends or grows without bound."""
+    """Raises LoadError naming the node at fault, or the function that does not terminate or grows without bound."""
     _check_graph(model.graph, frozenset())
     for function in model.functions.values():
         if len(set(function.inputs)) != len(function.inputs):
@@ -32,9 +32,10 @@ def subgraphs(node: Node) -> list[Graph]:
 
 
 def _check_graph(graph: Graph, outer: frozenset[str]) -> None:
+    """Check a graph; `outer` are the names of the graphs around it."""
     names = [v.name for v in graph.inputs]
     if len(set(names)) != len(names) or "" in names:
-        raise LoadError(f"graph {graph.name[:80]!r} has an input without a name, or one that occurs twice")
+        raise LoadError(f"graph {graph.name[:80]!r} has an unnamed input, or two inputs of one name")
     own = set(names) | set(graph.initializers)
     outputs = [v.name for v in graph.outputs]
     _check_nodes(graph.nodes, own | outer, outputs, f"graph {graph.name[:80]!r}", own)
@@ -43,27 +44,30 @@ def _check_graph(graph: Graph, outer: frozenset[str]) -> None:
 def _check_nodes(
     nodes: Iterable[Node], known: set[str], outputs: Iterable[str], what: str, own: set[str] | None = None
 ) -> None:
-    """`known` can be read, `own` must not be made again (a subgraph may reuse a name of the graph around it)."""
+    """Check nodes in order. `known` are names that can be read; `own` must not be produced again.
+
+    A subgraph may reuse a name of the graph around it.
+    """
     made = set(known if own is None else own)
     for node in nodes:
         for name in node.inputs:
             if name and name not in known:
-                raise LoadError(f"{node} reads {name[:80]!r}, which nothing before it makes")
+                raise LoadError(f"{node} reads {name[:80]!r}, which no earlier node produces")
         for graph in subgraphs(node):
             _check_graph(graph, frozenset(known))
         for name in node.outputs:
             if name and name in made:
-                raise LoadError(f"{node} makes {name[:80]!r}, which is there already")
+                raise LoadError(f"{node} produces {name[:80]!r}, which already exists")
             made.add(name)
         known.update(node.outputs)
     known.discard("")
     for name in outputs:
         if name not in known:
-            raise LoadError(f"{what} gives out {name[:80]!r}, which no node makes")
+            raise LoadError(f"{what} returns {name[:80]!r}, which no node produces")
 
 
 def _bound_calls(model: OnnxModel) -> None:
-    """Functions may call functions: refuse circles, and growth beyond MAX_CALLED nodes."""
+    """Refuse functions that call themselves, and graphs of more than MAX_CALLED nodes including calls."""
     sizes: dict[Key, int] = {}
     open_calls: list[tuple[Key, Iterator[Key]]] = []
 
@@ -88,6 +92,7 @@ def _bound_calls(model: OnnxModel) -> None:
 
 
 def _calls(nodes: Iterable[Node], functions: Mapping[Key, Function]) -> list[Key]:
+    """The keys of the functions that nodes call."""
     keys = []
     for node in nodes:
         if (key := (node.domain, node.op, node.overload)) in functions:
@@ -98,6 +103,7 @@ def _calls(nodes: Iterable[Node], functions: Mapping[Key, Function]) -> list[Key
 
 
 def _size(nodes: Iterable[Node], functions: Mapping[Key, Function], sizes: Mapping[Key, int]) -> int:
+    """The number of nodes, including those of called functions and subgraphs."""
     total = 0
     for node in nodes:
         total += 1 + sizes.get((node.domain, node.op, node.overload), 0)

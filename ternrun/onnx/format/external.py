@@ -1,4 +1,4 @@
-"""Data files beside a .onnx file: each lies in the model's folder, is mapped once, and has every range checked.
+"""External data files of a model: each file must lie in the model's folder, is mapped once, and every range is checked.
 
 The rules answer CVE-2022-25882, CVE-2024-27318, CVE-2024-5187, CVE-2026-27489 and CVE-2026-34445.
 """
@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class ExternalData:
-    """The data files of the model in `folder`; None: a model that has no folder, and so no such files."""
+    """The data files of the model in `folder`. None: a model in memory, which cannot have such files."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
@@ -28,7 +28,7 @@ class ExternalData:
 
     @property
     def size(self) -> int:
-        """Bytes of all files that were opened."""
+        """The total size in bytes of all opened files."""
         return sum(m.size for m in self._maps.values())
 
     def __call__(self, entries: dict[str, str], wanted: int, what: str) -> NDArray[np.uint8]:
@@ -47,6 +47,7 @@ class ExternalData:
         return data[offset : offset + length]
 
     def _open(self, location: str, what: str) -> NDArray[np.uint8]:
+        """Map a file, once."""
         if location not in self._maps:
             if len(self._maps) == MAX_FILES:
                 raise LoadError(f"{what}: the model's data lies in more than {MAX_FILES} files")
@@ -65,7 +66,10 @@ class ExternalData:
         return self._maps[location]
 
     def _path(self, location: str, what: str) -> Path:
-        """The file of that name, which must lie in the model's folder (or in the blobs of its Hugging Face cache)."""
+        """The path of a data file in the model's folder, or in the blobs of its Hugging Face cache.
+
+        Raises LoadError.
+        """
         if self._folder is None:
             raise LoadError(f"{what} has its data in a file of its own, which a model in memory cannot have")
         parts = location.split("/")
@@ -82,7 +86,7 @@ class ExternalData:
 
 
 def _blobs(folder: Path) -> list[Path]:
-    """The `blobs` folders that the links of a Hugging Face cache's `snapshots/REVISION/` lead to."""
+    """The `blobs` folders that the links of a Hugging Face cache's `snapshots/REVISION/` point to."""
     return [
         p.parents[1] / "blobs" for p in (folder, *folder.parents)
         if len(p.parents) > 1 and p.parent.name == "snapshots" and p.parents[1].name.startswith("models--")
@@ -90,6 +94,7 @@ def _blobs(folder: Path) -> list[Path]:
 
 
 def _number(text: str, what: str, name: str) -> int:
+    """Parse a nonnegative integer."""
     if not _NUMBER.fullmatch(text):
         raise LoadError(f"{what}: the {name} {text[:40]!r} of its external data is not a number")
     return int(text)

@@ -1,4 +1,4 @@
-"""The contents of an ONNX file as plain records: graphs of nodes, tensors that stay in the file, named values."""
+"""The contents of an ONNX file as plain records: graphs of nodes, lazily read tensors, named values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ternrun.onnx.format.tensors import OnnxTensor
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An attribute inside a function that takes its value from the attribute `name` of the calling node."""
+    """An attribute inside a function whose value is the attribute `name` of the calling node."""
 
     name: str
 
@@ -31,7 +31,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """One operator. An empty name in `inputs` or `outputs` marks an omitted one.
+    """One operator. An empty name in `inputs` or `outputs` marks an omitted value.
 
     Attributes are int, float, str, an OnnxTensor, a Graph, a Reference, a Value (of a type), or lists of one of these.
     """
@@ -43,17 +43,17 @@ class Node:
     name: str = ""
     domain: str = ""  # "" is ONNX's own
     overload: str = ""
-    proto: bytes | memoryview = b""  # the NodeProto of the file; b"" for a node that was made here
+    proto: bytes | memoryview = b""  # the NodeProto of the file; empty for a node created in code
 
     def __str__(self) -> str:
-        """How messages name it."""
+        """The node's name and operator, for messages."""
         label = self.name or (self.outputs[0] if self.outputs else "")
         return f"node {label[:80]!r} ({f'{self.domain}.' if self.domain else ''}{self.op})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
-    """`nodes` are in topological order, which is checked when the file opens."""
+    """A graph. `nodes` are in topological order, which is checked when the file opens."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -64,7 +64,7 @@ class Graph:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Function:
-    """An operator that the file defines by other operators; `attributes` are the names that a call may state."""
+    """An operator that the file defines by other operators. `attributes` are the names that a call may set."""
 
     domain: str
     name: str
@@ -78,13 +78,13 @@ class Function:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """(domain, op, overload), as a calling node states them."""
+        """(domain, op, overload), as a calling node names them."""
         return self.domain, self.name, self.overload
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OnnxModel:
-    """A checked file. `opsets` gives the version of each operator domain ("" is ONNX's own)."""
+    """A checked file. `opsets` maps each operator domain to its version ("" is ONNX's own domain)."""
 
     graph: Graph
     functions: Mapping[tuple[str, str, str], Function]

@@ -15,12 +15,12 @@ from ternrun.onnx.format.graph import Function, Graph, Node, OnnxModel, Value
 from ternrun.onnx.format.tensors import CODES, OnnxTensor
 
 HALVES = ("FLOAT16", "BFLOAT16")
-_NAMING = ("to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision")  # attributes: a type
+_NAMING = ("to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision")  # type attributes
 Array = np.ndarray[Any, Any]
 
 
 def in_float32(model: OnnxModel) -> OnnxModel:
-    """The model with float32 wherever it states one of HALVES: inputs, outputs, weights, attributes, functions."""
+    """The model with float32 in place of HALVES: inputs, outputs, weights, attributes, functions."""
     functions = {key: _function(f) for key, f in model.functions.items()}
     return replace(model, graph=_graph(model.graph), functions=functions)
 
@@ -71,7 +71,7 @@ def _tensor(tensor: OnnxTensor) -> OnnxTensor:
 
 
 def _from_half(bits: Array) -> Array:
-    """float32 of fp16 bits: numpy's own conversion goes element by element and takes ten times as long."""
+    """float32 of float16 bits, ten times as fast as numpy's own conversion, which goes element by element."""
     wide: Array = ((bits.astype("<i4") << 13) & np.int32(-0x70002000)).view("<f4")  # the sign, 3 free bits, the rest
     wide *= np.float32(2.0**112)
     special = np.abs(wide) >= 65536

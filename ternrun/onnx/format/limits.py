@@ -1,7 +1,7 @@
 """Limits on memory and work: a file of 50 bytes can name a tensor of a billion elements, or an endless loop.
 
-An operator whose result is larger than its inputs calls `room` first; a run counts its operators and the bytes that it
-holds.
+An operator whose result can be larger than its inputs calls `check_tensor_size` first. A run counts its operators and
+the bytes that it holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ternrun.errors import LoadError
 
 
 def _memory() -> int:
-    """Bytes of this machine's memory; 4 GiB if the system does not say."""
+    """The size of this machine's memory in bytes; 4 GiB if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -24,9 +24,9 @@ def _memory() -> int:
 
 
 MEMORY = _memory()
-MAX_STEPS = 2_000_000  # operators of one run, with those of loops and functions
-MAX_WORK = 1 << 42  # multiplications of one operator: minutes of them
-BIG = 1 << 20  # bytes from which on a tensor is counted
+MAX_STEPS = 2_000_000  # operators of one run, including those of loops and functions
+MAX_WORK = 1 << 42  # multiplications of one operator, which take minutes
+BIG = 1 << 20  # bytes of the smallest tensor that is counted
 _LARGEST: ContextVar[int] = ContextVar("largest", default=MEMORY // 8)  # bytes of one tensor
 _MOST_WORK: ContextVar[int] = ContextVar("most_work", default=MAX_WORK)  # multiplications of one operator
 
@@ -51,7 +51,7 @@ def check_work(multiplications: int) -> None:
 
 @contextmanager
 def limited_to(nbytes: int, multiplications: int = MAX_WORK) -> Iterator[None]:
-    """Within it, one tensor takes at most `nbytes` and one operator at most so many multiplications."""
+    """Within the context, one tensor takes at most `nbytes` and one operator at most `multiplications`."""
     largest = _LARGEST.set(min(nbytes, _LARGEST.get()))
     most_work = _MOST_WORK.set(min(multiplications, _MOST_WORK.get()))
     try:
@@ -62,23 +62,23 @@ def limited_to(nbytes: int, multiplications: int = MAX_WORK) -> Iterator[None]:
 
 
 class Budget:
-    """The operators and bytes that one run has left."""
+    """The operators and bytes that remain for one run."""
 
     def __init__(self, steps: int, nbytes: int = MEMORY // 2) -> None:
         self._steps, self._most, self._held = steps, nbytes, 0
 
     def spend(self, steps: int) -> None:
-        """Count operators before they run."""
+        """Count operators before they run. Raises LoadError when none remain."""
         self._steps -= steps
         if self._steps < 0:
-            raise LoadError("the graph runs on and on: a loop has no end, or one that is too far off")
+            raise LoadError("the graph runs too many operators: a loop does not end, or runs too long")
 
     def hold(self, nbytes: int) -> None:
-        """Count bytes that a result takes; a negative number gives bytes back."""
+        """Count the bytes of a result; a negative number releases bytes. Raises LoadError when too many are held."""
         self._held += nbytes
         if self._held > self._most:
             raise LoadError(f"the graph holds more than {self._most} bytes of results, half of this machine's memory")
 
     def release(self, nbytes: int) -> None:
-        """Give back the bytes that a plan held at its end."""
+        """Release the bytes that a plan holds at its end."""
         self._held -= nbytes

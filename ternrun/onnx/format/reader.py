@@ -1,6 +1,6 @@
 """Open ONNX files: check sizes, shapes, names and order, and return the graph with its weights mapped.
 
-The reader executes nothing and copies no weight. It ignores training information; sparse initializers and tensors in
+The reader executes nothing and copies no weight. It ignores training information. Sparse initializers and tensors in
 segments are errors.
 """
 
@@ -18,7 +18,7 @@ from ternrun.onnx.format.graph import Function, Graph, Node, OnnxModel, Referenc
 from ternrun.onnx.format.tensors import DTYPES, OnnxTensor, read_tensor
 from ternrun.onnx.format.wire import Fields, Span, Wire
 
-MAX_FILE = 1 << 31  # protobuf's own bound: larger models keep their weights in data files
+MAX_FILE = 1 << 31  # protobuf's own bound; larger models store their weights in data files
 MAX_DEPTH = 16  # graphs within graphs, types within types
 MAX_NODES = 1 << 18
 MAX_TENSORS = 1 << 17
@@ -82,7 +82,7 @@ def open_onnx(path: str | Path) -> OnnxModel:
 
 
 def read_onnx(data: bytes | memoryview, folder: Path | None = None) -> OnnxModel:
-    """The same from a model's bytes; `folder` holds its data files, None refuses such files."""
+    """Check a model's bytes; `folder` holds its data files, and None refuses such files. Raises LoadError."""
     if len(data) > MAX_FILE:
         raise LoadError(f"it has {len(data)} bytes; an ONNX file has at most {MAX_FILE}, and its weights beside it")
     return _Reader(memoryview(data), ExternalData(folder)).model()
@@ -93,7 +93,7 @@ class _Reader:
         self._wire = Wire(data)
         self._external = external
         self._nodes = self._tensors = 0
-        self._bytes = 0  # of all tensors, which may share bytes of data files
+        self._bytes = 0  # total of all tensors, which may share bytes of data files
 
     def model(self) -> OnnxModel:
         wire = self._wire
@@ -138,7 +138,7 @@ class _Reader:
         for s in proto["initializer"]:
             tensor = self._tensor(s, "an initializer")
             if not tensor.name or tensor.name in initializers:
-                raise LoadError(f"initializer {tensor.name[:80]!r} has no name, or one that occurs twice")
+                raise LoadError(f"initializer {tensor.name[:80]!r} has no name, or the name of another")
             initializers[tensor.name] = tensor
         return Graph(
             name=proto["name"],
@@ -210,7 +210,7 @@ class _Reader:
         tensor = read_tensor(self._wire, span, self._external, what)
         self._bytes += tensor.nbytes
         if self._bytes > 4 * (len(self._wire.data) + self._external.size) + (1 << 20):
-            raise LoadError(f"tensor {tensor.name[:80]!r}: the tensors claim the same bytes of the file over and over")
+            raise LoadError(f"tensor {tensor.name[:80]!r}: too many tensors use the same bytes of the file")
         return tensor
 
     def _value(self, span: Span) -> Value:

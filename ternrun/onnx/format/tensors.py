@@ -1,4 +1,4 @@
-"""TensorProto as a lazy tensor: its bytes are checked against shape and type when the file opens, and stay there."""
+"""TensorProto as a lazily read tensor: its size is checked when the file opens, and its bytes stay in the map."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from ternrun.errors import LoadError, MissingExtra
 from ternrun.onnx.format.wire import Fields, Span, Wire, fixed, varints
 
-MAX_DIMS = 64  # numpy's own bound
+MAX_DIMS = 64  # numpy's limit
 MAX_ELEMENTS = 1 << 48
 
 
 class DType(NamedTuple):
-    """One of ONNX's element types: bits an element takes in raw_data, numpy's name, the typed field it may use."""
+    """One of ONNX's element types: its bits in raw_data, numpy's name, and the typed field for its elements."""
 
     name: str
     bits: int
-    numpy: str | None  # None: numpy itself has no such type
+    numpy: str | None  # None: numpy has no such type
     field: str
-    storage: str = ""  # numpy type of the bytes that the numbers in `field` become; "": `numpy`
+    storage: str = ""  # numpy type that the numbers in `field` are stored as; "": the same as `numpy`
 
 
 _I32, _U64 = "int32_data", "uint64_data"
@@ -58,9 +58,9 @@ External = Callable[[dict[str, str], int, str], NDArray[np.uint8]]  # stated ent
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OnnxTensor:
-    """An initializer or a constant: `data` are its bytes as raw_data would hold them, a view of the map where possible.
+    """An initializer or a constant. `data` are its bytes as in raw_data, a view of the map if possible.
 
-    Elements are little-endian and row-major; types of 2 and 4 bits are packed from the low bits up, across row ends.
+    Elements are little-endian and row-major. Types of 2 and 4 bits are packed from the low bits up, across row ends.
     """
 
     name: str
@@ -76,13 +76,13 @@ class OnnxTensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the elements as they are stored."""
+        """Bytes of the stored elements."""
         return int(self.data.size)
 
     def array(self) -> NDArray[Any]:
-        """The elements as onnx.numpy_helper.to_array gives them; a read-only view for a type of numpy's.
+        """The elements as an array, like onnx.numpy_helper.to_array; a read-only view for numpy's own types.
 
-        Raises MissingExtra for a type that only the onnx package has (BFLOAT16, INT4...).
+        Raises MissingExtra for a type that needs the onnx package (BFLOAT16, INT4...).
         """
         kind = DTYPES[CODES[self.dtype]].numpy
         if self.dtype == "STRING":
@@ -99,7 +99,7 @@ class OnnxTensor:
         return values
 
     def integers(self) -> NDArray[np.int8] | NDArray[np.uint8]:
-        """The elements of an integer type of 2, 4 or 8 bits, one to a byte."""
+        """The elements of an integer type of 2, 4 or 8 bits, one a byte. Raises LoadError for another type."""
         bits = DTYPES[CODES[self.dtype]].bits
         if self.dtype not in ("INT2", "UINT2", "INT4", "UINT4", "INT8", "UINT8"):
             raise LoadError(f"tensor {self.name[:80]!r} is of type {self.dtype}, not of small integers")
@@ -110,7 +110,7 @@ class OnnxTensor:
 
 
 def unpack(data: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Fields of 2, 4 or 8 bits, from the low bits up, one to a byte; the last axis grows."""
+    """Unpack fields of 2, 4 or 8 bits, from the low bits up, to one a byte; the last axis grows."""
     if bits == 8:
         return data
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
@@ -119,7 +119,7 @@ def unpack(data: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
 
 
 def read_tensor(wire: Wire, span: Span, external: External, what: str) -> OnnxTensor:
-    """Check one TensorProto. Raises LoadError naming the tensor for a type, shape or size that cannot be."""
+    """Read and check one TensorProto. Raises LoadError naming the tensor for an invalid type, shape or size."""
     proto = wire.message(span, TENSOR, what)
     name = proto["name"]
     if name:
@@ -144,6 +144,7 @@ def read_tensor(wire: Wire, span: Span, external: External, what: str) -> OnnxTe
 
 
 def _strings(wire: Wire, proto: dict[str, Any], shape: tuple[int, ...], what: str) -> OnnxTensor:
+    """A tensor of type STRING."""
     spans = proto["string_data"]
     if len(spans) != prod(shape):
         raise LoadError(f"{what} of shape {list(shape)} has {len(spans)} strings")
@@ -154,7 +155,7 @@ def _strings(wire: Wire, proto: dict[str, Any], shape: tuple[int, ...], what: st
 def _bytes(
     wire: Wire, proto: dict[str, Any], dtype: DType, wanted: int, external: External, what: str
 ) -> NDArray[np.uint8]:
-    """The tensor's bytes from the one place that states them."""
+    """The tensor's bytes from the single place that holds them."""
     places = [f for f in _TYPED if proto[f]] + ["raw_data"] * (proto["raw_data"] is not None)
     if proto["data_location"] == 1:
         if any(f != "raw_data" or proto["raw_data"][0] != proto["raw_data"][1] for f in places):
@@ -171,7 +172,7 @@ def _bytes(
 
 
 def _typed(wire: Wire, spans: list[Span], field: str, dtype: DType, what: str) -> NDArray[np.uint8]:
-    """The bytes of a tensor whose elements are numbers of a typed field."""
+    """The bytes of a tensor whose elements are in a typed field."""
     if field != dtype.field:
         raise LoadError(f"{what} of type {dtype.name} has its data in {field}, not in {dtype.field}")
     chunks = [wire.data[slice(*s)] for s in spans]

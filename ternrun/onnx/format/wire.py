@@ -1,7 +1,7 @@
-"""Protobuf's wire format over mapped bytes: messages become dicts by a table of fields, nested ones stay spans.
+"""Protobuf's wire format over mapped bytes: messages become dicts by a table of fields, nested messages stay spans.
 
-Own code, since the onnx package's parser would copy every weight before anything is checked; with spans, a weight
-inside the file is a view of the map. Format: https://protobuf.dev/programming-guides/encoding.
+The onnx package's parser would copy every weight before anything is checked. With spans, a weight inside the file is a
+view of the map. Format: https://protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ternrun.errors import LoadError
 
-Span = tuple[int, int]  # from the first byte to behind the last one
+Span = tuple[int, int]  # the first byte, and the byte after the last
 Fields = Mapping[int, tuple[str, str]]  # number -> (name, kind)
 
 # kinds: i signed, u unsigned, f float32, s text, b span of bytes or of a nested message; with a star: a list of them
@@ -27,16 +27,17 @@ MAX_TEXT = 1 << 16
 
 
 class Wire:
-    """The bytes of one file and how many fields of it have been read, which is bounded."""
+    """The bytes of one file, and the bounded number of fields that may still be read."""
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
         self._left = MAX_FIELDS
 
     def message(self, span: Span, fields: Fields, what: str) -> dict[str, Any]:
-        """The fields of the message at `span`; missing ones are empty, unknown ones skipped, of twins the last counts.
+        """The fields of the message at `span`, by name.
 
-        `what` names the message in errors. Raises LoadError for bytes that are not such a message.
+        Missing fields are empty, and unknown fields are skipped. The last of several values counts. `what` names the
+        message in errors. Raises LoadError for bytes that are not such a message.
         """
         found: dict[str, Any] = {n: [] if kind.endswith("*") else _EMPTY[kind] for n, kind in fields.values()}
         for number, wire, value in self._walk(span, what):
@@ -52,7 +53,7 @@ class Wire:
         return found
 
     def _walk(self, span: Span, what: str) -> Iterator[tuple[int, int, Any]]:
-        """(number, wire type, integer or span) of each field."""
+        """Yield (number, wire type, integer or span) of each field."""
         at, stop = span
         while at < stop:
             self._left -= 1
@@ -98,7 +99,7 @@ class Wire:
         return self._text(value, what) if kind == "s" else value
 
     def _several(self, wire: int, value: Any, kind: str, what: str) -> list[Any]:
-        """The elements that one occurrence of a repeated field adds: numbers may come packed."""
+        """The elements that one occurrence of a repeated field adds. Numbers may be packed."""
         if wire != 2 or kind in "sb":
             return [self._one(wire, value, kind, what)]
         if kind == "f":
@@ -117,12 +118,12 @@ class Wire:
 def fixed(data: memoryview, dtype: str, what: str) -> NDArray[Any]:
     """Packed numbers of a fixed size, as a view."""
     if len(data) % np.dtype(dtype).itemsize:
-        raise LoadError(f"{what} has {len(data)} bytes, which are no whole numbers of {np.dtype(dtype).itemsize}")
+        raise LoadError(f"{what} has {len(data)} bytes, which is not a multiple of {np.dtype(dtype).itemsize}")
     return np.frombuffer(data, dtype)
 
 
 def varints(data: memoryview, what: str) -> NDArray[np.uint64]:
-    """Packed varints, decoded; numbers of 64 bits, negative ones in two's complement."""
+    """Decode packed varints to 64-bit numbers; negative numbers are in two's complement."""
     raw = np.frombuffer(data, np.uint8)
     last = np.flatnonzero(raw < 128)
     lengths = np.diff(last, prepend=-1)

@@ -1,4 +1,4 @@
-"""What runs each operator: importing this package fills the table (see table.py)."""
+"""The operators' kernels. Importing this package fills the table (see table.py)."""
 
 from ternrun.onnx.operators import (
     activations,

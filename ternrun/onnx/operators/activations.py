@@ -1,6 +1,6 @@
-"""Erf, GELU and their relatives, with the fused forms of com.microsoft.
+"""Erf, GELU and related activations, with the fused forms of com.microsoft.
 
-They go through large tensors in pieces that stay in the processor's cache: each piece passes a dozen numpy functions.
+Large tensors are processed in pieces that fit the processor's cache, because each piece passes a dozen numpy functions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ternrun.onnx.operators.elementwise import broadcast_room, logistic
 from ternrun.onnx.operators.table import MICROSOFT, Array, Kernel, OpKernelInfo, operator, same_type, upcast_half
 
 PIECE = 1 << 15  # elements
-# erf(x) = x P(x^2) / Q(x^2) for |x| < 4 in float32, to 2 units in the last place: the minimax fit that Eigen uses
+# erf(x) = x P(x^2) / Q(x^2) for |x| < 4 in float32, to 2 units in the last place: Eigen's minimax approximation
 # (https://gitlab.com/libeigen/eigen, generic_fast_erf_float)
 _P = (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05, -7.34990630326855e-04,
       -2.95459980854025e-03, -1.60960333262415e-02)  # fmt: skip
@@ -25,7 +25,7 @@ ROOT_HALF = float(np.sqrt(0.5))
 
 
 def erf(x: Array) -> Array:
-    """The error function of float32 (`kernels/elements.py` has the same fit)."""
+    """The error function of float32, with the approximation of `kernels/elements.py`."""
     x = np.clip(x, np.float32(-4), np.float32(4))
     square = x * x
     above, below = _horner(_P, square), _horner(_Q, square)
@@ -35,6 +35,7 @@ def erf(x: Array) -> Array:
 
 
 def _horner(coefficients: tuple[float, ...], x: Array) -> Array:
+    """Evaluate a polynomial."""
     out = x * np.float32(coefficients[0])
     for c in coefficients[1:-1]:
         out += np.float32(c)
@@ -44,12 +45,12 @@ def _horner(coefficients: tuple[float, ...], x: Array) -> Array:
 
 
 def exact_gelu(x: Array, out: Array | None = None) -> Array:
-    """x / 2 (1 + erf(x / sqrt 2)) of any shape; `out` may be x."""
+    """x / 2 (1 + erf(x / sqrt 2)) for any shape; `out` may be x."""
     return rowwise.elementwise("gelu", x, out) if rowwise.is_large(x) else in_pieces(gelu, x)
 
 
 def gelu(x: Array) -> Array:
-    """The same of a piece, in float32."""
+    """x / 2 (1 + erf(x / sqrt 2)) of a piece, in float32."""
     out = erf(x * np.float32(ROOT_HALF))
     out += np.float32(1)
     out *= x
@@ -72,7 +73,7 @@ def gelu_tanh(x: Array) -> Array:
 
 
 def scaled_silu(alpha: float) -> Callable[[Array], Array]:
-    """x sigmoid(alpha x)."""
+    """A function that computes x sigmoid(alpha x)."""
 
     def silu(x: Array) -> Array:
         out = logistic(x * np.float32(alpha))
@@ -83,7 +84,7 @@ def scaled_silu(alpha: float) -> Callable[[Array], Array]:
 
 
 def in_pieces(function: Callable[[Array], Array], x: Array) -> Array:
-    """The function of every element, computed in float32 and rounded to x's type."""
+    """Apply a function to every element, in float32, and round to x's type."""
     if x.dtype == np.float64 or x.dtype.kind not in "fV":
         raise LoadError(f"takes floats of 32 or 16 bits here, not {x.dtype}")
     flat = np.ascontiguousarray(x).reshape(-1)
@@ -96,12 +97,12 @@ def in_pieces(function: Callable[[Array], Array], x: Array) -> Array:
 
 
 def _kernel(function: Callable[[Array], Array], bias: bool = False) -> Kernel:
-    """The function, which takes any shape, of x, or of x + b."""
+    """A kernel that applies a function to x, or to x + b if `bias`."""
 
     def kernel(x: Array, b: Array | None = None) -> Array:
         if b is not None:
             if not bias:
-                raise LoadError("has one input too many")
+                raise LoadError("has an input too many")
             same_type(x, b)
             broadcast_room(x, b)
             x = x + b
@@ -112,7 +113,7 @@ def _kernel(function: Callable[[Array], Array], bias: bool = False) -> Kernel:
 
 @operator("Erf", fresh=True)
 def erf_operator(info: OpKernelInfo) -> Kernel:
-    """float32 here; other types by the reference, element by element."""
+    """Erf. Types other than float32 use the reference, element by element."""
 
     def kernel(x: Array) -> Array:
         if rowwise.is_large(x):
@@ -124,7 +125,7 @@ def erf_operator(info: OpKernelInfo) -> Kernel:
 
 @operator("Gelu")
 def gelu_operator(info: OpKernelInfo) -> Kernel:
-    """Exact, or by tanh."""
+    """Gelu, exact or with tanh."""
     function = partial(in_pieces, gelu_tanh) if info.text("approximate", "none") == "tanh" else exact_gelu
 
     def kernel(x: Array) -> Array:
@@ -137,19 +138,19 @@ def gelu_operator(info: OpKernelInfo) -> Kernel:
 
 @operator("Gelu", domains=(MICROSOFT,), fresh=True)
 def microsoft_gelu(info: OpKernelInfo) -> Kernel:
-    """The exact one."""
+    """Gelu of com.microsoft, the exact one."""
     return _kernel(exact_gelu)
 
 
 @operator("BiasGelu", domains=(MICROSOFT,), fresh=True)
 def bias_gelu(info: OpKernelInfo) -> Kernel:
-    """GELU of x + bias."""
+    """The exact GELU of x + bias."""
     return _kernel(exact_gelu, bias=True)
 
 
 @operator("FastGelu", domains=(MICROSOFT,), fresh=True)
 def fast_gelu(info: OpKernelInfo) -> Kernel:
-    """GELU by tanh of x + bias, which may be left out."""
+    """GELU with tanh of x + bias, which is optional."""
     return _kernel(partial(in_pieces, gelu_tanh), bias=True)
 
 

@@ -17,9 +17,9 @@ from ternrun.onnx.operators.table import Array, Kernel, OpKernelInfo, operator, 
 
 
 def attend(q: Array, k: Array, v: Array, scale: float, bias: Array | None, softcap: float = 0.0) -> Array:
-    """softmax(scale q k^T + bias) v; q (B, H, T, d), k and v (B, G, S, d), bias broadcasts to (B, H, T, S).
+    """softmax(scale q k^T + bias) v; q (B, H, T, d), k and v (B, G, S, d); bias broadcasts to (B, H, T, S).
 
-    A query that may look at nothing gets zeros. Computed in float32 for half types; returns (B, H, T, d of v).
+    A query that sees no key gets zeros. Half types are computed in float32. Returns (B, H, T, d of v).
     """
     batch, heads, queries, width = q.shape
     groups, keys = k.shape[1:3]
@@ -41,18 +41,18 @@ def attend(q: Array, k: Array, v: Array, scale: float, bias: Array | None, softc
 
 
 def _weights(scores: Array) -> Array:
-    """Softmax of each row; zeros where all of it is -inf."""
+    """Softmax of each row; zeros if the whole row is -inf."""
     if rowwise.is_large(scores):
         weights = rowwise.softmax(scores)
-        if not np.isnan(weights[..., 0]).any():  # no row is -inf throughout, for which there are NaNs
+        if not np.isnan(weights[..., 0]).any():  # NaN marks a row that is all -inf
             return weights
     return softmax(scores)
 
 
 def causal_bias(queries: int, keys: int, first: Array | int, window: int = -1) -> Array:
-    """A bias (T, S), or (B, 1, T, S) where `first` has one entry a sequence: 0 where a query may look, else -inf.
+    """A bias (T, S), or (B, 1, T, S) if `first` has one entry for each sequence: 0 for visible keys, otherwise -inf.
 
-    Query i has position first + i. It sees itself and earlier keys; of these the `window` latest, unless window is -1.
+    Query i has position first + i. It sees itself and earlier keys, but only the `window` latest unless window is -1.
     """
     position = np.asarray(first)[..., None, None, None] + np.arange(queries)[:, None]
     if np.ndim(first) == 0:
@@ -65,7 +65,7 @@ def causal_bias(queries: int, keys: int, first: Array | int, window: int = -1) -
 
 
 def as_bias(mask: Array, keys: int) -> Array:
-    """A mask (True: may look) or an additive one, as float32; keys that it does not reach are hidden."""
+    """A boolean mask (True: visible) or an additive mask as a float32 bias; keys past its end are hidden."""
     bias = np.where(mask, np.float32(0), np.float32(-np.inf)) if mask.dtype == np.bool_ else mask.astype(np.float32)
     missing = keys - bias.shape[-1]
     if missing > 0:
@@ -78,7 +78,7 @@ _UNUSUAL = ("softmax_precision", "qk_matmul_output_mode", "left_window_size", "r
 
 @operator("Attention", since=23)
 def attention(info: OpKernelInfo) -> Kernel | None:
-    """ONNX's operator with its cache; what is rare in it (score outputs, windows) is the reference's."""
+    """ONNX's Attention with its cache. The reference runs rare forms (score outputs, windows)."""
     if any(info.attributes.get(name, -1) not in (-1, 1) for name in _UNUSUAL) or len(info.node.outputs) > 3:
         return None
     heads, groups, is_causal = info.integer("q_num_heads"), info.integer("kv_num_heads"), info.integer("is_causal")
@@ -88,7 +88,7 @@ def attention(info: OpKernelInfo) -> Kernel | None:
         q: Array, k: Array, v: Array, mask: Array | None = None, past_k: Array | None = None,
         past_v: Array | None = None, lengths: Array | None = None,
     ) -> tuple[Array, ...]:  # fmt: skip
-        if q.dtype.itemsize != 4 or (past_k is None) != (past_v is None):  # halves are rounded at every step there
+        if q.dtype.itemsize != 4 or (past_k is None) != (past_v is None):  # the reference rounds halves at every step
             return tuple(info.reference()(q, k, v, mask, past_k, past_v, lengths))
         flat = q.ndim == 3
         if flat:

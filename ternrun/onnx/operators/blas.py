@@ -1,7 +1,7 @@
-"""Limits numpy's BLAS to one thread while the engine's threads run a graph.
+"""Limit numpy's BLAS to one thread while the engine's threads run a graph.
 
-BLAS threads spin while they wait, on the cores that the engine's threads need. The products left to BLAS, of two values
-that both change, are small.
+BLAS threads spin while they wait, on the cores that the engine's threads need. Only small products, of two values that
+both change, are left to BLAS.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 _turn = threading.Lock()
-_runs: list[int] = []  # of each run under way: threads that there were before it
+_runs: list[int] = []  # the number of BLAS threads before each active run
 
 
 @cache
 def _library() -> Any:
-    """The OpenBLAS of numpy's wheels, or None if numpy has another BLAS."""
+    """The OpenBLAS functions of numpy's wheels, or None if numpy uses another BLAS."""
     home = Path(np.__file__).parent
     for path in (*home.with_name("numpy.libs").glob("*openblas*"), *home.joinpath(".dylibs").glob("*openblas*")):
         try:
@@ -36,7 +36,7 @@ def _library() -> Any:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within it, BLAS has one thread. The last run to end restores the former number."""
+    """Within the context, BLAS has one thread. The last run to end restores the previous number."""
     found = _library()
     if found is None:
         yield

@@ -1,4 +1,4 @@
-"""Bounds for the reference's operators whose results or work can outgrow their inputs."""
+"""Bounds for reference operators whose results or work can be much larger than their inputs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from ternrun.errors import LoadError
 from ternrun.onnx.operators.shapes import as_int_list
 from ternrun.onnx.operators.table import Array
 
-Bound = Callable[..., tuple[list[int], int]]  # attributes, inputs -> a shape and bytes that the result stays below
+Bound = Callable[..., tuple[list[int], int]]  # attributes, inputs -> a bound on the result: shape and bytes an element
 
 
 def _attribute(name: str) -> Bound:
+    """A bound from a shape attribute."""
     return lambda values, *_: ([abs(int(n)) for n in values.get(name, ())], 8)
 
 
 def _input(index: int, most: int = 1) -> Bound:
-    """As many elements as an integer input says."""
+    """A bound from the integers of an input."""
 
     def bound(values: Mapping[str, Any], *inputs: Any) -> tuple[list[int], int]:
         stated = inputs[index] if index < len(inputs) else None
@@ -51,7 +52,7 @@ def _resize(values: Mapping[str, Any], x: Array, *more: Any) -> Any:
     for s in values.get("scales") or ():
         factor *= max(float(s), 1.0)
     if not factor < 1 << 48:
-        raise LoadError("asks for an enormous enlargement")
+        raise LoadError("scales its input up too far")
     return [x.size, int(factor)], x.itemsize
 
 
@@ -78,7 +79,7 @@ def _padded(values: Mapping[str, Any], x: Array, *more: Any) -> Any:
 
 
 def _einsum(values: Mapping[str, Any], *inputs: Array) -> Any:
-    """The product of all dimensions that a letter stands for: what the sums go through."""
+    """The product of the dimensions of all letters: the number of terms of the sums."""
     sizes: dict[str, int] = {}
     terms = str(values.get("equation", "")).replace(" ", "").split("->")[0].split(",")
     for term, x in zip(terms, inputs, strict=False):
@@ -90,11 +91,11 @@ def _einsum(values: Mapping[str, Any], *inputs: Array) -> Any:
 
 
 def _trees(values: Mapping[str, Any], x: Array) -> Any:
-    """Trees must end: a node that leads back to itself would be walked for ever."""
+    """Check that trees end: the reference would follow a cycle forever."""
     count = len(values.get("nodes_truenodeids") or ())
     trees, ids = values.get("nodes_treeids") or [0] * count, values.get("nodes_nodeids") or range(count)
     place = {key: i for i, key in enumerate(zip(trees, ids, strict=False))}
-    state = [0] * count  # 1: on the way, 2: done
+    state = [0] * count  # 1: on the current path, 2: done
     ways: list[list[int | None]] = []
     for way, leaf in (("nodes_truenodeids", "nodes_trueleafs"), ("nodes_falsenodeids", "nodes_falseleafs")):
         ends = values.get(leaf) or [m == "LEAF" for m in values.get("nodes_modes") or ()] or [0] * count
@@ -111,7 +112,7 @@ def _trees(values: Mapping[str, Any], x: Array) -> Any:
             state[at] = 1
             for child in [c for w in ways if at < len(w) and (c := w[at]) is not None]:
                 if state[child] == 1:
-                    raise LoadError("has a tree that leads back to where it came from")
+                    raise LoadError("has a tree with a cycle")
                 if not state[child]:
                     stack.append(child)
     return [x.size], 8

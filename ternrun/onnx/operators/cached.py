@@ -18,6 +18,7 @@ from ternrun.onnx.operators.table import MICROSOFT, Array, Kernel, OpKernelInfo,
 
 
 def _refuse(info: OpKernelInfo, *unsupported: str) -> None:
+    """Raises LoadError if an unsupported attribute is set."""
     for name in unsupported:
         if info.attributes.get(name):
             raise LoadError(f"has {name}={str(info.attributes[name])[:40]}, which is not supported")
@@ -25,7 +26,7 @@ def _refuse(info: OpKernelInfo, *unsupported: str) -> None:
 
 @operator("GroupQueryAttention", domains=(MICROSOFT,))
 def group_query_attention(info: OpKernelInfo) -> Kernel:
-    """Causal attention with a cache (B, G, S, d); sequence b reaches seqlens_k[b] + 1 tokens with this step."""
+    """Causal attention with a cache (B, G, S, d). After this step sequence b has seqlens_k[b] + 1 tokens."""
     heads, groups = info.integer("num_heads"), info.integer("kv_num_heads")
     turn, interleaved = info.integer("do_rotary"), bool(info.integer("rotary_interleaved"))
     scale, softcap, window = info.number("scale"), info.number("softcap"), info.integer("local_window_size", -1)
@@ -44,10 +45,10 @@ def group_query_attention(info: OpKernelInfo) -> Kernel:
         ends = lengths.reshape(-1).astype(np.int64) + 1
         if ends.size != batch or ends.min(initial=1) < 1 or ends.max(initial=0) > most:
             raise LoadError(f"lengths {str(ends.tolist())[:60]} do not fit {batch} sequences of {most} tokens")
-        first = np.zeros_like(ends) if tokens == most else ends - tokens  # a prompt is padded on the right
+        first = np.zeros_like(ends) if tokens == most else ends - tokens  # prompts are padded on the right
         if turn:
             if cos is None or sin is None:
-                raise LoadError("turns its heads but has no tables of cos and sin")
+                raise LoadError("rotates its heads but has no tables of cos and sin")
             at = first[:, None] + np.arange(tokens) if positions is None else positions.reshape(batch, tokens)
             cos, sin = (upcast_half(look_up(t, at, tokens))[:, None] for t in (cos, sin))
             q, k = (rotate(upcast_half(x), cos, sin, interleaved).astype(x.dtype, copy=False) for x in (q, k))
@@ -62,12 +63,12 @@ def group_query_attention(info: OpKernelInfo) -> Kernel:
 
 
 def _all_seen(tokens: int, window: int, ends: Array, keys: Array) -> bool:
-    """Whether every query may look at every key: decoding as a rule, where a mask costs as much as the rest."""
+    """Whether every query sees every key, as in decoding, where a mask would cost as much as the rest."""
     return tokens == 1 and window < 0 and bool((ends == keys.shape[2]).all())
 
 
 def _unpacked(q: Array, k: Array | None, v: Array | None, heads: int, groups: int) -> tuple[Array, Array, Array]:
-    """Heads of q, k and v, which may come as one tensor."""
+    """The heads of q, k and v, which may be packed in one tensor."""
     if k is None or v is None:
         packed = as_heads(q, heads + 2 * groups)
         return packed[:, :heads], packed[:, heads : heads + groups], packed[:, heads + groups :]
@@ -96,6 +97,7 @@ def _extended(past: Array | None, new: Array, first: Array, most: int) -> Array:
 
 
 def _reaching(bias: Array, keys: int) -> Array:
+    """The bias for the first `keys` keys. Raises LoadError if it is shorter."""
     if bias.shape[-1] < keys:
         raise LoadError(f"an attention bias over {bias.shape[-1]} keys does not reach {keys}")
     return bias[..., :keys]
@@ -103,7 +105,7 @@ def _reaching(bias: Array, keys: int) -> Array:
 
 @operator("MultiHeadAttention", domains=(MICROSOFT,))
 def multi_head_attention(info: OpKernelInfo) -> Kernel:
-    """q, k, v in their own tensors or packed, with bias, masks and a cache (B, H, S, d)."""
+    """q, k, v in separate tensors or packed, with bias, masks and a cache (B, H, S, d)."""
     heads, outputs, finish = info.integer("num_heads"), len(info.node.outputs), _finish(info)
 
     def kernel(
@@ -122,7 +124,9 @@ def multi_head_attention(info: OpKernelInfo) -> Kernel:
 
 
 def _finish(info: OpKernelInfo) -> Callable[[Array, Array, Array, Array | None, Array | None], Array]:
-    """Heads of q, k and v, scores to add and a mask over keys -> rows (B, T, H d), by the node's attributes."""
+    """A function from heads of q, k and v, additive scores and a key mask to rows (B, T, H d), by the node's
+    attributes.
+    """
     scale, one_way = info.number("scale"), info.integer("unidirectional")
     hidden = info.number("mask_filter_value", -10000.0)
 
@@ -139,11 +143,12 @@ def _finish(info: OpKernelInfo) -> Callable[[Array, Array, Array, Array | None, 
 
 
 def _plus(a: Array | None, b: Array) -> Array:
+    """The sum of an optional and another bias."""
     return b if a is None else a + b
 
 
 def _parts(q: Array, k: Array | None, v: Array | None, bias: Array | None, heads: int) -> tuple[Array, Array, Array]:
-    """Heads of q, k, v: (B, T, H d) each, (B, T, H, 3, d) in one, (B, S, H, 2, d) beside q, or (B, H, S, d)."""
+    """Heads of q, k, v from (B, T, H d) each, (B, T, H, 3, d) packed, (B, S, H, 2, d) next to q, or (B, H, S, d)."""
     if q.ndim == 5:
         parts = [q[:, :, :, i].swapaxes(1, 2) for i in range(3)]
     elif k is not None and k.ndim == 5:
@@ -162,7 +167,7 @@ def _parts(q: Array, k: Array | None, v: Array | None, bias: Array | None, heads
 
 
 def padding_bias(mask: Array, batch: int, keys: int, hidden: float) -> Array:
-    """A bias of a mask over keys (B, S) or (B, T, S), or of the number of valid keys (B,)."""
+    """The bias of a key mask (B, S) or (B, T, S), or of the number of valid keys (B,)."""
     if mask.ndim == 1 and mask.size == batch:
         mask = np.arange(keys) < mask[:, None]
     if mask.ndim not in (2, 3) or mask.shape[-1] != keys:

@@ -1,5 +1,7 @@
-"""Products with a constant matrix on the engine's kernels: weights of few bits stay packed, and floats are multiplied
-faster than by numpy's BLAS."""
+"""Products with a constant matrix on the engine's kernels.
+
+Weights of few bits stay packed, and floats are multiplied faster than by numpy's BLAS.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +12,31 @@ from ternrun.onnx.operators.cpu import workers
 from ternrun.onnx.operators.table import Array
 from ternrun.runtime.weights import Tensor
 
-LEAST = 1 << 16  # weights from which on a matrix is worth the engine's threads
+LEAST = 1 << 16  # weights of the smallest matrix that is worth the engine's threads
 
 
 class ConstantMatMul:
-    """y = x W^T in float32. Any number of threads may call it at once: they take turns."""
+    """y = x W^T in float32. Any number of threads may call it at the same time; they take turns."""
 
     def __init__(self, tensor: Tensor) -> None:
-        """`tensor`: (rows, cols) in an ordinary encoding in blocks that divide the columns, as 16 does."""
+        """`tensor` is (rows, cols) in an ordinary encoding whose blocks, and 16, divide the columns."""
         self._workers = workers()
         self._product = self._workers.prepare(tensor)
         self._rows, self._cols = tensor.shape
 
     def __call__(self, x: Array, bias: Array | None = None) -> Array:
-        """(..., cols) -> (..., rows), plus `bias` (rows,). Raises LoadError for more than a tensor may be."""
+        """(..., cols) -> (..., rows), plus `bias` (rows,). Raises LoadError for a result that is too large."""
         rows = np.ascontiguousarray(x, np.float32).reshape(-1, self._cols)
         check_tensor_size((len(rows), self._rows))
         check_work(len(rows) * self._rows * self._cols)
-        out = np.empty((*x.shape[:-1], self._rows), np.float32)  # its own memory: the plan may write over it
+        out = np.empty((*x.shape[:-1], self._rows), np.float32)  # new memory, because the plan may overwrite it
         if len(rows):
             self._workers.multiply(self._product, rows, out, bias)
         return out
 
 
 def of_floats(weights: Array | None) -> ConstantMatMul | None:
-    """The product with a constant matrix (cols, rows) of float32; None for a matrix that numpy multiplies as fast.
+    """The product with a constant float32 matrix (cols, rows), or None if numpy multiplies it as fast.
 
     A matrix that the exporter transposed is transposed back without a copy.
     """

@@ -1,4 +1,4 @@
-"""If, Loop and Scan. Their kernels take the run's budget, the node's inputs, then the captured values."""
+"""If, Loop and Scan. Their kernels take the run's budget, the node's inputs, and the captured values."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ class Body(Protocol):
     """A subgraph that can be run."""
 
     graph: Graph
-    captures: tuple[str, ...]  # names of the graphs around it that it reads
+    captures: tuple[str, ...]  # names that it reads from the graphs around it
 
     def run(self, budget: Budget, values: Sequence[Any]) -> list[Any]:
-        """Outputs for the inputs followed by what it captures."""
+        """The outputs for the inputs followed by the captured values."""
         ...
 
 
 def single(x: Any, what: str) -> Any:
-    """The one element of a tensor."""
+    """The only element of a tensor. Raises LoadError if there are more or fewer."""
     if not isinstance(x, np.ndarray) or x.size != 1:
         raise LoadError(f"wants a single {what}")
     return x.reshape(()).item()
 
 
 def _captured(bodies: Mapping[str, Body], values: Sequence[Any]) -> dict[str, list[Any]]:
-    """Each body's captured values, from those of all bodies in order."""
+    """Split the captured values by body."""
     out, at = {}, 0
     for name, body in bodies.items():
         out[name] = list(values[at : at + len(body.captures)])
@@ -42,7 +42,7 @@ def _captured(bodies: Mapping[str, Body], values: Sequence[Any]) -> dict[str, li
 
 
 def if_kernel(info: OpKernelInfo, bodies: Mapping[str, Body]) -> Kernel:
-    """One of two graphs without inputs."""
+    """Runs one of two graphs without inputs."""
     if set(bodies) != {"then_branch", "else_branch"}:
         raise LoadError("wants a then_branch and an else_branch")
 
@@ -54,7 +54,7 @@ def if_kernel(info: OpKernelInfo, bodies: Mapping[str, Body]) -> Kernel:
 
 
 def loop_kernel(info: OpKernelInfo, bodies: Mapping[str, Body]) -> Kernel:
-    """A body that runs `trips` times or until its condition is false; carries values, collects others."""
+    """Runs a body `trips` times or until its condition is false; carries values and collects outputs."""
     body = _only(bodies)
     inputs = len(info.node.inputs)
     carried = len(body.graph.inputs) - 2
@@ -82,7 +82,7 @@ def loop_kernel(info: OpKernelInfo, bodies: Mapping[str, Body]) -> Kernel:
 
 
 def scan_kernel(info: OpKernelInfo, bodies: Mapping[str, Body]) -> Kernel:
-    """A body that walks along an axis of some inputs, carrying a state, and collects outputs along an axis."""
+    """Runs a body along an axis of some inputs, carries a state, and collects outputs along an axis."""
     body, old = _only(bodies), info.opset < 9
     walks = info.integer("num_scan_inputs")
     states = len(info.node.inputs) - walks - old
@@ -132,19 +132,21 @@ def scan_kernel(info: OpKernelInfo, bodies: Mapping[str, Body]) -> Kernel:
 
 
 def _only(bodies: Mapping[str, Body]) -> Body:
+    """The only body of a node."""
     if set(bodies) != {"body"}:
         raise LoadError("wants one body")
     return bodies["body"]
 
 
 def _bounded(collected: Sequence[list[Any]]) -> None:
-    """Raises LoadError if a collected output outgrows one tensor."""
+    """Raises LoadError if a collected output exceeds the size of one tensor."""
     for column in collected:
         if isinstance(column[-1], np.ndarray):
             check_tensor_size([len(column), column[-1].size], column[-1].itemsize)
 
 
 def _stacked(values: list[Any], declared: Value, axis: int) -> Array:
+    """Stack collected values; an empty array of the declared type and shape if there are none."""
     if values:
         return np.stack(values, axis)
     kind = DTYPES[CODES[declared.dtype]].numpy if declared.dtype else "<f4"

@@ -1,9 +1,9 @@
-"""The seam to the CPU runtime: the only module of ternrun.onnx that imports ternrun.runtime.cpu.
+"""The interface to the CPU runtime: the only module of ternrun.onnx that imports ternrun.runtime.cpu.
 
-Operators use three things of `workers()`: `prepare(tensor)` compiles the product with a constant matrix, `multiply`
+Operators use three methods of `workers()`: `prepare(tensor)` compiles the product with a constant matrix, `multiply`
 runs it, and `call(name, ...)` runs one of the row kernels `elements.{erf,gelu,silu,softmax,layer_norm}`. A second
-backend provides a class with these three methods; arrays go in and out as numpy arrays in host memory. Everything else
-in this room is numpy.
+backend provides a class with these three methods, which take and return numpy arrays in host memory. The rest of this
+package is numpy.
 """
 
 from __future__ import annotations
@@ -32,28 +32,30 @@ MULTIPLY, ADD = SIGNATURES["linear"], SIGNATURES["elements.bias"]
 
 
 class Product(NamedTuple):
-    """A product's program, without a bias and with one, and the arguments that hold its operands' addresses."""
+    """The program of a product, without and with a bias, and views of the arguments that hold its operands'
+    addresses.
+    """
 
     alone: Records
     biased: Records
     multiply: NDArray[np.int64]
     add: NDArray[np.int64]
-    matrix: OrdinaryMatrix  # the program reads its memory
+    matrix: OrdinaryMatrix  # kept alive, because the program reads its memory
 
 
 class Workers:
-    """A team of threads over kernels, shared by all graphs of this process."""
+    """A thread pool and its kernels, shared by all graphs of this process."""
 
     def __init__(self) -> None:
         self.kernels, self._threads = KernelCache(isa.select_isa()), default_threads()
         self._pool, self._turn = ThreadPool(self.kernels, self._threads), threading.Lock()
         self._state = aligned(layout.STATE_BYTES)[: layout.STATE_BYTES].view(np.int64)
         self._base = address(self._state)
-        self._scratch: dict[int, Scratch] = {}  # by the columns that there is room for
+        self._scratch: dict[int, Scratch] = {}  # by number of columns
         self._calls: dict[str, Records] = {}
 
     def prepare(self, tensor: Tensor) -> Product:
-        """The program of a product with `tensor` (rows, cols); the addresses of its operands are set when it runs."""
+        """Compile the program of a product with `tensor` (rows, cols). Operand addresses are set when it runs."""
         matrix = OrdinaryMatrix.of(tensor)
         with self._turn:
             if matrix.padded not in self._scratch:
@@ -68,7 +70,7 @@ class Workers:
     def multiply(
         self, product: Product, x: NDArray[np.float32], out: NDArray[np.float32], bias: NDArray[np.float32] | None
     ) -> None:
-        """Run such a program: out (n, rows) = x (n, cols) W^T + bias; all contiguous."""
+        """Run a product: out (n, rows) = x (n, cols) W^T + bias; all arrays are contiguous."""
         to = address(out)
         with self._turn:
             product.multiply[MULTIPLY.index("x")], product.multiply[MULTIPLY.index("out")] = address(x), to
@@ -78,7 +80,7 @@ class Workers:
             self._pool.run(product.alone if bias is None else product.biased, self._base)
 
     def call(self, kernel: str, /, **values: Argument | NDArray[np.float32]) -> None:
-        """Run one kernel with the arguments that its signature names; contiguous arrays go as their addresses."""
+        """Run one kernel with the arguments that its signature names. Contiguous arrays are passed as addresses."""
         args = {name: address(v) if isinstance(v, np.ndarray) else v for name, v in values.items()}
         with self._turn:
             if kernel not in self._calls:
@@ -90,22 +92,23 @@ class Workers:
             self._pool.run(records, self._base)
 
     def _assembled(self, program: Program) -> Records:
+        """Load a program's kernels and assemble it."""
         self.kernels.require(program.kernels)
         return program.assemble(self.kernels)
 
 
 def _arguments(records: Records, call: int) -> NDArray[np.int64]:
-    """Those of one call of a program, to be changed."""
+    """A writable view of the arguments of one call of a program."""
     at = layout.RECORD * call
     return records.memory[at : at + layout.RECORD].view(np.int64)[layout.RECORD_HEAD :]
 
 
 @cache
 def workers() -> Workers:
-    """The team, started at the first call."""
+    """The thread pool, started at the first call."""
     return Workers()
 
 
 def in_use() -> bool:
-    """Whether the team has been started."""
+    """Whether the thread pool has been started."""
     return bool(workers.cache_info().currsize)

@@ -33,7 +33,7 @@ class Scope:
 
 
 def resolved(node: Node, scope: Scope) -> Node:
-    """The node with the attributes of a function's call in place of references to them."""
+    """The node with references to a function's attributes replaced by the call's values."""
     if not any(isinstance(value, Reference) for value in node.attributes.values()):
         return node
     values = {}
@@ -57,7 +57,7 @@ def version(node: Node, scope: Scope) -> int:
 
 
 def own_kernel(node: Node, scope: Scope, constants: tuple[Any, ...] = ()) -> tuple[Kernel, bool, bool] | None:
-    """(kernel, whether its results are fresh, whether it takes `out=`) by the table; None without a kernel there.
+    """(kernel, whether its results are fresh, whether it takes `out=`) from the table, or None.
 
     `constants`: values of the inputs; None for an input that changes.
     """
@@ -70,6 +70,7 @@ def own_kernel(node: Node, scope: Scope, constants: tuple[Any, ...] = ()) -> tup
 
 
 def _reference(node: Node, scope: Scope) -> Kernel:
+    """The onnx package's kernel. Raises LoadError if there is none."""
     kernel = reference_kernel(node, scope.opsets, node.attributes)
     if kernel is None:
         raise LoadError(f"is not supported in this form (operator set {scope.opsets.get(node.domain)})")
@@ -121,7 +122,7 @@ class NeedsTypes(Exception):  # noqa: N818  not an error
 
 
 def _as_ours(proto: Any, node: Node, scope: Scope) -> Function | None:
-    """A FunctionProto as a Function, with the checks of a file's functions."""
+    """Convert a FunctionProto to a Function, with the checks of a file's functions."""
     from onnx import defs, helper
 
     if not proto.domain:

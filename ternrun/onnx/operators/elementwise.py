@@ -1,4 +1,4 @@
-"""Operators that work element by element, with numpy's broadcasting."""
+"""Element-wise operators with numpy's broadcasting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ternrun.errors import LoadError
 from ternrun.onnx.format.limits import check_tensor_size
 from ternrun.onnx.operators.table import Array, Kernel, OpKernelInfo, operator, same_type, upcast_half
 
-SMALL = 1 << 22  # elements that no result exceeds whose inputs' sizes multiply to no more
+SMALL = 1 << 22  # no check if the product of the inputs' sizes is at most this, which bounds the result's size
 Function = Callable[..., Array]
 
 ARITHMETIC: dict[str, Function] = {
@@ -30,7 +30,7 @@ UNARY: dict[str, Function] = {
 
 
 def broadcast_room(*arrays: Array) -> None:
-    """Raises LoadError for arrays that do not broadcast, or whose result is larger than a tensor may be."""
+    """Raises LoadError for arrays that do not broadcast, or whose result is too large."""
     product = 1
     for a in arrays:
         product *= a.size
@@ -53,7 +53,7 @@ def _binary(function: Function, info: OpKernelInfo) -> Kernel:
 
 
 def aligned(a: Array, b: Array, axis: int) -> Array:
-    """b with ones appended, so that its first dimension meets a's `axis` (broadcasting before opset 7)."""
+    """b with dimensions of 1 appended, so that its first dimension matches a's `axis` (broadcasting before opset 7)."""
     if axis < 0:
         return b
     if axis + b.ndim > a.ndim:
@@ -62,7 +62,7 @@ def aligned(a: Array, b: Array, axis: int) -> Array:
 
 
 def divide(a: Array, b: Array, out: Array | None = None) -> Array:
-    """Division; that of integers rounds towards zero, and by zero gives zero."""
+    """Division. Integer division rounds towards zero, and division by zero gives zero."""
     if a.dtype.kind not in "iu":
         return np.divide(a, b, out=out)
     quotient = np.floor_divide(a, b)
@@ -102,7 +102,7 @@ def reciprocal(info: OpKernelInfo) -> Kernel:
 
 @operator("Pow", since=7, fresh=True)
 def power(info: OpKernelInfo) -> Kernel:
-    """The base's type is the result's."""
+    """Pow. The result has the base's type."""
 
     def kernel(a: Array, b: Array) -> Array:
         broadcast_room(a, b)
@@ -119,7 +119,7 @@ def power(info: OpKernelInfo) -> Kernel:
 
 @operator("Where", fresh=True)
 def where(info: OpKernelInfo) -> Kernel:
-    """Elements of a where the condition holds, of b elsewhere."""
+    """Where: elements of a where the condition holds, otherwise of b."""
 
     def kernel(condition: Array, a: Array, b: Array) -> Array:
         same_type(a, b)
@@ -151,7 +151,7 @@ operator("Mean", fresh=True)(partial(_variadic, np.add, True))
 
 @operator("Clip", since=11, fresh=True)
 def clip(info: OpKernelInfo) -> Kernel:
-    """Between two scalars; either may be omitted."""
+    """Clip between two scalars; either may be omitted."""
 
     def kernel(x: Array, low: Array | None = None, high: Array | None = None) -> Array:
         out = x if low is None else np.maximum(x, low.reshape(()))
@@ -163,14 +163,14 @@ def clip(info: OpKernelInfo) -> Kernel:
 
 @operator("LeakyRelu", since=6, fresh=True)
 def leaky_relu(info: OpKernelInfo) -> Kernel:
-    """x, or alpha x for a negative x."""
+    """x, or alpha x for negative x."""
     alpha = info.number("alpha", 0.01)
     return lambda x: np.where(x < 0, x * x.dtype.type(alpha), x)
 
 
 @operator("Cast", since=6)
 def cast(info: OpKernelInfo) -> Kernel | None:
-    """To another numeric type of numpy; texts and small floats are the reference's."""
+    """Cast to a numeric type of numpy. The reference converts strings and small floats."""
     target = _CAST.get(info.integer("to", -1))
     if target is None:
         return None
@@ -189,10 +189,10 @@ _CAST = {1: "f4", 2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "?", 
 
 @operator("CastLike", fresh=True)
 def cast_like(info: OpKernelInfo) -> Kernel:
-    """To the type of the second input; texts and small floats are the reference's."""
+    """Cast to the type of the second input. The reference converts strings and small floats."""
 
     def kernel(x: Array, like: Array) -> Array:
-        own = like.dtype.isbuiltin == 1  # numpy counts ml_dtypes' float8_e5m2 as kind "f", too
+        own = like.dtype.isbuiltin == 1  # ml_dtypes' float8_e5m2 is also of kind "f"
         if x.dtype.kind not in "fiub" or like.dtype.kind not in "fiub" or not own:
             return np.asarray(info.reference()(x, like)[0])
         return x.astype(like.dtype)
@@ -202,7 +202,7 @@ def cast_like(info: OpKernelInfo) -> Kernel:
 
 @operator("Mod", since=10, fresh=True)
 def mod(info: OpKernelInfo) -> Kernel | None:
-    """The remainder of integers, with the sign of the divisor; other forms are the reference's."""
+    """The remainder of integers, with the sign of the divisor. The reference runs other forms."""
     if info.integer("fmod"):
         return None
 
@@ -218,18 +218,18 @@ def mod(info: OpKernelInfo) -> Kernel | None:
 
 @operator("IsNaN", fresh=True)
 def is_nan(info: OpKernelInfo) -> Kernel:
-    """True for elements that are not numbers."""
+    """True for NaN elements."""
     return np.isnan
 
 
 @operator("Sigmoid", fresh=True)
 def sigmoid(info: OpKernelInfo) -> Kernel:
-    """1 / (1 + exp(-x)), in float32 at least."""
+    """1 / (1 + exp(-x)), computed in float32 or wider."""
     return lambda x: logistic(upcast_half(x)).astype(x.dtype, copy=False)
 
 
 def logistic(x: Array) -> Array:
-    """1 / (1 + exp(-x)) in one buffer of its own; an exponential that overflows gives 0."""
+    """1 / (1 + exp(-x)) in a new buffer. An exponential that overflows gives 0."""
     out = np.negative(x)
     np.exp(out, out=out)
     out += 1

@@ -1,4 +1,4 @@
-"""Operators that pick or place elements by index. Indices may be negative; those out of bounds are refused."""
+"""Gather and scatter operators. Indices may be negative; indices out of bounds are errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def check_indices(indices: Array) -> Array:
-    """The indices, if that is what they are."""
+    """Return the indices. Raises LoadError if they are not integers."""
     if indices.dtype.kind not in "iu":
         raise LoadError(f"wants indices of an integer type, not {indices.dtype}")
     return indices
@@ -26,14 +26,14 @@ def check_indices(indices: Array) -> Array:
 
 @operator("Gather", fresh=True)
 def gather(info: OpKernelInfo) -> Kernel:
-    """Rows (of an axis) by number."""
+    """Rows of an axis by index."""
     axis = info.integer("axis")
 
     def kernel(x: Array, indices: Array) -> Array:
         check_tensor_size([x.size // max(x.shape[axis], 1), indices.size], x.itemsize)
         if indices.ndim == 0 and x.ndim == 1 and indices.dtype.kind in "iu":
             return np.array(x[int(indices)])
-        if indices.ndim and not x.flags.c_contiguous:  # `take` would copy a transposed table first
+        if indices.ndim and not x.flags.c_contiguous:  # `take` would first copy a transposed table
             return np.asarray(x[(slice(None),) * (axis % x.ndim) + (check_indices(indices),)])
         return x.take(check_indices(indices), axis)
 
@@ -42,7 +42,7 @@ def gather(info: OpKernelInfo) -> Kernel:
 
 @operator("GatherElements", fresh=True)
 def gather_elements(info: OpKernelInfo) -> Kernel:
-    """Element by element along an axis."""
+    """Elements by index along an axis."""
     axis = info.integer("axis")
 
     def kernel(x: Array, indices: Array) -> Array:
@@ -52,7 +52,7 @@ def gather_elements(info: OpKernelInfo) -> Kernel:
 
 
 def _grid(x: Array, indices: Array, axis: int) -> tuple[Array, ...]:
-    """The index of each element, where `indices` count along `axis`."""
+    """The index arrays of each element, where `indices` index `axis`."""
     if indices.ndim != x.ndim or any(
         i > n for k, (i, n) in enumerate(zip(indices.shape, x.shape, strict=True)) if k != axis % x.ndim
     ):
@@ -64,7 +64,7 @@ def _grid(x: Array, indices: Array, axis: int) -> tuple[Array, ...]:
 
 @operator("GatherND", fresh=True)
 def gather_nd(info: OpKernelInfo) -> Kernel:
-    """The last dimension of the indices says where; the first `batch_dims` go along."""
+    """Slices by the index vectors in the last dimension; the first `batch_dims` dimensions are shared."""
     batch = info.integer("batch_dims")
 
     def kernel(x: Array, indices: Array) -> Array:
@@ -86,7 +86,7 @@ def gather_nd(info: OpKernelInfo) -> Kernel:
 
 @operator("ScatterElements", "Scatter", fresh=True)
 def scatter_elements(info: OpKernelInfo) -> Kernel:
-    """A copy of x with elements along an axis replaced, or added to and so on."""
+    """A copy of x with elements along an axis replaced, or combined by a reduction."""
     axis, reduction = info.integer("axis"), info.text("reduction", "none")
 
     def kernel(x: Array, indices: Array, updates: Array) -> Array:
@@ -100,7 +100,7 @@ def scatter_elements(info: OpKernelInfo) -> Kernel:
 
 @operator("ScatterND", fresh=True)
 def scatter_nd(info: OpKernelInfo) -> Kernel:
-    """A copy of x with the slices that the indices name replaced, or added to and so on."""
+    """A copy of x with the indexed slices replaced, or combined by a reduction."""
     reduction = info.text("reduction", "none")
 
     def kernel(x: Array, indices: Array, updates: Array) -> Array:
@@ -127,7 +127,7 @@ def scattered(x: Array, index: tuple[Array, ...], updates: Array, reduction: str
 
 @operator("OneHot", since=9, fresh=True)
 def one_hot(info: OpKernelInfo) -> Kernel:
-    """A new dimension of `depth`, with the second value at the index and the first elsewhere."""
+    """A new dimension of size `depth` with the second value at the index and the first value elsewhere."""
     axis = info.integer("axis", -1)
 
     def kernel(indices: Array, depth: Array, values: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Matrix products: constant matrices on the engine's kernels, others by BLAS; exact integers through float64."""
+"""Matrix products: constant matrices on the engine's kernels, others by BLAS; exact integers through floats."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ternrun.onnx.operators.constant_matmul import of_floats
 from ternrun.onnx.operators.elementwise import broadcast_room
 from ternrun.onnx.operators.table import MICROSOFT, Array, Kernel, OpKernelInfo, operator, same_type, upcast_half
 
-EXACT = 1 << 24  # products of bytes that a float64 sum certainly holds
+EXACT = 1 << 24  # largest integer up to which float32 sums are exact
 
 
 class UpcastHalf:
-    """float32 copies of constant half-precision operands, made once; anything else is converted each time."""
+    """Converts half-precision operands to float32, constant operands only once."""
 
     def __init__(self) -> None:
         self._cache = ConstantCache(upcast_half)
@@ -30,18 +30,18 @@ class UpcastHalf:
 
 
 def multiply(a: Array, b: Array) -> Array:
-    """a @ b with ONNX's (numpy's) broadcasting, bounded."""
+    """a @ b with ONNX's (numpy's) broadcasting. Raises LoadError for a product that is too large."""
     if not a.ndim or not b.ndim:
         raise LoadError("cannot multiply single numbers")
     rows = a.size // max(a.shape[-1], 1)
     columns = b.shape[-1] if b.ndim > 1 else 1
-    lead = b.size // max(columns * b.shape[-2 if b.ndim > 1 else -1], 1)  # number of matrices in b
+    lead = b.size // max(columns * b.shape[-2 if b.ndim > 1 else -1], 1)  # the number of matrices in b
     if rows * columns * lead * max(a.shape[-1], 1) > 1 << 22:
         matrices = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         dims = (*matrices, a.shape[-2] if a.ndim > 1 else 1, columns)
         check_tensor_size(dims, a.itemsize)
         check_work(prod(dims) * a.shape[-1])
-    if b.ndim == 2 and a.ndim > 2 and a.shape[-1] == b.shape[0]:  # one product, not one for each of a's matrices
+    if b.ndim == 2 and a.ndim > 2 and a.shape[-1] == b.shape[0]:  # one product in place of one for each of a's matrices
         return np.asarray((a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:-1], b.shape[1]))
     return np.asarray(np.matmul(a, b))
 
@@ -60,7 +60,7 @@ def add(out: Array, other: Array) -> Array:
 
 @operator("MatMul", fresh=True)
 def matmul(info: OpKernelInfo) -> Kernel:
-    """Multiplies halves in float32 and rounds once. `plus` is the operand of a fused Add (`fusion.py`)."""
+    """MatMul. Halves are multiplied in float32 and rounded once. `plus` is the operand of a fused Add (`fusion.py`)."""
     left, right = UpcastHalf(), UpcastHalf()
     native = of_floats(info.constant(1))
 
@@ -79,7 +79,7 @@ def matmul(info: OpKernelInfo) -> Kernel:
 
 @operator("FusedMatMul", domains=(MICROSOFT,), fresh=True)
 def fused_matmul(info: OpKernelInfo) -> Kernel:
-    """alpha A B, where either may be transposed, also with its batch dimension moved behind the first of the matrix."""
+    """alpha A B. Either may be transposed, also with its batch dimension moved behind the matrix's first dimension."""
     alpha = info.number("alpha", 1.0)
     turns = [(info.integer(f"trans{m}"), info.integer(f"transBatch{m}")) for m in "AB"]
     left, right = UpcastHalf(), UpcastHalf()
@@ -133,20 +133,20 @@ def gemm(info: OpKernelInfo) -> Kernel:
 
 
 def multiply_integers(a: Array, b: Array) -> Array:
-    """The exact product of small integers (already less their zero points), as int32.
+    """The exact product of small integers (with zero points already subtracted), as int32.
 
-    float32 holds sums up to 2**24 exactly, float64 up to 2**53. Both use BLAS; numpy's integers do not.
+    float32 sums are exact up to 2**24, float64 sums up to 2**53. Both use BLAS; numpy's integers do not.
     """
     depth = a.shape[-1] if a.ndim else 0
     wide = np.float32 if depth * 255 * 255 < EXACT else np.float64
     if depth > 1 << 30:
-        raise LoadError("sums more numbers than it can hold")
+        raise LoadError("sums more numbers than int64 can hold")
     return multiply(a.astype(wide), b.astype(wide)).astype(np.int64).astype(np.int32)
 
 
 @operator("MatMulInteger", fresh=True)
 def matmul_integer(info: OpKernelInfo) -> Kernel:
-    """Bytes in, int32 out; zero points by tensor, or by row of A and column of B."""
+    """MatMulInteger: bytes to int32. Zero points are for the tensor, or for each row of A and column of B."""
 
     def kernel(a: Array, b: Array, a_zero: Array | None = None, b_zero: Array | None = None) -> Array:
         return multiply_integers(centered(a, a_zero, rows=True), centered(b, b_zero, rows=False))
@@ -155,7 +155,7 @@ def matmul_integer(info: OpKernelInfo) -> Kernel:
 
 
 def centered(x: Array, zero: Array | None, rows: bool) -> Array:
-    """x less its zero point, as int16."""
+    """x minus its zero point, as int16."""
     if x.dtype.kind not in "iu" or x.itemsize != 1:
         raise LoadError(f"takes integers of 8 bits, not {x.dtype}")
     wide = x.astype(np.int16)

@@ -1,6 +1,6 @@
 """Normalizations over the last dimensions, and the fused ones of com.microsoft that add a residual first.
 
-Sums run in float32 for half types, as `stash_type` has it.
+Sums of half types run in float32, as `stash_type` specifies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ternrun.onnx.operators.elementwise import broadcast_room
 from ternrun.onnx.operators.gathering import check_indices
 from ternrun.onnx.operators.table import MICROSOFT, Array, Kernel, OpKernelInfo, operator, same_type, upcast_half
 
-BOTH = ("", MICROSOFT)  # onnxruntime's own operators stand in either domain
+BOTH = ("", MICROSOFT)  # onnxruntime's own operators can be in either domain
 
 
 def rms_norm(x: Array, weight: Array | None, eps: float, axes: tuple[int, ...] = (-1,)) -> tuple[Array, Array]:
@@ -41,7 +41,7 @@ def layer_norm(
 
 
 def _axes(x: Array, axis: int, *vectors: Array | None) -> tuple[int, ...]:
-    """The dimensions that are normalized, which the weights must fit."""
+    """The normalized dimensions, which the weights must fit."""
     first = axis + x.ndim if axis < 0 else axis
     if not 0 <= first < x.ndim:
         raise LoadError(f"axis {axis} does not fit a tensor of {x.ndim} dimensions")
@@ -53,7 +53,7 @@ def _axes(x: Array, axis: int, *vectors: Array | None) -> tuple[int, ...]:
 
 @operator("LayerNormalization", fresh=True)
 def layer_normalization(info: OpKernelInfo) -> Kernel:
-    """Y, and where asked for the mean and the inverse deviation."""
+    """Y, and optionally the mean and the inverse deviation."""
     axis, eps, outputs = info.integer("axis", -1), info.number("epsilon", 1e-5), len(info.node.outputs)
 
     def kernel(x: Array, weight: Array | None = None, bias: Array | None = None) -> tuple[Array, ...]:
@@ -68,7 +68,7 @@ def layer_normalization(info: OpKernelInfo) -> Kernel:
 
 @operator("RMSNormalization", "SimplifiedLayerNormalization", domains=BOTH, fresh=True)
 def rms_normalization(info: OpKernelInfo) -> Kernel:
-    """Y, and where asked for the inverse root mean square."""
+    """Y, and optionally the inverse root mean square."""
     axis, eps, outputs = info.integer("axis", -1), info.number("epsilon", 1e-5), len(info.node.outputs)
 
     def kernel(x: Array, weight: Array) -> tuple[Array, ...]:
@@ -79,6 +79,7 @@ def rms_normalization(info: OpKernelInfo) -> Kernel:
 
 
 def _skip(x: Array, skip: Array, bias: Array | None) -> Array:
+    """x + skip + bias."""
     for other in (skip, bias):
         if other is not None:
             same_type(x, other)
@@ -89,7 +90,7 @@ def _skip(x: Array, skip: Array, bias: Array | None) -> Array:
 
 @operator("SkipLayerNormalization", domains=(MICROSOFT,), fresh=True)
 def skip_layer_normalization(info: OpKernelInfo) -> Kernel:
-    """LayerNorm of the sum; the fourth output is the sum."""
+    """LayerNorm of the sum. The fourth output is the sum."""
     eps, outputs = info.number("epsilon", 1e-12), len(info.node.outputs)
 
     def kernel(
@@ -105,7 +106,7 @@ def skip_layer_normalization(info: OpKernelInfo) -> Kernel:
 
 @operator("SkipSimplifiedLayerNormalization", domains=(MICROSOFT,), fresh=True)
 def skip_simplified_layer_normalization(info: OpKernelInfo) -> Kernel:
-    """RMSNorm of the sum; the fourth output is the sum."""
+    """RMSNorm of the sum. The fourth output is the sum."""
     eps, outputs = info.number("epsilon", 1e-12), len(info.node.outputs)
 
     def kernel(x: Array, skip: Array, weight: Array, bias: Array | None = None) -> tuple[Array | None, ...]:
@@ -119,7 +120,7 @@ def skip_simplified_layer_normalization(info: OpKernelInfo) -> Kernel:
 
 @operator("EmbedLayerNormalization", domains=(MICROSOFT,), fresh=True)
 def embed_layer_normalization(info: OpKernelInfo) -> Kernel:
-    """BERT's input: word, position and segment rows added up and normalized; the mask's lengths."""
+    """BERT's input: the normalized sum of word, position and segment rows, and the lengths of the mask."""
     eps, outputs = info.number("epsilon", 1e-12), len(info.node.outputs)
 
     def kernel(
@@ -127,7 +128,7 @@ def embed_layer_normalization(info: OpKernelInfo) -> Kernel:
         weight: Array, bias: Array, mask: Array | None = None, at: Array | None = None,
     ) -> tuple[Array, ...]:  # fmt: skip
         if ids.ndim != 2 or max(words.ndim, positions.ndim) != 2:
-            raise LoadError("wants ids of a batch, and matrices to look them up in")
+            raise LoadError("wants ids (batch, tokens) and embedding matrices")
         total = words.take(check_indices(ids), 0) + (
             positions[: ids.shape[1]] if at is None else positions.take(check_indices(at), 0)
         )
@@ -142,12 +143,12 @@ def embed_layer_normalization(info: OpKernelInfo) -> Kernel:
 
 @operator("GroupNormalization", since=21, fresh=True)
 def group_normalization(info: OpKernelInfo) -> Kernel:
-    """Over the channels of a group and all positions."""
+    """Normalize over the channels of a group and all positions."""
     eps, groups = info.number("epsilon", 1e-5), info.integer("num_groups", 1)
 
     def kernel(x: Array, weight: Array, bias: Array) -> Array:
         if groups < 1 or x.ndim < 2 or x.shape[1] % groups:
-            raise LoadError(f"cannot part {list(x.shape)} into {groups} groups of channels")
+            raise LoadError(f"cannot split {list(x.shape)} into {groups} groups of channels")
         parts = upcast_half(x).reshape(x.shape[0], groups, -1 if x.size else prod(x.shape[1:]) // groups)
         out, *_ = layer_norm(parts, None, None, eps)
         shape = (1, -1) + (1,) * (x.ndim - 2)

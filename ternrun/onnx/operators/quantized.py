@@ -1,4 +1,4 @@
-"""Products with quantized weights, and look-ups in them (com.microsoft)."""
+"""Products with quantized weights, and lookups in quantized tables (com.microsoft)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class Blocks:
         self.blocks = -(-self.k // self.block)
 
     def product(self, b: Array, scales: Array, zero: Array | None) -> Kernel:
-        """x -> x W^T in float32, on the engine's kernels for blocks that they have, else by decoded weights."""
+        """A function x -> x W^T in float32, on the engine's kernels if they have such blocks, otherwise with decoded
+        weights.
+        """
         codes = self._codes(b, scales)
         if read_only(b, scales, zero) and self.n * self.k >= LEAST and self.k % self.block == 0:
             points = self._zero_points(zero).reshape(-1, self.blocks if zero is not None else 1)
@@ -41,7 +43,7 @@ class Blocks:
         return lambda x: multiply(upcast_half(x), weights)
 
     def _codes(self, b: Array, scales: Array) -> Array:
-        """(N, blocks, block), one to a byte."""
+        """The codes (N, blocks, block), one a byte."""
         check_tensor_size((self.n, self.blocks, self.block))
         if b.dtype != np.uint8 or b.size != self.n * self.blocks * self.block * self.bits // 8:
             raise LoadError(f"weights of {b.dtype} {list(b.shape)} are not N={self.n} rows of K={self.k}")
@@ -57,6 +59,7 @@ class Blocks:
         return weights.reshape(self.n, -1)[:, : self.k]
 
     def _zero_points(self, zero: Array | None) -> Array:
+        """The zero points in float32, broadcastable to the codes."""
         if zero is None:
             return np.array(1 << (self.bits - 1), np.float32)
         if zero.dtype == np.uint8:
@@ -71,7 +74,7 @@ class Blocks:
 
 @operator("MatMulNBits", domains=(MICROSOFT,), fresh=True)
 def matmul_nbits(info: OpKernelInfo) -> Kernel:
-    """x (..., K) times weights of 2, 4 or 8 bits, (N, K); constant weights are prepared once."""
+    """x (..., K) times weights of 2, 4 or 8 bits (N, K). Constant weights are prepared once."""
     blocks = Blocks(info)
     products = ConstantCache(blocks.product)
 
@@ -93,7 +96,7 @@ def matmul_nbits(info: OpKernelInfo) -> Kernel:
 
 @operator("GatherBlockQuantized", domains=(MICROSOFT,), fresh=True)
 def gather_block_quantized(info: OpKernelInfo) -> Kernel:
-    """Rows of a quantized table; only those asked for are decoded."""
+    """Rows of a quantized table. Only the rows that are looked up are decoded."""
     block, bits = info.integer("block_size", 128), info.integer("bits", 4)
     axis, along = info.integer("gather_axis"), info.integer("quantize_axis", 1)
     if bits not in (2, 4, 8) or block < 1:
@@ -125,13 +128,13 @@ def gather_block_quantized(info: OpKernelInfo) -> Kernel:
 
 
 def _integers(x: Array, bits: int) -> Array:
-    """Integers one to an element, as int16; bytes hold several, from the low bits up."""
+    """The integers as int16, one an element. Bytes can hold several, from the low bits up."""
     return (unpack(x, bits) if x.dtype == np.uint8 and bits < 8 else x).astype(np.int16)
 
 
 @operator("MatMulIntegerToFloat", domains=(MICROSOFT,), fresh=True)
 def matmul_integer_to_float(info: OpKernelInfo) -> Kernel:
-    """Integer product, scaled, with a bias."""
+    """An integer product, scaled, with a bias."""
 
     def kernel(
         a: Array, b: Array, a_scale: Array, b_scale: Array, a_zero: Array | None = None, b_zero: Array | None = None,
@@ -146,7 +149,7 @@ def matmul_integer_to_float(info: OpKernelInfo) -> Kernel:
 
 @operator("DynamicQuantizeMatMul", domains=(MICROSOFT,), fresh=True)
 def dynamic_quantize_matmul(info: OpKernelInfo) -> Kernel:
-    """x is quantized to bytes over its whole range, then as above."""
+    """x is quantized to bytes over its whole range and multiplied."""
 
     def kernel(x: Array, b: Array, b_scale: Array, b_zero: Array | None = None, bias: Array | None = None) -> Array:
         codes, scale, zero = quantize_dynamically(x)
@@ -159,12 +162,12 @@ def dynamic_quantize_matmul(info: OpKernelInfo) -> Kernel:
 
 @operator("DynamicQuantizeLinear", fresh=True)
 def dynamic_quantize_linear(info: OpKernelInfo) -> Kernel:
-    """Codes, their scale and zero point."""
+    """Codes, their scale and their zero point."""
     return quantize_dynamically
 
 
 def quantize_dynamically(x: Array) -> tuple[Array, Array, Array]:
-    """uint8 codes of float32 x, scale and zero point of a range that holds x and 0."""
+    """uint8 codes of float32 x, and the scale and zero point of a range that includes x and 0."""
     if x.dtype != np.float32:
         raise LoadError(f"takes float32, not {x.dtype}")
     low, high = min(0.0, float(x.min(initial=0))), max(0.0, float(x.max(initial=0)))
@@ -182,7 +185,7 @@ def quantize_dynamically(x: Array) -> tuple[Array, Array, Array]:
 
 @operator("DequantizeLinear", since=10)
 def dequantize_linear(info: OpKernelInfo) -> Kernel | None:
-    """(x - zero) * scale for integers of at most 32 bits; other types by the reference."""
+    """(x - zero) * scale for integers of at most 32 bits. The reference runs other types."""
     axis, block = info.integer("axis", 1), info.integer("block_size")
     if "output_dtype" in info.attributes:
         return None
@@ -203,7 +206,7 @@ def dequantize_linear(info: OpKernelInfo) -> Kernel | None:
 
 
 def _spread(values: Array, shape: tuple[int, ...], axis: int, block: int) -> Array:
-    """Scales of the tensor, of an axis or of blocks along it, so that they broadcast."""
+    """Scales of the tensor, of an axis or of blocks along it, made broadcastable."""
     if values.size == 1 and not block:
         return values.reshape(())
     if not -len(shape) <= axis < len(shape):

@@ -1,4 +1,4 @@
-"""Sums, means and extremes over axes; softmax, which rests on two of them."""
+"""Reductions over axes (sums, means, extremes), and softmax, which uses two of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _prod(x: Array, axis: tuple[int, ...] | None, keepdims: bool) -> Array:
     return np.asarray(np.prod(x, axis=axis, keepdims=keepdims, dtype=x.dtype))
 
 
-# operator -> (function, whether its axes are an input, and from which opset on)
+# operator -> (function, the first opset in which its axes are an input)
 REDUCE: dict[str, tuple[Reduce, int]] = {
     "ReduceMean": (_mean, 18), "ReduceSum": (_sum, 13), "ReduceMax": (np.max, 18), "ReduceMin": (np.min, 18),
     "ReduceProd": (_prod, 18),
@@ -60,7 +60,7 @@ for _name, (_function, _since) in REDUCE.items():
 
 @operator("CumSum", fresh=True)
 def cumulative_sum(info: OpKernelInfo) -> Kernel | None:
-    """Sums of the elements up to each one along an axis; other orders are the reference's."""
+    """Cumulative sums along an axis. The reference runs exclusive and reverse sums."""
     if info.integer("exclusive") or info.integer("reverse"):
         return None
     return lambda x, axis: np.cumsum(x, int(axis.reshape(())), dtype=x.dtype)
@@ -68,14 +68,14 @@ def cumulative_sum(info: OpKernelInfo) -> Kernel | None:
 
 @operator("TopK", since=10, fresh=True)
 def top_k(info: OpKernelInfo) -> Kernel:
-    """The k largest (or smallest) along an axis, in order, and their indices; equal elements keep their order."""
+    """The k largest (or smallest) along an axis, sorted, and their indices. Equal elements keep their order."""
     axis, largest = info.integer("axis", -1), info.integer("largest", 1)
 
     def kernel(x: Array, k: Array) -> tuple[Array, Array]:
         (count,) = as_int_list(k)
         if not 0 <= count <= x.shape[axis]:
             raise LoadError(f"asks for {count} of {x.shape[axis]}")
-        if largest:  # from the back, so that of equals the first comes first
+        if largest:  # sorted from the back, so that equal elements keep their order
             order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
         else:
             order = np.argsort(x, axis, kind="stable")
@@ -86,7 +86,7 @@ def top_k(info: OpKernelInfo) -> Kernel:
 
 
 def softmax(x: Array, axis: int = -1) -> Array:
-    """exp(x - max) / sum, in x's type (halves in float32); a row of nothing but -inf gives zeros."""
+    """exp(x - max) / sum in x's type (half types in float32); zeros for a row of only -inf."""
     wide = upcast_half(x)
     top = wide.max(axis, keepdims=True, initial=-np.inf)
     np.maximum(top, np.finfo(wide.dtype).min, out=top)
@@ -100,7 +100,7 @@ def softmax(x: Array, axis: int = -1) -> Array:
 
 @operator("Softmax", fresh=True)
 def softmax_operator(info: OpKernelInfo) -> Kernel:
-    """Over one axis; before opset 13 over all from `axis` on."""
+    """Softmax over one axis; before opset 13 over all axes from `axis` on."""
     axis = info.integer("axis", -1 if info.opset >= 13 else 1)
 
     def kernel(x: Array) -> Array:
@@ -115,7 +115,7 @@ def softmax_operator(info: OpKernelInfo) -> Kernel:
 
 
 def _exact(x: Array, axis: int) -> Array:
-    """Softmax as ONNX has it: a row of nothing but -inf gives NaN."""
+    """Softmax as ONNX defines it: NaN for a row of only -inf."""
     if axis in (-1, x.ndim - 1) and rowwise.is_large(x):
         return rowwise.softmax(x)
     wide = upcast_half(x)

@@ -1,4 +1,4 @@
-"""Operators by the onnx package's reference implementation, with bounds on large results."""
+"""Operators of the onnx package's reference implementation, with bounds on large results."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ RANDOM = frozenset(
 
 
 def reference_kernel(node: Node, opsets: Mapping[str, int], values: Mapping[str, Any]) -> Kernel | None:
-    """The package's kernel for a node, or None; `values` are the resolved attributes.
+    """The package's kernel of a node, or None; `values` are the resolved attributes.
 
-    Raises LoadError for attributes that it would refuse, or that lead out of the file.
+    Raises LoadError for attributes that the package would reject, or that name another file.
     """
     from importlib import import_module
 
@@ -40,7 +40,7 @@ def reference_kernel(node: Node, opsets: Mapping[str, int], values: Mapping[str,
             cls = import_module(MODULES[node.domain]).load_op(node.domain, node.op, version, **_nothing(node.domain))
         except ImportError:  # an older package
             return None
-        if not isinstance(cls, type):  # a function of the specification: expanded by us
+        if not isinstance(cls, type):  # a function of the specification, which `specification` expands
             return None
         run_params = {"log": lambda *_: None, "opsets": dict(opsets), "verbose": 0, "new_ops": {},
                       "existing_functions": {}, "evaluator_cls": None}  # fmt: skip
@@ -49,7 +49,7 @@ def reference_kernel(node: Node, opsets: Mapping[str, int], values: Mapping[str,
         return None
     except NotImplementedError:
         return None
-    except AssertionError:  # the function of an operator that has nothing else
+    except AssertionError:  # an operator that is defined only by a function
         return None
     bound = BOUNDS.get(node.op)
     if bound is None:
@@ -65,11 +65,12 @@ def reference_kernel(node: Node, opsets: Mapping[str, int], values: Mapping[str,
 
 
 def _nothing(domain: str) -> dict[str, Any]:
+    """The extra argument of load_op in ONNX's own domain."""
     return {"evaluator_cls": None} if domain == "" else {}
 
 
 def _proto(node: Node, values: Mapping[str, Any]) -> Any:
-    """The node for the package: attributes of a function's caller put in, none that would open a file."""
+    """The node for the package, with resolved attributes, and without any that would open a file."""
     from onnx import NodeProto, TensorProto, helper
 
     proto = NodeProto.FromString(bytes(node.proto)) if node.proto else NodeProto(op_type=node.op, domain=node.domain)
@@ -91,6 +92,7 @@ def _proto(node: Node, values: Mapping[str, Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    """An attribute value in the onnx package's types."""
     from onnx import numpy_helper
 
     return numpy_helper.from_array(value.array()) if hasattr(value, "array") else value

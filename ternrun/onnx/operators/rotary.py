@@ -10,7 +10,7 @@ from ternrun.onnx.operators.table import MICROSOFT, Array, Kernel, OpKernelInfo,
 
 
 def rotate(x: Array, cos: Array, sin: Array, interleaved: bool) -> Array:
-    """Turn the first elements of each head of x (..., d); cos and sin (..., r / 2) broadcast against them, r <= d."""
+    """Rotate the first 2 * r/2 elements of each head of x (..., d); cos and sin (..., r / 2) broadcast, r <= d."""
     half = cos.shape[-1]
     if cos.shape != sin.shape or 2 * half > x.shape[-1]:
         raise LoadError(f"tables of shape {list(cos.shape)} and {list(sin.shape)} do not fit heads of {x.shape[-1]}")
@@ -26,20 +26,20 @@ def rotate(x: Array, cos: Array, sin: Array, interleaved: bool) -> Array:
 
 
 def as_heads(x: Array, heads: int) -> Array:
-    """(B, T, heads * d) as (B, heads, T, d): a view."""
+    """View (B, T, heads * d) as (B, heads, T, d)."""
     if x.ndim != 3 or heads < 1 or x.shape[2] % heads:
-        raise LoadError(f"cannot part {list(x.shape)} into {heads} heads")
+        raise LoadError(f"cannot split {list(x.shape)} into {heads} heads")
     return x.reshape(*x.shape[:2], heads, -1 if x.size else x.shape[2] // heads).swapaxes(1, 2)
 
 
 def as_rows(x: Array) -> Array:
-    """(B, heads, T, d) as (B, T, heads * d)."""
+    """(B, heads, T, d) to (B, T, heads * d)."""
     b, heads, t, d = x.shape
     return x.swapaxes(1, 2).reshape(b, t, heads * d)
 
 
 def look_up(table: Array, positions: Array, tokens: int) -> Array:
-    """Rows (B or 1, T, r / 2) of a table (max, r / 2); a single position is the first token's."""
+    """Rows (B or 1, T, r / 2) of a table (max, r / 2). A single position is that of the first token."""
     if positions.size == 1 and positions.ndim < 2:
         positions = positions.reshape(1, 1) + np.arange(tokens)
     if table.ndim != 2 or positions.ndim != 2 or positions.shape[1] != tokens:
@@ -48,7 +48,7 @@ def look_up(table: Array, positions: Array, tokens: int) -> Array:
 
 
 def rotated_heads(x: Array, heads: int, cos: Array, sin: Array, interleaved: bool) -> Array:
-    """x, (B, T, heads * d) or (B, heads, T, d), turned by tables (B or 1, T, r / 2)."""
+    """x, (B, T, heads * d) or (B, heads, T, d), rotated by tables (B or 1, T, r / 2)."""
     split = x if x.ndim == 4 else as_heads(x, heads)
     out = rotate(upcast_half(split), upcast_half(cos)[:, None], upcast_half(sin)[:, None], interleaved).astype(
         x.dtype, copy=False
@@ -58,7 +58,7 @@ def rotated_heads(x: Array, heads: int, cos: Array, sin: Array, interleaved: boo
 
 @operator("RotaryEmbedding", fresh=True)
 def rotary_embedding(info: OpKernelInfo) -> Kernel:
-    """ONNX's operator: positions select rows of the tables; without them the tables are (B, T, r / 2)."""
+    """ONNX's operator. Positions select rows of the tables; without positions the tables are (B, T, r / 2)."""
     interleaved, heads, dim = (
         bool(info.integer("interleaved")),
         info.integer("num_heads"),
@@ -74,7 +74,7 @@ def rotary_embedding(info: OpKernelInfo) -> Kernel:
             cos, sin = look_up(cos, positions, tokens), look_up(sin, positions, tokens)
         width = dim or (x.shape[-1] if x.ndim == 4 else x.shape[-1] // max(heads, 1))
         if cos.ndim != 3 or 2 * cos.shape[-1] != width:
-            raise LoadError(f"tables of shape {list(cos.shape)} do not turn {width} elements")
+            raise LoadError(f"tables of shape {list(cos.shape)} do not rotate {width} elements")
         return rotated_heads(x, heads, cos, sin, interleaved)
 
     return kernel
@@ -82,7 +82,7 @@ def rotary_embedding(info: OpKernelInfo) -> Kernel:
 
 @operator("RotaryEmbedding", domains=(MICROSOFT,), fresh=True)
 def microsoft_rotary_embedding(info: OpKernelInfo) -> Kernel:
-    """onnxruntime's: positions come second; one stands for the first token of every sequence."""
+    """onnxruntime's operator. Positions are the second input; a single one is the first token's of every sequence."""
     interleaved, heads = bool(info.integer("interleaved")), info.integer("num_heads")
 
     def kernel(x: Array, positions: Array, cos: Array, sin: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Operators on rows of float32 that are large enough for the engine's threads (`kernels/elements.py`)."""
+"""Operators on float32 rows that are large enough for the engine's threads (`kernels/elements.py`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from ternrun.onnx.operators.cpu import workers
 from ternrun.onnx.operators.table import Array
 
-LEAST = 1 << 12  # elements from which on a call of the threads costs less than numpy's passes
+LEAST = 1 << 12  # elements of the smallest array for which the threads are faster than numpy
 
 
 def is_large(x: Array) -> bool:
@@ -25,7 +25,7 @@ def elementwise(kernel: str, x: Array, out: Array | None = None) -> Array:
 
 
 def softmax(x: Array) -> Array:
-    """Over the last dimension, as ONNX has it: a row of nothing but -inf gives NaN."""
+    """Softmax over the last dimension as ONNX defines it: NaN for a row of only -inf."""
     x = np.ascontiguousarray(x)
     out, n = np.empty_like(x), x.shape[-1]
     workers().call("elements.softmax", rows=x.size // n, n=n, x=x, out=out)
@@ -33,7 +33,7 @@ def softmax(x: Array) -> Array:
 
 
 def layer_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
-    """(x - mean) / deviation * weight + bias over the last dimension; vectors of its length."""
+    """(x - mean) / deviation * weight + bias over the last dimension; weight and bias have its length."""
     x, weight = np.ascontiguousarray(x), np.ascontiguousarray(weight)
     plus = None if bias is None else np.ascontiguousarray(bias)
     out, n = np.empty_like(x), x.shape[-1]

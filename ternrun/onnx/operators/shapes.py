@@ -1,4 +1,4 @@
-"""Operators that look at shapes or move elements about; most of them return views."""
+"""Operators that read shapes or move elements. Most of them return views."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ternrun.onnx.operators.table import Array, Kernel, OpKernelInfo, operator
 
 
 def as_int_list(x: Array | None) -> list[int]:
-    """The elements of a one-dimensional (or single) integer tensor."""
+    """The elements of a one-dimensional or scalar integer tensor. Raises LoadError."""
     if x is None:
         return []
     if x.dtype.kind not in "iu" or x.ndim > 1 or x.size > 1 << 16:
@@ -23,13 +23,13 @@ def as_int_list(x: Array | None) -> list[int]:
 
 @operator("Identity")
 def identity(info: OpKernelInfo) -> Kernel:
-    """The same, not a copy."""
+    """The input, not a copy."""
     return lambda x: x
 
 
 @operator("Constant")
 def constant(info: OpKernelInfo) -> Kernel | None:
-    """The value that an attribute states."""
+    """The value of an attribute."""
     for name, value in info.attributes.items():
         if isinstance(value, OnnxTensor):
             array = value.array()
@@ -47,7 +47,7 @@ def constant(info: OpKernelInfo) -> Kernel | None:
 
 @operator("ConstantOfShape", fresh=True)
 def constant_of_shape(info: OpKernelInfo) -> Kernel:
-    """One element repeated."""
+    """A tensor filled with one element."""
     value = info.tensor("value")
     value = np.zeros(1, np.float32) if value is None else value
     if value.size != 1:
@@ -77,7 +77,7 @@ def size_of(info: OpKernelInfo) -> Kernel:
 
 @operator("Dropout", since=12)
 def dropout(info: OpKernelInfo) -> Kernel:
-    """The input and a mask of ones: nothing is dropped, except in training, which is the reference's."""
+    """The input and a mask of ones. The reference runs dropout in training."""
     outputs = len(info.node.outputs)
 
     def kernel(x: Array, ratio: Array | None = None, training: Array | None = None) -> tuple[Array, ...]:
@@ -90,7 +90,7 @@ def dropout(info: OpKernelInfo) -> Kernel:
 
 @operator("Reshape", since=5)
 def reshape(info: OpKernelInfo) -> Kernel:
-    """0 takes the dimension from the input, -1 what is left."""
+    """Reshape: 0 takes the dimension from the input, -1 the remaining elements."""
     keep_zeros = bool(info.integer("allowzero"))
 
     def kernel(x: Array, shape: Array) -> Array:
@@ -104,7 +104,7 @@ def reshape(info: OpKernelInfo) -> Kernel:
 
 @operator("Flatten")
 def flatten(info: OpKernelInfo) -> Kernel:
-    """A matrix: the dimensions before `axis`, and those from it on."""
+    """A matrix: the dimensions before `axis`, and the dimensions from it on."""
     axis = info.integer("axis", 1)
 
     def kernel(x: Array) -> Array:
@@ -129,7 +129,7 @@ def _axes_of(info: OpKernelInfo, axes: Array | None) -> tuple[int, ...] | None:
 
 @operator("Squeeze")
 def squeeze(info: OpKernelInfo) -> Kernel:
-    """Without dimensions of 1."""
+    """Remove dimensions of 1."""
 
     def kernel(x: Array, axes: Array | None = None) -> Array:
         return x.squeeze(_axes_of(info, axes))
@@ -139,7 +139,7 @@ def squeeze(info: OpKernelInfo) -> Kernel:
 
 @operator("Unsqueeze")
 def unsqueeze(info: OpKernelInfo) -> Kernel:
-    """With dimensions of 1."""
+    """Insert dimensions of 1."""
 
     def kernel(x: Array, axes: Array | None = None) -> Array:
         where = _axes_of(info, axes)
@@ -157,7 +157,7 @@ def unsqueeze(info: OpKernelInfo) -> Kernel:
 
 @operator("Concat", since=4, fresh=True)
 def concat(info: OpKernelInfo) -> Kernel:
-    """All inputs along an axis."""
+    """Concatenate all inputs along an axis."""
     if "axis" not in info.attributes:
         raise LoadError("states no axis")
     axis = info.integer("axis")
@@ -173,7 +173,7 @@ def concat(info: OpKernelInfo) -> Kernel:
 
 @operator("Split")
 def split(info: OpKernelInfo) -> Kernel:
-    """Parts along an axis: as stated, or as equal as can be."""
+    """Split along an axis into stated sizes, or into parts that are as equal as possible."""
     axis, parts = info.integer("axis"), info.integer("num_outputs") or len(info.node.outputs)
 
     def kernel(x: Array, sizes: Array | None = None) -> tuple[Array, ...]:
@@ -194,7 +194,7 @@ def split(info: OpKernelInfo) -> Kernel:
 
 @operator("Slice")
 def slice_operator(info: OpKernelInfo) -> Kernel:
-    """Ranges of some axes; ends beyond the tensor are cut, as Python does. Before opset 10 attributes state them."""
+    """Ranges of some axes, clipped to the tensor as in Python. Before opset 10 attributes state them."""
     stated = [info.integers(name) for name in ("starts", "ends", "axes")] if info.opset < 10 else [None] * 3
 
     def kernel(
@@ -209,7 +209,7 @@ def slice_operator(info: OpKernelInfo) -> Kernel:
         index = [slice(None)] * x.ndim
         for b, e, a, s in zip(begin, end, over, by, strict=True):
             n = x.shape[a]
-            if s < 0 and e < -n:  # to the very beginning, which a slice cannot say but by None
+            if s < 0 and e < -n:  # backwards to the first element: None is the only end that means this
                 index[a] = slice(b, None, s)
             else:
                 index[a] = slice(b, e, s)
@@ -220,7 +220,7 @@ def slice_operator(info: OpKernelInfo) -> Kernel:
 
 @operator("Expand")
 def expand(info: OpKernelInfo) -> Kernel:
-    """Broadcast to a shape: a view."""
+    """Broadcast to a shape; a view."""
 
     def kernel(x: Array, shape: Array) -> Array:
         dims = np.broadcast_shapes(x.shape, tuple(as_int_list(shape)))
@@ -232,7 +232,7 @@ def expand(info: OpKernelInfo) -> Kernel:
 
 @operator("Tile", since=6, fresh=True)
 def tile(info: OpKernelInfo) -> Kernel:
-    """Repeated along each dimension."""
+    """Repeat along each dimension."""
 
     def kernel(x: Array, repeats: Array) -> Array:
         times = as_int_list(repeats)
@@ -246,7 +246,7 @@ def tile(info: OpKernelInfo) -> Kernel:
 
 @operator("Range", fresh=True)
 def range_operator(info: OpKernelInfo) -> Kernel:
-    """From start to limit, without it; as many numbers as the specification's formula says."""
+    """Numbers from start to limit (exclusive), as many as the specification's formula gives."""
 
     def kernel(start: Array, limit: Array, delta: Array) -> Array:
         if not start.dtype == limit.dtype == delta.dtype or start.size * limit.size * delta.size != 1:
@@ -257,7 +257,7 @@ def range_operator(info: OpKernelInfo) -> Kernel:
             raise LoadError("has a step of 0")
         count = -((first - last) // step) if whole else np.ceil((last - first) / step)
         if not np.isfinite(count):
-            raise LoadError("asks for a range without end")
+            raise LoadError("asks for an infinite range")
         n = max(0, int(count))
         check_tensor_size([n], start.itemsize)
         steps: Array = np.arange(n, dtype=np.int64 if whole else np.float64)

@@ -1,7 +1,7 @@
 """The table of operators: (domain, op) -> the function that makes its kernel. Each module of this package adds rows.
 
 A maker reads a node's attributes once and returns the kernel, which takes and returns arrays (None: an omitted input).
-A maker that returns None, like an operator without a row, leaves the node to the onnx package's reference.
+A node whose maker returns None, or whose operator has no row, runs on the onnx package's reference.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ class OpKernelInfo:
     node: Node
     opset: int
     reference: Callable[[], Kernel]  # the onnx package's kernel of this node
-    constants: tuple[Any, ...] = ()  # inputs whose values are known; None: not this one
+    constants: tuple[Any, ...] = ()  # values of constant inputs; None for other inputs
 
     def constant(self, at: int) -> Array | None:
-        """The value of a constant input, or None."""
+        """The value of input number `at` if it is constant, or None."""
         value = self.constants[at] if at < len(self.constants) else None
         return value if isinstance(value, np.ndarray) else None
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """The node's attributes, as they are."""
+        """The node's attributes."""
         return self.node.attributes
 
     def integer(self, name: str, default: int = 0) -> int:
-        """An integer attribute."""
+        """An integer attribute. Raises LoadError for another type."""
         return cast(int, self._get(name, int, default))
 
     def number(self, name: str, default: float = 0.0) -> float:
-        """A number; integers are not taken for one."""
+        """A float attribute. Raises LoadError for another type, including integers."""
         return cast(float, self._get(name, float, default))
 
     def text(self, name: str, default: str = "") -> str:
-        """A string attribute."""
+        """A string attribute. Raises LoadError for another type."""
         return cast(str, self._get(name, str, default))
 
     def integers(self, name: str) -> tuple[int, ...] | None:
-        """A list of integers; None if it is not stated."""
+        """A list of integers, or None if it is absent. Raises LoadError for another type."""
         value = self.attributes.get(name)
         if value is None:
             return None
@@ -62,7 +62,7 @@ class OpKernelInfo:
         return tuple(value)
 
     def tensor(self, name: str) -> Array | None:
-        """A tensor attribute as an array."""
+        """A tensor attribute as an array, or None if it is absent. Raises LoadError for another type."""
         value = self.attributes.get(name)
         if value is None:
             return None
@@ -82,11 +82,11 @@ Maker = Callable[[OpKernelInfo], Kernel | None]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One operator; `since` is the first version of its domain that the maker knows. The reference runs older nodes."""
+    """One operator. `since` is the first opset that the maker supports; the reference runs older nodes."""
 
     make: Maker
     since: int = 1
-    fresh: bool = False  # results never share memory with inputs
+    fresh: bool = False  # the results never share memory with inputs
     reuse: bool = False  # the kernel takes `out=`, which may be one of its inputs
 
 
@@ -108,7 +108,7 @@ def operator(
 
 
 def upcast_half(x: Array) -> Array:
-    """float32 for the half types, which numpy computes slowly or not at all; anything else as it is."""
+    """Convert half types, which numpy computes slowly or not at all, to float32; other types are returned unchanged."""
     return x.astype(np.float32) if x.dtype.itemsize == 2 and x.dtype.kind in "fV" else x
 
 

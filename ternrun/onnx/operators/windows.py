@@ -1,4 +1,4 @@
-"""Convolution and pooling: sums (or extremes) over the shifted views of a padded tensor, one for each kernel element.
+"""Convolution and pooling: sums (or extremes) over shifted views of a padded tensor, one view for each kernel element.
 
 x is (N, C, *spatial) throughout.
 """
@@ -30,7 +30,7 @@ class Window:
     before: tuple[int, ...]  # padding
     after: tuple[int, ...]
     out: tuple[int, ...]
-    overhang: tuple[int, ...]  # what ceil_mode adds behind the padding
+    overhang: tuple[int, ...]  # elements that ceil_mode adds after the padding
 
     def padded(self, x: Array, value: Any) -> Array:
         """x with its padding and overhang."""
@@ -41,7 +41,9 @@ class Window:
         return np.pad(x, [(0, 0), (0, 0), *pads], constant_values=value)
 
     def taps(self, padded: Array) -> list[tuple[tuple[int, ...], Array]]:
-        """For each kernel element: its place, and the view of what it meets at all output positions."""
+        """For each kernel element: its position, and the view of the inputs that it multiplies at all output
+        positions.
+        """
         out = []
         for place in product(*map(range, self.size)):
             index = tuple(
@@ -53,7 +55,7 @@ class Window:
 
 
 def window(info: OpKernelInfo, x: Array, size: Sequence[int]) -> Window:
-    """A kernel of `size` over x, by the node's pads, strides, dilations, auto_pad and ceil_mode."""
+    """The Window of a kernel of `size` over x, by the node's pads, strides, dilations, auto_pad and ceil_mode."""
     dims = x.ndim - 2
     given = {name: info.integers(name) or (1,) * dims for name in ("strides", "dilations")}
     strides, dilations = given["strides"], given["dilations"]
@@ -75,7 +77,7 @@ def window(info: OpKernelInfo, x: Array, size: Sequence[int]) -> Window:
             b, a = (0, 0) if auto == "VALID" else (pads[i], pads[dims + i])
             steps = (n + b + a - reach) / s
             out = (ceil(steps) if up else int(steps // 1)) + 1
-            if up and (out - 1) * s >= n + b:  # no window starts in the padding behind
+            if up and (out - 1) * s >= n + b:  # no window starts in the padding at the end
                 out -= 1
         if out < 1:
             raise LoadError(f"a kernel of {list(size)} is larger than its padded input {list(x.shape)}")
@@ -90,7 +92,10 @@ def window(info: OpKernelInfo, x: Array, size: Sequence[int]) -> Window:
 
 @operator("Conv", fresh=True)
 def conv(info: OpKernelInfo) -> Kernel:
-    """w (M, C / group, *kernel); a channel to itself (depthwise) is multiplied, groups are matrix products."""
+    """Conv with weights (M, C / group, *kernel).
+
+    Groups are matrix products; depthwise convolution is a multiplication.
+    """
     group = info.integer("group", 1)
 
     def kernel(x: Array, w: Array, bias: Array | None = None) -> Array:
@@ -135,7 +140,7 @@ def _fold(taps: list[tuple[tuple[int, ...], Array]], function: Callable[..., Any
 
 @operator("MaxPool", fresh=True)
 def max_pool(info: OpKernelInfo) -> Kernel | None:
-    """Maxima; a node that also returns their indices runs on the reference."""
+    """Maxima. The reference runs nodes that also return indices."""
     if len(info.node.outputs) > 1:
         return None
 
@@ -149,7 +154,7 @@ def max_pool(info: OpKernelInfo) -> Kernel | None:
 
 @operator("AveragePool", fresh=True)
 def average_pool(info: OpKernelInfo) -> Kernel:
-    """Means, which count the padding or do not; what ceil_mode adds never counts."""
+    """Means, with or without the padding; elements that ceil_mode adds never count."""
     with_pads = info.integer("count_include_pad")
 
     def kernel(x: Array) -> Array:

@@ -1,4 +1,5 @@
-"""Attention, fused or decomposed, as one source: q, k and v of the new tokens by head, with scale and window.
+"""Rules for attention, fused or decomposed: each becomes one source with q, k and v of the new tokens, scale and
+window.
 
 The graph must treat cached keys and values like new ones: the cache holds the outputs `present`, and query head h reads
 key head h // group size.
@@ -16,11 +17,11 @@ from ternrun.onnx.recognition.pointwise import single_source
 from ternrun.onnx.recognition.symbolic import LinearForm, Source, rotate
 from ternrun.onnx.recognition.trace import Trace
 
-_MASKED = -1e4  # a mask value from here down adds nothing to a softmax
+_MASKED = -1e4  # mask values up to this contribute nothing to a softmax
 
 
 def attend(trace: Trace, probabilities: LinearForm, v: LinearForm) -> LinearForm:
-    """softmax(scale q k^T + mask) v in separate operators: check the parts and join them."""
+    """Join softmax(scale q k^T + mask) v from separate operators, after checking the parts."""
     found = single_source(trace, probabilities, "probabilities")
     assert found
     logits: LinearForm = found[0].parts["x"]
@@ -38,7 +39,7 @@ def attend(trace: Trace, probabilities: LinearForm, v: LinearForm) -> LinearForm
 
 
 def _joined(trace: Trace, q: LinearForm, k: LinearForm, v: LinearForm, scale: float) -> LinearForm:
-    """The attention of keys and values (1, heads, cached and new, D), which may be repeated for every query head."""
+    """The attention over keys and values (1, heads, cached and new, D), which may be repeated for every query head."""
     k_new, k_scale, shared = _current(trace, k)
     v_new, v_scale, v_shared = _current(trace, v)
     if shared != v_shared or q.shape[1] % shared:
@@ -51,6 +52,7 @@ def _joined(trace: Trace, q: LinearForm, k: LinearForm, v: LinearForm, scale: fl
 
 
 def _four(trace: Trace, form: LinearForm) -> LinearForm:
+    """The form with four dimensions (1, heads, tokens, D)."""
     if len(form.shape) == 5:  # groups of heads as an axis of their own
         return form.view(lambda a: a.reshape(1, -1, *a.shape[-2:]))
     if len(form.shape) != 4 or form.shape[0] != 1:
@@ -59,7 +61,7 @@ def _four(trace: Trace, form: LinearForm) -> LinearForm:
 
 
 def _check_mask(trace: Trace, logits: LinearForm) -> None:
-    """The mask must add zero for tokens up to each one's own, and hide the others."""
+    """Check that the mask adds zero for tokens up to each token's own, and hides later ones."""
     new, past = trace.new, trace.past
     visible = np.arange(past + new) <= np.arange(past, past + new)[:, None]
     const = np.zeros(logits.shape) if logits.const is None else logits.const
@@ -103,12 +105,14 @@ def _heads(form: LinearForm, heads: int) -> LinearForm:
 
 
 def _fused(trace: Trace, q: LinearForm, k: LinearForm, v: LinearForm, scale: float, window: int) -> Source:
+    """The source of a fused attention operator."""
     shape = (1, q.shape[1], q.shape[2], v.shape[3])
     scale = scale or q.shape[-1] ** -0.5
     return trace.source("attention", shape, q=q, k=k, v=v, scale=scale, window=window, cached=trace.cached)
 
 
 def _presents(trace: Trace, k: LinearForm, v: LinearForm) -> tuple[LinearForm, LinearForm]:
+    """The outputs that continue the cache."""
     total = trace.past + trace.new
     made = [trace.source("present", (1, f.shape[1], total, f.shape[3])).form() for f in (k, v)]
     return made[0], made[1]
@@ -139,6 +143,7 @@ def _group_query(trace: Trace, node: Node, args: list[Any]) -> Any:
 
 
 def _rows(trace: Trace, table: Any) -> Any:
+    """The rows of an angle table for the new tokens."""
     trace.tables = max(trace.tables, len(table))
     return table[trace.past : trace.past + trace.new].astype(np.float64)
 

@@ -1,4 +1,6 @@
-"""Operators on values that do not depend on the tokens: the runtime's kernels, under the bounds of a symbolic run."""
+"""Operators on values that do not depend on the tokens: the runtime's kernels, with tighter bounds for a symbolic
+run.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from ternrun.onnx.operators.table import TABLE, Kernel, OpKernelInfo
 
 assert operators.__all__  # the import fills TABLE
 
-MAX_BYTES = 1 << 27  # of one array
-MAX_MULTIPLICATIONS = 1 << 24  # of one matrix product
+MAX_BYTES = 1 << 27  # bytes of one array
+MAX_MULTIPLICATIONS = 1 << 24  # multiplications of one matrix product
 
 VIEWS = frozenset(
     {"Identity", "Dropout", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Expand", "Tile", "Slice",
@@ -36,15 +38,15 @@ CONSTANT_OPS = VIEWS | {
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Within it, an operator that asks for more than MAX_BYTES or MAX_MULTIPLICATIONS raises LoadError."""
+    """Within the context, an operator that exceeds MAX_BYTES or MAX_MULTIPLICATIONS raises LoadError."""
     with limited_to(MAX_BYTES, MAX_MULTIPLICATIONS), np.errstate(all="ignore"):
         yield
 
 
 def constant_kernel(node: Node, opsets: Mapping[str, int]) -> Kernel:
-    """The runtime's kernel of an ONNX operator; arrays in, an array or a tuple of arrays out.
+    """The runtime's kernel of an ONNX operator; takes arrays, returns an array or a tuple of arrays.
 
-    Raises LoadError for an operator or a form of it that has no kernel in the table.
+    Raises LoadError for an operator, or a form of it, without a kernel in the table.
     """
     version = opsets.get("", 1)
     row = TABLE.get(("", node.op))
@@ -57,7 +59,9 @@ def constant_kernel(node: Node, opsets: Mapping[str, int]) -> Kernel:
 
 
 def _in_numpy_types(node: Node) -> Node:
-    """A Cast to a type that numpy lacks, as bfloat16, casts to float32: the trace holds such values in float32."""
+    """Replace a Cast to a type that numpy does not have, like bfloat16, by a Cast to float32, which the trace uses
+    for it.
+    """
     target = DTYPES.get(node.attributes.get("to", 0)) if node.op == "Cast" else None
     if target is None or target.numpy is not None:
         return node
@@ -65,5 +69,5 @@ def _in_numpy_types(node: Node) -> Node:
 
 
 def _no_reference() -> Kernel:
-    """The trace needs no onnx package, so it does without the package's reference kernels."""
+    """Raises LoadError: the trace does not use the onnx package, and so none of its reference kernels."""
     raise LoadError("is not followed for values of this type")

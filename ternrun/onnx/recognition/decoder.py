@@ -1,4 +1,4 @@
-"""Read a decoder from a trace: the engine must be able to compute every sum of its residual stream."""
+"""Read a decoder from a trace: the engine must be able to compute every term of its residual stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ternrun.onnx.recognition.weights import Weight
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projection:
-    """Rows `first` to `first + rows` of a weight; `scale` and `factor` (a number a row) multiply them."""
+    """Rows `first` to `first + rows` of a weight, multiplied by `scale` and by `factor` (one number a row)."""
 
     weight: Weight
     first: int
@@ -29,7 +29,7 @@ class Projection:
 
 @dataclass(slots=True)
 class Layer:
-    """One layer as it was read: tensors by the last part of their GGUF name."""
+    """One layer as read from the graph; tensors are named by the last part of their GGUF name."""
 
     matrices: dict[str, Projection] = field(default_factory=dict)
     vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Layer:
 
 @dataclass(slots=True)
 class Decoder:
-    """A model as it was read; `eps` holds the epsilons of all norms."""
+    """A model as read from the graph; `eps` holds the epsilons of all norms."""
 
     embedding: Weight
     embedding_scale: float
@@ -91,7 +91,7 @@ class _Reading:
         return Decoder(weight, scale, layers, output_norm, head, softcap, self.eps)
 
     def _node(self, form: LinearForm) -> Any:
-        """The node that made the last part of a form."""
+        """The node that produced the last part of a form."""
         return max((self.trace.owner(int(t.ids.flat[0])) for t in form.terms), key=lambda s: s.base).node
 
     def _softcap(self, logits: LinearForm) -> tuple[LinearForm, float]:
@@ -107,7 +107,7 @@ class _Reading:
         return source.parts["x"], cap
 
     def _linear(self, form: LinearForm, what: str) -> tuple[Projection, LinearForm]:
-        """A projection whose outputs, all in their order, are the form."""
+        """The projection whose outputs, all in order, are the form; and its input."""
         found = single_source(self.trace, form, "linear")
         if found is None:
             raise UnrecognizedError(f"{self._node(form)}: {what} do not come from one projection")
@@ -125,7 +125,7 @@ class _Reading:
         return Projection(source.parts["weight"], first, rows, bias, scale, factor)
 
     def _norm(self, form: LinearForm, what: str) -> tuple[LinearForm, NDArray[np.float32]]:
-        """An RMSNorm that is all of the form: its input and weight."""
+        """The input and the weight of the RMSNorm that is the whole form."""
         found = single_source(self.trace, form, "norm")
         if found is None:
             raise UnrecognizedError(f"{self._node(form)}: {what} does not read an RMSNorm")
@@ -139,12 +139,12 @@ class _Reading:
         found = single_source(self.trace, LinearForm((term,), None, residual.shape), "embedding", "linear", "norm")
         if found is None or (residual.const is not None and residual.const.any()):
             raise UnrecognizedError(
-                f"{self._node(residual)}: something else than projections is added to the residual stream"
+                f"{self._node(residual)}: the residual stream is a sum of other values than projections"
             )
         return found
 
     def _post_norm(self, layer: Layer, part: tuple[Source, float], name: str) -> tuple[Source, float]:
-        """The projection below a norm on what a sublayer adds (gemma3)."""
+        """The projection below a norm on a sublayer's output (gemma3)."""
         source, scale = part
         if source.kind != "norm":
             return part
@@ -195,7 +195,7 @@ class _Reading:
         self._same_stream(stream, sofar, "an attention")
 
     def _joined(self, x: LinearForm) -> tuple[Source, float]:
-        """The attention whose heads stand side by side in the form."""
+        """The attention whose heads are concatenated in the form, and a factor."""
         top = self.trace.owner(int(x.terms[0].ids.flat[0])) if len(x.terms) == 1 else None
         if top is None or top.kind != "attention":
             raise UnrecognizedError(
@@ -232,13 +232,15 @@ class _Reading:
                 streams.append(stream)
             break
         else:
-            raise UnrecognizedError(f"{product.node}: its activation is none of SiLU, GELU (of tanh) and squared ReLU")
+            raise UnrecognizedError(f"{product.node}: its activation is not SiLU, GELU (with tanh) or squared ReLU")
         self._check_shared(streams, product)
         stream, layer.vectors["ffn_norm"] = self._norm(streams[0], "a feed-forward")
         self._same_stream(stream, sofar, "a feed-forward")
 
     def _columns(self, form: LinearForm, factor: float) -> tuple[Projection, LinearForm]:
-        """Some of a projection's outputs, side by side: gate and up may be one matrix."""
+        """The projection whose consecutive outputs are the form, because gate and up may be one matrix; and its
+        input.
+        """
         term = form.terms[0]
         source = self.trace.owner(int(term.ids.flat[0]))
         first, columns = int(term.ids.flat[0]) - source.base, source.shape[-1]
@@ -254,6 +256,6 @@ class _Reading:
 
 
 def scaled(projection: Projection, by: float) -> Projection:
-    """The same, multiplied."""
+    """The projection multiplied by a number."""
     bias = None if projection.bias is None else projection.bias * np.float32(by)
     return replace(projection, scale=projection.scale * by, bias=bias)

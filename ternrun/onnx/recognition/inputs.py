@@ -1,4 +1,4 @@
-"""The values of a decoder's inputs in a symbolic run, by the names that exporters agree on."""
+"""The values of a decoder's inputs in a symbolic run, by the names that exporters use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ternrun.onnx.recognition.trace import Trace, UnrecognizedError
 from ternrun.onnx.recognition.weights import Weight
 
 TOKENS = ("input_ids", "tokens", "input")
-# name -> its value for `past` cached tokens and `total` tokens in all
+# name -> its value for `past` cached tokens of `total` tokens
 _CONSTANTS: dict[str, Callable[[int, int], Any]] = {
     "attention_mask": lambda past, total: np.ones((1, total), np.int64),
     "position_ids": lambda past, total: np.arange(past, total)[None],
@@ -30,7 +30,7 @@ def is_cached(model: OnnxModel) -> bool:
 
 
 def input_value(trace: Trace, value: Value, graph: Graph, values: Mapping[str, Any]) -> Any:
-    """An array of the input's type, or a form. Raises UnrecognizedError for an input that no decoder has."""
+    """The value of an input: an array of the input's type, or a form. Raises UnrecognizedError for an unknown input."""
     name, shape = value.name, value.shape
     if name in TOKENS:
         return trace.source("tokens", (1, trace.new)).form()
@@ -46,7 +46,7 @@ def input_value(trace: Trace, value: Value, graph: Graph, values: Mapping[str, A
 
 
 def _head_dim(graph: Graph, values: Mapping[str, Any]) -> int:
-    """The width of a head whose inputs do not state it: an attention's output, divided by its heads."""
+    """The width of a head whose inputs do not state it: the width of an attention's output divided by its heads."""
     heads = {node.outputs[0]: node.attributes["num_heads"] for node in graph.nodes
              if "num_heads" in node.attributes and "Attention" in node.op}  # fmt: skip
     for node in graph.nodes:

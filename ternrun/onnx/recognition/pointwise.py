@@ -12,11 +12,13 @@ from ternrun.onnx.recognition.symbolic import LinearForm, Source
 from ternrun.onnx.recognition.trace import Trace
 
 Function = Callable[[Any], Any]
-GRID = np.linspace(-6, 6, 49)  # where functions are compared
+GRID = np.linspace(-6, 6, 49)  # points at which functions are compared
 
 
 def single_source(trace: Trace, form: Any, *kinds: str) -> tuple[Source, float] | None:
-    """The source all of whose elements, in their order, make up the form, and the number that multiplies them."""
+    """The source whose elements, all in order, are the form, and the factor that multiplies them; None if there is
+    none.
+    """
     if not isinstance(form, LinearForm) or len(form.terms) != 1 or (form.const is not None and form.const.any()):
         return None
     term = form.terms[0]
@@ -31,7 +33,7 @@ def single_source(trace: Trace, form: Any, *kinds: str) -> tuple[Source, float] 
 
 
 def pointwise(trace: Trace, form: LinearForm) -> tuple[LinearForm, Function]:
-    """The form as a function of each element of another form (its own, if nothing else)."""
+    """The form as a function of each element of another form, or of itself."""
     for i, term in enumerate(form.terms):
         found = single_source(trace, LinearForm((term,), None, form.shape), "pointwise")
         if found is None:
@@ -54,7 +56,7 @@ def _affine(f: Function, scale: float, slope: float, const: float) -> Function:
 
 
 def unary(function: Function) -> Callable[[Trace, Node, list[Any]], Any]:
-    """An operator on each element of a form."""
+    """A rule that applies a function to each element."""
 
     def rule(trace: Trace, _: Node, args: list[Any]) -> LinearForm:
         return apply(trace, args[0], function)
@@ -63,7 +65,7 @@ def unary(function: Function) -> Callable[[Trace, Node, list[Any]], Any]:
 
 
 def apply(trace: Trace, form: LinearForm, function: Function) -> LinearForm:
-    """A function of each element of a form."""
+    """Apply a function to each element of a form."""
     x, f = pointwise(trace, form)
     return trace.source("pointwise", form.shape, x=x, f=lambda t: function(f(t))).form()
 
@@ -87,9 +89,9 @@ def power(trace: Trace, _: Node, args: list[Any]) -> LinearForm:
 
 
 def gelu(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
-    """Gelu and FastGelu: the engine has the form of tanh."""
+    """Gelu and FastGelu. The engine supports the form with tanh."""
     if node.attributes.get("approximate", "none") != "tanh" and node.op == "Gelu":
-        raise trace.unsupported("the engine has the GELU of tanh, not that of erf")
+        raise trace.unsupported("the engine supports GELU with tanh, not with erf")
     return apply(trace, args[0], ACTIVATIONS["gelu"])
 
 
@@ -100,8 +102,8 @@ def swish(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
 
 
 def erf(trace: Trace, _: Node, __: list[Any]) -> LinearForm:
-    """Erf: only exact GELU uses it, which the engine does not have."""
-    raise trace.unsupported("the engine has the GELU of tanh, not that of erf")
+    """Erf. Only exact GELU uses it, which the engine does not support."""
+    raise trace.unsupported("the engine supports GELU with tanh, not with erf")
 
 
 ACTIVATIONS: dict[str, Function] = {
@@ -112,7 +114,7 @@ ACTIVATIONS: dict[str, Function] = {
 
 
 def activation_of(trace: Trace, form: LinearForm) -> tuple[str, LinearForm] | None:
-    """The engine's activation that the form applies, and to what; None if it applies none of them."""
+    """The engine's activation that the form applies, and its argument; None for another function."""
     x, f = pointwise(trace, form)
     for name, function in ACTIVATIONS.items():
         if np.allclose(f(GRID), function(GRID), rtol=2e-3, atol=2e-4):

@@ -1,4 +1,4 @@
-"""Products with weights: dense, in blocks of few bits, or quantized with scales."""
+"""Rules for products with weights: dense, in blocks of few bits, or quantized with scales."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ternrun.onnx.recognition.weights import Weight, dequantized, packed
 
 
 def turn(trace: Trace, node: Node, weight: Weight, rest: list[Any]) -> Any:
-    """A weight that an operator transposes, reshapes or looks up."""
+    """A weight after an operator that transposes, reshapes or looks it up."""
     match node.op:
         case "Identity":
             return weight
@@ -25,17 +25,17 @@ def turn(trace: Trace, node: Node, weight: Weight, rest: list[Any]) -> Any:
             return weight.reshaped(tuple(int(n) for n in rest[0]))
         case "Gather" if node.attributes.get("axis", 0) == 0:
             return embedding(trace, weight, rest[0])
-    raise trace.unsupported("a weight is moved about in a way that is not followed")
+    raise trace.unsupported("a weight is rearranged in an unsupported way")
 
 
 def embedding(trace: Trace, weight: Weight, indices: Any) -> Any:
-    """Rows of a weight: looked up by the tokens, or a table by known positions."""
+    """Rows of a weight looked up by the tokens, or rows of a table at known positions."""
     if isinstance(indices, np.ndarray):
         rows = weight.array()
         trace.tables = max(trace.tables, len(rows))
         return constant_kernel(Node("Gather", (), ()), trace.opsets)(rows, indices)
     if single_source(trace, indices, "tokens") is None:
-        raise trace.unsupported("a weight is looked up by something else than the tokens in their order")
+        raise trace.unsupported("a weight is indexed by another value than the tokens in order")
     return trace.source("embedding", (*indices.shape, weight.shape[1]), weight=weight).form()
 
 
@@ -52,7 +52,7 @@ def times(trace: Trace, x: LinearForm, weight: Weight, bias: Any = None) -> Line
 
 
 def gemm(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
-    """Gemm of a row with a weight."""
+    """Gemm of a row and a weight."""
     a, b = args[:2]
     bias = args[2] if len(args) > 2 else None
     get = node.attributes.get
@@ -68,7 +68,7 @@ def matmul_bits(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
     """MatMulNBits: a weight in blocks of 2, 4 or 8 bits."""
     x, b, scale, zero, groups, bias = [*args, *[None] * 6][:6]
     if not isinstance(b, Weight) or groups is not None:
-        raise trace.unsupported("its weight is not a tensor of the file, or reordered by g_idx")
+        raise trace.unsupported("its weight is not a tensor of the file, or is reordered by g_idx")
     get = node.attributes
     shape = (get["N"], get["K"])
     scale, zero = (a.array() if isinstance(a, Weight) else a for a in (scale, zero))
@@ -112,7 +112,7 @@ def quantize(trace: Trace, node: Node, args: list[Any]) -> Any:
 
 
 def dynamic_quantize(trace: Trace, _: Node, args: list[Any]) -> tuple[LinearForm, LinearForm, LinearForm]:
-    """DynamicQuantizeLinear: the row in 8 bits, its scale, its zero point."""
+    """DynamicQuantizeLinear: the row in 8 bits, its scale and its zero point."""
     x = args[0]
     kinds = (("rounded", x.shape), ("row scale", ()), ("row zero", ()))
     made = [trace.source(kind, shape, x=x).form() for kind, shape in kinds]
@@ -130,11 +130,11 @@ def matmul_integer(trace: Trace, _: Node, args: list[Any]) -> LinearForm:
 
 
 def descaled(trace: Trace, product: tuple[Source, float], other: LinearForm) -> LinearForm:
-    """An integer product times the row's scale and the weight's: a linear."""
+    """A linear from an integer product times the row's scale and the weight's."""
     source, scale = product
     row = trace.owner(int(other.terms[0].ids.flat[0])) if len(other.terms) == 1 and other.terms[0].ids.size else None
     if row is None or row.kind != "row scale" or not row.parts["x"].same(source.parts["x"]):
-        raise trace.unsupported("an integer product is multiplied by something else than its scales")
+        raise trace.unsupported("an integer product is multiplied by other values than its scales")
     trace.notes.append("activations are rounded to 8 bits in the engine's own way, or not at all")
     weight: Weight = source.parts["weight"]
     factor = np.asarray(other.terms[0].coef * scale, np.float32).reshape(-1)

@@ -1,4 +1,4 @@
-"""Read the rotary embedding from a head's elements: the pairs, their angles, and further factors."""
+"""Read the rotary embedding of a head's elements: the pairs, their angles, and further factors."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ternrun.onnx.recognition.symbolic import LinearForm, Source
 from ternrun.onnx.recognition.trace import Trace
 
 Style = Literal["neox", "norm"]
-_AT = 2  # the position whose angles are read: none has turned by more than half a circle, and small ones show
+_AT = 2  # the position at which angles are read: none exceeds half a circle there, and small ones are visible
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """Queries or keys by head: rows `first` to `first + heads x D` of a linear, perhaps normed, perhaps rotated."""
+    """Queries or keys by head: rows `first` to `first + heads x D` of a linear, optionally normalized and rotated."""
 
     linear: Source
     norm: Source | None
     first: int
-    scale: float  # on what is not rotated, or on everything
+    scale: float  # factor on the elements that are not rotated, or on all
     style: Style
-    dim: int  # elements rotated; 0: none
+    dim: int  # number of rotated elements
     angles: NDArray[np.float64]  # (dim / 2) at position 1
     magnitude: float  # of cos and sin, over `scale`
 
@@ -70,7 +70,7 @@ def read_head(trace: Trace, form: LinearForm) -> Head:
 
 
 def _underlying(trace: Trace, top: Source) -> NDArray[np.int64]:
-    """Ids of the projection's elements that a norm's elements, or the projection's own, stand for."""
+    """The ids of the projection's elements that a norm's elements, or the projection's own, correspond to."""
     if top.kind != "norm":
         return np.arange(top.base, top.base + top.size)
     x: LinearForm = top.parts["x"]

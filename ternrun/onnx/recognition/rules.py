@@ -1,7 +1,7 @@
 """The rules of the tracer: for each operator, its result for symbolic values and for weights.
 
-Kinds of sources: tokens, embedding (weight), linear (x, weight, bias), norm (x, eps, weight), mean (x), pointwise
-(x, f: a function of each element), product (a, b: gated feed-forward), scores (q, k), probabilities (x), attention (see
+Kinds of sources: tokens, embedding (weight), linear (x, weight, bias), norm (x, eps, weight), mean (x), pointwise (x,
+f: a function of each element), product (a, b: gated feed-forward), scores (q, k), probabilities (x), attention (see
 `attention.py`), past, present, and those of integer products.
 """
 
@@ -53,7 +53,7 @@ def _view(trace: Trace, node: Node, args: list[Any]) -> Any:
     if isinstance(data, Weight):
         return turn(trace, node, data, rest)
     if any(isinstance(a, (LinearForm, Weight)) for a in rest):
-        raise trace.unsupported("it moves elements by numbers that depend on the tokens")
+        raise trace.unsupported("it moves elements by values that depend on the tokens")
     move = constant_kernel(node, trace.opsets)
     if node.op in ("Split", "Dropout"):
         return tuple(data.view(lambda a, i=i: move(a, *rest)[i]) for i in range(len(node.outputs)))
@@ -69,7 +69,7 @@ def _cast(trace: Trace, node: Node, args: list[Any]) -> Any:
     if isinstance(args[0], LinearForm) and node.op == "Cast" and node.attributes.get("to") not in (1, 10, 11, 16):
         inner = single_source(trace, args[0], "tokens")
         if inner is None:
-            raise trace.unsupported("it turns numbers that depend on the tokens into integers")
+            raise trace.unsupported("it converts values that depend on the tokens to integers")
     return args[0]
 
 
@@ -81,12 +81,12 @@ def _concat(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
 
 def _where(trace: Trace, _: Node, args: list[Any]) -> Any:
     if isinstance(args[0], LinearForm):
-        raise trace.unsupported("it chooses by something that depends on the tokens")
+        raise trace.unsupported("its condition depends on the tokens")
     return where(*args)
 
 
 def _is_nan(_: Trace, __: Node, args: list[Any]) -> Any:
-    return np.broadcast_to(np.False_, args[0].shape)  # guards a softmax against a row that is masked throughout
+    return np.broadcast_to(np.False_, args[0].shape)  # a guard of softmax against rows that are fully masked
 
 
 def _add(trace: Trace, node: Node, args: list[Any]) -> Any:
@@ -143,11 +143,11 @@ def _product(trace: Trace, a: LinearForm, b: LinearForm) -> LinearForm:
 
 
 def _normed(trace: Trace, x: LinearForm, f: Function) -> LinearForm:
-    """x times f(mean of x squared): f must be 1 / sqrt(mean + eps)."""
+    """x * f(mean of x squared), where f must be 1 / sqrt(mean + eps)."""
     at = np.array([0.0, 0.5, 1.0, 4.0, 100.0])
     eps = f(at) ** -2.0 - at
     if not (np.isfinite(eps).all() and 0 <= eps[0] < 1 and np.allclose(eps, eps[0], rtol=1e-4, atol=1e-9)):
-        raise trace.unsupported("it looks like an RMSNorm, but it is not one")
+        raise trace.unsupported("it resembles an RMSNorm, but is not one")
     return trace.source("norm", x.shape, x=x, eps=float(eps[0]), weight=None).form()
 
 
@@ -165,13 +165,13 @@ def _mean(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
     found = single_source(trace, x, "pointwise")
     square = found and found[1] == 1 and np.allclose(found[0].parts["f"](GRID), GRID**2)
     if not square or axes not in ([-1], [len(x.shape) - 1]) or not node.attributes.get("keepdims", 1):
-        raise trace.unsupported("it is a mean of something else than the squares of a row")
+        raise trace.unsupported("it is a mean of other values than the squares of a row")
     assert found
     return trace.source("mean", (*x.shape[:-1], 1), x=found[0].parts["x"]).form()
 
 
 def _norm(trace: Trace, node: Node, args: list[Any]) -> Any:
-    """RMSNormalization, SimplifiedLayerNormalization, and its form that adds the residual first."""
+    """RMSNormalization, SimplifiedLayerNormalization, and the form that first adds the residual."""
     skip = node.op == "SkipSimplifiedLayerNormalization"
     x = args[0].plus(args[1]) if skip else args[0]
     if skip and len(args) > 3 and args[3] is not None:
@@ -195,7 +195,7 @@ def _matmul(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
         if single_source(trace, a, "probabilities") is not None:
             return attend(trace, a, b)
         return trace.source("scores", shape, q=a, k=b.view(lambda x: np.swapaxes(x, -1, -2))).form()
-    raise trace.unsupported("it multiplies neither by a weight nor two parts of an attention")
+    raise trace.unsupported("it is neither a product with a weight nor part of an attention")
 
 
 def _softmax(trace: Trace, node: Node, args: list[Any]) -> LinearForm:
@@ -228,4 +228,4 @@ RULES: dict[str, Rule] = ATTENTION_RULES | dict.fromkeys(VIEWS, _view) | {
 }  # fmt: skip
 
 
-WEIGHT_RULES = ("Identity", "Transpose", "Reshape", "Gather", "Cast", "DequantizeLinear")  # keep a weight a weight
+WEIGHT_RULES = ("Identity", "Transpose", "Reshape", "Gather", "Cast", "DequantizeLinear")  # return a Weight

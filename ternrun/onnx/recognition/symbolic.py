@@ -1,7 +1,7 @@
 """Values that depend on the tokens, as linear forms: sums of elements of other values with known coefficients.
 
 The tracer (`tracer.py`) runs a graph at a small, fixed size. A value that does not depend on the tokens is a numpy
-array. A value that does is a `Form`: each element is a sum of coefficient x element of a source (the output of a
+array. A value that does is a `LinearForm`: each element is a sum of coefficient x element of a source (the output of a
 projection, a norm, an attention...), plus a constant. Operators that move elements (Reshape, Transpose, Concat, Slice,
 Expand), rotate them (RoPE) or add residuals turn forms into forms, so a decoder can be read by comparing numbers.
 """
@@ -28,7 +28,7 @@ class Source:
     kind: str
     shape: tuple[int, ...]
     base: int
-    node: Any  # the Node that made it, for messages
+    node: Any  # the Node that produced it, for messages
     parts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -37,14 +37,14 @@ class Source:
         return prod(self.shape)
 
     def form(self) -> LinearForm:
-        """All its elements, in their own order."""
+        """The form of all elements in order."""
         ids = np.arange(self.base, self.base + self.size).reshape(self.shape)
         return LinearForm((Term(np.ones(self.shape), ids),), None, self.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
-    """`coef` and `ids` have the form's shape."""
+    """Coefficients and element ids, each of the form's shape."""
 
     coef: Floats
     ids: Ids
@@ -59,13 +59,13 @@ class LinearForm:
     shape: tuple[int, ...]
 
     def view(self, move: Callable[[Any], Any]) -> LinearForm:
-        """The form whose elements `move` takes from this one's (an array of ids, coefficients or constants)."""
+        """The form whose elements `move` takes from this form's (an array of ids, coefficients or constants)."""
         terms = tuple(Term(move(t.coef), move(t.ids)) for t in self.terms)
         const = None if self.const is None else move(self.const)
         return LinearForm(terms, const, terms[0].ids.shape if terms else const.shape if const is not None else ())
 
     def times(self, factor: Known | float) -> LinearForm:
-        """Each element multiplied; shapes broadcast."""
+        """Each element times a factor; shapes broadcast."""
         factor = np.asarray(factor, np.float64)
         shape = np.broadcast_shapes(self.shape, factor.shape)
         terms = tuple(Term(np.broadcast_to(t.coef * factor, shape), np.broadcast_to(t.ids, shape)) for t in self.terms)
@@ -84,7 +84,7 @@ class LinearForm:
         return LinearForm(tuple(terms), _total(consts), shape)
 
     def same(self, other: LinearForm) -> bool:
-        """Whether both are the same numbers, term by term."""
+        """Whether both forms are equal, term by term."""
         if self.shape != other.shape or len(self.terms) != len(other.terms):
             return False
         a, b = (np.broadcast_to(0.0 if f.const is None else f.const, self.shape) for f in (self, other))
@@ -110,7 +110,7 @@ def _ratio(a: Floats, b: Floats) -> float | None:
 
 
 def concat(parts: Sequence[LinearForm | Known], axis: int) -> LinearForm:
-    """The parts side by side; missing terms of a part count as zero."""
+    """The concatenation of parts; missing terms of a part count as zero."""
     forms = [p if isinstance(p, LinearForm) else LinearForm((), np.asarray(p, np.float64), p.shape) for p in parts]
     most = max(len(f.terms) for f in forms)
 
@@ -146,7 +146,7 @@ def rotate(x: LinearForm, cos: Any, sin: Any, *, interleaved: bool) -> LinearFor
 
 
 def where(condition: Known, a: LinearForm | Known, b: LinearForm | Known) -> LinearForm:
-    """Elements of `a` where the condition holds, of `b` elsewhere."""
+    """Elements of `a` where the condition holds, otherwise of `b`."""
     shape = np.broadcast_shapes(condition.shape, a.shape, b.shape)
     keep = np.broadcast_to(condition, shape)
 

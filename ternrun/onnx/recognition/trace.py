@@ -1,4 +1,4 @@
-"""The state of one symbolic run of a graph: its sources, its notes, and how much work it may still do."""
+"""The state of one symbolic run of a graph: its sources, its notes, and the work that remains allowed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ternrun.errors import LoadError
 from ternrun.onnx.format.graph import Node
 from ternrun.onnx.recognition.symbolic import Source
 
-MAX_WORK = 1 << 28  # elements that one run may make
+MAX_WORK = 1 << 28  # elements that one run may create
 
 
 class UnrecognizedError(LoadError):
@@ -21,7 +21,7 @@ class Trace:
     """A run of `new` tokens that follow `past` cached ones.
 
     `cached` says whether keys and values of earlier tokens are inputs of the graph, `tables` is the number of rows of
-    the longest table of angles, and `notes` says in words which parts of the graph are left out.
+    the longest angle table, and `notes` describes the parts of the graph that are left out.
     """
 
     def __init__(self, new: int, past: int, *, cached: bool) -> None:
@@ -29,12 +29,12 @@ class Trace:
         self.sources: list[Source] = []
         self.notes: list[str] = []
         self.tables = 0
-        self.node: Node | None = None  # the node that is being followed
-        self.opsets: Mapping[str, int] = {}  # versions of the operator sets that the node belongs to
+        self.node: Node | None = None  # the current node
+        self.opsets: Mapping[str, int] = {}  # versions of the current node's operator sets
         self._next_id = self._work = 0
 
     def source(self, kind: str, shape: tuple[int, ...], **parts: Any) -> Source:
-        """A new source of this shape. Raises UnrecognizedError beyond MAX_WORK elements."""
+        """Create a source of this shape. Raises UnrecognizedError beyond MAX_WORK elements."""
         self.spend(prod(shape))
         source = Source(kind, shape, self._next_id, self.node, parts)
         self._next_id += source.size
@@ -50,11 +50,11 @@ class Trace:
         return self.sources[low]
 
     def unsupported(self, reason: str) -> UnrecognizedError:
-        """The error that ends the run at the present node."""
+        """The error that ends the run at the current node."""
         return UnrecognizedError(f"{self.node}: {reason}")
 
     def spend(self, elements: int) -> None:
-        """Count elements that are made. Raises UnrecognizedError beyond MAX_WORK."""
+        """Count created elements. Raises UnrecognizedError beyond MAX_WORK."""
         self._work += elements
         if self._work > MAX_WORK:
-            raise self.unsupported("the graph is too large to be followed")
+            raise self.unsupported("the graph is too large to be traced")

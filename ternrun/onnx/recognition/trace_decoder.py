@@ -1,4 +1,4 @@
-"""From a graph to the decoder that it computes: trace it at one size or two, and read each trace."""
+"""Recognize the decoder that a graph computes: trace the graph at one size or two, and read each trace."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ternrun.onnx.recognition.inputs import is_cached
 from ternrun.onnx.recognition.trace import UnrecognizedError
 from ternrun.onnx.recognition.tracer import FAULTS, Tracer
 
-# (new, cached) tokens of each run: some exporters' masks are right only for a whole prompt or for a single token
+# (new, cached) tokens of each run: some exporters' masks are correct only for a whole prompt or for a single token
 _CACHED: tuple[tuple[tuple[int, int], ...], ...] = (((3, 2),), ((5, 0), (1, 2)))
 _UNCACHED = (((5, 0),),)
 
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A decoder as it was read.
+    """A decoder as read from the graph.
 
-    `positions` is the number of rows of the longest table of angles, 0 without one; `notes` says in words which parts
-    of the graph the engine leaves out.
+    `positions` is the number of rows of the longest angle table, 0 without one; `notes` describes the parts of the
+    graph that the engine leaves out.
     """
 
     decoder: Decoder
@@ -33,10 +33,10 @@ class Traced:
 
 @np.errstate(all="ignore")  # hostile graphs hold infinities and NaNs
 def trace_decoder(model: OnnxModel) -> Traced:
-    """The decoder that the graph computes. A graph that takes only whole prompts or single tokens must be the same
-    decoder for both.
+    """The decoder that the graph computes.
 
-    Raises UnrecognizedError, which names the node that shows that the graph is something else.
+    A graph that takes only whole prompts or single tokens must be the same decoder for both. Raises UnrecognizedError,
+    which names the node that shows that the graph is something else.
     """
     first: UnrecognizedError | None = None
     for sizes in _CACHED if is_cached(model) else _UNCACHED:

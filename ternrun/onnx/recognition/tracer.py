@@ -25,20 +25,20 @@ from ternrun.onnx.recognition.weights import Weight
 
 _COMPARING = ("Add", "Sub", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 FAULTS = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, ArithmeticError, RecursionError)
-_SMALL = 64  # elements below which a matrix is a constant, not a weight
+_SMALL = 64  # a matrix of fewer elements is a constant, not a weight
 
 Values = dict[str, Any]  # by name: numpy arrays, `Weight`s and `Form`s
 
 
 class Tracer:
-    """Follows `model` for `new` tokens that come after `past` cached ones."""
+    """Traces `model` for `new` tokens that follow `past` cached ones."""
 
     def __init__(self, model: OnnxModel, new: int, past: int) -> None:
         self.model = model
         self.trace = Trace(new, past, cached=is_cached(model))
 
     def run(self) -> Values:
-        """Every value of the graph. Raises UnrecognizedError naming the node that cannot be followed."""
+        """Every value of the graph, by name. Raises UnrecognizedError naming the node that cannot be traced."""
         graph = self.model.graph
         values: Values = {name: as_value(t) for name, t in graph.initializers.items()}
         for value in graph.inputs:
@@ -58,7 +58,7 @@ class Tracer:
             except LoadError as e:
                 raise UnrecognizedError(f"{node}: {e}") from e
             except FAULTS as e:
-                raise UnrecognizedError(f"{node} cannot be followed: {str(e)[:160]}") from e
+                raise UnrecognizedError(f"{node} cannot be traced: {str(e)[:160]}") from e
             values.update({name: value for name, value in zip(node.outputs, made, strict=False) if name})
 
     def _results(self, node: Node, values: Values, scope: Scope) -> tuple[Any, ...]:
@@ -83,7 +83,7 @@ class Tracer:
     def _constant(self, node: Node, args: list[Any]) -> tuple[Any, ...]:
         if node.op in _COMPARING and self._beyond(args):
             raise self.trace.unsupported(
-                "it compares positions with a number too large to follow: a sliding window, perhaps"
+                "it compares positions with a number beyond the traced tokens, perhaps a sliding window"
             )
         made = constant_kernel(node, self.trace.opsets)(*args)
         results = tuple(_in_numpy(m) for m in (made if isinstance(made, tuple) else (made,)))
@@ -91,7 +91,7 @@ class Tracer:
         return results
 
     def _beyond(self, args: list[Any]) -> bool:
-        """Whether integers, one for each token, meet a number that no token of this run reaches."""
+        """Whether integers, one for each token, are combined with a number that no token of this run reaches."""
         integers = [a for a in args if a is not None and a.dtype.kind in "iu"]
         tokens = self.trace.new + self.trace.past
         large = [a for a in integers if a.size == 1 and tokens <= abs(int(a.item())) < 1 << 40]
@@ -113,7 +113,7 @@ class Tracer:
 
 
 def as_value(tensor: OnnxTensor) -> Any:
-    """A large matrix stays a `Weight` in its file; any other tensor is an array."""
+    """A large matrix as a `Weight` that stays in its file; any other tensor as an array."""
     native = DTYPES[CODES[tensor.dtype]].numpy
     small = len(tensor.shape) < 2 or tensor.size < _SMALL
     if not small or (native is None and tensor.dtype != "BFLOAT16"):
@@ -122,6 +122,6 @@ def as_value(tensor: OnnxTensor) -> Any:
 
 
 def _in_numpy(result: Any) -> np.ndarray[Any, Any]:
-    """The result as an array; bfloat16, which is not one of numpy's own types, becomes float32."""
+    """The result as an array; bfloat16, which is not one of numpy's types, becomes float32."""
     array = np.asarray(result)
     return array.astype(np.float32) if array.dtype.kind == "V" else array

@@ -1,4 +1,4 @@
-"""Weights as a graph stores them: floats, or small integers with scales, perhaps transposed.
+"""Weights as a graph stores them: floats, or small integers with scales, optionally transposed.
 
 They stay packed until the loader encodes them for the engine.
 """
@@ -20,11 +20,11 @@ INTEGERS = ("INT2", "UINT2", "INT4", "UINT4", "INT8", "UINT8")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scales:
-    """Value = (code - zero) * scale. Both are grids over the stored matrix, each entry for a rectangle of it."""
+    """Value = (code - zero) * scale. Both are grids over the stored matrix; each entry covers a rectangle of it."""
 
     scale: NDArray[np.float32]
     zero: NDArray[np.float32]
-    bits: int = 0  # of codes packed into uint8 by com.microsoft's operators; 0: the tensor's own type says
+    bits: int = 0  # bits of codes packed into uint8 by com.microsoft's operators; 0: those of the tensor's type
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +34,7 @@ class Weight:
     tensor: OnnxTensor
     scales: Scales | None = None
     swapped: bool = False
-    cols: int = 0  # of a matrix packed by MatMulNBits, whose last block may be wider
+    cols: int = 0  # columns of a matrix packed by MatMulNBits, whose last block may be wider
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,42 +50,42 @@ class Weight:
         return self.tensor.name
 
     def transposed(self) -> Weight:
-        """The transpose. Raises LoadError for what is not a matrix."""
+        """The transpose. Raises LoadError if it is not a matrix."""
         if len(self.shape) != 2:
             raise LoadError(f"tensor {self.name[:80]!r} of shape {list(self.shape)} is not a matrix")
         return replace(self, swapped=not self.swapped)
 
     def reshaped(self, shape: tuple[int, ...]) -> Weight:
-        """The same bytes under another shape."""
+        """The same bytes with another shape."""
         if self.scales is not None or self.swapped:
             raise LoadError(f"tensor {self.name[:80]!r} is reshaped after it was dequantized or transposed")
         empty = np.broadcast_to(np.uint8(0), self.tensor.shape)
         return replace(self, tensor=replace(self.tensor, shape=empty.reshape(shape).shape))
 
     def array(self) -> NDArray[Any]:
-        """The values of a matrix of floats or whole numbers. Raises LoadError for a quantized one."""
+        """The values of a matrix of floats or integers. Raises LoadError for a quantized one."""
         if self.scales is not None:
-            raise LoadError(f"tensor {self.name[:80]!r} is quantized, and used as something else than a weight")
+            raise LoadError(f"tensor {self.name[:80]!r} is quantized, but not used as a weight")
         values = self.floats()
         if self.tensor.dtype == "BFLOAT16":
             values = (values.astype(np.uint32) << 16).view(np.float32)
         return values.T if self.swapped else values
 
     def codes(self) -> NDArray[Any]:
-        """Stored integers (rows, columns), one to a byte."""
+        """The stored integers (rows, columns), one a byte."""
         if self.scales is None or not self.scales.bits:
             return self.tensor.integers()
         return unpack(self.tensor.data.reshape(self.tensor.shape[0], -1), self.scales.bits)[:, : self.cols]
 
     def floats(self) -> NDArray[Any]:
-        """Stored floats as their type, bfloat16 as its 16 bits."""
+        """The stored floats in their type; bfloat16 as 16-bit patterns."""
         if self.tensor.dtype == "BFLOAT16":
             return self.tensor.data.view("<u2").reshape(self.tensor.shape)
         return self.tensor.array()
 
 
 def dequantized(weight: Weight, scale: NDArray[Any], zero: NDArray[Any] | None, axis: int, block: int) -> Weight:
-    """DequantizeLinear of a weight: one scale a tensor, one for each index along `axis`, or one for each block of it.
+    """DequantizeLinear of a weight: one scale for the tensor, for each index along `axis`, or for each block of it.
 
     Raises LoadError for scales that do not fit the matrix.
     """
@@ -107,7 +107,8 @@ def dequantized(weight: Weight, scale: NDArray[Any], zero: NDArray[Any] | None, 
 def packed(
     tensor: OnnxTensor, shape: tuple[int, int], bits: int, block: int, scale: NDArray[Any], zero: NDArray[Any] | None
 ) -> Weight:
-    """The matrix of MatMulNBits: uint8 (rows, blocks, bytes); `zero` packed likewise or floats, by default 2^(bits-1).
+    """The matrix of MatMulNBits: uint8 (rows, blocks, bytes); `zero` is packed likewise or floats, by default
+    2^(bits-1).
 
     Raises LoadError for sizes that do not agree.
     """

@@ -30,12 +30,12 @@ from ternrun.onnx.operators.reference import reference_kernel
 from ternrun.onnx.runtime.fusion import Fusion
 from ternrun.onnx.runtime.step import Step
 
-MAX_DEPTH = 64  # functions and graphs within each other
-FOLD = 1 << 26  # bytes that one folded tensor may have (or a few times the largest initializer)
+MAX_DEPTH = 64  # nesting of functions and graphs
+FOLD = 1 << 26  # largest folded tensor in bytes, or 16 times its largest input
 
 
 class ExecutionPlan:
-    """`run` takes a value for each name in `inputs`, then for each name in `captures`."""
+    """A graph's steps. `run` takes a value for each name in `inputs`, then for each name in `captures`."""
 
     def __init__(self, graph: Graph, scope: Scope, outer: frozenset[str] = frozenset(), depth: int = 0) -> None:
         if depth > MAX_DEPTH:
@@ -64,7 +64,7 @@ class ExecutionPlan:
         self._find_last_readers()
 
     def run(self, budget: Budget, values: Sequence[Any]) -> list[Any]:
-        """Outputs in order, for the values of `inputs` and `captures`; an input left None takes its initializer.
+        """Outputs in order, for the values of `inputs` and `captures`; an input that is None takes its initializer.
 
         Raises LoadError naming the node that failed. Results may share memory with constants, which are read-only.
         """
@@ -159,7 +159,7 @@ class ExecutionPlan:
         return kernel
 
     def _typed(self, node: Node) -> Callable[..., Any]:
-        """A kernel whose plan is made when the types of the inputs are seen."""
+        """A kernel that makes its plan when it sees the types of the inputs."""
         plans: dict[tuple[str, ...], Callable[..., Any]] = {}
 
         def kernel(budget: Budget, *values: Any) -> Any:
@@ -206,9 +206,8 @@ class ExecutionPlan:
         for slot, at in last.items():
             if slot not in keep:
                 dead.setdefault(at, []).append(slot)
-        private = {
-            s for step in self.steps if step.fresh for s in step.outputs
-        }  # made by a step, and read by fresh ones only
+        # slots that are produced by fresh steps and read only by fresh steps
+        private = {s for step in self.steps if step.fresh for s in step.outputs}
         private -= {s for step in self.steps if not step.fresh for s in step.inputs}
         for at, step in enumerate(self.steps):
             step.dead = tuple(dead.get(at, ()))
@@ -217,7 +216,7 @@ class ExecutionPlan:
 
 
 def _read(graph: Graph) -> Iterable[str]:
-    """All names that a graph reads, with those of its subgraphs that are not their own."""
+    """All names that a graph reads, including names that its subgraphs read from outside."""
     for node in graph.nodes:
         yield from node.inputs
         for inner in graphs_of(node).values():
@@ -228,7 +227,7 @@ def _read(graph: Graph) -> Iterable[str]:
 
 
 def constant(tensor: OnnxTensor) -> np.ndarray[Any, Any]:
-    """An initializer as a read-only array. An unaligned one is copied once, or numpy would copy it at each use."""
+    """An initializer as a read-only array. An unaligned one is copied once, because numpy would copy it at each use."""
     array = tensor.array()
     return frozen(array if array.flags.aligned else array.copy())
 
@@ -241,7 +240,7 @@ def frozen(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _value(x: Any) -> Any:
-    """Scalars of numpy become tensors; sequences, optional values and maps stay."""
+    """Convert numpy scalars to arrays; sequences, optional values and maps stay."""
     return x if x is None or isinstance(x, (np.ndarray, list, dict)) else np.asarray(x)
 
 
@@ -254,7 +253,7 @@ def _at(step: Step | None) -> str:
 
 
 def _reason(e: Exception) -> str:
-    """One line of an error that numpy or the reference raised."""
+    """One line from an error that numpy or the reference raised."""
     while e.__cause__ is not None and isinstance(e.__cause__, Exception):
         e = e.__cause__
     text = " ".join(str(e).split())[:200]

@@ -1,6 +1,6 @@
-"""Joins steps of a plan that one kernel computes at once: a product with its sum, and decomposed GELU and SiLU.
+"""Fuse steps of a plan that one kernel computes: a product with its sum, and decomposed GELU and SiLU.
 
-Steps are joined if no other step reads the values between them.
+Steps are fused if no other step reads the values between them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Fusion:
         self._maker = {step.outputs[0]: at for at, step in enumerate(steps) if len(step.outputs) == 1}
 
     def run(self) -> list[Step]:
-        """The steps that remain."""
+        """The remaining steps."""
         for at, step in enumerate(self._steps):
             if step is not None and _plain(step, "Add"):
                 self._product(at, step)
@@ -48,17 +48,18 @@ class Fusion:
         return [step for step in self._steps if step is not None]
 
     def _made_by(self, slot: int, op: str) -> Step | None:
-        """The step that writes this slot, if it is the operator `op` and the slot has one reader."""
+        """The step that writes this slot, if its operator is `op` and the slot has one reader."""
         step = self._steps[self._maker[slot]] if slot in self._maker and self._reads[slot] == 1 else None
         return step if step is not None and _plain(step, op) else None
 
     def _replace(self, at: int, step: Step, *gone: Step) -> None:
+        """Replace step `at`, and remove others."""
         for old in gone:
             self._steps[self._maker[old.outputs[0]]] = None
         self._steps[at] = step
 
     def _product(self, at: int, step: Step) -> None:
-        """MatMul, Add."""
+        """Fuse MatMul and Add."""
         for slot, other in (step.inputs, step.inputs[::-1]):
             product = self._made_by(slot, "MatMul")
             if product is not None:
@@ -73,7 +74,7 @@ class Fusion:
                 return
 
     def _gelu(self, at: int, last: Step) -> None:
-        """x / sqrt 2, Erf, + 1, then times x and a half, in any order."""
+        """Fuse x / sqrt 2, Erf, + 1, then times x and a half, in any order."""
         for outer in (last.inputs, last.inputs[::-1]):
             inner = self._made_by(outer[0], "Mul")
             if inner is None:
@@ -88,7 +89,7 @@ class Fusion:
                         return
 
     def _silu(self, at: int, last: Step) -> None:
-        """x times Sigmoid of x."""
+        """Fuse x times Sigmoid of x."""
         for slot, x in (last.inputs, last.inputs[::-1]):
             sigmoid = self._made_by(slot, "Sigmoid")
             if sigmoid is not None and sigmoid.inputs[0] == x:
@@ -97,7 +98,7 @@ class Fusion:
                 return
 
     def _one_plus_erf(self, slot: int, x: int) -> tuple[Step, ...]:
-        """The steps that make 1 + erf(x / sqrt 2)."""
+        """The steps that compute 1 + erf(x / sqrt 2)."""
         plus = self._made_by(slot, "Add")
         for one, of in () if plus is None else (plus.inputs, plus.inputs[::-1]):
             erf = self._made_by(of, "Erf")
@@ -111,7 +112,7 @@ class Fusion:
         return ()
 
     def _is(self, slot: int, value: float) -> bool:
-        """Whether a slot always holds this one number, in float32."""
+        """Whether a slot always holds this number, in float32."""
         found = self._constants.get(slot)
         if not isinstance(found, np.ndarray) or found.ndim or found.dtype != np.float32:
             return False

@@ -1,4 +1,4 @@
-"""Any decoder graph with a cache, run operator by operator: tokens and past in, logits and present out."""
+"""A decoder graph with a cache, run operator by operator: tokens and past in, logits and present out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ternrun.onnx.format.tensors import CODES, DTYPES
 from ternrun.onnx.runtime.session import Session
 from ternrun.runtime.config import ModelConfig, RopeConfig
 
-DEFAULT_CONTEXT = 2048  # tokens, for a model that states no limit
+DEFAULT_CONTEXT = 2048  # tokens, for a model without a stated limit
 Array = np.ndarray[Any, Any]
 KNOWN = ("input_ids", "attention_mask", "position_ids", "use_cache_branch", "cache_position")
 _NUMBERED = re.compile(r"(?:past|present)\D*(\d+)(.*)")
@@ -24,7 +24,7 @@ _NUMBERED = re.compile(r"(?:past|present)\D*(\d+)(.*)")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One past input and the present output that continues it, (B, heads, tokens, width)."""
+    """A past input and the present output that continues it, (B, heads, tokens, width)."""
 
     past: str
     present: str
@@ -37,7 +37,8 @@ class GraphDecoder:
     """A checked decoder graph: token ids and caches in, logits and longer caches out."""
 
     def __init__(self, model: OnnxModel, *, context: int = 0, width: int = 0) -> None:
-        """`context`: tokens the model was made for. `width`: elements of a head, for a graph that does not state them.
+        """`context`: the model's context length in tokens. `width`: elements of a head, for a graph that does not
+        state them.
 
         Raises LoadError for a graph that is not a decoder of token ids with a cache.
         """
@@ -46,9 +47,9 @@ class GraphDecoder:
         self.pairs = cache_pairs(self._session, width)
         others = set(self._inputs) - {p.past for p in self.pairs} - set(KNOWN)
         if "input_ids" not in self._inputs or others:
-            raise LoadError(f"the graph takes {', '.join(sorted(others)) or 'no input_ids'}: it is no known decoder")
+            raise LoadError(f"the graph takes {', '.join(sorted(others)) or 'no input_ids'}: it is not a known decoder")
         if "logits" not in {v.name for v in self._session.outputs}:
-            raise LoadError("the graph gives no logits: it is not a decoder")
+            raise LoadError("the graph returns no logits: it is not a decoder")
         vocab_size, self._first, self._later = self._try()
         first = self.pairs[0]
         self.config = ModelConfig(
@@ -81,14 +82,14 @@ class GraphDecoder:
         return logits[0], presents
 
     def portions(self, tokens: Array, start: int) -> list[Array]:
-        """The tokens from position `start` on, as the graph takes them: together or one by one."""
+        """The tokens from position `start` on in the portions that the graph supports: all together, or one by one."""
         together = self._later if start else self._first
         return [tokens] if together else np.split(tokens, len(tokens))
 
     def _try(self) -> tuple[int, bool, bool]:
-        """Size of the vocabulary, and whether several tokens may come at once: first of all, and behind others.
+        """The vocabulary size, and whether several tokens can be run together: at the start, and after others.
 
-        Some graphs take them only at the very beginning: what comes in one run must be what comes in two.
+        Some graphs support that only at the start. A combined run must equal separate runs.
         """
         ids = np.arange(3)
         logits, caches = self.run(ids[:1], 0, self.empty())
@@ -99,6 +100,7 @@ class GraphDecoder:
         return logits.shape[1], first, self._gives(np.concatenate((second, third)), ids[1:], 1, caches)
 
     def _gives(self, expected: Array, tokens: Array, start: int, caches: Sequence[Array]) -> bool:
+        """Whether a run gives the expected logits."""
         try:
             logits, _ = self.run(tokens, start, caches)
         except (LoadError, UsageError):
@@ -107,7 +109,7 @@ class GraphDecoder:
 
 
 def cache_pairs(session: Session, width: int) -> list[Pair]:
-    """The graph's caches, in its own order. Raises LoadError where past and present do not belong together."""
+    """The graph's caches in its own order. Raises LoadError if past and present do not belong together."""
     presents = {_key(v.name): v.name for v in session.outputs if "present" in v.name}
     pairs = []
     for value in session.inputs:
@@ -115,7 +117,7 @@ def cache_pairs(session: Session, width: int) -> list[Pair]:
         if not value.name.startswith("past") or key is None:
             continue
         if key not in presents:
-            raise LoadError(f"the graph takes {value.name[:60]!r}, but gives nothing that continues it")
+            raise LoadError(f"the graph takes {value.name[:60]!r}, but returns nothing that continues it")
         shape = value.shape or ()
         heads, stated = (shape[1], shape[3]) if len(shape) == 4 else (None, None)
         size = stated if isinstance(stated, int) else width
@@ -128,13 +130,13 @@ def cache_pairs(session: Session, width: int) -> list[Pair]:
 
 
 def _key(name: str) -> tuple[int, str] | None:
-    """(layer, key or value) of the names in use: past_key_values.0.key and present.0.key, past_0 and present_0."""
+    """(layer, key or value) of a name: past_key_values.0.key and present.0.key, past_0 and present_0."""
     match = _NUMBERED.fullmatch(name)
     return None if match is None else (int(match[1]), match[2].removeprefix(".decoder"))
 
 
 def _dtype(value: Value) -> np.dtype[Any]:
-    """numpy's type of an input; bfloat16 is not numpy's own."""
+    """numpy's type of an input; bfloat16 comes from the onnx package."""
     kind = DTYPES[CODES[value.dtype]].numpy if value.dtype else "<i8"
     if kind is None:
         from onnx import helper

@@ -1,4 +1,4 @@
-"""Run any ONNX graph, operator by operator, on numpy: `Session(path).run({"input": array})`."""
+"""Run any ONNX graph operator by operator on numpy: `Session(path).run({"input": array})`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ternrun.onnx.operators.cpu import in_use
 from ternrun.onnx.operators.dispatch import Scope
 from ternrun.onnx.runtime.execution_plan import ExecutionPlan
 
-assert operators.__all__  # importing them fills the table of kernels
+assert operators.__all__  # the import fills the table of kernels
 
 
 class Session:
-    """A graph with its execution plan. Any number of threads may run it at once: a run leaves no state behind."""
+    """A graph with its execution plan. Any number of threads may run it at the same time: a run leaves no state."""
 
     def __init__(self, model: OnnxModel | str | Path) -> None:
         """Raises LoadError naming the node that cannot be run, MissingExtra without the onnx package."""
@@ -38,7 +38,7 @@ class Session:
         self._plan = ExecutionPlan(graph, Scope(model.functions, model.opsets, {}))
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """Outputs by name. `feeds` has a value for each of `inputs`: arrays of the type that the graph states.
+        """Outputs by name. `feeds` has a value for each of `inputs`: an array of the type that the graph states.
 
         Raises UsageError for inputs that do not fit, LoadError naming the node that failed.
         """
@@ -59,7 +59,7 @@ class Session:
 
 
 def _checked(value: Value, feeds: Mapping[str, Any]) -> Any:
-    """The fed value, if type and rank are those the graph states."""
+    """The fed value, if its type and shape are those that the graph states. Raises UsageError."""
     if value.name not in feeds:
         raise UsageError(f"the graph's input {value.name[:60]!r} has no value")
     fed = feeds[value.name]
@@ -74,4 +74,4 @@ def _checked(value: Value, feeds: Mapping[str, Any]) -> Any:
     for have, want in zip(array.shape, value.shape or (), strict=False):
         if isinstance(want, int) and have != want:
             raise UsageError(f"input {value.name[:60]!r} has shape {list(array.shape)}; the graph wants {value.shape}")
-    return array.view()  # a new view: ConstantCache takes the same read-only array for a constant
+    return array.view()  # a new view, because ConstantCache treats the same read-only array as a constant

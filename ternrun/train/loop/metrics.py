@@ -10,6 +10,8 @@ import torch
 from ternrun.train.loop.run import TrainingRun
 from ternrun.train.model.decoder import flops_per_token
 
+_FAST_FLOPS = 1e10  # from which a product of 1024 x 1024 takes less than 0.2 s
+
 
 class StepMetrics:
     """Writes the metrics of steps to a run's log."""
@@ -36,11 +38,17 @@ class StepMetrics:
         run.log.progress(text, step / steps if steps else None)
 
 
-def matmul_flops(device: torch.device, dtype: torch.dtype, size: int = 1024, seconds: float = 0.3) -> float:
-    """Floating-point operations per second of a plain matrix product (size x size), the best of `seconds` of runs.
+def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a matrix product of 1024 x 1024, or 256 x 256 on a slow device.
 
-    Several runs are needed: the first ones include setup, and other processes interrupt some.
+    In bf16, CPUs without bf16 units are so slow that one large product takes a second.
     """
+    small = _product_flops(device, dtype, 256, 0.02)
+    return _product_flops(device, dtype, 1024, 0.3) if small > _FAST_FLOPS else small
+
+
+def _product_flops(device: torch.device, dtype: torch.dtype, size: int, seconds: float) -> float:
+    """The best rate in `seconds` of runs: the first runs include setup, and other processes interrupt some."""
     a, b = torch.randn(size, size, device=device).to(dtype), torch.randn(size, size, device=device).to(dtype)
     best, end = float("inf"), time.perf_counter() + seconds
     while (start := time.perf_counter()) < end:
