@@ -7,7 +7,7 @@ in tokenizer_config.json win; without that table, added_tokens.json and special_
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ternrun.loader.gguf.strings import MAX_STRINGS
@@ -15,7 +15,7 @@ from ternrun.loader.gguf.strings import MAX_STRINGS
 _log = logging.getLogger("ternrun.loader")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_LISTS = ("additional_special_tokens", "extra_special_tokens")
+_LISTS = ("extra_special_tokens", "additional_special_tokens")  # the second is the older name of the first
 _DECODER = "added_tokens_decoder"
 
 Table = Mapping[str, Any]
@@ -24,7 +24,8 @@ Table = Mapping[str, Any]
 def named_tokens(config: Table, special_map: Table) -> dict[str, Any]:
     """Return the special tokens by role (`bos_token`, ...): a text, or a table with `content` and flags."""
     stated = config if isinstance(config.get(_DECODER), dict) else {**config, **special_map}
-    return {key: stated[key] for key in (*_NAMED, *_LISTS) if stated.get(key)}
+    lists = [key for key in _LISTS if stated.get(key)][:1]
+    return {key: stated[key] for key in (*_NAMED, *lists) if stated.get(key)}
 
 
 def content_of(token: Any) -> str | None:
@@ -118,7 +119,8 @@ def _stated(config: Table, special_map: Table, added: Table) -> Iterator[tuple[s
 
 def _named(named: Table) -> Iterator[tuple[str, dict[str, bool]]]:
     for key, value in named.items():
-        for token in (value.values() if isinstance(value, dict) else value) if key in _LISTS else (value,):
+        values = value.values() if isinstance(value, dict) else value
+        for token in (values if isinstance(values, Iterable) else ()) if key in _LISTS else (value,):
             if (content := content_of(token)) is not None:
                 yield content, _flags(token if isinstance(token, dict) else {}, special=True)
 
