@@ -207,6 +207,7 @@ _SAMPLING_RANGES: tuple[tuple[str, float, float], ...] = (
     ("dynatemp_range", 0, 100), ("dynatemp_exponent", 0, 100), ("mirostat", 0, 2), ("mirostat_tau", 0, 100),
     ("mirostat_eta", 0, 100), ("min_keep", 0, _COUNT),
 )  # fmt: skip
+_MAX_SEED = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +258,7 @@ class SamplingParams(_Record):
         for name, low, high in _SAMPLING_RANGES:
             self._range(name, low, high)
         if self.seed is not None:
-            self._range("seed", 0, 2**64 - 1)
+            self._range("seed", 0, _MAX_SEED)
         if self.logprobs is not None:
             self._range("logprobs", 0, 1000)
         for name in ("stop", "stop_ids", "logit_bias", "allowed_token_ids", "dry_sequence_breakers", "samplers"):
@@ -285,3 +286,10 @@ class SamplingParams(_Record):
             raise ConfigError(f"a {what} must be text, and not empty")
         if len(texts) > MAX_TEXTS or any(len(s) > MAX_TEXT for s in texts):
             raise ConfigError(f"at most {MAX_TEXTS} {what}s of at most {MAX_TEXT} characters each")
+
+
+def sampling_ranges() -> dict[str, tuple[type, float, float]]:
+    """(int or float, lowest, highest) of every field of SamplingParams that is one number."""
+    kinds = SamplingParams.__annotations__
+    ranges = (*_SAMPLING_RANGES, ("seed", 0, _MAX_SEED))
+    return {name: (int if kinds[name].startswith("int") else float, low, high) for name, low, high in ranges}

@@ -27,12 +27,12 @@ from ternrun.server.fields.reading import (
     any_value_like,
     boolean,
     integer,
-    number,
     stop_strings,
     string,
 )
 from ternrun.server.fields.sampling import MESSAGES as MESSAGE_LIST
-from ternrun.server.fields.sampling import UNLIMITED, Fields, needed
+from ternrun.server.fields.sampling import needed
+from ternrun.server.fields.sampling_params import UNLIMITED, Fields, sampling_fields
 from ternrun.server.fields.unsupported import ANTHROPIC_CONSTRAINTS, ANTHROPIC_HINTS
 from ternrun.server.generation.request_fields import constraint, read_fields
 from ternrun.server.generation.service import Service
@@ -70,9 +70,7 @@ MESSAGES = FieldTable(
     read={
         **_ASKED,
         "max_tokens": (integer(1, UNLIMITED), None),
-        "temperature": (number(0, 100), 1.0),
-        "top_p": (number(0, 1), 1.0),
-        "top_k": (integer(0, UNLIMITED), 0),
+        **sampling_fields("top_p", "top_k", temperature=1.0),
         "stop_sequences": (stop_strings, ()),
         "stream": (boolean, False),
     },

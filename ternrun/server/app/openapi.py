@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from ternrun.server.anthropic import messages
-from ternrun.server.fields import sampling
+from ternrun.server.fields import sampling, sampling_params
 from ternrun.server.fields.reading import NO_DEFAULTS, FieldTable, Schema, schema_of
 from ternrun.server.fields.unsupported import ELSEWHERE, HARMLESS
 from ternrun.server.generation.service import Service
@@ -159,7 +159,7 @@ def _answer(why: str, shape: Schema) -> dict[str, Any]:
 
 def _field(read: Any, default: Any) -> Schema:
     one = schema_of(read)
-    plain = isinstance(default, (bool, int, float, str)) and default != sampling.UNLIMITED
+    plain = isinstance(default, (bool, int, float, str)) and default != sampling_params.UNLIMITED
     return ({"anyOf": [one, NULL]} if one else {}) | ({"default": default} if plain else {})
 
 

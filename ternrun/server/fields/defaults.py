@@ -8,7 +8,8 @@ from typing import Any
 
 from ternrun.errors import UsageError
 from ternrun.server.fields.reading import boolean
-from ternrun.server.fields.sampling import SAMPLING, Fields, length
+from ternrun.server.fields.sampling import SAMPLING, length
+from ternrun.server.fields.sampling_params import Fields
 
 
 def _names(value: Any) -> dict[str, Any]:

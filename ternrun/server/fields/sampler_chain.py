@@ -1,19 +1,14 @@
-"""llama.cpp's samplers as fields: on its own routes, on OpenAI's, and some on Ollama's."""
+"""Readers of llama.cpp's order of samplers and of DRY's sequence breakers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ternrun.runtime.config import MAX_SAMPLERS, MAX_TEXT, MAX_TEXTS, SAMPLERS, SamplingParams
+from ternrun.runtime.config import MAX_SAMPLERS, MAX_TEXT, MAX_TEXTS, SAMPLERS
 from ternrun.server.fields.reading import (
     FieldError,
-    FieldReader,
-    integer,
     json_schema,
-    number,
 )
-
-MOST = 2**24  # more tokens than any context holds
 
 LETTERS = {  # as llama.cpp abbreviates an order of samplers
     "e": "penalties", "d": "dry", "s": "top_n_sigma", "k": "top_k", "y": "typical_p", "p": "top_p", "m": "min_p",
@@ -48,26 +43,3 @@ def breakers(value: Any) -> tuple[str, ...]:
         if not isinstance(one, str) or not 0 < len(one) <= MAX_TEXT:
             raise FieldError(f"[{i}]", f"must be a string of 1 to {MAX_TEXT} characters")
     return tuple(value)
-
-
-DEFAULT = SamplingParams()
-CHAIN: dict[str, tuple[FieldReader, Any]] = {
-    name: (read, getattr(DEFAULT, name))
-    for name, read in {
-        "top_n_sigma": number(-100, 10**6),
-        "xtc_probability": number(0, 1),
-        "xtc_threshold": number(0, 1),
-        "dry_multiplier": number(0, 10**4),
-        "dry_base": number(0, 100),
-        "dry_allowed_length": integer(0, MOST),
-        "dry_penalty_last_n": integer(-1, MOST),
-        "dry_sequence_breakers": breakers,
-        "samplers": samplers,
-        "dynatemp_range": number(0, 100),
-        "dynatemp_exponent": number(0, 100),
-        "mirostat": integer(0, 2),
-        "mirostat_tau": number(0, 100),
-        "mirostat_eta": number(0, 100),
-        "min_keep": integer(0, MOST),
-    }.items()
-}

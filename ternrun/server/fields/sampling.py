@@ -9,7 +9,6 @@ from typing import Any
 from ternrun.runtime.config import MAX_ALLOWED, SamplingParams
 from ternrun.server.fields import response_format
 from ternrun.server.fields.reading import (
-    FieldReader,
     FieldTable,
     Schema,
     any_value,
@@ -18,26 +17,21 @@ from ternrun.server.fields.reading import (
     integer,
     json_object,
     json_schema,
-    logit_bias,
     nested,
     number,
     optional,
     schema_of,
-    stop_strings,
     string,
     string_list,
     token_ids,
 )
-from ternrun.server.fields.sampler_chain import CHAIN
+from ternrun.server.fields.sampling_params import CHAIN, READERS, UNLIMITED, Fields, sampling_fields
 from ternrun.server.fields.unsupported import CHAT_CONSTRAINTS, CHAT_HINTS, HARMLESS, OPENAI_CONSTRAINTS, OPENAI_HINTS
 from ternrun.server.http.errors import ApiError
 
-UNLIMITED = 2**24  # the context ends it
 MAX_CHOICES = 128
 MAX_LOGPROBS = 100
 MAX_SLOT = 4095
-
-Fields = dict[str, tuple[FieldReader, Any]]
 
 IDS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 PROMPT: Schema = {"anyOf": [{"type": "string"}, IDS, {"type": "array", "items": {"anyOf": [{"type": "string"}, IDS]}}]}
@@ -58,6 +52,7 @@ STREAM_OPTIONS = FieldTable(
 )
 NO_USAGE: Mapping[str, bool] = {"include_usage": False, "continuous_usage_stats": False}
 
+OPENAI_PENALTY = (number(-2, 2), 0.0)
 _count = integer(-1, UNLIMITED)
 
 
@@ -68,29 +63,19 @@ def length(value: Any) -> int:
     return UNLIMITED if count == -1 else count
 
 
-SAMPLING: Fields = {  # named as in SamplingParams; beyond OpenAI's from top_k on
-    "temperature": (number(0, 100), 1.0),
-    "top_p": (number(0, 1), 1.0),
-    "presence_penalty": (number(-2, 2), 0.0),
-    "frequency_penalty": (number(-2, 2), 0.0),
-    "logit_bias": (logit_bias, ()),
-    "seed": (optional(integer(0, 2**64 - 1), -1), None),
-    "stop": (stop_strings, ()),
-    "top_k": (optional(integer(0, UNLIMITED), -1, 0), 0),
-    "min_p": (number(0, 1), 0.0),
-    "typical_p": (number(0, 1), 1.0),
-    "repeat_penalty": (number(0.01, 100), 1.0),
-    "repeat_last_n": (integer(-1, UNLIMITED), -1),  # OpenAI's penalties look at the whole text
-    "ignore_eos": (boolean, False),
+SAMPLING: Fields = sampling_fields(  # beyond OpenAI's own from top_k on
+    "top_p", "logit_bias", "seed", "stop", "top_k", "min_p", "typical_p", "repeat_penalty", "ignore_eos", *CHAIN,
+    "min_tokens", temperature=1.0, repeat_last_n=-1,  # OpenAI's penalties look at the whole text
+) | {
+    "presence_penalty": OPENAI_PENALTY,
+    "frequency_penalty": OPENAI_PENALTY,
     "stop_token_ids": (token_ids(1024), ()),
-    **CHAIN,
-    "min_tokens": (integer(0, UNLIMITED), 0),  # vLLM's from here on
     "allowed_token_ids": (token_ids(MAX_ALLOWED), ()),
     "include_stop_str_in_output": (boolean, False),
-}
+}  # fmt: skip
 _RENAMED = {"stop_token_ids": "stop_ids", "include_stop_str_in_output": "include_stop"}  # here -> in SamplingParams
 SLOT = (integer(-1, MAX_SLOT), -1)
-VLLM_PENALTY = (number(0.01, 100), None)  # its name for `repeat_penalty`
+VLLM_PENALTY = (READERS["repeat_penalty"], None)  # its name for `repeat_penalty`
 STREAM: Fields = {
     "model": (string, ""),
     "n": (integer(1, MAX_CHOICES), 1),

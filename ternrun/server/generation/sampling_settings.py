@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ternrun.runtime.config import SamplingParams
 from ternrun.server.fields.llamacpp_sampling import SAMPLING
-from ternrun.server.fields.sampling import UNLIMITED
+from ternrun.server.fields.sampling_params import UNLIMITED
 
 if TYPE_CHECKING:
     from ternrun.api import Model

@@ -18,7 +18,8 @@ from ternrun.runtime.sampling.logprobs import Logprob, TokenLogprobs
 from ternrun.server.fields import response_format
 from ternrun.server.fields.llamacpp_sampling import SAMPLING
 from ternrun.server.fields.reading import FieldTable, any_value_like, boolean, integer, optional, string
-from ternrun.server.fields.sampling import MAX_CHOICES, MAX_LOGPROBS, SLOT, UNLIMITED, length, needed, seeded
+from ternrun.server.fields.sampling import MAX_CHOICES, MAX_LOGPROBS, SLOT, length, needed, seeded
+from ternrun.server.fields.sampling_params import UNLIMITED
 from ternrun.server.fields.unsupported import LLAMA_CONSTRAINTS, LLAMA_HINTS
 from ternrun.server.generation.answer import Answer, Token, Update
 from ternrun.server.generation.prompts import ProjectFile, fill_in

@@ -11,7 +11,8 @@ from aiohttp import web
 from ternrun.server.conversation.render import render
 from ternrun.server.conversation.tools import read_tools
 from ternrun.server.fields.reading import FieldTable, any_value, any_value_like, boolean, json_object, string, token_ids
-from ternrun.server.fields.sampling import MESSAGES, TURN, Fields, needed
+from ternrun.server.fields.sampling import MESSAGES, TURN, needed
+from ternrun.server.fields.sampling_params import Fields
 from ternrun.server.fields.unsupported import MODEL, TEMPLATE_CONSTRAINTS
 from ternrun.server.generation.prompts import encode
 from ternrun.server.generation.request_fields import read_fields

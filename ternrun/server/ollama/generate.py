@@ -22,13 +22,11 @@ from ternrun.server.fields.reading import (
     any_value_like,
     boolean,
     integer,
-    number,
     optional,
-    stop_strings,
     string,
 )
-from ternrun.server.fields.sampler_chain import CHAIN
-from ternrun.server.fields.sampling import MESSAGES, UNLIMITED, Fields, needed
+from ternrun.server.fields.sampling import MESSAGES, needed
+from ternrun.server.fields.sampling_params import UNLIMITED, Fields, sampling_fields
 from ternrun.server.fields.unsupported import OLLAMA_CONSTRAINTS, OLLAMA_HINTS, OLLAMA_RUNNER, OLLAMA_TEXT_CONSTRAINTS
 from ternrun.server.generation.prompts import encode, fill_in
 from ternrun.server.generation.request_fields import constraint, parsed, read_fields
@@ -47,20 +45,10 @@ Read = Callable[
 ]
 Wrap = Callable[[str, list[ToolCall]], dict[str, Any]]  # text and calls, as the route has them
 
-SAMPLING: Fields = {  # Ollama's defaults
-    "temperature": (number(0, 100), 0.8),
-    "top_k": (optional(integer(0, UNLIMITED), -1, 0), 40),
-    "top_p": (number(0, 1), 0.9),
-    "min_p": (number(0, 1), 0.0),
-    "typical_p": (number(0, 1), 1.0),
-    "repeat_penalty": (number(0.01, 100), 1.1),
-    "repeat_last_n": (integer(-1, UNLIMITED), 64),
-    "presence_penalty": (number(-100, 100), 0.0),
-    "frequency_penalty": (number(-100, 100), 0.0),
-    "seed": (optional(integer(0, 2**64 - 1), -1), None),
-    "stop": (stop_strings, ()),
-    **{name: CHAIN[name] for name in ("mirostat", "mirostat_tau", "mirostat_eta")},
-}
+SAMPLING: Fields = sampling_fields(  # with Ollama's defaults
+    "min_p", "typical_p", "repeat_last_n", "presence_penalty", "frequency_penalty", "seed", "stop", "mirostat",
+    "mirostat_tau", "mirostat_eta", temperature=0.8, top_k=40, top_p=0.9, repeat_penalty=1.1,
+)  # fmt: skip
 OPTIONS = FieldTable(
     read={**SAMPLING, "num_predict": (integer(-2, UNLIMITED), -1)},
     hints=OLLAMA_RUNNER,

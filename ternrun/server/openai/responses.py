@@ -22,9 +22,10 @@ from ternrun.server.conversation.messages import ROLES, counted, plain_text
 from ternrun.server.conversation.tools import read_calls
 from ternrun.server.fields import response_format
 from ternrun.server.fields.ignored import current, pass_over
-from ternrun.server.fields.reading import FieldTable, any_value, any_value_like, boolean, integer, number, string
+from ternrun.server.fields.reading import FieldTable, any_value, any_value_like, boolean, integer, string
 from ternrun.server.fields.response_format import Source
-from ternrun.server.fields.sampling import UNLIMITED, needed
+from ternrun.server.fields.sampling import needed
+from ternrun.server.fields.sampling_params import UNLIMITED, sampling_fields
 from ternrun.server.fields.unsupported import RESPONSES_CONSTRAINTS, RESPONSES_HINTS
 from ternrun.server.generation.request_fields import constraint, read_fields
 from ternrun.server.generation.service import Service
@@ -65,8 +66,7 @@ RESPONSES = FieldTable(
         "instructions": (string, ""),
         "model": (string, ""),
         "max_output_tokens": (integer(1, UNLIMITED), UNLIMITED),
-        "temperature": (number(0, 100), 1.0),
-        "top_p": (number(0, 1), 1.0),
+        **sampling_fields("top_p", temperature=1.0),
         "stream": (boolean, False),
         "tools": (any_value, None),
         "tool_choice": (any_value, "auto"),

@@ -11,8 +11,9 @@ from aiohttp import web
 from ternrun.runtime.config import SamplingParams
 from ternrun.runtime.engine.request import Request
 from ternrun.server.fields import response_format
-from ternrun.server.fields.reading import FieldTable, boolean, integer, nested, number, optional, stop_strings, string
-from ternrun.server.fields.sampling import UNLIMITED, needed
+from ternrun.server.fields.reading import FieldTable, boolean, integer, nested, stop_strings, string
+from ternrun.server.fields.sampling import OPENAI_PENALTY, needed
+from ternrun.server.fields.sampling_params import READERS, UNLIMITED, sampling_fields
 from ternrun.server.fields.unsupported import MODEL, TGI_CONSTRAINTS, TGI_HINTS
 from ternrun.server.generation.answer import Answer, Token, Update
 from ternrun.server.generation.prompts import encode
@@ -32,14 +33,9 @@ PARAMETERS = FieldTable(
     read={
         "max_new_tokens": (integer(1, UNLIMITED), 100),
         "do_sample": (boolean, False),
-        "temperature": (number(0, 100), None),
-        "top_k": (optional(integer(0, UNLIMITED), -1, 0), None),
-        "top_p": (number(0, 1), None),
-        "typical_p": (number(0, 1), None),
-        "repetition_penalty": (number(0.01, 100), 1.0),
-        "frequency_penalty": (number(-2, 2), 0.0),
-        "seed": (integer(0, 2**64 - 1), None),
-        "stop": (stop_strings, ()),
+        **sampling_fields("stop", "seed", temperature=None, top_k=None, top_p=None, typical_p=None),
+        "repetition_penalty": (READERS["repeat_penalty"], 1.0),
+        "frequency_penalty": OPENAI_PENALTY,
         "stop_sequences": (stop_strings, ()),
         "return_full_text": (boolean, False),
         "truncate": (integer(1, UNLIMITED), None),
