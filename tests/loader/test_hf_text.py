@@ -99,6 +99,10 @@ PECULIAR: dict[str, tuple[Callable[[Tokenizer], object], str]] = {
         "the normalizer NFKC and the normalizer Lowercase",
     ),
     "strip": (lambda t: t.add_tokens([AddedToken("<mask>", lstrip=True, rstrip=True)]), "lstrip, rstrip, norm"),
+    "whole words": (
+        lambda t: (setattr(t, "normalizer", normalizers.NFC()), setattr(t.model, "ignore_merges", True)),
+        "the normalizer NFC",
+    ),
     "word": (lambda t: t.add_special_tokens([AddedToken("NOW", single_word=True)]), "single_word of added tokens"),
 }  # fmt: skip
 
@@ -115,6 +119,7 @@ def test_what_gguf_cannot_say_is_carried_beside_it(name: str, tmp_path: Path, ca
     carried, original = Ours.from_gguf(metadata), Ours.from_hf(folder, 700)
     for text in ["cafe\u0301 ÉTÉ", "a  <mask>  b<mask>", "NOW nowNOW NOWx", *TEXT]:
         assert carried.encode(text) == original.encode(text) == tokenizer.encode(text).ids
+        assert carried.encode(text, special=False) == original.encode(text, special=False)
         assert carried.decode(carried.encode(text)) == original.decode(original.encode(text))
     assert carried.eos_ids == original.eos_ids
     assert Ours.from_gguf(metadata, pre="gpt-2").encode("ab")  # what --pre asks for takes its place

@@ -7,7 +7,7 @@ in tokenizer_config.json win; without that table, added_tokens.json and special_
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from ternrun.loader.gguf.strings import MAX_STRINGS
@@ -152,8 +152,23 @@ def _vocabulary(description: Table) -> dict[str, int] | None:
 
 
 def _extended(description: Table, tokens: list[dict[str, Any]]) -> dict[str, Any]:
-    """The model with added tokens in its vocabulary: the package gives ids of its own to tokens it does not know."""
+    """The model with those added tokens in its vocabulary to which the package would give other ids."""
     model: dict[str, Any] = description["model"]
     if not isinstance(model["vocab"], dict):
         return model  # a unigram model would take them for pieces of text
-    return {**model, "vocab": {**{token["content"]: token["id"] for token in tokens}, **model["vocab"]}}
+    added = {token["content"]: token["id"] for token in tokens}
+    return {**model, "vocab": without_last(added | model["vocab"], added)}
+
+
+def without_last(vocab: Mapping[str, int], added: Container[str]) -> dict[str, int]:
+    """Return the vocabulary without the added tokens at its end, which the tokenizers package numbers alike by itself.
+
+    In the vocabulary they could be found as words. One with ids that no token has is returned whole.
+    """
+    size = len(vocab)
+    texts = {i: text for text, i in vocab.items()}
+    if len(texts) < size or max(texts, default=-1) + 1 != size:
+        return dict(vocab)
+    while size and texts[size - 1] in added:
+        size -= 1
+    return {text: i for text, i in vocab.items() if i < size}

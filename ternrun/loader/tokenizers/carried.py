@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ternrun.errors import LoadError
+from ternrun.loader.tokenizers.added_tokens import content_of, without_last
 from ternrun.loader.tokenizers.token_bytes import UNUSED
 
 PREFIX = "ternrun.tokenizer."
@@ -57,7 +58,10 @@ def unpack(metadata: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, Any]
         types = np.asarray(metadata.get("tokenizer.ggml.token_type", np.zeros(len(tokens))))
         if types.shape != (len(tokens),):
             raise LoadError(f"metadata key tokenizer.ggml.token_type must hold {len(tokens)} numbers")
-        model["vocab"] = {token: i for i, token in enumerate(tokens) if types[i] != UNUSED}
+        vocab = {token: i for i, token in enumerate(tokens) if types[i] != UNUSED}
+        listed = description.get("added_tokens")
+        added = {text for token in (listed if isinstance(listed, list) else ()) if (text := content_of(token))}
+        model["vocab"] = without_last(vocab, added)
     if empty[1] == []:
         model["merges"] = list(metadata.get("tokenizer.ggml.merges", ()))
     return dict(description)
