@@ -278,6 +278,12 @@ def build(entry: str) -> Callable[..., Any]:
 
 def build_attention(kv: str, *, softcap: bool) -> Callable[..., Any]:
     """The kernel for one cache type; with `softcap`, scores become softcap * tanh(score / softcap)."""
+    kernel: Callable[..., Any] = _make_attend(_make_dispatch(kv, softcap=softcap))
+    return kernel
+
+
+def _make_dispatch(kv: str, *, softcap: bool) -> Any:
+    """The function that computes some queries of a key/value head with the tile that fits their number."""
     make = partial(_make_tile, kv, softcap=softcap)
     one = make(1)
     two, full = (make(2), make(TILE)) if TILE > 1 else (one, one)
@@ -307,6 +313,12 @@ def build_attention(kv: str, *, softcap: bool) -> Callable[..., Any]:
             two(args, queries, head)
         else:
             full(args, queries, head)
+
+    return tile
+
+
+def _make_attend(tile: Any) -> Any:
+    """The kernel: deals tiles of queries out to the threads."""
 
     @compiled
     def attend(args: Any, tid: int, nt: int) -> int:
