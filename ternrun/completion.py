@@ -8,14 +8,28 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
+from ternrun.runtime.engine.driver import Driver
 from ternrun.runtime.engine.request import FinishReason, Request, StepOutput
 from ternrun.runtime.sampling.logprobs import TokenLogprobs
 from ternrun.text import StopMatcher
 
-if TYPE_CHECKING:
-    from ternrun.api import Model
+
+class CompletingModel(Protocol):
+    """What a completion needs of a loaded model (`ternrun.api.Model`)."""
+
+    name: str
+    load_s: float
+    backend: str
+    backend_reason: str
+    driver: Driver
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to token ids and back."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +78,7 @@ class Stream:
     `completion` is what was made so far; its finish_reason is "abort" until the end.
     """
 
-    def __init__(self, model: Model, request: Request, called: float) -> None:
+    def __init__(self, model: CompletingModel, request: Request, called: float) -> None:
         self._model = model
         self._prompt_ids, params = list(request.ids), request.params
         self._outputs = model.driver.outputs(request)

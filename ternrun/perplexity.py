@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ternrun.errors import UsageError
+from ternrun.loader.tokenizers.tokenizer import Tokenizer
 from ternrun.runtime.backend.protocol import ProgressCallback
+from ternrun.runtime.sampling.logprobs import TokenLogprobs
 
-if TYPE_CHECKING:
-    from ternrun.api import Model
+
+class ScoringModel(Protocol):
+    """What a perplexity needs of a loaded model (`ternrun.api.Model`)."""
+
+    context: int
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to token ids and back."""
+        ...
+
+    def score(self, ids: Iterable[int]) -> list[TokenLogprobs]:
+        """Log-probabilities of all tokens but the first."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +57,7 @@ def windows(n: int, size: int) -> Iterator[Window]:
         scored = end
 
 
-def perplexity(model: Model, text: str, window: int, progress: ProgressCallback | None = None) -> Perplexity:
+def perplexity(model: ScoringModel, text: str, window: int, progress: ProgressCallback | None = None) -> Perplexity:
     """Score the whole text in windows of `window` tokens; `progress` hears of the tokens done and of how many.
 
     Raises UsageError where there is nothing to score.

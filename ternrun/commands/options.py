@@ -75,6 +75,7 @@ SAMPLING = {
     "min_keep": Flag(("--min-keep",), int, "N", "tokens that top-p, min-p, typical-p and XTC leave at least"),
     "logprobs": Flag(("--logprobs",), int, "N", "report log-probabilities, with the N likeliest tokens (needs --json)"),
 }
+CHAT_SAMPLING = {name: flag for name, flag in SAMPLING.items() if name != "logprobs"}
 
 ENGINE = {
     "threads": Flag(("-t", "--threads"), threads, "N", "threads; 0: one per physical core"),

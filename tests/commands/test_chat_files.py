@@ -14,6 +14,7 @@ import pytest
 from ternrun.commands.chat.console import Console
 from ternrun.commands.chat.conversation import Conversation
 from ternrun.commands.chat.session import Session
+from ternrun.commands.chat.slash import SLASH_COMMANDS
 from ternrun.errors import UsageError
 
 Run = Callable[..., Any]
@@ -66,7 +67,7 @@ def test_who_wants_no_plain_text_is_not_told_that_it_begins(
     monkeypatch.setattr("sys.stdin", stdin(b"n\n"))
     console = at_a_terminal()
     partner = SimpleNamespace(name="tiny", can_chat=False)
-    assert Session(partner, console, Conversation(), {}, plain=False).run() == 0  # type: ignore[arg-type]
+    assert Session(partner, console, Conversation(), {}, SLASH_COMMANDS, plain=False).run() == 0  # type: ignore[arg-type]
     assert "your text is continued" not in capsys.readouterr().err
 
 

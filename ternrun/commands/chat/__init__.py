@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ternrun.commands.line.parser import Parser
 from ternrun.commands.models import add_only_model, add_template
-from ternrun.commands.options import ENGINE, SAMPLING, add_flags, given
+from ternrun.commands.options import CHAT_SAMPLING, ENGINE, add_flags, given
 from ternrun.commands.terminal import safe
 from ternrun.errors import UsageError
 from ternrun.runtime.config import EngineConfig, SamplingParams
@@ -32,7 +32,6 @@ examples:
   printf '%s\\n' "Name a river." "And a longer one?" | ternrun chat model.gguf
 """
 
-FLAGS = {name: flag for name, flag in SAMPLING.items() if name != "logprobs"}
 OURS = {"max_tokens": 2**24, "temperature": 0.7}  # where this process runs the model and its file states none
 TOLD = {
     "max_tokens": "up to the context's end, or the server's",
@@ -50,7 +49,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--plain", action="store_true", help="no chat: the model continues the text you type")
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save wrote")
     parser.add_argument("--history", metavar="FILE", help="where the lines you type are kept; '' keeps none")
-    add_flags(parser, "how it answers", SamplingParams, FLAGS, TOLD)
+    add_flags(parser, "how it answers", SamplingParams, CHAT_SAMPLING, TOLD)
     add_flags(parser, "how it runs", EngineConfig, ENGINE)
 
 
@@ -59,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from ternrun.commands.chat.console import Console
     from ternrun.commands.chat.conversation import Conversation
     from ternrun.commands.chat.session import Session
+    from ternrun.commands.chat.slash import SLASH_COMMANDS
     from ternrun.commands.inputs import typed
 
     settings = given(args, SamplingParams)
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if args.system is not None:
         conversation.system = typed(args.system, "--system")
     with _partner(args) as partner, Console(args.history) as console:
-        return Session(partner, console, conversation, settings, plain=args.plain).run()
+        return Session(partner, console, conversation, settings, SLASH_COMMANDS, plain=args.plain).run()
 
 
 def _partner(args: argparse.Namespace) -> AbstractContextManager[Partner]:

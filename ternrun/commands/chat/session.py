@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ternrun.commands.chat.console import Console
 from ternrun.commands.chat.conversation import Conversation
@@ -36,12 +36,22 @@ class Answered:
         return "\n".join(lines)
 
 
+class SlashCommands(NamedTuple):
+    """The commands that a session runs: lines that begin with a slash."""
+
+    run: Callable[[Session, str], None]  # of one line; raises UsageError, OSError, and what answering raises
+    names: Sequence[str]
+    settings: Sequence[str]  # what may follow /set
+
+
 class Session:
     """Runs until the user leaves. What goes wrong is told on a terminal, and the talk goes on; in a pipe it ends."""
 
     def __init__(
-        self, partner: Partner, console: Console, talk: Conversation, settings: Mapping[str, Any], *, plain: bool
-    ) -> None:
+        self, partner: Partner, console: Console, talk: Conversation, settings: Mapping[str, Any],
+        commands: SlashCommands, *, plain: bool,
+    ) -> None:  # fmt: skip
+        self._commands = commands
         self.partner, self.console, self.talk, self.plain = partner, console, talk, plain
         self.settings = dict(settings)  # what the user set, and nothing else
         self.answered = Answered()
@@ -51,11 +61,8 @@ class Session:
 
     def run(self) -> int:
         """The exit code."""
-        from ternrun.commands.chat.setting import NAMES, SWITCHES
-        from ternrun.commands.chat.slash import ALIASES, COMMANDS
-
         self._offer_plain()
-        self.console.complete([f"/{name}" for name in (*COMMANDS, *ALIASES)], [*NAMES, *SWITCHES])
+        self.console.complete([f"/{name}" for name in self._commands.names], list(self._commands.settings))
         if self.console.interactive and not self.over:
             kind = "your text is continued" if self.plain else "a chat"
             self.console.note(f"{self.partner.name}: {kind}; /help lists the commands, {LEAVING}")
@@ -135,11 +142,9 @@ class Session:
 
     def _take(self, line: str) -> None:
         """A command, or a message. Raises TernrunError, in a pipe only."""
-        from ternrun.commands.chat.slash import obey
-
         try:
             if line.startswith("/") and not line.startswith("//"):
-                obey(self, line)
+                self._commands.run(self, line)
             elif line.strip() or (self.plain and self.talk.messages):
                 self.say(line[1:] if line.startswith("//") else line)
         except (TernrunError, OSError) as error:

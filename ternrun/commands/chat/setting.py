@@ -7,9 +7,9 @@ import difflib
 import json
 from typing import Any
 
-from ternrun.commands.chat import FLAGS
 from ternrun.commands.chat.history import keep
 from ternrun.commands.chat.session import Session
+from ternrun.commands.options import CHAT_SAMPLING as FLAGS
 from ternrun.errors import UsageError
 from ternrun.runtime.config import SamplingParams
 

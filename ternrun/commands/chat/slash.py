@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ternrun.commands.chat.conversation import Conversation
-from ternrun.commands.chat.session import Session
-from ternrun.commands.chat.setting import change, shown, system
+from ternrun.commands.chat.session import Session, SlashCommands
+from ternrun.commands.chat.setting import NAMES, SWITCHES, change, shown, system
 from ternrun.errors import UsageError
 
 
@@ -137,3 +137,4 @@ COMMANDS = {
     "stats": Command(_stats, "", "times and tokens of the last answer"),
     "exit": Command(_exit, "", "leave, also /bye and /quit"),
 }
+SLASH_COMMANDS = SlashCommands(obey, (*COMMANDS, *ALIASES), (*NAMES, *SWITCHES))
