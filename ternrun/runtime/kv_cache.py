@@ -1,11 +1,11 @@
-"""Which cache block holds which tokens of which sequence; the keys and values themselves are the backend's.
+"""The block pool: which cache block holds which tokens of which sequence. The backend holds keys and values.
 
-A block is in exactly one of three places: free; referenced by one or more tables; or idle, meaning that nobody
-references it but its contents are known and may be used again until it is evicted (least recently used first).
-Full blocks whose contents were computed are published under the digest of all tokens up to their end (a hash chain),
-so an equal prefix of a later sequence finds them, whoever computed it.
+A block is in one of three states: free; referenced by one or more tables; or idle, which means that no table references
+it, but its contents are known and can be reused until it is evicted (least recently used first). Full, computed blocks
+are published under the digest of all tokens up to their end (a hash chain), so an equal prefix of a later sequence
+finds them.
 
-The cache owns its contract: tables change only through its methods, and what a caller may not do is asserted.
+Tables change only through the cache's methods. Assertions guard against wrong use.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 class BlockTable:
     """The blocks of one sequence: tokens [i * block_size, (i + 1) * block_size) are in block row[i], i < count.
 
-    The array `row` is never changed, only replaced: whoever copied it need not look at it again.
+    The array `row` is replaced, never changed, so a copy stays valid.
     """
 
     row: NDArray[np.int32]  # (blocks a sequence may reach,); 0 from `count` on
@@ -33,7 +33,7 @@ class BlockTable:
 
 
 class KVCache:
-    """The block pool. Not thread-safe: the engine's thread owns it."""
+    """The block pool. Not thread-safe: only the engine's thread uses it."""
 
     def __init__(self, n_blocks: int, block_size: int, tokens_per_sequence: int) -> None:
         self.n_blocks = n_blocks
@@ -48,7 +48,7 @@ class KVCache:
 
     @property
     def available(self) -> int:
-        """Blocks that `extend` could hand out now."""
+        """The number of blocks that `extend` can provide now."""
         return len(self._free) + len(self._idle)
 
     def table(self) -> BlockTable:
@@ -56,15 +56,15 @@ class KVCache:
         return BlockTable(self._empty)
 
     def find(self, ids: Sequence[int]) -> BlockTable:
-        """A new table with the published blocks that hold a prefix of `ids`."""
+        """A new table with the published blocks of a prefix of `ids`."""
         table = self.table()
         self.attach(table, ids, len(ids))
         return table
 
     def forget(self, ids: Sequence[int]) -> int:
-        """Free the published blocks that hold a prefix of `ids`; returns how many tokens that covers.
+        """Free the published blocks of a prefix of `ids`. Returns how many tokens they hold.
 
-        What a sequence references stays.
+        Blocks that a sequence references stay.
         """
         table = self.find(ids)
         row = table.row[: table.count].tolist()
@@ -77,9 +77,9 @@ class KVCache:
         return len(forgotten) * self.block_size
 
     def attach(self, table: BlockTable, ids: Sequence[int], limit: int) -> int:
-        """Reference the published blocks that hold a prefix of ids[:limit]; returns how many tokens that covers.
+        """Reference the published blocks of a prefix of ids[:limit]. Returns how many tokens they hold.
 
-        The table must be empty. Only whole blocks are reused, so nobody ever writes to a block that has two readers.
+        The table must be empty. Only whole blocks are reused, so a block with two readers is never written.
         """
         assert table.count == 0
         found: list[int] = []
@@ -95,9 +95,9 @@ class KVCache:
         return table.count * self.block_size
 
     def extend(self, table: BlockTable, n_tokens: int) -> bool:
-        """Grow the table to hold n_tokens, all or nothing; idle blocks are evicted when none is free.
+        """Grow the table to hold n_tokens, evicting idle blocks when no block is free.
 
-        Returns False, and changes nothing, where fewer blocks are available than it takes.
+        Returns False and changes nothing if too few blocks are available.
         """
         missing = -(-n_tokens // self.block_size) - table.count
         if missing <= 0:
@@ -111,9 +111,9 @@ class KVCache:
         return True
 
     def publish(self, table: BlockTable, ids: Sequence[int], n_tokens: int) -> None:
-        """Offer for reuse the full blocks of the first n_tokens of `ids`, whose keys and values must be written.
+        """Publish the full blocks of the first n_tokens of `ids`. Their keys and values must be written.
 
-        Where another sequence published the same tokens first, its block stays the known one.
+        If another sequence published the same tokens first, its block stays the published one.
         """
         full = n_tokens // self.block_size
         assert full <= table.count
@@ -125,9 +125,9 @@ class KVCache:
             table.published = index + 1
 
     def release(self, table: BlockTable) -> None:
-        """Give all blocks of the table back; it is empty afterwards.
+        """Release all blocks of the table, which is empty afterwards.
 
-        Blocks go idle from the last to the first, so that a chain is evicted from its end and its start stays of use.
+        Blocks become idle from the last to the first, so that eviction shortens a chain from its end.
         """
         for block in table.row[: table.count][::-1].tolist():
             self._references[block] -= 1
@@ -155,7 +155,7 @@ class KVCache:
         del self._block[self._digest.pop(block)]
 
     def _chain(self, table: BlockTable, ids: Sequence[int], index: int) -> bytes:
-        """The digest of tokens [0, (index + 1) * block_size), kept in the table; 128 bits, so that none collide."""
+        """The digest of tokens [0, (index + 1) * block_size), kept in the table; 128 bits suffice against collisions."""
         size = self.block_size
         while len(table.digests) <= index:
             n = len(table.digests)

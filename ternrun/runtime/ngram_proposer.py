@@ -1,10 +1,10 @@
-"""Drafts without a draft model: what followed the last time the same tokens came up, in the prompt or the output.
+"""Draft tokens without a draft model: the tokens that followed the last occurrence of the same n-gram.
 
-Prompt-lookup decoding (Saxena 2023; llama.cpp's lookup, vLLM's n-gram): code and edits repeat themselves. A guess is
-verified in the same pass that computes the next token, so it changes the speed, never the result.
+Prompt lookup decoding (Saxena 2023; llama.cpp's lookup, vLLM's n-gram): code and edits repeat themselves. The model
+verifies drafts in the pass that computes the next token, so they change the speed and never the result.
 
-What a guess costs depends on the model and the processor, so it is measured: a sequence is asked for a guess before
-every step, and the time between two askings is the step's.
+The cost of a draft depends on model and processor, so it is measured: the proposer is called before every step, and the
+time between two calls is the time of the step.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ COST = 0.4  # of a plain step, that each guessed token is thought to add until i
 ALLOWANCE = 0.03  # of all steps that guessing may lose in the long run
 CAP = 10.0  # what past success counts for at most
 FRESH = 0.2  # weight of the newest time
-PATIENCE = 4  # times as long as it may go unasked it must have known nothing
+PATIENCE = 4  # nothing repeated for this many times the skipped tokens
 FOREIGN = 4.0  # times a plain step; longer ones hold others' prompts, too
 
 
 class NgramProposer:
-    """The drafter of one sequence: told all its tokens at every step, it keeps account of what guessing gained."""
+    """Proposes drafts for one sequence, and stops while drafts cost more than they gain."""
 
     def __init__(self, length: int, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`length`: tokens of a guess, which the backend states (`Model.draft_tokens`)."""
+        """`length`: the number of tokens of a draft, which the backend states (`Model.draft_tokens`)."""
         self._length = length
         self._seen: dict[tuple[int, ...], int] = {}  # where the continuation of each n-gram begins, latest first
         self._indexed = 0
@@ -39,9 +39,9 @@ class NgramProposer:
         self._cost = COST  # of a guessed token, in plain steps
 
     def __call__(self, ids: list[int], most: int) -> list[int]:
-        """At most `most` tokens that may follow `ids`; none where nothing is known or guessing does not pay.
+        """At most `most` tokens that may follow `ids`; none if the n-gram is new or drafts do not pay.
 
-        Nor before one step was plain, by which others are measured.
+        The first step is always without a draft, as the baseline for later times.
         """
         now = self._clock()
         self._settle(ids, now - self._asked if self._asked else 0.0)
@@ -55,13 +55,15 @@ class NgramProposer:
 
     @property
     def rest(self) -> int:
-        """Tokens that may come before it need be asked again: until a guess can be afforded; and where nothing has come
-        up twice for long, it may take somewhat longer to be seen."""
+        """Tokens that may be generated before the next call is useful: until the balance allows a draft.
+
+        If nothing has repeated for long, a repetition may be noticed somewhat later.
+        """
         missing = self._cost * self._length - self._balance
         return math.ceil(missing / ALLOWANCE) if missing > 0 else (self._from - self._matched) // PATIENCE
 
     def _settle(self, ids: list[int], seconds: float) -> None:
-        """Book the steps since: one for each token that came true, less what computing all of them took longer."""
+        """Update the balance: one step for each accepted token, minus the extra time of the drafts."""
         plain = 1 if self._guess else max(1, len(ids) - self._from)  # steps without a guess may have been several
         self._balance += ALLOWANCE * plain
         if self._guess:
@@ -71,7 +73,7 @@ class NgramProposer:
         self._balance = min(self._balance, CAP)
 
     def _spent(self, seconds: float) -> float:
-        """What each token of the last guess cost, in plain steps; as ever where this step cannot tell."""
+        """The cost of each token of the last draft, in steps; the earlier estimate if this step's time says nothing."""
         if seconds > FOREIGN * self._plain:
             return self._cost
         measured = max(seconds / self._plain - 1.0, 0.0) / len(self._guess)
@@ -79,7 +81,7 @@ class NgramProposer:
         return measured
 
     def _right(self, ids: list[int]) -> int:
-        """How many steps the last guess saved."""
+        """The number of steps that the last draft saved."""
         right = 0
         for guessed, came in zip(self._guess, ids[self._from :], strict=False):
             if guessed != came:
@@ -88,7 +90,7 @@ class NgramProposer:
         return min(right, len(ids) - self._from - 1)
 
     def _find(self, ids: list[int]) -> int:
-        """Where the last tokens occurred before, just behind them; 0 where they did not."""
+        """The position after the last occurrence of the final n-gram; 0 if it is new."""
         for end in range(max(self._indexed, NGRAM), len(ids)):
             self._seen[tuple(ids[end - NGRAM : end])] = end
         self._indexed = max(self._indexed, len(ids))

@@ -1,6 +1,6 @@
-"""What the engine asks of a device: load weights once, then run batches of tokens through them.
+"""The interface of a backend: it loads weights once and then runs batches of tokens.
 
-A backend knows tensors, positions and cache blocks; it knows nothing of text, requests or sampling.
+A backend knows tensors, positions and cache blocks. It knows nothing of text, requests or sampling.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Idle = Callable[[], None]
 
 
 class Batch(NamedTuple):
-    """T tokens of up to S sequences, run in one step; a sequence's tokens stand in order of position.
+    """T tokens of up to S sequences for one step. The tokens of a sequence are in order of position.
 
-    Their keys and values are written to the cache at (block_tables[slots[t]][positions[t] // block_size],
-    positions[t] % block_size); every earlier position of that sequence must have been written by this or an
-    earlier step. Results do not depend on what else is in the batch.
+    The backend writes keys and values to the cache at (block_tables[slots[t]][positions[t] // block_size], positions[t]
+    % block_size). This or an earlier step must write every earlier position of the sequence. A token's result does not
+    depend on the other tokens of the batch.
 
-    Lists, since most steps have few tokens: numpy would take longer to begin than a loop does.
+    The fields are lists, because most steps have few tokens, and a loop over them ends before numpy starts.
     """
 
     tokens: list[int]  # T
@@ -37,9 +37,9 @@ class Batch(NamedTuple):
 
 
 class SparseLogits(Protocol):
-    """A row of logits of which only those are known that can be among the largest; all others count as -inf."""
+    """A row of logits that holds only those that can be among the largest. All others count as -inf."""
 
-    best: int  # id of the largest, the lowest among equals; -1 where there is none, or not a finite number
+    best: int  # id of the largest logit, the lowest id among equals; -1 if no logit is finite
 
     def read(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Token ids (n,), ascending, and their logits (n,)."""
@@ -97,11 +97,11 @@ class Model(Protocol):
         ...
 
     def decode(self, batch: Batch, steps: int, stops: frozenset[int]) -> list[list[int]]:
-        """Run the batch, one token of each sequence, all of them wanted; then go on with the largest logits, `steps`
-        times in all. Returns the tokens chosen for each sequence, in its order, equally many.
+        """Run the batch, one token of each sequence, then continue with the largest logits: `steps` steps in all.
 
-        It ends after a step that chose one of `stops`, and before one whose logits are not finite numbers; there may be
-        none where the model is not ready. Block tables must reach over all the tokens.
+        Returns the chosen tokens of each sequence, in order, equally many. Ends after a step that chose one of `stops`,
+        and before a step whose logits are not finite. The lists are empty if the model is not ready for this. Block
+        tables must cover all tokens.
         """
         ...
 
@@ -115,16 +115,16 @@ class Model(Protocol):
 
 
 class Backend(Protocol):
-    """A device's module: `ternrun.runtime.cpu`, `ternrun.runtime.cuda`."""
+    """The module of a device, such as `ternrun.runtime.cpu`."""
 
     name: str
 
     def load(
         self, weights: Weights, engine: EngineConfig, progress: ProgressCallback | None = None, idle: Idle | None = None
     ) -> Model:
-        """`progress` hears of kernels that have to be compiled first, which happens once on a machine.
+        """Load weights. `progress` is called for each compiled kernel, which happens once on a machine.
 
-        `idle` is called once, when what is left to do needs no Python: a thread started there gets in nobody's way.
-        Raises LoadError for weights this backend cannot run, MissingExtra where its package is absent.
+        `idle` is called once, when the rest of the work needs no Python, so that a thread started there disturbs
+        nobody. Raises LoadError for weights that this backend cannot run, and MissingExtra if its package is absent.
         """
         ...

@@ -1,7 +1,7 @@
-"""Context shift: where a sequence fills its context, its middle is dropped and it goes on, as in llama.cpp.
+"""Context shift: a sequence that fills its context drops its middle and continues, as in llama.cpp.
 
-What is kept is computed again at its new positions, so the result depends on the kept ids alone. llama.cpp moves keys
-and values that saw what is dropped instead, which costs less and gives other tokens.
+The kept tokens are computed again at their new positions, so the result depends on the kept ids alone. llama.cpp moves
+keys and values that depend on dropped tokens instead, which costs less and gives other tokens.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class ContextShift(NamedTuple):
 
 
 def shift_tokens(ids: list[int], prompt: int, shift: ContextShift) -> list[int]:
-    """`ids`, of which the first `prompt` are the prompt's, without their middle: shorter by at least one.
+    """`ids` without their middle, shorter by at least one. The first `prompt` ids are the prompt's.
 
-    The last is always kept, and `keep` never protects the last four.
+    The last token always stays, and `keep` never covers the last four.
     """
     keep = min(prompt if shift.keep < 0 else shift.keep, max(0, len(ids) - 4))
     after = len(ids) - keep

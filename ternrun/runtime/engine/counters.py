@@ -1,4 +1,4 @@
-"""What an engine has done since it began. The engine's thread writes, any thread may read."""
+"""Counts what an engine has done. The engine's thread writes; any thread may read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Counters:
-    """Speculation accepts a drafted token where the model would have chosen it, too."""
+    """Totals since the start. A draft token counts as accepted if the model would have chosen it too."""
 
     steps: int = 0
     sequences: int = 0  # of all steps: divided by them, how full the batch was
@@ -21,7 +21,7 @@ class Counters:
     accepted: int = 0
 
     def add(self, chunks: Sequence[Chunk], steps: int = 1) -> None:
-        """A step with these chunks, or several that are alike."""
+        """Count a step with these chunks, or several equal steps."""
         self.steps += steps
         self.sequences += len(chunks) * steps
         for chunk in chunks:
@@ -30,6 +30,6 @@ class Counters:
 
     @classmethod
     def total(cls, several: Iterable[Counters]) -> Counters:
-        """Of several engines together."""
+        """The sum over several engines."""
         rows = [astuple(counts) for counts in several]
         return cls(*map(sum, zip(*rows, strict=True)))

@@ -1,6 +1,6 @@
-"""One thread that runs one engine, so that requests may come from any thread and no caller's Ctrl-C can tear a step.
+"""One thread that runs one engine. Requests may come from any thread, and no caller's Ctrl-C can interrupt a step.
 
-The API hands a queue's `put` as the receiver, a server its event loop's `call_soon_threadsafe`.
+The API passes a queue's `put` as the receiver; a server passes its event loop's `call_soon_threadsafe`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class Ticket:
-    """A submitted request: what to hand to `Driver.abort`."""
+    """A submitted request, to be passed to `Driver.abort`."""
 
     def __init__(self, request: Request, receive: Receive) -> None:
         self.request = request
@@ -30,9 +30,9 @@ class Ticket:
 
 
 class Outputs:
-    """The outputs of one request, for the thread that iterates over them; closing them ends the request.
+    """Iterates over the outputs of one request. Closing it ends the request.
 
-    Raises what ended the request where that was an error.
+    Raises the error that ended the request, if any.
     """
 
     def __init__(self, driver: Driver, request: Request) -> None:
@@ -55,7 +55,7 @@ class Outputs:
         return output
 
     def close(self) -> None:
-        """End the request, if it has not ended."""
+        """End the request if it has not ended."""
         if not self._ended:
             self._ended = True
             self._driver.abort(self._ticket)
@@ -65,7 +65,7 @@ class Outputs:
 
 
 class Driver:
-    """Owns the engine from here on. Every submitted request is sure to get a last output, whatever happens."""
+    """Runs an engine, which nobody else may use afterwards. Every submitted request gets a last output in any case."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -79,9 +79,9 @@ class Driver:
         self._thread.start()
 
     def submit(self, request: Request, receive: Receive) -> Ticket:
-        """Queue a request; `receive` is called in the driver's thread with each output, and must return at once.
+        """Queue a request. The driver's thread calls `receive` with each output; it must return at once.
 
-        Raises UsageError or ContextError for a request that cannot be run, and where the driver is closed.
+        Raises UsageError or ContextError for a request that cannot run, and UsageError after `close`.
         """
         self.engine.check(request)
         ticket = Ticket(request, receive)
@@ -89,18 +89,18 @@ class Driver:
         return ticket
 
     def outputs(self, request: Request) -> Outputs:
-        """Queue a request and wait for its outputs one by one. Raises as `submit` does."""
+        """Queue a request and iterate over its outputs. Raises as `submit` does."""
         return Outputs(self, request)
 
     def abort(self, ticket: Ticket) -> None:
-        """End a request before the next step; its last output says "abort" unless it ended before."""
+        """End a request before the next step. The reason of its last output is 'abort' unless it ended before."""
         with suppress(UsageError):  # closed: it has ended already
             self._send(lambda: self._end(ticket, "abort"))
 
     def call(self, work: Callable[[Engine], Result]) -> Result:
-        """Run `work` in the driver's thread, between two steps, which wait for it; what it gives or raises.
+        """Run `work` in the driver's thread between two steps. Returns or raises what `work` does.
 
-        Raises UsageError where the driver is closed.
+        Raises UsageError after `close`.
         """
         future: Future[Result] = Future()
 
@@ -114,7 +114,7 @@ class Driver:
         return future.result()
 
     def close(self) -> None:
-        """Abort what is under way and stop the thread; returns when it has ended. May be called twice."""
+        """Abort all requests and stop the thread. Returns when it has ended. A second call does nothing."""
         with self._lock:
             self._open = False
         self._inbox.put(lambda: None)
@@ -125,7 +125,7 @@ class Driver:
         with self._lock:
             if not self._open:
                 raise UsageError("the model is closed")
-            if not self._thread.is_alive():  # a fork copies memory, but no threads: nobody would ever answer
+            if not self._thread.is_alive():  # a fork has no copy of the thread, so nobody would answer
                 raise UsageError("the model's thread is not in this process: a process that was forked loads its own")
             self._inbox.put(command)
 
@@ -145,7 +145,7 @@ class Driver:
     def _step(self) -> None:
         try:
             outputs = self.engine.step()
-        except Exception as error:  # whatever it is belongs to those who wait, else they wait for ever
+        except Exception as error:  # callers must get any error, or they would wait forever
             for ticket in list(self._tickets.values()):
                 self._end(ticket, "error", error)
             return
@@ -170,6 +170,6 @@ class Driver:
     def _hand(self, ticket: Ticket, output: StepOutput) -> None:
         try:
             ticket.receive(output)
-        except Exception:  # the receiver is gone (an event loop that was closed): nobody is left to tell
+        except Exception:  # the receiver is gone (a closed event loop)
             self._tickets.pop(output.id, None)
             self.engine.abort(output.id)

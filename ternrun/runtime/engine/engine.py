@@ -1,7 +1,7 @@
-"""The engine: token ids in, token ids out. It knows nothing of text, files or threads (see driver.py).
+"""The engine: continuous batching of token ids. It knows nothing of text, files or threads (see driver.py).
 
-Results depend on the request alone: not on the batch, the chunk size, the order of arrival, preemption or what the
-cache held.
+A request's result depends on the request alone: not on the batch, the chunk size, the order of arrival, preemption, or
+the contents of the cache.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from ternrun.runtime.sampling.sampler import (
     takes_largest,
 )
 
-CONSTRAINT_WAIT = 0.001  # seconds that a row's result may wait for what is allowed there
+CONSTRAINT_WAIT = 0.001  # seconds to wait for the allowed tokens of a row
 
 Sampled = tuple[tuple[int, ...], tuple[TokenLogprobs, ...], FinishReason | None, TokenLogprobs | None]
 
 
 class Engine:
-    """Continuous batching over one model. Not thread-safe: one thread calls everything but `check`.
+    """Runs requests on one model. Not thread-safe: one thread calls everything except `check`.
 
-    `eos_ids` end a request beside its own stop ids. `drafter` makes, for each request, what guesses
-    at the tokens to come, to be verified in one pass: it changes the speed, never the result. `breakers` finds the
-    tokens of DRY's sequence breakers, and may be called from any thread.
+    `eos_ids` end a request, as its own stop ids do. `drafter` makes a proposer of draft tokens for each request; the
+    model verifies drafts in one pass, which changes the speed and never the result. `breakers` finds the tokens of
+    DRY's sequence breakers; any thread may call it.
     """
 
     def __init__(
@@ -74,18 +74,18 @@ class Engine:
 
     @property
     def max_batch(self) -> int:
-        """How many sequences run together at most."""
+        """The largest number of sequences that run together."""
         return self.model.engine_config.max_batch
 
     @property
     def cache(self) -> KVCache:
-        """Which tokens are in which blocks; for the thread that calls `step`."""
+        """The cache's block tables. Only the thread that calls `step` may use them."""
         return self._cache
 
     def check(self, request: Request) -> None:
-        """Raises UsageError or ContextError for a request that `add` would refuse; safe from any thread."""
+        """Raise UsageError or ContextError for a request that `add` would refuse. Safe from any thread."""
         request.check(self.model.config.vocab_size, self.context)
-        self._breaking(request.params)  # which takes a while: not in the thread that all wait for
+        self._breaking(request.params)  # slow, so it runs in the caller's thread
         if not (self.model.config.causal or request.pooling):
             raise UsageError("this model gives embeddings only: it cannot generate or score")
 
@@ -127,7 +127,7 @@ class Engine:
         return self._breakers(params.dry_sequence_breakers)
 
     def abort(self, request_id: int) -> None:
-        """Drop a request and free what it holds; nothing more is heard of it. Unknown and finished ids are ignored."""
+        """Drop a request and free what it holds. It gets no further output. Unknown and finished ids are ignored."""
         sequence = self._sequences.pop(request_id, None)
         if sequence:
             self._scheduler.remove(sequence)
@@ -141,12 +141,14 @@ class Engine:
 
     @property
     def load(self) -> tuple[int, int]:
-        """How many requests run and how many wait; safe to read from any thread."""
+        """The numbers of running and of waiting requests. Safe to read from any thread."""
         return len(self._scheduler.running), len(self._scheduler.waiting)
 
     def step(self) -> list[StepOutput]:
-        """Run one batch: choose tokens, compute, sample, hand out. Requests that are only prefilled stay silent,
-        unless they ask for progress."""
+        """Run one batch and return the outputs of its requests.
+
+        A request whose prompt is not complete has no output, unless it asks for progress.
+        """
         chunks = self._scheduler.schedule()
         if not chunks:
             return []
@@ -159,7 +161,7 @@ class Engine:
         return self._run(self.model.forward, others) + self._run(self.model.embed, pooled)
 
     def _run(self, run: Callable[[Batch], LogitsRows], chunks: list[Chunk]) -> list[StepOutput]:
-        """Compute chunks that want the same kind of result, and use it up."""
+        """Run chunks that need the same kind of result, and handle the result."""
         if not chunks:
             return []
         with self._pace.call(1):
@@ -172,14 +174,14 @@ class Engine:
         return outputs
 
     def _decode(self, chunks: list[Chunk], steps: int) -> list[StepOutput]:
-        """Several greedy steps in one call of the model; nothing where it makes none."""
+        """Run several greedy steps in one call of the model. Returns no outputs if the model makes none."""
         ends = [chunk.sequence.stops | chunk.sequence.banned for chunk in chunks]
         with self._pace.call(steps):
             chosen = self.model.decode(batch(chunks), steps, ends[0].union(*ends[1:]))
         refused = [
             c.sequence for c, made in zip(chunks, chosen, strict=False) if made and made[-1] in c.sequence.banned
         ]
-        if refused:  # a step on its own finds what comes instead; who wants such a token once wants it again and again
+        if refused:  # a sequence that hits a banned token usually hits it again, so it continues in single steps
             chosen = [tokens[:-1] for tokens in chosen]
             for sequence in refused:
                 sequence.greedy = False
@@ -189,7 +191,7 @@ class Engine:
         return [self._accept(chunk.sequence, tokens) for chunk, tokens in zip(chunks, chosen, strict=True)]
 
     def _accept(self, sequence: Sequence, tokens: list[int]) -> StepOutput:
-        """Use up what several steps chose, of which only the last can end the sequence."""
+        """Handle the tokens that several steps chose. Only the last token can end its sequence."""
         sequence.ids += tokens[:-1]
         sequence.computed += len(tokens)
         reason = self._end(sequence, sequence.accept(tokens[-1]))
@@ -197,14 +199,14 @@ class Engine:
         return StepOutput(sequence.id, tuple(said), (), (), reason, sequence.cached, made=time.perf_counter())
 
     def _advance(self, chunk: Chunk, rows: LogitsRows) -> StepOutput | None:
-        """Use up the chunk's rows; note what is computed; end the sequence if it is done."""
+        """Handle the rows of a chunk: record what is computed, and end the sequence if it is done."""
         sequence = chunk.sequence
         try:
             if sequence.request.pooling:
                 return self._pool(chunk, [full_logits(row) for row in rows])
             scores = self._score(chunk, rows[: len(chunk.scored)]) if chunk.scored else ()
             tokens, logprobs, reason, end = self._sample(chunk, rows[len(chunk.scored) :])
-        except TernrunError as error:  # logits that are not numbers: this request ends, the others go on
+        except TernrunError as error:  # NaN logits end this request only
             self.abort(sequence.id)
             return StepOutput(sequence.id, finish_reason="error", error=error)
         self.counts.accepted += sequence.computed - (chunk.start + len(chunk.tokens) - chunk.drafted)
@@ -218,8 +220,10 @@ class Engine:
         )  # fmt: skip
 
     def _end(self, sequence: Sequence, reason: FinishReason | None) -> FinishReason | None:
-        """Others may use what is computed. Where a reason says so, the sequence ends; but a full context, of which the
-        middle may be dropped, is none."""
+        """Publish the computed blocks and end the sequence if there is a finish reason.
+
+        A sequence whose context is full continues instead if it may drop its middle.
+        """
         self._cache.publish(sequence.table, sequence.ids, sequence.computed)
         if reason == "length" and sequence.shift(self.context):
             self._scheduler.restart(sequence)
@@ -230,7 +234,7 @@ class Engine:
         return reason
 
     def _pool(self, chunk: Chunk, rows: list[NDArray[np.float32]]) -> StepOutput | None:
-        """Add hidden states (dim,) to what is pooled; the result when all are there. Raises LoadError."""
+        """Add hidden states (dim,). Returns the pooled result when all states are there. Raises LoadError."""
         sequence = chunk.sequence
         add_states(sequence, rows, first=chunk.start == 0)
         sequence.computed = chunk.start + len(chunk.tokens)
@@ -243,16 +247,16 @@ class Engine:
         return StepOutput(sequence.id, finish_reason="length", cached_tokens=sequence.cached, embedding=found)
 
     def _score(self, chunk: Chunk, rows: LogitsRows) -> tuple[TokenLogprobs, ...]:
-        """Log-probabilities of the prompt tokens that follow the scored ones."""
+        """Log-probabilities of the prompt tokens that follow the scored positions."""
         sequence, after = chunk.sequence, chunk.start + chunk.scored.start + 1
         top = sequence.request.prompt_logprobs or 0
         sequence.scored = max(sequence.scored, chunk.start + chunk.scored.stop)
         return tuple(token_logprobs(full_logits(row), sequence.ids[after + i], top) for i, row in enumerate(rows))
 
     def _sample(self, chunk: Chunk, rows: LogitsRows) -> Sampled:
-        """Tokens for the sampled rows, until one differs from the guess that the next row rests on.
+        """Sample tokens from the rows, up to the first that differs from the draft that the next row assumes.
 
-        A row whose constraint does not know yet what is allowed is computed again when it does.
+        A row whose constraint is not ready is computed again later.
         """
         sequence, params = chunk.sequence, chunk.sequence.request.params
         constraint = sequence.constraint

@@ -1,7 +1,7 @@
-"""Keys and values copied out of the engine's cache, and into it, while it runs: whole blocks of a prefix of token ids.
+"""Copies keys and values out of a running engine's cache and into it: whole blocks of a prefix of token ids.
 
-Blocks that are known to the cache never change, and those that are not yet have no reader; so only taking and giving
-back is done between two steps of the engine, and the copying beside it.
+Published blocks never change, and unpublished ones have no reader. So only taking and releasing blocks runs between two
+steps of the engine; copying runs beside it.
 """
 
 from __future__ import annotations
@@ -21,33 +21,34 @@ from ternrun.runtime.kv_cache import BlockTable
 
 
 class Blocks(NamedTuple):
-    """n blocks of the cache, in order, that hold the keys and values of `tokens` tokens."""
+    """n cache blocks, in order, with the keys and values of `tokens` tokens."""
 
     cache: CacheBlocks
     row: NDArray[np.int32]  # (n,)
     tokens: int
 
     def read(self, layer: int) -> NDArray[np.uint8]:
-        """A copy of one layer's: (n, bytes of a block)."""
+        """A copy (n, bytes of a block) of one layer's blocks."""
         return self.cache.read(layer, self.row)
 
     def write(self, layer: int, data: NDArray[np.uint8]) -> None:
-        """Replace one layer's by (n, bytes of a block)."""
+        """Replace one layer's blocks by `data` (n, bytes of a block)."""
         self.cache.write(layer, self.row, data)
 
 
 @contextmanager
 def cached_blocks(driver: Driver, ids: Sequence[int]) -> Iterator[Blocks]:
-    """The blocks that the cache has of a prefix of `ids`, to be read: maybe none. Raises UsageError."""
+    """The blocks that the cache has of a prefix of `ids`, for reading; possibly none. Raises UsageError."""
     with _given_back(driver, driver.call(lambda engine: engine.cache.find(ids))) as blocks:
         yield blocks
 
 
 @contextmanager
 def new_blocks(driver: Driver, ids: Sequence[int]) -> Iterator[Blocks]:
-    """Blocks for all of `ids`, which fill them, to be written; the cache knows them when this is left without an error.
+    """Blocks for all of `ids`, which fill them, for writing. The cache publishes them if the block ends without an
+    error.
 
-    Raises UsageError where they do not fit in.
+    Raises UsageError if they do not fit.
     """
 
     def take(engine: Engine) -> BlockTable:

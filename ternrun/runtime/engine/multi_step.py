@@ -1,7 +1,7 @@
-"""How many steps go into one call of the model where nobody has to decide anything in between.
+"""Decides how many steps run in one call of the model while no decision is needed between them.
 
-What arrives meanwhile waits until the call ends, and so do the tokens. So it is a span of time that is given; how many
-steps fill it is measured.
+New requests and finished tokens wait until the call ends, so the call has a time limit. The number of steps that fits
+is measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ GROWTH = 4  # from call to call, for one step says little of many
 
 
 class StepPacer:
-    """Of one engine."""
+    """Measures the steps of one engine."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
@@ -24,7 +24,7 @@ class StepPacer:
 
     @contextmanager
     def call(self, steps: int) -> Iterator[None]:
-        """Around a call of so many steps. The next may take GROWTH times as many, if they fit the span."""
+        """Measure a call of `steps` steps. The next call may have GROWTH times as many, if they fit the limit."""
         start = self._clock()
         yield
         seconds = max(self._clock() - start, 1e-9)

@@ -1,4 +1,4 @@
-"""From the hidden states of a text's tokens to one vector, in as many steps as the text takes."""
+"""Pools the hidden states of a text's tokens to one vector, over as many steps as the text takes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ternrun.runtime.engine.request import Request, Sequence
 
 
 def pooled(request: Request) -> range:
-    """The positions whose hidden states are wanted."""
+    """The positions whose hidden states are needed."""
     n = len(request.ids)
     return {"cls": range(1), "last": range(n - 1, n)}.get(str(request.pooling), range(n))
 
 
 def add_states(sequence: Sequence, rows: Items[NDArray[np.float32]], *, first: bool) -> None:
-    """Take states (dim,) of the next positions; `first`: the text begins (again, where it was preempted)."""
+    """Add the states (dim,) of the next positions. `first`: the text begins, possibly again after preemption."""
     if first:
         sequence.hidden.clear()
     if sequence.request.pooling != "mean":
@@ -32,7 +32,7 @@ def add_states(sequence: Sequence, rows: Items[NDArray[np.float32]], *, first: b
 
 
 def embedding_of(sequence: Sequence) -> NDArray[np.float32]:
-    """(dim,), or (tokens, dim) where nothing is pooled. Raises LoadError where the states are not numbers."""
+    """The vector (dim,), or (tokens, dim) without pooling. Raises LoadError if a state is not finite."""
     states = np.stack(sequence.hidden)
     if sequence.request.pooling == "mean":
         states = states / len(sequence.request.ids)

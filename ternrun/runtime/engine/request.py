@@ -1,4 +1,4 @@
-"""What is asked of the engine, what it answers a step, and what it remembers of a request in between."""
+"""A request to the engine, the output of one step, and the state of a running sequence."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 
 
 class Draft(Protocol):
-    """What guesses at the tokens to come of one sequence."""
+    """Proposes draft tokens for one sequence."""
 
     @property
     def rest(self) -> int:
-        """Tokens that may come before it need be asked again."""
+        """Tokens that may be generated before the next call is useful."""
         ...
 
     def __call__(self, ids: list[int], most: int) -> list[int]:
-        """A guess at what follows the known `ids`, `most` tokens of it."""
+        """At most `most` draft tokens that may follow `ids`."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """Continue the token ids `ids`. Stop strings in `params` are the caller's business: the engine knows no text.
+    """Continue the token ids `ids`. The caller handles stop strings in `params`, because the engine knows no text.
 
     With `prompt_logprobs` = k, every prompt token but the first is reported with its log-probability and the k
-    likeliest; with `params.max_tokens` = 0 nothing is generated, so the two together score a given text.
-    `progress` asks for an output after every step of the prompt, too. `constraint` makes what says which tokens may be
-    generated. With `pooling`, nothing is generated: the final-norm hidden states are the result. Requests of one
-    `group` (any object) come from one client, who should not crowd out others by their number. `shift`: what is dropped
-    when the context is full, which ends it otherwise.
+    likeliest tokens. With `params.max_tokens` = 0 nothing is generated, so both together score a given text. `progress`
+    asks for an output after every step of the prompt. `constraint` makes an object that says which tokens are allowed.
+    With `pooling`, the result is the final-norm hidden states and nothing is generated. Requests of one `group` (any
+    object) come from one client and share its places. `shift` says what to drop when the context is full; without it a
+    full context ends the request.
     """
 
     ids: Items[int]
@@ -58,7 +58,7 @@ class Request:
     shift: ContextShift | None = None
 
     def check(self, vocab_size: int, context: int) -> None:
-        """Raises UsageError or ContextError for what a model of this vocabulary and context cannot do."""
+        """Raise UsageError or ContextError for a request that a model of this vocabulary and context cannot run."""
         n, params = len(self.ids), self.params
         if n == 0:
             raise UsageError("the prompt is empty: there is no token to start from")
@@ -83,15 +83,15 @@ class Request:
 
 
 def too_long(n: int, context: int) -> ContextError:
-    """For a prompt of `n` tokens that the context has no room for."""
+    """The error for a prompt of `n` tokens that exceeds the context."""
     message = f"the prompt has {n} tokens, but the context holds {context}, the answer's included"
     return ContextError(message, tokens=n, context=context)
 
 
 class StepOutput(NamedTuple):
-    """What one step brought one request; the last one of a request has a `finish_reason`.
+    """The output of one step for one request. The last output of a request has a `finish_reason`.
 
-    The end token that stopped a request is not among `tokens`. `error` stands beside the reason "error".
+    `tokens` does not contain the end token that stopped the request. `error` is set if the reason is "error".
     """
 
     id: int
@@ -103,13 +103,15 @@ class StepOutput(NamedTuple):
     error: Exception | None = None
     end: TokenLogprobs | None = None  # of the end token that stopped it, where params.logprobs is set
     embedding: NDArray[np.float32] | None = None  # (dim,); with pooling none (tokens, dim)
-    made: float = 0.0  # time.perf_counter() then: whoever reads it may be late, for the team keeps all cores busy
+    made: float = (
+        0.0  # time.perf_counter() of the step; the reader may be late, because worker threads keep all cores busy
+    )
     processed: int = 0  # prompt tokens whose keys and values are there by now, where `progress` asks
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request under way. `ids`: prompt and output so far, less what was dropped; the last is not computed yet."""
+    """A running or waiting request. `ids`: prompt and output without dropped tokens; the last is not computed yet."""
 
     id: int
     request: Request
@@ -131,18 +133,18 @@ class Sequence:
     computed: int = 0  # leading tokens whose keys and values are in the cache
     scored: int = 0  # leading prompt tokens after which the next one's log-probability was reported
     cached: int = 0  # tokens the cache had at first admission
-    preempted: bool = False  # it ran before, and gave its place back
+    preempted: bool = False  # it ran before and was preempted
     dropped: int = 0  # tokens that were shifted out of `ids`
     hidden: list[NDArray[Any]] = field(default_factory=list)  # what is pooled: states (dim,), or their sum so far
 
     @property
     def pending(self) -> int:
-        """Known tokens that the model has not seen."""
+        """The number of known tokens that the model has not computed."""
         return len(self.ids) - self.computed
 
     @property
     def reusable(self) -> int:
-        """Leading tokens that may come from the cache: those after which no result is wanted any more."""
+        """The number of leading tokens that may come from the cache, because no result is needed after them."""
         if self.request.pooling not in (None, "last"):
             return 0
         last = len(self.ids) - 1
@@ -150,33 +152,35 @@ class Sequence:
 
     @property
     def young(self) -> bool:
-        """Whether it is too short to end."""
+        """Whether the sequence has too few tokens to end."""
         if self.early is None:
             return False
         return len(self.ids) + self.dropped - len(self.request.ids) < self.request.params.min_tokens
 
     def admitted(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-        """(vocab_size,) what may come where a grammar allows `allowed`."""
+        """The allowed tokens (vocab_size,), given those that a grammar allows."""
         if self.allowed is None or allowed is None:
             return self.allowed if allowed is None else allowed
         return self.allowed & allowed
 
     def accept(self, token: int) -> FinishReason | None:
-        """Append a sampled token; says why the sequence ends, if it does. An end token is not appended."""
+        """Append a sampled token. Returns the finish reason, if any. An end token is not appended."""
         if token in self.stops:
             return "stop"
         self.ids.append(token)
         return "length" if len(self.ids) >= self.limit else None
 
     def shift(self, context: int) -> bool:
-        """Drop the middle of `ids` where they fill the context and more is wanted; says whether it did. Nothing is
-        computed of what is left."""
+        """Drop the middle of `ids` if they fill the context and more tokens are wanted. Returns whether it did.
+
+        The remaining tokens are computed again.
+        """
         wanted = len(self.request.ids) + self.request.params.max_tokens
         if self.request.shift is None or not len(self.ids) == context < wanted - self.dropped:
             return False
         self.ids = shift_tokens(self.ids, len(self.request.ids), self.request.shift)
         self.dropped += context - len(self.ids)
         self.limit = min(wanted - self.dropped, context)
-        self.seed = (self.seed + NEXT_SEED) % 2**64  # positions come again, and must not be drawn for as before
+        self.seed = (self.seed + NEXT_SEED) % 2**64  # positions repeat and need other random numbers
         self.computed = 0
         return True

@@ -1,16 +1,16 @@
-"""Which tokens of which sequences the next step runs.
+"""Chooses which tokens of which sequences the next step runs.
 
-Sequences are admitted first come, first served, but those of a group (one client's list of prompts) never hold all
-places, and of those that wait, the one whose group runs least comes first. A step carries one token of every sequence
-that generates, plus up to `prefill_chunk` prompt tokens, oldest prompt first: a long prompt delays the others by one
-chunk a step, no more.
+Sequences are admitted first come, first served. Sequences of one group (one client's list of prompts) never take all
+places: among those that wait, the one whose group runs least comes first. A step carries one token of every generating
+sequence plus up to `prefill_chunk` prompt tokens, oldest prompt first. A long prompt therefore delays the others by one
+chunk per step.
 
-Blocks are taken when they are needed: a prompt's at admission, then one at a time. Where none is left, the youngest
-sequence gives all of its back and waits at the head of the queue, to be computed again (which costs time and changes
-no result). Reserving prompt + max_tokens at admission would be shorter, but most requests end long before their limit,
-and clients who set none would be run one by one. Nothing deadlocks: the pool holds at least one full context, and the
-oldest sequence is the last to be preempted, so it always ends, or fills its context and drops the middle of it: then it
-waits behind all others (`restart`), since an answer without an end would else be the oldest for ever.
+Blocks are taken when they are needed: a prompt's at admission, then one at a time. If no block is left, the youngest
+sequence gives its blocks back and waits at the head of the queue. It is computed again later, which costs time and
+changes no result. Reserving prompt + max_tokens at admission would be simpler, but most requests end long before their
+limit. Nothing deadlocks: the pool holds at least one full context, and the oldest sequence is preempted last. A
+sequence that drops its middle waits behind all others (`restart`), because an answer without an end would otherwise
+stay the oldest forever.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ternrun.runtime.kv_cache import KVCache
 NONE, FIRST = range(0), range(1)
 
 STEP_WAIT = 0.002  # seconds that a step may wait for constraints
-IDLE_WAIT = 0.01  # where there is nothing else to do
+IDLE_WAIT = 0.01  # when no sequence can run
 
 
 class Chunk(NamedTuple):
-    """Tokens of one sequence in one step, at positions start, start + 1, ...; the last `drafted` of them are guesses.
+    """Tokens of one sequence in one step, at positions start, start + 1, ...; the last `drafted` of them are drafts.
 
-    Results are wanted after the tokens at `scored` (prompt log-probabilities, or hidden states to be pooled) and
-    `sampled` (ranges within the chunk).
+    `scored` and `sampled` are ranges within the chunk. Results are needed after the tokens at `scored` (for
+    log-probabilities or pooling) and at `sampled`.
     """
 
     sequence: Sequence
@@ -46,7 +46,7 @@ class Chunk(NamedTuple):
 
     @property
     def cost(self) -> int:
-        """Tokens beyond the one that every running sequence may add, so that no step exceeds chunk + max_batch."""
+        """Tokens beyond the one that every running sequence may add. It keeps a step within chunk + max_batch."""
         return self.drafted if len(self.tokens) - self.drafted == 1 else len(self.tokens)
 
 
@@ -54,7 +54,7 @@ class Scheduler:
     """The queue, the running sequences and their blocks."""
 
     def __init__(self, cache: KVCache, max_batch: int, prefill_chunk: int, *, whole: bool = False) -> None:
-        """`whole`: a sequence's prompt must come in one step, which `prefill_chunk` has room for."""
+        """`whole`: the whole prompt of a sequence must be in one step; `prefill_chunk` is large enough."""
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # oldest first
         self._cache = cache
@@ -63,7 +63,7 @@ class Scheduler:
         self._whole = whole
 
     def schedule(self) -> list[Chunk]:
-        """The chunks of the next step; empty only where there is nothing to do but to wait for constraints."""
+        """The chunks of the next step. The list is empty only if every sequence waits for its constraint."""
         chunks: list[Chunk] = []
         budget = self._prefill_chunk
         unready = self._unready()
@@ -83,8 +83,10 @@ class Scheduler:
         return chunks
 
     def ahead(self, chunks: list[Chunk], most: int) -> int:
-        """How many steps, of at most `most`, these chunks may begin with nothing to decide in between: each sequence
-        goes on with its largest logit. Makes room for their tokens; 1 where there is none, or one has other wishes."""
+        """The number of greedy steps, at most `most`, that these chunks can run without a decision in between.
+
+        Makes room for their tokens. Returns 1 if there is no room or if a sequence needs more than its largest logit.
+        """
         if len(chunks) < len(self.running):
             return 1
         for chunk in chunks:
@@ -96,27 +98,28 @@ class Scheduler:
         return most if most > 1 and all(rooms) else 1
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence, running or waiting, and free its blocks."""
+        """Remove a running or waiting sequence and free its blocks."""
         (self.running if sequence in self.running else self.waiting).remove(sequence)
         self._cache.release(sequence.table)
 
     def restart(self, sequence: Sequence) -> None:
-        """Compute a running sequence anew, since its ids are others than before: behind those who wait, to whom its
-        blocks go first."""
+        """Queue a running sequence again, because its ids changed: behind all that wait, which get its blocks first."""
         self.remove(sequence)
         sequence.table = self._cache.table()
-        sequence.preempted = False  # now it waits for its turn, not for what was taken from it
+        sequence.preempted = False  # it waits for its turn, not for lost blocks
         self.waiting.append(sequence)
 
     def _unready(self) -> list[Sequence]:
-        """Those that would generate, but whose constraint does not know yet what is allowed. Waits for them a little:
-        a step that they miss costs them more."""
+        """Sequences whose constraint does not know yet which tokens are allowed.
+
+        Waits a little for them, because a missed step costs more.
+        """
         asked = [sequence for sequence in self.running if sequence.constraint and sequence.pending == 1]
         end = time.monotonic() + STEP_WAIT if asked else 0.0
         return [s for s in asked if s.constraint and not s.constraint.ready(max(0.0, end - time.monotonic()))]
 
     def _admit(self, sequence: Sequence) -> bool:
-        """Move the head of the queue to the running ones, if there is room for all it has to compute."""
+        """Move the head of the queue to the running sequences if there is room for all of its prompt."""
         covered = self._cache.attach(sequence.table, sequence.ids, sequence.reusable)
         if not self._cache.extend(sequence.table, len(sequence.ids)):
             self._cache.release(sequence.table)
@@ -131,7 +134,7 @@ class Scheduler:
         return True
 
     def _next(self) -> Sequence | None:
-        """Who is admitted next: whoever gave its place back, then the first of those whose group runs least."""
+        """The sequence to admit next: a preempted one, or else the first of those whose group runs least."""
         if not self.waiting or self.waiting[0].preempted:
             return self.waiting[0] if self.waiting else None
         held = Counter(id(s.request.group) for s in self.running if s.request.group is not None)
@@ -140,7 +143,9 @@ class Scheduler:
         return self.waiting[fewest[1]] if fewest[0] < most else None
 
     def _hold(self, sequence: Sequence) -> bool:
-        """Make room for the next token, at the expense of younger sequences; False where it is itself preempted."""
+        """Make room for the next token by preempting younger sequences. Returns False if the sequence itself is
+        preempted.
+        """
         while sequence in self.running:
             if self._cache.extend(sequence.table, len(sequence.ids)):
                 return True
@@ -155,7 +160,7 @@ class Scheduler:
         known = len(ids)
         plain = sequence.draft is None and sequence.request.prompt_logprobs is None
         if plain and start == known - 1 and known < sequence.limit:
-            return Chunk(sequence, start, ids[start:], 0, NONE, FIRST)  # what nearly all chunks of nearly all steps are
+            return Chunk(sequence, start, ids[start:], 0, NONE, FIRST)  # the usual case
         end = min(known, start + max(budget, 1))
         guess = self._guess(sequence, budget) if sequence.pending == 1 else []
         last = known - 1  # the first position whose result is sampled
@@ -174,7 +179,7 @@ class Scheduler:
         )  # fmt: skip
 
     def _guess(self, sequence: Sequence, budget: int) -> list[int]:
-        """Draft tokens, as many as may still be wanted and have a place; none rather than preempt for them."""
+        """Draft tokens: as many as the request still needs and the cache has room for. Never preempts for drafts."""
         known = len(sequence.ids)
         most = min(sequence.limit - known - 1, budget)
         guess = sequence.draft(sequence.ids, most)[:most] if sequence.draft and most > 0 else []
@@ -182,7 +187,7 @@ class Scheduler:
 
 
 def batch(chunks: list[Chunk]) -> Batch:
-    """The chunks as the backend wants them, one slot each, in order."""
+    """The chunks as the backend's `Batch`, one slot for each chunk, in order."""
     tokens: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
