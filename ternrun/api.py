@@ -46,14 +46,15 @@ def load(
     progress: ProgressCallback | None = None,
     **options: Unpack[EngineOptions],
 ) -> Model:
-    """Open a model: a GGUF file (any part of a split one) or a folder of safetensors; without a path the carried one.
+    """Open a model: a GGUF file (any part of a split one), an ONNX file, or a folder; the carried model without a path.
 
-    `pre` overrides the pre-tokenizer the file names, `chat_template` (Jinja, or a name such as chatml) its template;
-    `progress` is called with the kernels done and the kernels in all
-    where some have to be compiled, which happens once on a machine; `options` are the fields of
-    `ternrun.runtime.config.EngineConfig` (threads, device, context, ...). Raises LoadError for a file that is damaged
-    or not supported, TemplateError for a template given that is none, ConfigError and UsageError for options that
-    cannot be.
+    `pre` overrides the pre-tokenizer that the file names. `chat_template` (Jinja, or a name such as chatml) replaces
+    the file's template. `progress` is called with the number of compiled kernels and their total if some must be
+    compiled, which happens once on a machine. `options` are the fields of `ternrun.runtime.config.EngineConfig`
+    (threads, device, context, ...).
+
+    Raises LoadError for a damaged or unsupported file, TemplateError for an invalid template, ConfigError and
+    UsageError for invalid options.
     """
     called = time.perf_counter()
     engine = EngineConfig.from_dict(options)
@@ -90,9 +91,9 @@ def _build_tokenizer(file: ModelFile) -> None:
 
 
 class Model:
-    """A loaded model; made by `load`. Any number of threads may use it at once: they share its batches.
+    """A loaded model, made by `load`. Any number of threads may use it at once; they share its batches.
 
-    Close it, or use it as a context manager. `driver` takes requests of token ids, for those who know no text.
+    Close it, or use it as a context manager. `driver` takes requests of token ids.
     """
 
     def __init__(
@@ -116,10 +117,11 @@ class Model:
         self._close = weakref.finalize(self, resources.close)  # also when it is forgotten, or at exit
 
     def grammar(self, kind: Kind, source: str | Mapping[str, Any]) -> Grammar:
-        """What `complete` and the others take as `grammar`: the answer keeps to it. It may be used any number of times.
+        """Compile a grammar for the argument `grammar` of `complete` and the others. It can be used any number of
+        times.
 
-        `kind`: json_schema, regex, lark or gbnf (llama.cpp's). Raises UsageError for one that is wrong or too costly,
-        MissingExtra where llguidance is not installed.
+        `kind`: json_schema, regex, lark or gbnf (llama.cpp's). Raises UsageError for an invalid or too costly grammar,
+        MissingExtra without the package llguidance.
         """
         if not self._close.alive:  # nobody would end the processes that compile it
             raise UsageError("the model is closed")
@@ -132,10 +134,10 @@ class Model:
     def complete(
         self, prompt: str | Iterable[int], *, grammar: Grammar | None = None, **sampling: Unpack[SamplingOptions]
     ) -> Completion:
-        """Continue a text, or token ids. `sampling`: fields of `ternrun.runtime.config.SamplingParams`.
+        """Continue a text or token ids. `sampling`: fields of `ternrun.runtime.config.SamplingParams`.
 
-        What is left out is as the model's file recommends (`sampling`), else greedy.
-        Raises ContextError where the prompt is too long, ConfigError and UsageError for options that cannot be.
+        Omitted fields are as the model's file recommends, or else greedy. Raises ContextError if the prompt is too
+        long, ConfigError and UsageError for invalid options.
         """
         with self.stream(prompt, grammar=grammar, **sampling) as stream:
             for _ in stream:
@@ -145,9 +147,9 @@ class Model:
     def stream(
         self, prompt: str | Iterable[int], *, grammar: Grammar | None = None, **sampling: Unpack[SamplingOptions]
     ) -> Stream:
-        """As `complete`, but hands out the text as it is made, in pieces that never split a character.
+        """As `complete`, but iterates over the text in pieces, which never split a character.
 
-        The pieces joined are the text that `complete` gives. Closing the stream ends the request.
+        The pieces joined are the text of `complete`. Closing the stream ends the request.
         """
         return self._stream(prompt, sampling, grammar)
 
@@ -159,10 +161,10 @@ class Model:
         grammar: Grammar | None = None,
         **sampling: Unpack[SamplingOptions],
     ) -> Completion:
-        """Answer a conversation, written out by the model's own chat template.
+        """Answer a conversation, which the model's own chat template formats.
 
-        `messages`: [{"role": "user", "content": "..."}, ...]. Raises TemplateError where the template fails or refuses
-        them, UsageError where the model has none, and as `complete` does.
+        `messages`: [{"role": "user", "content": "..."}, ...]. Raises TemplateError if the template fails or refuses the
+        messages, UsageError if the model has no template, and what `complete` raises.
         """
         with self.chat_stream(messages, tools=tools, grammar=grammar, **sampling) as stream:
             for _ in stream:
@@ -184,19 +186,19 @@ class Model:
         return self._stream(self.tokenizer.encode(prompt, bos=self.chat_bos), sampling, grammar)
 
     def score(self, ids: Iterable[int], top: int = 0) -> list[TokenLogprobs]:
-        """How likely the model finds given tokens: entry i tells of ids[i + 1], after ids[: i + 1].
+        """The log-probabilities of given tokens: entry i is for ids[i + 1] after ids[: i + 1].
 
-        Each holds the token, its natural-log probability, and the `top` likeliest tokens there with theirs.
-        Raises ContextError where there are more than `context` ids.
+        Each entry holds the token, its natural-log probability, and the `top` likeliest tokens with theirs. Raises
+        ContextError for more than `context` ids.
         """
         request = Request(_token_ids(ids), SamplingParams(max_tokens=0), prompt_logprobs=top)
         return [entry for output in self.driver.outputs(request) for entry in output.prompt_logprobs]
 
     def perplexity(self, text: str, window: int = 512, progress: ProgressCallback | None = None) -> Perplexity:
-        """How well the model predicts a text of any length, scored in overlapping windows of `window` tokens.
+        """The perplexity of a text of any length, scored in overlapping windows of `window` tokens.
 
-        Every token but those at the very beginning has at least half a window before it. `progress` is called with the
-        tokens done and the tokens in all.
+        Every token except those at the very beginning has at least half a window before it. `progress` is called with
+        the scored tokens and their total.
         """
         from ternrun.perplexity import perplexity
 
@@ -204,7 +206,7 @@ class Model:
 
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
-        """The model's own; None if it has none. Raises TemplateError for one that is damaged or hostile."""
+        """The model's chat template, or None. Raises TemplateError if it is damaged or hostile."""
         return self._file.chat_template
 
     @cached_property
@@ -219,12 +221,12 @@ class Model:
 
     @cached_property
     def digest(self) -> bytes:
-        """What tells its weights from any others; see `Weights.digest`."""
+        """32 bytes that identify the weights; see `Weights.digest`."""
         return self._file.weights.digest()
 
     @cached_property
     def grammars(self) -> Grammars:
-        """What compiles grammars for this model's vocabulary; its processes end with the model."""
+        """The compiler of grammars for this model's vocabulary. Its processes end with the model."""
         from ternrun.grammar.compiler import Grammars  # few need it, and it takes a while to import
 
         grammars = Grammars(self.tokenizer, self.config.vocab_size)
@@ -232,7 +234,7 @@ class Model:
         return grammars
 
     def close(self) -> None:
-        """End all requests, stop all threads, let go of the file. May be called twice."""
+        """End all requests, stop all threads and release the file. A second call does nothing."""
         self._close()
 
     def __enter__(self) -> Self:
@@ -250,7 +252,7 @@ class Model:
 
 
 def _token_ids(ids: Iterable[int]) -> list[int]:
-    """A list of Python's own integers, whatever kind the caller's are."""
+    """Token ids as a list of Python integers, from any kind of integers."""
     if isinstance(ids, (bytes, bytearray)):
         raise UsageError("a prompt is text, or a sequence of token ids: bytes would be taken for ids, decode them")
     try:

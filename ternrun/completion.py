@@ -1,4 +1,4 @@
-"""What a model made of a prompt: the text while it is made, and the whole record afterwards."""
+"""The text of a request while the model makes it, and the complete record afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CompletingModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds, and the tokens they were spent on."""
+    """Seconds, and the number of tokens they were spent on."""
 
     load_s: float  # of the model, once
     first_token_s: float  # from the call to the first token
@@ -45,18 +45,18 @@ class Timings:
 
     @property
     def prefill_tokens_per_s(self) -> float:
-        """0 where nothing was timed."""
+        """Prompt tokens per second; 0 if no time was measured."""
         return self.prefill_tokens / self.prefill_s if self.prefill_s else 0.0
 
     @property
     def decode_tokens_per_s(self) -> float:
-        """0 where nothing was timed."""
+        """Generated tokens per second; 0 if no time was measured."""
         return self.decode_tokens / self.decode_s if self.decode_s else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answer; `dataclasses.asdict` gives the object that `ternrun complete --json` prints."""
+    """One answer. `dataclasses.asdict` gives the object that `ternrun complete --json` prints."""
 
     model: str
     prompt_ids: list[int]
@@ -71,11 +71,11 @@ class Completion:
 
 
 class Stream:
-    """Iterates over the pieces of a text while it is made. Closing it, or leaving its `with` block, ends the request.
+    """Iterates over the pieces of a text while the model makes it. Closing it, or leaving its `with` block, ends the
+    request.
 
-    Threads that iterate together get each piece once.
-
-    `completion` is what was made so far; its finish_reason is "abort" until the end.
+    Threads that iterate together get each piece once. `completion` is the record so far; its finish_reason is "abort"
+    until the end.
     """
 
     def __init__(self, model: CompletingModel, request: Request, called: float) -> None:
@@ -113,14 +113,14 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """End the request, if it has not ended."""
+        """End the request if it has not ended."""
         if self._reason is None:
             self._reason = "abort"
             self._outputs.close()
 
     @property
     def completion(self) -> Completion:
-        """What was made so far."""
+        """The record so far."""
         first = self._first or time.perf_counter()
         return Completion(
             model=self._model.name,
@@ -143,7 +143,7 @@ class Stream:
         )
 
     def _take(self, output: StepOutput) -> str:
-        """Text that this output makes certain."""
+        """The text that this output makes final."""
         self._clock(output)
         text = ""
         for index, token in enumerate(output.tokens):
@@ -170,7 +170,7 @@ class Stream:
 
 
 def peak_rss_bytes() -> int:
-    """The most memory this process has held so far; 0 where the system does not tell."""
+    """The largest memory of this process so far, in bytes; 0 if the system does not report it."""
     if sys.platform == "linux":  # getrusage would count the process that started this one, too
         status = Path("/proc/self/status").read_bytes()
         return int(status.partition(b"VmHWM:")[2].split()[0]) * 1024

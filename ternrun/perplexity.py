@@ -30,7 +30,7 @@ class ScoringModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
-    """exp of the mean negative log-probability a token; the same sum in bits, per byte of the text it was about."""
+    """exp of the mean negative log-probability per token, and the same sum in bits per byte of text."""
 
     perplexity: float
     bits_per_byte: float
@@ -40,7 +40,7 @@ class Perplexity:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """`start` to `end` of the text's tokens; those before `scored` are context only."""
+    """Tokens `start` to `end` of the text. Those before `scored` are context only."""
 
     start: int
     end: int
@@ -48,7 +48,7 @@ class Window:
 
 
 def windows(n: int, size: int) -> Iterator[Window]:
-    """Cover n tokens so that each is scored once, and with at least half a window before it where there is one."""
+    """Windows over n tokens: each token is scored once, after at least half a window where the text has that much."""
     scored = 0
     while scored < n:
         start = max(0, scored - size // 2)
@@ -58,9 +58,9 @@ def windows(n: int, size: int) -> Iterator[Window]:
 
 
 def perplexity(model: ScoringModel, text: str, window: int, progress: ProgressCallback | None = None) -> Perplexity:
-    """Score the whole text in windows of `window` tokens; `progress` hears of the tokens done and of how many.
+    """Score the whole text in windows of `window` tokens. `progress` is called with scored tokens and their total.
 
-    Raises UsageError where there is nothing to score.
+    Raises UsageError if there is nothing to score.
     """
     if not isinstance(text, str) or not isinstance(window, int):
         raise UsageError(f"perplexity takes a text and a number of tokens, not {type(text).__name__}, {window!r}")

@@ -1,4 +1,4 @@
-"""How far long work has come, for people who watch a terminal."""
+"""Progress of long work, for people who watch a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def bar(share: float) -> str:
 
 
 def room() -> int:
-    """Characters that a line on stderr may have."""
+    """The number of characters that a line on standard error may have."""
     try:
         columns = os.get_terminal_size(sys.stderr.fileno()).columns
     except (OSError, ValueError):  # not one that the system knows of
@@ -28,10 +28,10 @@ ENOUGH = 0.2, 3.0  # the share, and the seconds, after which the time that is le
 
 
 class Progress:
-    """One line on stderr that shows how far long work has come.
+    """One line on standard error that shows the progress of long work.
 
-    Elsewhere than on a terminal, one line is written when work that is `told` begins, or other work turns out to be
-    long, and one line when it ends.
+    Without a terminal, one line is written when announced (`told`) work begins or other work turns out to be long, and
+    one when it ends.
     """
 
     def __init__(self, label: str, unit: str = "", *, told: bool = False) -> None:
@@ -68,7 +68,7 @@ class Progress:
             sys.stderr.flush()
 
     def line(self, done: int, total: int, note: str) -> str:
-        """What a terminal has room for."""
+        """The part of a line that fits the terminal."""
         share, spent = done / total if total else 0.0, time.perf_counter() - self.start
         count = f"{done:,}/{total:,} {self.unit} {note}" if total else f"{done:,} {self.unit} {note}"
         count = count.rstrip()

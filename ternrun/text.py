@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 
 class StopMatcher:
-    """Passes text on up to the first stop string to be completed, and holds back what may still become one.
+    """Passes text on up to the first completed stop string, and holds back what may become one.
 
-    The text ends where that stop string begins (the longest, where several end at the same character). How the text
-    was cut into pieces makes no difference. One Knuth-Morris-Pratt automaton a stop string: the time is linear in the
-    text, whatever the two look like.
+    The text ends where that stop string begins (the longest, if several end at the same character). The cuts between
+    pieces make no difference. Each stop string is one Knuth-Morris-Pratt automaton, so the time is linear in the text.
 
-    The first `least` pieces pass unseen: no stop string ends a text that early. `include`: the text ends behind the
-    stop string. `found` is the stop string that was completed, empty before.
+    The first `least` pieces pass unchecked: no stop string ends a text that early. With `include` the text ends after
+    the stop string. `found` is the completed stop string, or empty.
     """
 
     def __init__(self, stops: Sequence[str], *, least: int = 0, include: bool = False) -> None:
@@ -25,7 +24,7 @@ class StopMatcher:
         self.found = ""
 
     def push(self, piece: str) -> tuple[str, bool]:
-        """Text that is now certain, and whether a stop string was completed (push nothing more then)."""
+        """The text that is final now, and whether a stop string was completed (then push nothing more)."""
         if not self._stops:
             return piece, False
         if self._unseen > 0:
@@ -42,7 +41,7 @@ class StopMatcher:
         return text[:certain], False
 
     def flush(self) -> str:
-        """What was held back, at the end of the text."""
+        """The text that was held back, at the end."""
         held, self._held = self._held, ""
         self._matched = [0] * len(self._stops)
         return held

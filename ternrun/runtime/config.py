@@ -1,7 +1,7 @@
-"""What a model is, how an engine runs it, how a request samples: three frozen records.
+"""The configuration of a model, of an engine, and of one request's sampling: three frozen records.
 
-Field defaults live here once; the command line and the server take theirs from these classes.
-Unknown keys and values out of range are refused by name (`ConfigError`).
+Each default is stated here once; the command line and the server read it from these classes. Unknown keys and values
+out of range raise ConfigError, which names them.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class _Record:
 class RopeConfig(_Record):
     """Rotary position embedding of the first `dim` elements of each head (arXiv 2104.09864).
 
-    `scaling` and `frequency_factors` change the angles of every layer that has no base of its own;
-    `attention_factor` multiplies cos and sin there (YaRN, arXiv 2309.00071: 1 + 0.1 ln(factor), ready-made).
+    `scaling` and `frequency_factors` change the angles of every layer without a base of its own; `attention_factor`
+    multiplies cos and sin there (YaRN, arXiv 2309.00071: 1 + 0.1 ln(factor), already computed).
     """
 
     dim: int
@@ -99,8 +99,8 @@ class RopeConfig(_Record):
 class ModelConfig(_Record):
     """Shape and wiring of one decoder. Architectures are values of this record, not classes.
 
-    Which optional tensors exist (biases, q/k norms, sub-norms, post-norms, an own head) is read from
-    the weights; what cannot be read from them stands here.
+    The weights tell which optional tensors exist (biases, q/k norms, sub-norms, post-norms, an own head). This record
+    holds the rest.
     """
 
     architecture: str
@@ -214,8 +214,8 @@ _MAX_SEED = 2**64 - 1
 class SamplingParams(_Record):
     """How one request turns logits into tokens. `temperature` 0 is greedy.
 
-    Log-probabilities are of the raw distribution, before penalties, temperature and filters, unless
-    `sampled_logprobs` asks for those of the one that is drawn from.
+    Log-probabilities are those of the raw distribution, before penalties, temperature and filters, unless
+    `sampled_logprobs` asks for those of the distribution that is drawn from.
     """
 
     max_tokens: int = 128
@@ -289,7 +289,7 @@ class SamplingParams(_Record):
 
 
 def sampling_ranges() -> dict[str, tuple[type, float, float]]:
-    """(int or float, lowest, highest) of every field of SamplingParams that is one number."""
+    """(int or float, lowest, highest) of every field of SamplingParams that is a single number."""
     kinds = SamplingParams.__annotations__
     ranges = (*_SAMPLING_RANGES, ("seed", 0, _MAX_SEED))
     return {name: (int if kinds[name].startswith("int") else float, low, high) for name, low, high in ranges}

@@ -1,4 +1,4 @@
-"""What a grammar is to the engine: a set of tokens that may come next, and somebody who is told which one came."""
+"""The engine's view of a grammar: the set of allowed next tokens, which follows the accepted ones."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from numpy.typing import NDArray
 
 
 class Constraint(Protocol):
-    """One sequence's. Working the set out may take long, so it happens elsewhere: the engine asks whether it is ready,
-    and runs other sequences until it is."""
+    """The constraint of one sequence. Computing the set may take long, so it runs elsewhere.
+
+    The engine asks whether it is ready and runs other sequences until it is.
+    """
 
     def ready(self, wait: float = 0.0) -> bool:
-        """Whether `allowed` can tell, within `wait` seconds. The first call begins the work. Never raises."""
+        """Whether `allowed` can answer, after at most `wait` seconds. The first call starts the work. Never raises."""
         ...
 
     def allowed(self) -> NDArray[np.bool_] | None:
-        """(vocab_size,) tokens that may come next, end tokens included where the text may end; None where it must.
+        """The mask (vocab_size,) of allowed tokens, including end tokens if the text may end; None if it must end.
 
-        Only to be called when `ready`. Raises UsageError where the grammar leads nowhere or is too costly.
+        Call it only when `ready`. Raises UsageError if the grammar has no continuation or is too costly.
         """
         ...
 
     def accept(self, token: int) -> None:
-        """That token came. What may come after it is worked out from now on. Never raises."""
+        """Accept a token and start computing what may follow it. Never raises."""
         ...
 
     def close(self) -> None:
-        """The sequence has ended. May be called twice, and before anything else."""
+        """End the sequence. A second call does nothing; a call before any other is fine."""
         ...

@@ -1,4 +1,4 @@
-"""Tokens that may still be drawn, and the filters that leave fewer of them. No function changes what it is given."""
+"""The candidates of a draw, and the filters that remove some. No function changes its arguments."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Logits = NDArray[np.floating[Any]]
 
 
 class Candidates(NamedTuple):
-    """Tokens that may still be drawn."""
+    """Tokens that may be drawn, with their logits."""
 
     ids: NDArray[Any]  # (n,)
     logits: Logits  # (n,)
     whole: bool = False  # ids are those of the vocabulary, in order
 
     def keep(self, chosen: NDArray[Any]) -> Candidates:
-        """Those at the given indices, or where the given mask is true."""
+        """The candidates at the given indices, or where the given mask is true."""
         return Candidates(self.ids[chosen], self.logits[chosen])
 
     def find(self, tokens: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Where the candidates among `tokens` (m,) are, and (m,) which of `tokens` those are."""
+        """The indices of candidates among `tokens` (m,), and a mask (m,) of the tokens that are candidates."""
         if self.whole:
             return tokens, np.ones(tokens.size, np.bool_)
         order = np.argsort(self.ids, kind="stable")
@@ -37,7 +37,7 @@ class Candidates(NamedTuple):
 
 
 def all_of(logits: Logits) -> Candidates:
-    """Every token of the vocabulary is a candidate: logits (vocab_size,)."""
+    """All tokens of the vocabulary as candidates: logits (vocab_size,)."""
     return Candidates(_vocabulary(logits.size), logits, whole=True)
 
 
@@ -49,18 +49,18 @@ def _vocabulary(size: int) -> NDArray[np.int64]:
 
 
 def top_k(c: Candidates, k: int) -> Candidates:
-    """The k likeliest."""
+    """The k likeliest candidates."""
     return c.keep(top_ids(c.logits, k))
 
 
 def top_n_sigma(c: Candidates, n: float) -> Candidates:
-    """Those whose logit is within n standard deviations of the largest (arXiv 2411.07641); bans do not count."""
+    """Candidates whose logit is within n standard deviations of the largest (arXiv 2411.07641), without bans."""
     logits = c.logits[c.logits > -math.inf].astype(np.float64)
     return c.keep(c.logits >= logits.max() - n * logits.std())
 
 
 def typical(c: Candidates, mass: float, least: int = 0) -> Candidates:
-    """The least set around the expected information that holds `mass` (locally typical sampling, arXiv 2202.00666)."""
+    """The smallest set around the expected information that holds `mass` (locally typical, arXiv 2202.00666)."""
     information = -c.logits.astype(np.float64)
     information += log_sum_exp(c.logits)
     p = np.exp(-information)
@@ -71,20 +71,20 @@ def typical(c: Candidates, mass: float, least: int = 0) -> Candidates:
 
 
 def top_p(c: Candidates, mass: float, least: int = 0) -> Candidates:
-    """The least set of the likeliest that holds `mass` (nucleus sampling, arXiv 1904.09751)."""
+    """The smallest set of the likeliest candidates that holds `mass` (nucleus sampling, arXiv 1904.09751)."""
     return c.keep(nucleus(c.logits, exp_above(c.logits, log_sum_exp(c.logits)), mass, least))
 
 
 def min_p(c: Candidates, ratio: float, least: int = 0) -> Candidates:
-    """Those at least `ratio` times as likely as the likeliest (arXiv 2407.01082)."""
+    """Candidates that are at least `ratio` times as likely as the likeliest (arXiv 2407.01082)."""
     kept = c.keep(c.logits >= c.logits.max() + np.float32(math.log(ratio)))
     return kept if kept.ids.size >= least else top_k(c, least)
 
 
 def xtc(c: Candidates, threshold: float, least: int = 0) -> Candidates:
-    """All but the likeliest: of those at least as probable as `threshold`, the least probable stays (llama.cpp's XTC).
+    """Drops the likeliest candidates: of those at least as probable as `threshold`, the least probable stays (XTC).
 
-    Nothing changes where fewer than `least` tokens would be left.
+    Nothing is dropped if fewer than `least` candidates would remain.
     """
     above = np.flatnonzero(exp_above(c.logits, log_sum_exp(c.logits)) >= threshold)
     if above.size < 2 or c.ids.size - above.size + 1 < least:
@@ -95,8 +95,7 @@ def xtc(c: Candidates, threshold: float, least: int = 0) -> Candidates:
 
 
 def nucleus(score: NDArray[Any], p: NDArray[np.float64], mass: float, least: int = 0) -> NDArray[np.int64]:
-    """Indices of the fewest of highest score whose probabilities reach `mass`, at least one and at least `least`;
-    highest score first."""
+    """Indices of the fewest best candidates whose probabilities reach `mass`, at least `least` of them, best first."""
     k = max(64, least)
     while True:
         best = top_ids(score, min(k, score.size))

@@ -1,6 +1,6 @@
-"""Log-probabilities of the raw distribution, and the search for the largest logits that samplers share with them.
+"""Log-probabilities of the raw distribution, and the search for the largest logits.
 
-Vocabularies are large (128k) and answers small: no function here sorts a whole row.
+Vocabularies are large (128k) and answers small, so no function here sorts a whole row.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def top_ids(values: NDArray[Any], k: int) -> NDArray[np.int64]:
 
 
 def finite_max(logits: NDArray[np.floating[Any]]) -> float:
-    """The largest logit; raises LoadError where it is not a finite number, so that damaged weights do not speak."""
+    """The largest logit. Raises LoadError if it is not finite, which damaged weights cause."""
     high = float(logits.max(initial=-math.inf))
     if not math.isfinite(high):
         raise LoadError(f"the model computed {high} in place of logits: its weights are damaged, or overflow")
@@ -65,14 +65,14 @@ def log_sum_exp(logits: NDArray[np.floating[Any]]) -> float:
 
 
 def exp_above(logits: NDArray[np.floating[Any]], shift: float) -> NDArray[np.float64]:
-    """exp(logits - shift) in float64, in place: a second megabyte of scratch would cost more than the exp."""
+    """exp(logits - shift) in float64, in place, because another megabyte of scratch costs more than the exp."""
     x = logits.astype(np.float64)
     x -= shift
     return np.exp(x, out=x)
 
 
 def token_logprobs(logits: NDArray[np.floating[Any]], token: int, top: int) -> TokenLogprobs:
-    """Log-softmax of logits (vocab_size,) at `token`, and at the `top` likeliest ids."""
+    """The log-softmax of logits (vocab_size,) at `token` and at the `top` likeliest ids."""
     norm = log_sum_exp(logits)
     best = top_ids(logits, min(top, logits.size)) if top else ()
     return TokenLogprobs(

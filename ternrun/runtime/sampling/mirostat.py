@@ -1,4 +1,4 @@
-"""Mirostat (arXiv 2007.14966), versions 1 and 2: tokens are cut off so that their surprise stays near a target."""
+"""Mirostat (arXiv 2007.14966), versions 1 and 2: keeps the surprise of drawn tokens near a target."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ LIKELIEST = 100  # tokens whose probabilities version 1 measures the distributio
 
 
 class Mirostat:
-    """Of one sequence: `mu`, the most surprise in bits that a token may have, follows what was drawn."""
+    """The state of one sequence: `mu` is the largest surprise in bits that a token may have; draws update it."""
 
     def __init__(self, params: SamplingParams) -> None:
         self._params = params
         self.mu = 2 * params.mirostat_tau
 
     def truncated(self, c: Candidates) -> Candidates:
-        """Those that may be drawn."""
+        """The candidates that may be drawn."""
         return self._likeliest(c) if self._params.mirostat == 1 else self._expected(c)
 
     def learn(self, probability: float) -> None:
-        """A token was drawn that had this probability among those that are left."""
+        """Update `mu` after a token of this probability among the remaining candidates was drawn."""
         self.mu -= self._params.mirostat_eta * (-math.log2(probability) - self._params.mirostat_tau)
 
     def _expected(self, c: Candidates) -> Candidates:
-        """Version 2: those of no more surprise than `mu`, at least one."""
+        """Version 2: candidates of at most `mu` bits of surprise, at least one."""
         p = exp_above(c.logits, log_sum_exp(c.logits))
         kept = p >= 2.0 ** -min(max(self.mu, -1000.0), 1000.0)
         return c.keep(kept) if kept.any() else top_k(c, 1)
 
     def _likeliest(self, c: Candidates) -> Candidates:
-        """Version 1: the k likeliest, where k comes from the exponent of the Zipf distribution that fits them."""
+        """Version 1: the k likeliest, with k from the exponent of the Zipf distribution that fits them."""
         best = c.logits[top_ids(c.logits, LIKELIEST)].astype(np.float64)
         best = best[best > -math.inf]
         ranks = np.arange(1, best.size + 1)
@@ -46,8 +46,7 @@ class Mirostat:
         return c if count >= c.ids.size else top_k(c, count)
 
     def _count(self, exponent: float, size: int) -> int:
-        """How many of `size` tokens have no more than `mu` bits of surprise, where probabilities fall as
-        rank ** -exponent."""
+        """How many of `size` tokens have at most `mu` bits of surprise if probabilities fall as rank ** -exponent."""
         if exponent <= 0:
             return size
         over = exponent - 1

@@ -1,4 +1,4 @@
-"""Penalties for tokens that were said before, and for those that go on with a repetition (DRY)."""
+"""Penalties for tokens that occurred before, and for tokens that continue a repetition (DRY)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MAX_TAIL = 20  # tokens after the first of a text
 
 
 class Breakers(NamedTuple):
-    """Texts that no repetition reaches across, as tokens: those that hold such a text whole, and those that begin it.
+    """DRY's sequence breakers as tokens: texts that no repetition crosses.
 
     `heads`: a token that ends with the beginning of a text -> the bits of what may follow it. `tails`: the tokens of
-    all that may follow, one below the other.
+    all continuations, one below the other.
     """
 
     single: NDArray[np.bool_] = np.zeros(0, np.bool_)  # (vocab_size,)
@@ -33,11 +33,11 @@ class Breakers(NamedTuple):
     tails: Tails = MappingProxyType({})
 
     def holds(self, token: int) -> bool:
-        """Whether this one token holds a whole text."""
+        """Whether this token contains a whole text."""
         return token < self.single.size and bool(self.single[token])
 
     def reach(self, latest: Sequence[int]) -> int:
-        """How many of the tokens, latest first, come after the last of these texts; all where there is no text."""
+        """The number of latest tokens after the last of these texts; all tokens if there is no text."""
         for i, token in enumerate(latest):
             longest = 0 if self.holds(token) else -1
             bits = self.heads.get(token, 0)
@@ -56,15 +56,15 @@ NO_BREAKERS = Breakers()
 
 
 def penalizes(params: SamplingParams) -> bool:
-    """Whether tokens that were said before become less likely, or more."""
+    """Whether a penalty changes any logit."""
     return params.repeat_penalty != 1 or bool(params.presence_penalty or params.frequency_penalty)
 
 
 def penalized(c: Candidates, history: Sequence[int], params: SamplingParams) -> Candidates:
-    """The tokens of the last `repeat_last_n` made less likely.
+    """Logits with penalties for the tokens of the last `repeat_last_n`.
 
-    Positive logits are divided by `repeat_penalty` and others multiplied (arXiv 1909.05858, as llama.cpp has it), then
-    `presence_penalty` and `frequency_penalty` times the count are taken away (OpenAI's definition, over the window).
+    Positive logits are divided by `repeat_penalty`, others are multiplied (arXiv 1909.05858, as in llama.cpp). Then
+    `presence_penalty` and `frequency_penalty` times the count are subtracted (OpenAI's definition, over the window).
     """
     seen, counts = np.unique(np.array(_last(history, params.repeat_last_n), np.int64), return_counts=True)
     at, there = c.find(seen)
@@ -81,9 +81,9 @@ def dries(params: SamplingParams) -> bool:
 
 
 def dried(c: Candidates, history: Sequence[int], params: SamplingParams, breakers: Breakers) -> Candidates:
-    """Tokens that would go on with a repetition made less likely (DRY, as llama.cpp has it).
+    """Logits with DRY's penalty for tokens that would continue a repetition, as in llama.cpp.
 
-    What is taken away is multiplier * base ** (length of the repetition - allowed length).
+    The penalty is multiplier * base ** (length of the repetition - allowed length).
     """
     lengths = continued(history, params, breakers)
     if not lengths:
@@ -98,8 +98,10 @@ def dried(c: Candidates, history: Sequence[int], params: SamplingParams, breaker
 
 
 def continued(history: Sequence[int], params: SamplingParams, breakers: Breakers) -> dict[int, int]:
-    """Tokens that followed an earlier occurrence of what the text now ends with -> the length of the longest of these,
-    at least `dry_allowed_length`. The time is linear in the length of the history."""
+    """Tokens that followed earlier occurrences of the text's end -> the length of the longest repetition.
+
+    Only lengths of at least `dry_allowed_length` count. The time is linear in the length of the history.
+    """
     latest = list(reversed(_last(history, params.dry_penalty_last_n)))
     if len(latest) <= params.dry_allowed_length:
         return {}

@@ -1,12 +1,11 @@
-"""From one row of logits to one token id: composed pure functions, none of which changes what it is given.
+"""Turns one row of logits into one token id, by composed pure functions.
 
-The order is llama.cpp's default: logit bias (and which tokens are allowed), penalties, DRY, top-n-sigma, top-k,
-typical-p, top-p, min-p, XTC, temperature, draw. So the filters look at the distribution before temperature. `samplers`
-gives another order, and mirostat takes the place of all but bias and temperature. Temperature 0 takes the likeliest
-token that XTC leaves.
+The order is llama.cpp's default: logit bias and allowed tokens, penalties, DRY, top-n-sigma, top-k, typical-p, top-p,
+min-p, XTC, temperature, draw. The filters therefore see the distribution before temperature. `samplers` gives another
+order. Mirostat replaces every step except bias and temperature. Temperature 0 takes the likeliest token that XTC
+leaves.
 
-The draw at a position depends on the seed and the position alone (with mirostat, on the draws before it, too), never on
-what else is in the batch.
+A draw depends on the seed and the position alone (with mirostat also on earlier draws), never on the batch.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ Logits = NDArray[np.float32]
 
 
 class Bias(NamedTuple):
-    """What is added to some logits; -inf bans a token."""
+    """Values added to some logits; -inf bans a token."""
 
     ids: NDArray[np.int64]  # (n,), each once
     values: Logits  # (n,)
 
 
 class Draw(NamedTuple):
-    """What decides a draw beside the logits."""
+    """What a draw depends on beside the logits."""
 
     params: SamplingParams
     history: Sequence[int]  # prompt and output; its length is the position
@@ -49,9 +48,9 @@ class Draw(NamedTuple):
 
 
 def bias_of(params: SamplingParams, eos_ids: frozenset[int], *, early: bool = False) -> Bias | None:
-    """The request's logit bias; `ignore_eos` bans the end tokens, as in llama.cpp. None where nothing is biased.
+    """The request's logit bias, or None. `ignore_eos` bans the end tokens, as in llama.cpp.
 
-    `early`: the bias of a text that has fewer than `min_tokens`, which bans all that would end it.
+    `early`: the bias of a text with fewer than `min_tokens` tokens, which bans everything that would end it.
     """
     banned = eos_ids if params.ignore_eos or early else frozenset[int]()
     table = dict(params.logit_bias) | dict.fromkeys(banned, -math.inf)
@@ -64,7 +63,7 @@ def bias_of(params: SamplingParams, eos_ids: frozenset[int], *, early: bool = Fa
 
 
 def mask_of(params: SamplingParams, vocab_size: int) -> NDArray[np.bool_] | None:
-    """(vocab_size,) the tokens of `allowed_token_ids`; None where any may come."""
+    """The mask (vocab_size,) of `allowed_token_ids`; None if all tokens are allowed."""
     if not params.allowed_token_ids:
         return None
     mask = np.zeros(vocab_size, np.bool_)
@@ -73,9 +72,9 @@ def mask_of(params: SamplingParams, vocab_size: int) -> NDArray[np.bool_] | None
 
 
 def logits_needed(params: SamplingParams, bias: Bias | None, *, constrained: bool = False) -> int:
-    """How many of the largest logits decide the next token; 0: all of them may.
+    """How many of the largest logits can decide the next token; 0 means all.
 
-    A penalty or a ban can only push a token down, so as many more are enough to fill their places.
+    A penalty or ban only lowers a logit, so each of them adds one to the count.
     """
     kept = 1 if takes_best(params) else params.top_k
     raising = params.repeat_penalty < 1 or params.presence_penalty < 0 or params.frequency_penalty < 0
@@ -92,13 +91,13 @@ def logits_needed(params: SamplingParams, bias: Bias | None, *, constrained: boo
 
 
 def takes_largest(params: SamplingParams, bias: Bias | None, *, constrained: bool = False) -> bool:
-    """Whether the next token is that of the largest logit unless `bias` bans it, and nothing else is asked about it."""
+    """Whether the next token is that of the largest logit that `bias` does not ban, with no other output."""
     plain = takes_best(params) and params.logprobs is None and not (penalizes(params) or dries(params) or constrained)
     return plain and (bias is None or bool((bias.values == -math.inf).all()))
 
 
 def takes_best(params: SamplingParams) -> bool:
-    """Whether the next token is the likeliest after bias and penalties, for nothing is drawn that could change it."""
+    """Whether the next token is the likeliest after bias and penalties, without a draw."""
     if params.temperature or params.samplers:
         return False
     return bool(params.mirostat) or not (params.dynatemp_range or drops_best(params))
@@ -121,7 +120,7 @@ def sample(
 ) -> int:
     """The next token id for a row of logits; see `Draw`.
 
-    Raises LoadError where the logits are not numbers, UsageError where bias and `allowed` leave no token.
+    Raises LoadError if logits are not finite, UsageError if bias and `allowed` leave no token.
     """
     best = takes_best(params)
     if best and bias is None and allowed is None and _unpenalized(params):
@@ -156,7 +155,7 @@ def sampled(
 
 
 def _unpenalized(params: SamplingParams) -> bool:
-    """Whether no token is made less likely for what was said before; mirostat takes the place of the penalties."""
+    """Whether no penalty applies. Mirostat replaces the penalties."""
     return bool(params.mirostat) or not (penalizes(params) or dries(params))
 
 
@@ -172,7 +171,7 @@ def _best(row: LogitsRow, how: Draw) -> int:
 
 
 def _drawn(row: LogitsRow, how: Draw) -> tuple[Candidates, int]:
-    """What is drawn from, at the temperature at which it is, and the index of what was drawn."""
+    """The candidates at their temperature, and the index of the drawn one."""
     c, params = _candidates(_restricted(row, how)), how.params
     finite_max(c.logits)
     for name in _order(params):
@@ -203,7 +202,7 @@ def _candidates(row: LogitsRow) -> Candidates:
 
 
 def _restricted(row: LogitsRow, how: Draw) -> LogitsRow:
-    """A copy with the bias added, and -inf where a token is not allowed; the same row where neither is asked for."""
+    """A copy with the bias added and -inf for tokens that are not allowed; the row itself if neither applies."""
     bias, allowed = how.bias, how.allowed
     if bias is None and allowed is None:
         return row
@@ -219,7 +218,7 @@ def _restricted(row: LogitsRow, how: Draw) -> LogitsRow:
 
 
 def greedy(row: LogitsRow) -> int:
-    """The likeliest token, the lowest id among equals."""
+    """The likeliest token; the lowest id among equals."""
     if not isinstance(row, np.ndarray):
         if row.best < 0:
             finite_max(row.read()[1])
@@ -239,8 +238,10 @@ def draw(c: Candidates, u: float) -> int:
 
 
 def tempered(c: Candidates, temperature: float) -> Candidates:
-    """At this temperature, logits less the largest; at 0 the likeliest alone. In float64: as a float32 the temperature
-    itself may be 0."""
+    """Logits divided by the temperature, minus the largest; at 0 the likeliest alone.
+
+    Computed in float64, because a small temperature is 0 in float32.
+    """
     if not temperature:
         return c.keep(np.array([greedy(c.logits)]))
     x = np.subtract(c.logits, c.logits.max(), dtype=np.float64)
@@ -250,8 +251,10 @@ def tempered(c: Candidates, temperature: float) -> Candidates:
 
 
 def entropic(c: Candidates, params: SamplingParams) -> float:
-    """The temperature between `temperature` - and + `dynatemp_range` that this distribution's entropy stands for, where
-    that of the uniform one stands for the highest (llama.cpp's dynamic temperature)."""
+    """The temperature between `temperature` - and + `dynatemp_range` for the entropy of this distribution.
+
+    A uniform distribution gets the highest temperature (llama.cpp's dynamic temperature).
+    """
     if c.ids.size < 2:
         return params.temperature
     norm = log_sum_exp(c.logits)
@@ -264,12 +267,12 @@ def entropic(c: Candidates, params: SamplingParams) -> float:
 
 
 def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) for this seed and position (Philox4x64, Salmon et al. 2011, keyed by the two)."""
+    """A number in [0, 1) for this seed and position (Philox4x64, Salmon et al. 2011)."""
     return float(_generator(seed, position).random())
 
 
 def chance(seed: int, position: int) -> float:
-    """As `uniform`, and independent of it: what decides whether XTC comes into play."""
+    """As `uniform`, but independent of it: decides whether XTC applies."""
     return float(_generator(seed, position).random(2)[1])
 
 
