@@ -155,7 +155,7 @@ class KVCache:
         del self._block[self._digest.pop(block)]
 
     def _chain(self, table: BlockTable, ids: Sequence[int], index: int) -> bytes:
-        """The digest of tokens [0, (index + 1) * block_size), kept in the table; 128 bits suffice against collisions."""
+        """The digest of tokens [0, (index + 1) * block_size), kept in the table; 128 bits rule out collisions."""
         size = self.block_size
         while len(table.digests) <= index:
             n = len(table.digests)

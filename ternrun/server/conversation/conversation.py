@@ -1,4 +1,4 @@
-"""Conversations: what is asked of the model in one, and what its answers say, whatever words a route has for it."""
+"""Conversations for every API: the request to the model, and the messages that it answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ToolCalling:
-    """The tools of a conversation, and how this model writes calls of them."""
+    """The tools of a conversation, and the form in which this model writes calls."""
 
     tools: Tools
     family: tool_call_formats.ToolCallFormat
@@ -38,7 +38,7 @@ class ToolCalling:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A checked conversation; a request for each answer to it."""
+    """A checked conversation, with a request for each answer to it."""
 
     requests: list[Request]
     calling: ToolCalling | None = None
@@ -47,7 +47,7 @@ class Conversation:
 
 
 class AssistantMessage:
-    """What one answer says, as it grows: text, and the calls found in it."""
+    """One answer while it grows: its text, and the tool calls found in it."""
 
     def __init__(self, calling: ToolCalling | None) -> None:
         self.content = ""
@@ -56,7 +56,7 @@ class AssistantMessage:
         self._reader = parser_for(calling.family, calling.tools) if calling else None
 
     def add(self, update: Update) -> tuple[str, list[ToolCall]]:
-        """The content and the calls that this update makes certain."""
+        """The content and the calls that this update completes."""
         content, found = update.text, list[ToolCall]()
         if self._reader:
             content, found = self._reader.push(update.text)
@@ -89,9 +89,12 @@ async def read_conversation(
     scored: int | None = None,
     shown: Mapping[int, str] = NOTHING,
 ) -> Conversation:
-    """`messages` gives them as in OpenAI's chat, beside the event loop; `tools`: its tools, tool_choice and
-    parallel_tool_calls; `begin`, `go_on`: see `render`; `progress`: see `Request`; `slot`, `shown`: see `asking`;
-    `scored`: how many of the likeliest tokens are found at each place of the first request's prompt. Raises ApiError.
+    """Check a conversation and encode its prompt.
+
+    `messages` returns the messages as in OpenAI's chat; it runs beside the event loop. `tools`: the fields tools,
+    tool_choice and parallel_tool_calls. `begin`, `go_on`: see `render`. `progress`: see `Request`. `slot`, `shown`: see
+    `submit_requests`. `scored`: how many of the likeliest tokens to report at each position of the first request's
+    prompt. Raises ApiError.
     """
     model, offered = service.model, read_tools(tools)
     calling = await asyncio.to_thread(_calling, model, offered) if offered else None
@@ -112,20 +115,20 @@ async def read_conversation(
 def generate_messages(
     service: Service, talk: Conversation, request: web.Request
 ) -> Iterator[tuple[Answers, list[AssistantMessage]]]:
-    """Ask it: iterate over the updates of the answers, and add each to what that answer says."""
+    """Submit the conversation. Iterate over the updates of the answers and add each to its message."""
     shown = tool_call_formats.markers(talk.calling.family, service.model.tokenizer) if talk.calling else {}
     with submit_requests(service, talk.requests, request[TOKEN_COUNTS], {**talk.shown, **shown}, talk.slot) as answers:
         yield answers, [AssistantMessage(talk.calling) for _ in talk.requests]
 
 
 def _calling(model: Model, tools: Tools) -> ToolCalling | None:
-    """Beside the event loop: a template is compiled when it is first asked for."""
+    """How the model writes calls, or None. Runs beside the event loop, because it may compile the template."""
     template = model.chat_template
     return ToolCalling(tools, tool_call_formats.format_of(template.source)) if template else None
 
 
 async def _constraint(service: Service, calling: ToolCalling, start: Start | None) -> Start | None:
-    """What keeps an answer to calls, where it has to be one. Raises ApiError."""
+    """The constraint that makes an answer a tool call, if it must be one. Raises ApiError."""
     if start:
         raise ApiError(
             "tools: they cannot be combined with an answer of a given form", param="tools", code="unsupported"

@@ -1,4 +1,4 @@
-"""The messages of a conversation, checked; and how tool calls are told to a model whose template knows none."""
+"""Checks the messages of a conversation, and writes tool calls as text for templates without tools."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ _PART = ("type", "text")
 
 
 def read_messages(value: Any) -> list[Message]:
-    """Checked messages: text, tool calls and their results. Raises ApiError."""
+    """The checked messages: text, tool calls and their results. Raises ApiError."""
     if not counted(value):
         raise _not_so_many("messages")
     return [_message(message, f"messages[{i}]") for i, message in enumerate(value)]
 
 
 def counted(value: Any, name: str = "messages") -> list[Any]:
-    """A list of no more than a conversation may have, whatever they are: asked before a route turns its own words for
-    messages into ours, one by one. Raises ApiError, naming the field `name`."""
+    """The list, if it is not longer than a conversation may be. Raises ApiError, naming the field `name`.
+
+    Routes call it before they convert their own form of messages one by one.
+    """
     if not isinstance(value, list) or len(value) > MAX_MESSAGES:
         raise _not_so_many(name)
     return value
@@ -63,7 +65,7 @@ def _message(message: Any, where: str) -> Message:
 
 
 def plain_text(value: Any, where: str, kinds: Sequence[str] = ("text",)) -> str:
-    """A string, or the text of a list of parts, each of one of these types, or a string. Raises ApiError."""
+    """The text of a string, or of a list of strings and parts of the types `kinds`. Raises ApiError."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
@@ -87,7 +89,7 @@ def part_text(part: Any, where: str, kinds: Sequence[str] = ("text",)) -> str:
 
 
 def in_plain_words(messages: Sequence[Message], instructions: str) -> list[Message]:
-    """Calls and results as text, and instructions in front, for a template that knows of none of them."""
+    """The messages with calls and results as text and instructions first, for templates without tools."""
     told = [_plain(message) for message in messages]
     if not instructions:
         return told

@@ -1,4 +1,4 @@
-"""Writes a conversation out with the model's chat template."""
+"""Formats a conversation with the model's chat template."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ def render(
     variables: Any = None,
     tools: Tools | None = None,
 ) -> str:
-    """A conversation written out by the model's template, up to the beginning of an answer (unless `begin` is false),
-    or, with `go_on`, to the end of what the last message says. Where neither is said, a last message of the
-    assistant's own text goes on. Raises ApiError, TemplateError."""
+    """The prompt of a conversation, up to the beginning of an answer (unless `begin` is false).
+
+    With `go_on` it ends with the text of the last message. If neither is stated, a last message with the assistant's
+    own text is continued. Raises ApiError, TemplateError.
+    """
     template = model.chat_template
     if template is None:
         raise ApiError("this model has no chat template: it continues text, see /v1/completions", code="unsupported")
@@ -52,9 +54,9 @@ def render(
 
 
 def _unended(messages: Sequence[Message], begin: bool | None, go_on: bool | None) -> str | None:
-    """What the last message says, where that goes on; None where an answer begins. Raises ApiError.
+    """The text of the last message if it is to be continued, else None. Raises ApiError.
 
-    Unasked it goes on with llama.cpp, Ollama and Anthropic; vLLM wants to be asked, and OpenAI has no such thing.
+    llama.cpp, Ollama and Anthropic continue it unasked; vLLM has a field for it; OpenAI cannot.
     """
     last = messages[-1]
     can = last["role"] == "assistant" and not last.get("tool_calls")

@@ -26,7 +26,7 @@ _WHITESPACE = {"whitespace_pattern": r"( |\n( {0,24}|\t{0,8}))"}  # bounded, as 
 
 @dataclass(frozen=True, slots=True)
 class ToolCallFormat:
-    """`sign`: what its templates hold. A call begins with `begin` and ends with `end`, each of which may be empty."""
+    """`sign`: a text in its templates. A call starts with `begin` and stops with `end`, each possibly empty."""
 
     name: str
     sign: str
@@ -42,7 +42,7 @@ GENERIC = ToolCallFormat("generic", "", "", "", "arguments")
 
 
 def format_of(template: str) -> ToolCallFormat:
-    """By what stands in the template."""
+    """The format of a template."""
     if "ipython" in template and '"parameters"' in template:  # the 3.2 template names no tag
         return LLAMA3
     return next(
@@ -51,7 +51,7 @@ def format_of(template: str) -> ToolCallFormat:
 
 
 def instructions(tools: Tools) -> str:
-    """What a model is told whose template cannot."""
+    """Instructions for a model whose template has no tools."""
     listed = "\n".join(json.dumps(f.written["function"]) for f in tools.functions)
     answer = "" if tools.must else ' To answer without a function, say {"response": "..."}.'
     return (
@@ -61,7 +61,7 @@ def instructions(tools: Tools) -> str:
 
 
 def grammar(family: ToolCallFormat, tools: Tools, tokenizer: Tokenizer) -> Source | None:
-    """What keeps an answer to calls that fit their schemas; None where it may say what it likes."""
+    """The grammar of calls that fit their schemas; None if any text is allowed."""
     if not tools.must and family is not GENERIC:
         return None
     call = "call: " + " | ".join(f"call_{i}" for i in range(len(tools.functions)))
@@ -87,7 +87,7 @@ def grammar(family: ToolCallFormat, tools: Tools, tokenizer: Tokenizer) -> Sourc
 
 
 def markers(family: ToolCallFormat, tokenizer: Tokenizer) -> dict[int, str]:
-    """Control tokens, which text does not show, that begin a call: id -> text."""
+    """Control tokens that begin a call and do not appear as text: id -> text."""
     ids = tokenizer.encode(family.begin, bos=False) if family.begin else []
     return {ids[0]: family.begin} if len(ids) == 1 and ids[0] in tokenizer.hidden_ids else {}
 
@@ -98,6 +98,6 @@ def _some(rule: str, most: int, *, newline: bool = False) -> str:
 
 
 def _spelled(marker: str, tokenizer: Tokenizer) -> str:
-    """In a grammar: by its id where it is a control token."""
+    """A marker in a grammar: by its id if it is a control token."""
     ids = [token for token, text in markers(MISTRAL, tokenizer).items() if text == marker]
     return f"<[{ids[0]}]>" if ids else json.dumps(marker)

@@ -1,4 +1,4 @@
-"""Tool calls found in what a model says, piece by piece; what does not read as a call is content, and none is lost."""
+"""Finds tool calls in an answer, piece by piece. Text that is not a call is content; nothing is lost."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _STRING = re.compile(  # as much of a JSON string as has whole characters
 
 
 def parser_for(family: ToolCallFormat, tools: Tools) -> ToolCallParser | GenericToolCallParser:
-    """A reader for one answer."""
+    """A parser for one answer."""
     return GenericToolCallParser(tools) if family is GENERIC else ToolCallParser(family, tools)
 
 
 class ToolCallParser:
-    """Calls between marks of the family. White space around calls is dropped."""
+    """Parses calls between the markers of a format. Drops white space around calls."""
 
     def __init__(self, family: ToolCallFormat, tools: Tools) -> None:
         self._family, self._tools = family, tools
@@ -63,7 +63,7 @@ class ToolCallParser:
         return held, []
 
     def _before_call(self) -> tuple[str, bool]:
-        """Text that is content for sure, and whether what is left begins a call."""
+        """The text that is certainly content, and whether the rest begins a call."""
         begin = self._family.begin
         at = self._held.find(begin)
         if self._family is LLAMA3 and not self._said and self._held.lstrip().startswith("{"):
@@ -87,7 +87,7 @@ class ToolCallParser:
         return text
 
     def _parse(self, text: str) -> list[ToolCall] | None:
-        """The calls that stand there, as far as any are still wanted; None where it is anything else."""
+        """The calls in this text, up to the number wanted; None if it holds anything else."""
         found = [call for value in _values(text) for call in _calls(value, self._tools)]
         wanted = found[: self._left]
         self._left -= len(wanted)
@@ -95,8 +95,10 @@ class ToolCallParser:
 
 
 class GenericToolCallParser:
-    """What a grammar made of a model that knows no tools: {"response": "..."}, whose text is handed on as it comes, or
-    {"tool_calls": [...]}, each of which is handed on when it is complete."""
+    """Parses the form that a grammar enforces on models without tools.
+
+    {"response": "..."} is streamed as text; the calls of {"tool_calls": [...]} are returned when each is complete.
+    """
 
     def __init__(self, tools: Tools) -> None:
         self._tools, self._left = tools, tools.most
@@ -142,7 +144,7 @@ class GenericToolCallParser:
 
 
 def _calls(value: Any, tools: Tools) -> list[ToolCall]:
-    """Of a call, or of a list of them; none where anything in it is none."""
+    """The calls of a value or of a list; empty if any of them is not a call."""
     read = [_call(one, tools) for one in (value if isinstance(value, list) else [value])]
     return [one for one in read if one] if all(read) else []
 
@@ -161,7 +163,7 @@ def _call(value: Any, tools: Tools) -> ToolCall | None:
 
 
 def _values(text: str) -> list[Any]:
-    """JSON values with nothing but white space or ; between them; none where there is anything else."""
+    """The JSON values of a text, separated by white space or semicolons; empty if there is anything else."""
     found, text = [], text.strip()
     while text:
         value = _first(text)
@@ -173,7 +175,7 @@ def _values(text: str) -> list[Any]:
 
 
 def _first(text: str) -> list[tuple[Any, int]]:
-    """The JSON value that a text begins with, and where it ends; nothing where there is none."""
+    """The JSON value at the beginning of a text and its end; empty if the text begins with no value."""
     try:
         return [json.JSONDecoder().raw_decode(text)]
     except (ValueError, RecursionError):

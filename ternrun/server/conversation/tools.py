@@ -1,4 +1,4 @@
-"""Tools that a conversation may use: the fields that offer them, and messages that hold calls and results."""
+"""The tools of a conversation, and earlier messages with calls and results."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Function:
 
     @property
     def written(self) -> dict[str, Any]:
-        """As templates expect it."""
+        """The function as templates expect it."""
         told = {"name": self.name, "description": self.description, "parameters": self.parameters}
         return {"type": "function", "function": told}
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What may be called. `must`: the answer has to be a call; `most` calls at a time."""
+    """The functions that may be called. `must`: the answer has to be a call. `most`: the most calls at a time."""
 
     functions: tuple[Function, ...]
     must: bool
@@ -43,10 +43,9 @@ class Tools:
 
 
 def read_tools(values: Mapping[str, Any]) -> Tools | None:
-    """Of `tools`, `tool_choice` and `parallel_tool_calls`; None where nothing is to be called. Raises ApiError.
+    """The tools of `tools`, `tool_choice` and `parallel_tool_calls`, or None. Raises ApiError.
 
-    Tools of other types than functions, which only their own server could run, are passed over; so is `tool_choice`
-    auto without a tool.
+    Tools of other types, which only their own server could run, are ignored; so is tool_choice auto without tools.
     """
     given, choice = values["tools"], values["tool_choice"]
     functions = tuple(_function(tool, f"tools[{i}]") for i, tool in offered(given) if _is_function(tool, i))
@@ -64,7 +63,7 @@ def read_tools(values: Mapping[str, Any]) -> Tools | None:
 
 
 def offered(given: Any) -> list[tuple[int, dict[str, Any]]]:
-    """The objects in `tools`, each with its place. Raises ApiError."""
+    """The objects in `tools`, each with its index. Raises ApiError."""
     if given is None:
         return []
     if not isinstance(given, list) or len(given) > MAX_TOOLS:
@@ -76,7 +75,7 @@ def offered(given: Any) -> list[tuple[int, dict[str, Any]]]:
 
 
 def _chosen(choice: dict[str, Any], functions: tuple[Function, ...], most: int) -> Tools | None:
-    """By OpenAI's objects: {"type": "function", ...} names one, {"type": "allowed_tools", ...} lists some."""
+    """The tools of OpenAI's choice objects: type function names one, type allowed_tools lists some."""
     kind = choice.get("type", "function")
     if kind == "allowed_tools":
         allowed = choice.get("allowed_tools") or choice
@@ -104,7 +103,7 @@ def _named(tool: dict[str, Any]) -> Any:
 
 
 def _is_function(tool: dict[str, Any], place: int) -> bool:
-    """Notes a tool of another type. Raises ApiError."""
+    """Whether a tool is a function. Notes one of another type as ignored. Raises ApiError."""
     kind = tool.get("type", "function")
     if not isinstance(kind, str):
         raise wrong(f"tools[{place}].type", "must be a string")
@@ -135,7 +134,7 @@ def _function(tool: dict[str, Any], where: str) -> Function:
 
 
 def read_calls(value: Any, where: str) -> list[dict[str, Any]]:
-    """`tool_calls` of a message of the past, arguments as objects, as templates want them. Raises ApiError."""
+    """The `tool_calls` of an earlier message, with arguments as objects for templates. Raises ApiError."""
     if not isinstance(value, list) or len(value) > MAX_TOOLS:
         raise wrong(f"{where}.tool_calls", f"must be a list of at most {MAX_TOOLS} calls")
     return [_call(call, f"{where}.tool_calls[{i}]") for i, call in enumerate(value)]

@@ -1,7 +1,7 @@
-"""JSON schemas as clients mean them: an object has the properties that its schema names, and no others.
+"""JSON schemas whose objects have only the properties that the schema names.
 
-JSON Schema itself allows any others. Models without end add some, so llama.cpp, vLLM and OpenAI's strict mode rule them
-out, too, unless the schema has `additionalProperties`.
+JSON Schema allows other properties, and models would add some without end. llama.cpp, vLLM and OpenAI's strict mode
+forbid them too, unless the schema has `additionalProperties`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ _OPEN = ("additionalProperties", "unevaluatedProperties", "patternProperties", "
 
 
 def closed(schema: Any) -> Any:
-    """A copy of a schema whose objects allow no properties that it does not name, but where it says so, or where it is
-    put together from several schemas. Raises RecursionError for one that is nested too deeply."""
+    """A copy of a schema whose objects allow no other properties than the named ones.
+
+    Objects with additionalProperties and combinations of schemas stay as they are. Raises RecursionError for deep
+    nesting.
+    """
     if not isinstance(schema, dict):
         return schema
     made = dict(schema)

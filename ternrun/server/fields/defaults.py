@@ -1,4 +1,4 @@
-"""What requests get that do not say: `--default NAME=VALUE`, read as if a request held it."""
+"""The server's defaults for fields that a request omits: `--default NAME=VALUE`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFAULTS: Fields = {
 
 
 def read_defaults(given: Iterable[str]) -> dict[str, Any]:
-    """Checked values by name, for every route that has a field of that name. A value is JSON, or else text.
+    """Checked values by name, for every route with a field of that name. A value is JSON, or else text.
 
     Raises UsageError.
     """

@@ -1,4 +1,4 @@
-"""Fields of a request that have no effect here: named in a header of its answer and, once for each, in the log."""
+"""Records the fields of a request without effect, for a response header and the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST = 64  # characters of a name that are kept
 
 
 class IgnoredFields:
-    """Of one request. A `strict` server refuses such fields, which is an ApiError here."""
+    """The ignored fields of one request. A `strict` server raises ApiError instead."""
 
     def __init__(self, *, strict: bool = False) -> None:
         self.strict = strict
@@ -25,21 +25,21 @@ class IgnoredFields:
 
     @property
     def header(self) -> str:
-        """The names, separated by commas, with the ones that were probably meant behind them."""
+        """The names, separated by commas, each with its probable meaning."""
         return ", ".join(name + (f" (did you mean {meant}?)" if meant else "") for name, meant in self.names.items())
 
     def hint(self, path: str) -> None:
-        """A field that this server knows and does nothing about. Raises ApiError."""
+        """Note a known field without effect. Raises ApiError on a strict server."""
         if self.strict:
             raise ApiError(f"{path}: this server does not support it", param=path, code="unsupported")
         self._add(path, "")
 
     def harmless(self, path: str) -> None:
-        """A field that has no effect on any answer, wherever it is sent: strict servers accept it, too."""
+        """Note a field that has no effect on any server. Strict servers accept it too."""
         self._add(path, "")
 
     def unknown(self, path: str, known: Iterable[str]) -> None:
-        """A field that this server does not know; `known` are those that may stand in its place. Raises ApiError."""
+        """Note an unknown field; `known` are the fields that may stand there. Raises ApiError on a strict server."""
         name = path.rpartition(".")[2][:100]  # no field's is as long, and the search takes longer for long ones
         if not self.strict and (len(self.names) >= MOST or _plain(path) in self.names):
             return
@@ -58,19 +58,19 @@ _CURRENT: ContextVar[IgnoredFields] = ContextVar("ignored")
 
 
 def begin(*, strict: bool) -> IgnoredFields:
-    """Those of the request that this task is about to handle, and of the threads that it starts."""
+    """Start recording for the request that this task handles, including its threads."""
     ignored = IgnoredFields(strict=strict)
     _CURRENT.set(ignored)
     return ignored
 
 
 def current() -> IgnoredFields:
-    """Those of the request that is being handled; outside of one, some that nobody reads."""
+    """The record of the current request; outside of a request, one that nobody reads."""
     return _CURRENT.get(None) or IgnoredFields()
 
 
 def pass_over(value: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    """Note the keys of an object at `where` that are not `known` and not null. Raises ApiError on a strict server."""
+    """Note keys of the object at `where` that are neither `known` nor null. Raises ApiError on a strict server."""
     for name in value:
         if name in known or value[name] is None:
             continue
@@ -81,5 +81,5 @@ def pass_over(value: Mapping[str, Any], known: Collection[str], where: str) -> N
 
 
 def _plain(path: str) -> str:
-    """What may stand in a header: no place in a list, so that each field has one name, and safe characters."""
+    """The field's name for a header: without list indices, and with safe characters only."""
     return re.sub(r"[^A-Za-z0-9_.\[\]*-]", "?", re.sub(r"\[\d+\]", "[]", path[: 2 * LONGEST]))[:LONGEST]

@@ -1,7 +1,7 @@
-"""Reading JSON that strangers send: tables of fields, each read by a function that checks kind, range and size.
+"""Reads JSON from clients: tables of fields, each with a reader that checks kind, range and size.
 
-A field is of one of three kinds: it is read; it is a hint, which is accepted without effect and named; it is a
-constraint, which is refused unless it holds a value that asks for nothing (see `kinds`).
+A field is read, or it is a hint (accepted without effect and named), or a constraint (refused unless its value asks for
+nothing); see `unsupported`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _SCHEMAS: dict[FieldReader, Schema] = {}
 
 
 def json_schema(schema: Schema) -> Callable[[Reader], Reader]:
-    """Say in JSON Schema what a reader takes; it may still refuse some of that, but takes nothing else.
+    """Attach a JSON Schema to a reader. The reader may refuse more, but accepts nothing else.
 
-    Readers are made once, with the tables: what is told of them is kept for good.
+    Readers are made once, with the tables, so the schemas are never released.
     """
 
     def note(read: Reader) -> Reader:
@@ -39,12 +39,12 @@ def json_schema(schema: Schema) -> Callable[[Reader], Reader]:
 
 
 def schema_of(read: FieldReader) -> Schema:
-    """What was told of a reader; anything, where nothing was."""
+    """The schema of a reader; {} if it has none."""
     return _SCHEMAS.get(read, {})
 
 
 class FieldError(ValueError):
-    """A value is wrong inside of a field, at the path `at` (such as "[1].name")."""
+    """A wrong value inside a field, at the path `at` (such as `[1].name`)."""
 
     def __init__(self, at: str, why: str) -> None:
         super().__init__(why)
@@ -53,15 +53,17 @@ class FieldError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FieldTable:
-    """The fields of one route. `read`: name -> (reader, default); the others: name -> values that ask for nothing."""
+    """The fields of one route. `read`: name -> (reader, default). The others: name -> values that ask for nothing."""
 
     read: Mapping[str, tuple[FieldReader, Any]]
     hints: Kind = field(default_factory=dict)
     constraints: Kind = field(default_factory=dict)
 
     def parse(self, body: Any, *, defaults: Mapping[str, Any] = NO_DEFAULTS, within: str = "") -> dict[str, Any]:
-        """Every field of `read`, checked, or its default (that of `defaults` before the table's) where it is absent or
-        null. `within` is the path of an object inside of the body. Raises ApiError naming one."""
+        """The value of every field of `read`, checked; its default (`defaults` first) if it is absent or null.
+
+        `within` is the path of an object inside the body. Raises ApiError naming a field.
+        """
         if not isinstance(body, dict):
             raise ApiError(f"{within or 'the body'}{':' if within else ''} must be a JSON object", param=within or None)
         prefix = f"{within}." if within else ""
@@ -79,7 +81,7 @@ class FieldTable:
         return values
 
     def _pass_over(self, name: str, value: Any, prefix: str) -> None:
-        """A field that is not read. Raises ApiError."""
+        """Handle a field that is not read. Raises ApiError."""
         if name in self.constraints:
             if not _among(value, self.constraints[name]):
                 raise ApiError(
@@ -143,14 +145,14 @@ def string(value: Any) -> str:
 
 @json_schema({"type": "object"})
 def json_object(value: Any) -> dict[str, Any]:
-    """An object, with anything in it."""
+    """An object with any content."""
     if not isinstance(value, dict):
         raise ValueError("must be an object")  # noqa: TRY004
     return value
 
 
 def any_value(value: Any) -> Any:
-    """Checked by who uses it."""
+    """Any value; the caller checks it."""
     return value
 
 
@@ -159,7 +161,7 @@ _STOP: Schema = {"type": "string", "maxLength": 1024}
 
 @json_schema({"anyOf": [_STOP, {"type": "array", "items": _STOP, "maxItems": 64}]})
 def stop_strings(value: Any) -> tuple[str, ...]:
-    """A string, or at most 64 of at most 1024 characters; empty ones are left out, as in llama.cpp."""
+    """A string, or at most 64 strings of at most 1024 characters. Empty ones are dropped, as in llama.cpp."""
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list) or len(listed) > 64 or not all(isinstance(s, str) for s in listed):
         raise ValueError("must be a string or a list of at most 64 strings")
@@ -169,7 +171,7 @@ def stop_strings(value: Any) -> tuple[str, ...]:
 
 
 def token_ids(most: int) -> FieldReader:
-    """A list of at most so many whole numbers, which the engine holds against the vocabulary."""
+    """A list of at most `most` integers. The engine checks them against the vocabulary."""
 
     @json_schema({"type": "array", "items": {"type": "integer"}, "maxItems": most})
     def read(value: Any) -> tuple[int, ...]:
@@ -221,12 +223,12 @@ def _bias(item: Any, kinds: tuple[type, ...]) -> tuple[Any, float]:
 
 @json_schema(schema_of(logit_bias))
 def worded_bias(value: Any) -> tuple[tuple[int | str, float], ...]:
-    """As `logit_bias`, and llama.cpp's texts (64 characters at most) in place of ids: each of their tokens is meant."""
+    """As `logit_bias`, and llama.cpp's texts (64 characters at most) instead of ids: their tokens are biased."""
     return tuple(_biases(value, int, str))
 
 
 def optional(read: FieldReader, off: Any, means: Any = None) -> FieldReader:
-    """As `read`, but the value `off` means something else: by default the same as an absent field."""
+    """As `read`, but the value `off` means `means`; by default the same as an absent field."""
 
     @json_schema({"anyOf": [{"const": off}, schema_of(read)]})
     def either(value: Any) -> Any:
@@ -236,7 +238,7 @@ def optional(read: FieldReader, off: Any, means: Any = None) -> FieldReader:
 
 
 def nested(table: FieldTable, where: str) -> FieldReader:
-    """An object with a table of its own; `where` is the path of the field."""
+    """An object with its own table; `where` is the path of the field."""
 
     @json_schema({"type": "object", "properties": {name: schema_of(read) for name, (read, _) in table.read.items()}})
     def read(value: Any) -> dict[str, Any]:
@@ -257,5 +259,5 @@ def string_list(value: Any) -> tuple[str, ...]:
 
 
 def any_value_like(schema: Schema) -> FieldReader:
-    """As `anything`, for what has a shape that can be told."""
+    """Any value, with a schema for the documentation."""
     return json_schema(schema)(lambda value: value)

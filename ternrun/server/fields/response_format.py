@@ -1,4 +1,4 @@
-"""Fields that ask for an answer of a given form, and the grammar that each of them means."""
+"""Fields that ask for a form of the answer, and the grammar of each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMATS = {  # types, and the keys beside `type`
 
 
 class Source(NamedTuple):
-    """A grammar to compile; `at`: where it stands in its field."""
+    """A grammar to compile. `at` is its path within the field."""
 
     kind: Kind
     text: str
@@ -35,7 +35,7 @@ ANY_OBJECT = Source("json_schema", '{"type": "object"}')
 
 
 def schema(value: Any, at: str = "") -> Source:
-    """A JSON schema: an object, or true or false. `at`: where it stands in its field."""
+    """A JSON schema: an object, or true or false. `at` is its path within the field."""
     if not isinstance(value, (dict, bool)):
         raise FieldError(at, "must be a JSON schema, an object")
     try:
@@ -45,8 +45,11 @@ def schema(value: Any, at: str = "") -> Source:
 
 
 def response_format(value: Any, at: str = "", field: str = "response_format") -> Source | None:
-    """OpenAI's: {"type": "text" | "json_object" | "json_schema"}. `schema` (llama.cpp) or `value` (text-generation-
-    inference) may stand in it directly, and `grammar`, `regex` are Hugging Face's. `at`, `field`: where it stands."""
+    """OpenAI's field: {'type': 'text' | 'json_object' | 'json_schema'}. `at` and `field` are its path.
+
+    It may hold `schema` (llama.cpp) or `value` (text-generation-inference) directly. `grammar` and `regex` are Hugging
+    Face's types.
+    """
     kind = value.get("type") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in FORMATS:
         wrong = f"must be one of {', '.join(FORMATS)}"

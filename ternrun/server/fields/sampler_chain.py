@@ -36,7 +36,7 @@ _BREAKER = {"type": "string", "maxLength": MAX_TEXT}
 
 @json_schema({"type": "array", "items": _BREAKER, "maxItems": MAX_TEXTS})
 def breakers(value: Any) -> tuple[str, ...]:
-    """Texts that no repetition reaches across; an empty list is none at all."""
+    """DRY's sequence breakers; an empty list means none."""
     if not isinstance(value, list) or len(value) > MAX_TEXTS:
         raise ValueError(f"must be a list of at most {MAX_TEXTS} strings")
     for i, one in enumerate(value):

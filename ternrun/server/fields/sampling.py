@@ -1,4 +1,4 @@
-"""The fields of OpenAI's routes: what is read, and which are hints and constraints."""
+"""The fields of OpenAI's routes: those that are read, hints and constraints."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _count = integer(-1, UNLIMITED)
 
 @json_schema(schema_of(_count))
 def length(value: Any) -> int:
-    """A count of tokens; -1: up to the context's end."""
+    """A number of tokens; -1: up to the end of the context."""
     count: int = _count(value)
     return UNLIMITED if count == -1 else count
 
@@ -143,7 +143,7 @@ CHAT = FieldTable(
 
 
 def sampling(values: Mapping[str, Any], max_tokens: int, logprobs: int | None) -> SamplingParams:
-    """The engine's record for the fields of SAMPLING."""
+    """The SamplingParams of the fields of SAMPLING."""
     named = {name: values[name] for name in SAMPLING if name not in _RENAMED}
     named |= {ours: values[name] for name, ours in _RENAMED.items()}
     if values["repetition_penalty"] is not None:
@@ -156,19 +156,19 @@ def sampling(values: Mapping[str, Any], max_tokens: int, logprobs: int | None) -
 
 
 def limited(values: Mapping[str, Any], *names: str) -> int:
-    """The first of these fields that is given; `max_tokens`, which has a default, where none is."""
+    """The first given field of these names, or else `max_tokens`, which has a default."""
     return next((values[name] for name in names if values[name] is not None), values["max_tokens"])  # type: ignore[no-any-return]
 
 
 def seeded(params: SamplingParams, choice: int) -> SamplingParams:
-    """Choices of one prompt differ, and each is the same every time."""
+    """The parameters for one of several choices: each has its own seed, and is reproducible."""
     if params.seed is None or not choice:
         return params
     return dataclasses.replace(params, seed=(params.seed + choice) % 2**64)
 
 
 def needed(values: Mapping[str, Any], name: str) -> Any:
-    """A field that has no default. Raises ApiError where it is absent."""
+    """The value of a required field. Raises ApiError if it is absent."""
     if values[name] is None:
         raise ApiError(f"{name}: it is missing", param=name)
     return values[name]

@@ -1,9 +1,9 @@
-"""The fields that clients of other servers send and that this one does not act upon.
+"""Fields that clients of other servers send and that this server does not act upon.
 
-A *hint* says how an answer might be made, or what it is for: the answer is right without it. A *constraint* says what
-an answer must be: one that leaves it out would be wrong, so it is refused. Fields that nobody knows count as hints.
-Each name has the values that ask for nothing, which are accepted everywhere without a word; `HARMLESS` stands for a
-hint that changes no answer on any server, which strict servers accept, too.
+A *hint* influences how an answer is made, and the answer is right without it. A *constraint* states what an answer must
+be, so an answer without it would be wrong, and it is refused. Unknown fields count as hints. Each name lists the values
+that ask for nothing, which are always accepted. `HARMLESS` marks a hint that changes no answer on any server; strict
+servers accept it too.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token that came out; `offset`: characters of this answer before it."""
+    """A generated token. `offset` is the number of characters of this answer before it."""
 
     id: int
     offset: int
@@ -30,7 +30,7 @@ class Token:
 
 @dataclass(slots=True)
 class Update:
-    """What came since the last one."""
+    """What was added to an answer since the previous update."""
 
     text: str = ""
     tokens: list[Token] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Update:
 
 
 class Answer:
-    """One sequence: what the engine said of it, as text up to its stop string."""
+    """One sequence of a request: the engine's outputs as text, up to a stop string."""
 
     def __init__(self, model: Model, request: Request, shown: Mapping[int, str]) -> None:
         self.request = request
@@ -65,16 +65,16 @@ class Answer:
 
     @property
     def generated(self) -> int:
-        """How many tokens it has."""
+        """The number of generated tokens."""
         return len(self.said)
 
     @property
     def ended(self) -> bool:
-        """Nothing more will come."""
+        """Whether the answer is complete."""
         return self.reason is not None
 
     def take(self, output: StepOutput, update: Update) -> None:
-        """Add an output to an update. Raises what ended the sequence where that was an error."""
+        """Add an output of the engine to an update. Raises the error that ended the sequence, if any."""
         if self.ended:
             return
         if output.error:
@@ -101,13 +101,13 @@ class Answer:
                 update.tokens.append(self.end)
 
     def cut(self) -> Update:
-        """It ends here, whatever the engine would still say."""
+        """End the answer here and ignore later outputs."""
         update = Update()
         self._finish(update, self._stops.flush(), "length")
         return update
 
     def _push(self, piece: str, update: Update) -> bool:
-        """Text that this piece makes certain, and its tokens; says whether a stop string ended it."""
+        """Add a piece of text. Returns whether a stop string ended the answer."""
         self._raw += piece
         certain, stopped = self._stops.push(piece)
         if stopped:
@@ -130,12 +130,12 @@ class Answer:
         del self._held[:count]
 
     def _finish(self, update: Update, certain: str, reason: FinishReason, cut: bool = False) -> None:
-        """The last of its text. Where a stop string cut it, tokens that lie behind the cut are not told of."""
+        """Add the last text. If a stop string cut it, tokens behind the cut are not reported."""
         self._release(update, certain)
         update.tokens += [t for t in self._held if not cut or t.offset < self._certain]
         update.reason = self.reason = reason
 
 
 def openai_finish_reason(reason: FinishReason | None) -> str | None:
-    """OpenAI's finish_reason; other reasons than these end in an error."""
+    """OpenAI's finish_reason. Every other reason ends in an error."""
     return reason if reason in ("stop", "length") else None

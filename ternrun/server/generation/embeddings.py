@@ -1,4 +1,4 @@
-"""Runs texts through the model for their embeddings; the vectors as JSON."""
+"""Computes embeddings of texts and writes the vectors as JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _format(value: Any) -> str:
 
 
 def unit(vector: Vector, norm: int) -> Vector:
-    """Divided by its p-norm, p being `norm`; -1: as it is; 0: so that the largest is 32760 (llama.cpp)."""
+    """The vector divided by its p-norm, p = `norm`; -1: unchanged; 0: with a largest value of 32760 (llama.cpp)."""
     if norm < 0:
         return vector
     wide = vector.astype(np.float64)
@@ -49,7 +49,7 @@ def unit(vector: Vector, norm: int) -> Vector:
 async def _ask(
     request: web.Request, service: Service, given: Any, pooling: Pooling, name: str = "input", *, cut: bool = False
 ) -> Answers:
-    """Run it to its end. Raises ApiError."""
+    """Run the texts to their end. Raises ApiError."""
     requests = await service.read(request, partial(_read, service.model, given, pooling, name, cut))
     with submit_requests(service, requests, request[TOKEN_COUNTS]) as answers:
         async for _ in answers.updates():
@@ -67,7 +67,7 @@ def _read(model: Model, given: Any, pooling: Pooling, name: str, cut: bool) -> l
 
 
 def _pooling(service: Service, *, none: bool = False) -> Pooling:
-    """Raises ApiError where one vector is wanted, and nobody says which."""
+    """The pooling of the server or the model. Raises ApiError if neither states one."""
     pooling: Pooling = service.config.pooling or service.model.config.pooling  # type: ignore[assignment]
     if pooling == "none" and not none:
         raise ApiError(
@@ -91,7 +91,7 @@ def _units(answers: Answers, norm: int) -> list[Vector]:
 
 
 def _each(vectors: list[Vector], write: Write) -> list[str]:
-    """One by one: to write many at once would keep all other threads waiting."""
+    """Write vectors one by one, because writing many at once would block all other threads."""
     return [write(vector) for vector in vectors]
 
 

@@ -1,4 +1,4 @@
-"""Figures for Prometheus, under names of ours and, where llama.cpp's server has the same figure, under its name."""
+"""Metrics for Prometheus, under our own names and, if llama.cpp's server has the same metric, under its name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 @dataclass(slots=True)
 class Totals:
-    """Since the server began."""
+    """Totals since the server started."""
 
     prompt: int = 0  # tokens, those found in the cache included
     cached: int = 0
@@ -29,14 +29,14 @@ class Totals:
     decode_s: float = 0.0  # from there to its last; sequences that run together each count
 
     def add(self, prompt: int, generated: int, cached: int) -> None:
-        """The tokens of one request."""
+        """Add the tokens of one request."""
         self.prompt += prompt
         self.generated += generated
         self.cached += cached
 
 
 class Metrics:
-    """One registry a server. `load` tells how many sequences run and how many wait, `counts` what the engine did."""
+    """The registry of one server. `load` returns running and waiting sequences, `counts` the engine's counters."""
 
     def __init__(self, load: Callable[[], tuple[int, int]], counts: Callable[[], Counters]) -> None:
         self.totals = Totals()
@@ -63,7 +63,7 @@ class Metrics:
         self._registry.register(_Figures(self.totals, load, counts))
 
     async def watch(self) -> None:
-        """Measure, until cancelled, how late the event loop is."""
+        """Measure the delay of the event loop until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + _WATCH
@@ -71,18 +71,18 @@ class Metrics:
             self.lag_s.observe(max(loop.time() - due, 0.0))
 
     def text(self) -> bytes:
-        """Prometheus' text format."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
 class _Figures(Collector):
-    """Figures that are kept elsewhere, read when they are asked for."""
+    """Metrics that other objects hold, read on each scrape."""
 
     def __init__(self, totals: Totals, load: Callable[[], tuple[int, int]], counts: Callable[[], Counters]) -> None:
         self._totals, self._load, self._counts = totals, load, counts
 
     def collect(self) -> Iterator[Metric]:
-        """As prometheus-client wants them."""
+        """Metrics for prometheus-client."""
         totals, (running, waiting), counts = self._totals, self._load(), self._counts()
         for name, what, value in (
             ("ternrun_prompt_tokens", "Prompt tokens, cached ones included.", totals.prompt),

@@ -1,4 +1,4 @@
-"""All models of a server, each a `Service` with an engine of its own; `model` in a request says which one answers."""
+"""The models of a server, each a `Service` with an engine of its own. A request's `model` selects one."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ SHOW = "/api/show"  # Ollama's older clients say `name` there
 
 
 class ModelServices:
-    """`openers`: names -> what loads that model. Names are separated by commas; answers use the first.
+    """`openers`: names -> the function that loads a model. Commas separate several names; answers use the first.
 
-    With one model, any name is taken for it, and none need be given: then it goes by its file's.
-    Raises UsageError where two models have the same name.
+    A server with one model accepts any name, and takes the file's name if none is given. Raises UsageError if two
+    models have the same name.
     """
 
     def __init__(self, config: ServerConfig, openers: Mapping[str, Open] | Open) -> None:
@@ -47,11 +47,11 @@ class ModelServices:
 
     @property
     def default(self) -> Service:
-        """Who answers where no model is named."""
+        """The service for requests that name no model."""
         return self.all[0]
 
     def pick(self, name: Any) -> Service:
-        """By the name or an alias. Raises ApiError where several models are served, and none is called that."""
+        """The service for a name or alias. Raises ApiError if several models are served and none has that name."""
         if len(self.all) == 1 or name is None or name == "":
             return self.default
         plain = name.removesuffix(":latest") if isinstance(name, str) else ""  # as Ollama's clients write it
@@ -63,12 +63,12 @@ class ModelServices:
         return found
 
     async def load(self) -> None:
-        """One after the other. Raises what loading raises."""
+        """Load the models one after the other. Raises what loading raises."""
         for service in self.all:
             await service.load()
 
     async def close(self) -> None:
-        """All at once; see `Service.close`."""
+        """Close all models at once; see `Service.close`."""
         await asyncio.gather(*(service.close() for service in self.all))
 
     def _load(self) -> tuple[int, int]:
@@ -85,7 +85,7 @@ Route = Callable[[web.Request, Service], Awaitable[web.StreamResponse]]
 
 
 def serving(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A handler for aiohttp: the route, with the model that the body or else the query names."""
+    """A handler for aiohttp: the route with the model that the body, or else the query, names."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         services = request.app[SERVICES]
@@ -101,7 +101,7 @@ def serving(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespons
 
 
 async def _named(request: web.Request, stall: float) -> Any:
-    """The model that a request asks for; None where it does not say. Raises ApiError."""
+    """The model that a request names, or None. Raises ApiError."""
     body = await read_json(request, stall, optional=True) if request.method == "POST" else {}
     fields = ("model", "name") if request.path == SHOW else ("model",)
     given = [body.get(field) for field in fields] if isinstance(body, dict) else []

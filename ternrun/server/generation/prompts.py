@@ -1,4 +1,4 @@
-"""From what a request holds to token ids: prompts, conversations, holes to fill in. Called beside the event loop."""
+"""Turns prompts and texts with a hole into token ids. Runs beside the event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Prompt = str | list[int]
 
 
 class ProjectFile(NamedTuple):
-    """Another file of the project that has a hole to fill."""
+    """Another file of the project, as context for filling a hole."""
 
     name: str
     text: str
@@ -27,7 +27,7 @@ _SHORTENED = 64  # characters a token of a text of which only one end is wanted
 
 
 def openai_prompts(value: Any, most: int, name: str = "prompt") -> list[Prompt]:
-    """A string, a list of token ids, or a list of either. Raises ApiError."""
+    """The prompts of OpenAI's field: a string, a list of token ids, or a list of either. Raises ApiError."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value:
@@ -44,10 +44,10 @@ def openai_prompts(value: Any, most: int, name: str = "prompt") -> list[Prompt]:
 def encode(
     model: Model, prompt: Prompt, *, special: bool = True, bos: bool = True, eos: bool = False
 ) -> list[int]:  # fmt: skip
-    """Ids of a prompt; those given as ids stay as they are.
+    """The token ids of a prompt. Given ids stay as they are.
 
-    Raises ContextError for more than the context holds: at once, so that no more of a request is read, and before any
-    work is done for a text that is too long even if its tokens were the longest.
+    Raises ContextError if they exceed the context. The check comes before tokenizing for texts that are too long even
+    with the longest tokens.
     """
     if isinstance(prompt, str):
         _check_length(model, prompt)
@@ -67,8 +67,10 @@ def _check_length(model: Model, prompt: str) -> None:
 
 
 def encode_truncated(model: Model, prompt: Prompt) -> list[int]:
-    """As `encode`, but what the context has no room for is left out. A text keeps the token that ends one, by which
-    encoders tell a whole text from a part; ids that are given are taken as they are, up to there."""
+    """As `encode`, but cut to the context. A text keeps its end token, which encoders expect.
+
+    Given ids are cut without an end token.
+    """
     if not isinstance(prompt, str):
         return prompt[: model.context]
     ids = model.tokenizer.encode(prompt[: _SHORTENED * model.context], eos=True)
@@ -80,10 +82,10 @@ def fill_in(
     model: Model, prefix: Prompt, suffix: str, *, files: Sequence[ProjectFile] = (), answer: int = 0, more: str = "",
     name: str = "suffix",
 ) -> list[int]:  # fmt: skip
-    """Ids that ask for the text between the two; `files` come before all of it, `more` behind the prefix.
+    """Token ids that ask for the text between `prefix` and `suffix`. `files` come first, `more` follows the prefix.
 
-    Of files that would leave too little room for an answer of `answer` tokens, or of a quarter of the context, the
-    beginning is left out. Raises ApiError, naming the field `name`, where the model was not trained for that.
+    The beginning of the files is dropped if it would leave less room than `answer` tokens or a quarter of the context.
+    Raises ApiError, naming the field `name`, if the model was not trained for this.
     """
     tokenizer = model.tokenizer
     if tokenizer.fim is None:
@@ -101,8 +103,10 @@ def fill_in(
 
 
 def _written(model: Model, files: Sequence[ProjectFile], room: int) -> list[int]:
-    """As llama.cpp writes them: behind the token for a file and its name, or a line that parts them. Only the last
-    `room` ids; what is before those is not even read."""
+    """The files as llama.cpp writes them: with the token for a file and its name, or a separating line.
+
+    Returns only the last `room` ids and does not tokenize what precedes them.
+    """
     project, separator = model.tokenizer.files
 
     def plain(text: str) -> list[int]:

@@ -15,19 +15,19 @@ from ternrun.server.http.json_body import read_json
 
 
 async def read_fields(request: web.Request, service: Service, table: FieldTable) -> dict[str, Any]:
-    """The fields of a request. Raises ApiError, before the body is looked at where the model is not there yet."""
+    """The fields of a request. Raises ApiError, before it reads the body if the model is not loaded."""
     _ = service.model
     body = await read_json(request, service.config.stall)
     return parsed(service, table, body)
 
 
 def parsed(service: Service, table: FieldTable, body: Any, within: str = "") -> dict[str, Any]:
-    """As `Table.parse`, by the rules and with the defaults of this server and its model."""
+    """The fields of `body`, as `FieldTable.parse`, with the defaults of this server and its model."""
     return table.parse(body, defaults=service.defaults, within=within)
 
 
 async def constraint(service: Service, values: Mapping[str, Any], fields: Fields) -> Start | None:
-    """What the engine needs for the form that a request asks for; None where it asks for none. Raises ApiError."""
+    """The start of the constraint that a request asks for, or None. Raises ApiError."""
     asked = {name: values[name] for name in fields if values[name] is not None}
     if not asked:
         return None

@@ -1,4 +1,4 @@
-"""What all requests to a model share: the model (once it is loaded), who is admitted, the figures about it all."""
+"""The state that all requests to one model share: the model, admission, and metrics."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ Result = TypeVar("Result")
 
 
 class Answering(Protocol):
-    """The answers to one request, which a server that shuts down can end."""
+    """The answers to one request, which a closing server can end."""
 
     def end(self) -> None:
-        """Raise the error of a server that shuts down to whoever waits for these answers."""
+        """End the answers: whoever waits for them gets the error of a closing server."""
 
 
 class Service:
-    """Lives on the event loop; only `open` runs elsewhere."""
+    """One model on the event loop. Only `_open` runs in another thread."""
 
     def __init__(self, config: ServerConfig, open_model: Callable[[], Model], metrics: Metrics, alias: str) -> None:
         self.config = config
@@ -73,12 +73,12 @@ class Service:
 
     @property
     def defaults(self) -> Mapping[str, Any]:
-        """What requests get that do not say: as the server was started, else as the model's file recommends."""
+        """Values of fields that requests omit: the server's, else those that the model's file recommends."""
         return {**(self._model.sampling if self._model else {}), **self.config.defaults}
 
     @property
     def model(self) -> Model:
-        """Raises ApiError while there is none, or none any more."""
+        """The model. Raises ApiError before it is loaded and while the server closes."""
         if self.draining:
             raise shutting_down()
         if self._model is None:
@@ -87,11 +87,11 @@ class Service:
 
     @property
     def name(self) -> str:
-        """The model's, in answers; those that are being given while the server shuts down, too."""
+        """The name of the model in answers, also while the server closes."""
         return self._alias or (self._model.id if self._model else "")
 
     async def compile(self, kind: Kind, text: str, param: str) -> Callable[[], Constraint]:
-        """What begins a sequence that keeps to this grammar. Raises ApiError, which names the field `param`."""
+        """Compile a grammar to the start of a constraint. Raises ApiError, which names the field `param`."""
         try:
             return (await self.aside(partial(self.model.grammars.compile, kind, text))).start
         except MissingExtra as error:
@@ -100,13 +100,18 @@ class Service:
             raise ApiError(f"{param}: {error}", param=param) from None
 
     async def read(self, request: web.Request, work: Callable[[], Result]) -> Result:
-        """Work that grows with the texts of a request, beside the event loop. A large one's is done aside, so that the
-        threads that read requests are there for all others. Raises ApiError, and what the work raises."""
+        """Run work that grows with the texts of a request beside the event loop.
+
+        Large requests use threads of their own, so that others are not delayed. Raises ApiError, and what the work
+        raises.
+        """
         return await (self.aside(work) if request[SIZE] > LARGE else asyncio.to_thread(work))
 
     async def aside(self, work: Callable[[], Result]) -> Result:
-        """Work that may take seconds, in threads of its own: no other request waits for it. Raises ApiError, and what
-        the work raises."""
+        """Run work that may take seconds in separate threads. No other request waits for it.
+
+        Raises ApiError, and what the work raises.
+        """
         if self._long >= MAX_LONG:
             self.metrics.refused.inc()
             raise ApiError(
@@ -121,9 +126,9 @@ class Service:
 
     @contextmanager
     def admit(self, count: int) -> Iterator[None]:
-        """A place for `count` sequences of a request. Raises ApiError where the queue is full.
+        """Reserve places for `count` sequences of a request. Raises ApiError if the queue is full.
 
-        More than can run together take no more places: the scheduler sees to it that they crowd nobody out.
+        At most as many places are counted as can run together; the scheduler keeps the rest from crowding out others.
         """
         batch = self.model.driver.engine.max_batch
         places, count = batch + self.config.queue, min(count, batch)
@@ -140,7 +145,7 @@ class Service:
             self.sequences -= count
 
     async def close(self) -> None:
-        """Wait for the requests under way, no longer than `drain`; end the others; close the model."""
+        """Wait up to `drain` seconds for running requests, end the others, and close the model."""
         self.draining = True
         if await self._idle(self.config.drain):
             for answers in tuple(self.answers):
@@ -151,7 +156,7 @@ class Service:
             await asyncio.to_thread(self._model.close)
 
     async def _idle(self, seconds: float) -> int:
-        """Wait until nothing is under way; returns what still is when the time is up."""
+        """Wait until no request runs. Returns the number of running requests when the time is up."""
         end = time.monotonic() + seconds
         while self.answers and time.monotonic() < end:
             await asyncio.sleep(0.02)
@@ -159,10 +164,10 @@ class Service:
 
     @property
     def load_now(self) -> tuple[int, int]:
-        """How many sequences run and how many wait."""
+        """The numbers of running and waiting sequences."""
         return self._model.driver.engine.load if self._model else (0, 0)
 
     @property
     def counts(self) -> Counters:
-        """What its engine has done."""
+        """The engine's counters."""
         return self._model.driver.engine.counts if self._model else Counters()

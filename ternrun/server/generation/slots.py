@@ -1,4 +1,4 @@
-"""llama.cpp's slots, as names: which tokens ran last in each. Keys and values are in the one cache that all share."""
+"""llama.cpp's slots as names: the tokens that ran last in each. All slots share one cache."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ LIKE = 0.1  # share of a prompt that a slot must hold, so that the prompt is tak
 
 
 class Slots:
-    """Lives on the event loop. Without slots, nothing is kept."""
+    """Slots on the event loop. Without slots nothing is recorded."""
 
     def __init__(self, count: int) -> None:
         nothing = np.zeros(0, np.int32)
         self._ids = OrderedDict.fromkeys(range(count), nothing)  # longest unused first
 
     def __getitem__(self, slot: int) -> list[int]:
-        """The tokens there. Raises ApiError where there is no such slot."""
+        """The tokens of a slot. Raises ApiError for a number out of range."""
         if slot not in self._ids:
             raise ApiError(f"id_slot: there are the slots 0 to {len(self._ids) - 1}", param="id_slot")
         return self._ids[slot].tolist()
 
     def pick(self, ids: Sequence[int], wanted: int) -> int:
-        """Where a prompt runs: in the wanted slot, or (-1) in the one that holds the most of its beginning, or where no
-        slot holds much of it in the one longest unused. Raises ApiError where there is no such slot."""
+        """The slot for a prompt: the wanted one, or (-1) the one with the longest common prefix.
+
+        If no slot has much in common, the least recently used. Raises ApiError for a number out of range.
+        """
         if not self._ids:
             return -1
         if wanted >= 0:
@@ -44,13 +46,13 @@ class Slots:
         return slot
 
     def note(self, slot: int, ids: Sequence[int], answer: Sequence[int] = ()) -> None:
-        """What ran there."""
+        """Record the tokens that ran in a slot."""
         if slot >= 0:
             self._ids[slot] = np.array([*ids, *answer], np.int32)
 
 
 def _common(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
-    """How many tokens both begin with."""
+    """The length of the common prefix."""
     n = min(a.size, b.size)
     other = np.flatnonzero(a[:n] != b[:n])
     return int(other[0]) if other.size else n

@@ -1,6 +1,6 @@
-"""The sequences of one HTTP request, from the engine's thread to the event loop, and from token ids to text.
+"""Submits the sequences of one HTTP request and carries their outputs to the event loop.
 
-The engine never waits for a client: outputs that nobody has taken yet are merged into one update when somebody does.
+The engine never waits for a client: outputs that nobody has read are merged into one update.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NOTHING: Mapping[int, str] = {}
 
 
 class Answers:
-    """All sequences of one request; iterate over `updates`. Made by `asking`."""
+    """All sequences of one request. Iterate over `updates`. Made by `submit_requests`."""
 
     def __init__(self, service: Service, requests: Sequence[Request], shown: Mapping[int, str]) -> None:
         self._service = service
@@ -45,12 +45,15 @@ class Answers:
         self.all = [Answer(self.model, request, shown) for request in requests]
 
     def submit(self) -> None:
-        """Hand all to the engine. Raises UsageError, ContextError."""
+        """Submit all requests. Raises UsageError, ContextError."""
         for index, answer in enumerate(self.all):
             answer.ticket = self._driver.submit(answer.request, self._receiver(index))
 
     async def updates(self) -> AsyncIterator[tuple[int, Update]]:
-        """(index, update) until all have ended. Raises what ends one with an error, TimeoutError past the deadline."""
+        """Iterate over (index, update) until all answers have ended.
+
+        Raises the error that ends one of them, and TimeoutError after the deadline.
+        """
         limit = self._service.config.timeout
         deadline = self._loop.time() + limit if limit else None
         while not all(answer.ended for answer in self.all):
@@ -62,19 +65,19 @@ class Answers:
                 yield index, update
 
     def cut(self, index: int) -> Update:
-        """End one sequence before its time."""
+        """End one sequence early."""
         answer = self.all[index]
         if answer.ticket:
             self._driver.abort(answer.ticket)
         return answer.cut()
 
     def end(self) -> None:
-        """The server shuts down: those who wait are told."""
+        """End the iteration with the error of a closing server."""
         self._ended_early = True
         self._bell.set()
 
     def close(self) -> None:
-        """End what has not ended: the engine's places come free before its next step."""
+        """Abort sequences that have not ended, so that their places are free before the next step."""
         for answer in self.all:
             if answer.ticket and not answer.ended:
                 self._driver.abort(answer.ticket)
@@ -82,7 +85,7 @@ class Answers:
 
     @property
     def usage(self) -> tuple[int, int, int]:
-        """Tokens of the prompts (each counted once), generated, and found in the cache."""
+        """Numbers of prompt tokens (each prompt once), generated tokens, and cached prompt tokens."""
         prompts = {id(a.request.ids): a for a in reversed(self.all)}.values()
         return (
             sum(len(a.request.ids) for a in prompts),
@@ -92,7 +95,7 @@ class Answers:
 
     @property
     def numbers(self) -> int:
-        """How many log-probabilities there are to tell by now."""
+        """The number of log-probabilities in the answer so far."""
         return sum(_numbers(a.request, a.generated) for a in self.all)
 
     def _receiver(self, index: int) -> Callable[[StepOutput], None]:
@@ -133,14 +136,14 @@ class Answers:
 
 
 def _numbers(request: Request, generated: int) -> int:
-    """Log-probabilities of so many tokens, and of the prompt's where these are asked for."""
+    """The number of log-probabilities for `generated` tokens, and for the prompt if it is scored."""
     params, scored = request.params, request.prompt_logprobs
     of_prompt = 0 if scored is None else len(request.ids) * (1 + scored)
     return of_prompt + (0 if params.logprobs is None else generated * (1 + params.logprobs))
 
 
 def _bounded(request: Request, config: ServerConfig) -> Request:
-    """As long as the server lets an answer be."""
+    """The request with the server's limit on the length of an answer."""
     shift, params = request.shift or ContextShift() if config.context_shift else None, request.params
     most = config.max_tokens or (MAX_SHIFTED if shift else params.max_tokens)
     if params.max_tokens > most:
@@ -149,7 +152,7 @@ def _bounded(request: Request, config: ServerConfig) -> Request:
 
 
 def _room(request: Request, context: int) -> int:
-    """The most tokens that may be generated."""
+    """The largest number of tokens that can be generated."""
     most = request.params.max_tokens
     return most if request.shift else min(most, context - len(request.ids))
 
@@ -158,10 +161,9 @@ def _room(request: Request, context: int) -> int:
 def submit_requests(
     service: Service, requests: Sequence[Request], told: TokenCounts, shown: Mapping[int, str] = NOTHING, slot: int = -1
 ) -> Iterator[Answers]:
-    """Ask the engine; whatever happens, nothing of it is left behind. Raises ApiError, UsageError, ContextError.
+    """Submit requests to the engine, and clean up when the block ends. Raises ApiError, UsageError, ContextError.
 
-    `shown`: control tokens that are text in these answers, and their text. `slot`: where slots are kept, the one to run
-    in; -1: any.
+    `shown`: control tokens that appear in the text, and their text. `slot`: the slot to run in; -1: any.
     """
     engine = service.model.driver.engine
     requests = [_bounded(request, service.config) for request in requests]

@@ -1,4 +1,4 @@
-"""Figures of one answer, as llama.cpp's server reports them."""
+"""Timings of one answer, as llama.cpp's server reports them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ternrun.server.generation.submission import Answers
 
 
 def timings(answers: Answers, answer: Answer) -> dict[str, Any]:
-    """llama.cpp's figures: milliseconds and tokens a second; the wait in the queue counts for the prompt."""
+    """llama.cpp's timings: milliseconds and tokens per second. Waiting in the queue counts for the prompt."""
     prompt_n, n = len(answer.request.ids) - answer.cached, answer.generated
     prompt_s = (answer.first or time.perf_counter()) - answers.began
     decode_s = answer.last - answer.first
@@ -26,7 +26,7 @@ def timings(answers: Answers, answer: Answer) -> dict[str, Any]:
 
 
 def progress(answers: Answers, answer: Answer, update: Update) -> list[dict[str, Any]]:
-    """llama.cpp's report of each step of the prompt that came; milliseconds since the request did."""
+    """llama.cpp's progress reports of the prompt, with milliseconds since the request."""
     so_far = {"total": len(answer.request.ids), "cache": answer.cached}
     time_ms = round((time.perf_counter() - answers.began) * 1000)
     return [{"prompt_progress": {**so_far, "processed": n, "time_ms": time_ms}} for n in update.processed]

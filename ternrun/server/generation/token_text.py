@@ -1,4 +1,4 @@
-"""How a token is written in log-probabilities."""
+"""The spelling of tokens in log-probabilities."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ LOWEST = -9999.0  # JSON knows no infinity; OpenAI's own floor
 
 
 def bounded(logprob: float) -> float:
-    """A number that JSON can hold."""
+    """The log-probability as a number that JSON can hold."""
     return max(logprob, LOWEST)
 
 
 def data(tokenizer: Tokenizer, token: int) -> bytes:
-    """What a token adds to the text; nothing where the embedding has more rows than there are tokens."""
+    """The bytes of a token; empty if the embedding has more rows than the vocabulary has tokens."""
     return tokenizer.token_bytes(token) if token < tokenizer.vocab_size else b""
 
 
 def spell(tokenizer: Tokenizer, token: int) -> str:
-    r"""A token's text; `bytes:\xe2\x80` where it is a part of a character, so that no two look alike."""
+    """The text of a token; `bytes:\\xe2\\x80` for a part of a character, so that no two tokens look alike."""
     raw = data(tokenizer, token)
     try:
         return raw.decode()

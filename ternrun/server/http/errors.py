@@ -1,4 +1,4 @@
-"""What went wrong, as HTTP status and OpenAI's error object. Nobody's prompt and no key ever stands in it."""
+"""Errors as HTTP status and OpenAI's error object. They never contain a prompt or a key."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ENGINE_FIELDS = {  # its names -> ours
 
 
 class ApiError(Exception):
-    """A refusal. `param` names the field at fault; `code` is for programs; `more` stands beside them, or in place."""
+    """An error response. `param` names the field, `code` is for programs, `more` adds or replaces keys."""
 
     def __init__(
         self,
@@ -56,17 +56,17 @@ class ApiError(Exception):
 
 
 def wrong(where: str, why: str, *, code: str | None = None) -> ApiError:
-    """The refusal of the value at `where`, the path of a field inside of the body."""
+    """The error for the value at `where`, the path of a field in the body."""
     return ApiError(f"{where}: {why}", param=where, code=code)
 
 
 def shutting_down() -> ApiError:
-    """For requests that come, or still wait, when the server ends: another one may be there soon."""
+    """The error for requests that arrive or wait while the server closes."""
     return ApiError("the server is shutting down", status=503, code=503, headers={"Retry-After": "5"})
 
 
 def explain(error: Exception) -> ApiError:
-    """The refusal that tells of any error; what is a fault of ours goes to the log and is not told in detail."""
+    """The error response for any exception. Internal errors go to the log without details for the client."""
     match error:
         case ApiError():
             return error
@@ -103,7 +103,7 @@ def _field(message: str) -> str | None:
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns whatever a handler raises into an answer."""
+    """Middleware that turns exceptions of handlers into responses."""
     try:
         return await handler(request)
     except ConnectionError:  # the client is gone: no fault, so aiohttp must not log it as one

@@ -17,8 +17,10 @@ SIZE: web.RequestKey[int] = web.RequestKey("size", int)  # bytes of the body: it
 
 
 async def read_json(request: web.Request, stall: float, *, optional: bool = False) -> Any:
-    """The request's body as JSON; {} where there is none and it is `optional`. Raises ApiError; ContentLengthError and
-    the like are aiohttp's."""
+    """The request's body as JSON; {} if it is empty and `optional`.
+
+    Raises ApiError, and aiohttp's errors such as HTTPRequestEntityTooLarge.
+    """
     if PARSED in request:  # to see which model it is for
         return request[PARSED]
     if optional and not request.body_exists:

@@ -1,4 +1,4 @@
-"""How answers are sent: piece by piece (server-sent events, or JSON lines as Ollama has them), or in one piece."""
+"""Sends answers in pieces (server-sent events, or Ollama's JSON lines) or in one piece."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Items = AsyncGenerator[Item, None]
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """How items stand in a stream; `wrong`: the item that tells of an error; `done` ends it."""
+    """How items are framed in a stream. `wrong` frames an error; `done` ends the stream."""
 
     content_type: str
     frame: Callable[[Item], bytes]
@@ -33,7 +33,7 @@ _SLOW = json.JSONEncoder(separators=(",", ":"))
 
 
 def encode(item: Item) -> bytes:
-    """Compact JSON, in ASCII so that half characters cannot break it."""
+    """Compact ASCII JSON, so that no item ends within a character."""
     return json.dumps(item, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -48,8 +48,10 @@ NAMED = Framing(  # by the `type` of each item
 
 
 async def in_one_piece(build: Callable[[], Any], numbers: int) -> web.Response:
-    """As JSON. One of many numbers is built and written beside the event loop, in Python, which makes room for others
-    all the time; json's fast way would hold the interpreter to its end."""
+    """The answer as one JSON response.
+
+    A response with many numbers is built beside the event loop by json's Python encoder, which lets other threads run.
+    """
     if numbers < MANY:
         return web.json_response(build())
     text = await asyncio.to_thread(lambda: "".join(_SLOW.iterencode(build())))
@@ -57,8 +59,10 @@ async def in_one_piece(build: Callable[[], Any], numbers: int) -> web.Response:
 
 
 async def stream(request: web.Request, items: Items, stall: float, framing: Framing) -> web.StreamResponse:
-    """Send each item. An error before the first becomes an answer of its own. A client that does not read for `stall`
-    seconds is given up."""
+    """Send each item. An error before the first item becomes a response of its own.
+
+    A client that does not read for `stall` seconds is disconnected.
+    """
     response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     response.content_type = framing.content_type
     response.charset = "utf-8"

@@ -1,4 +1,4 @@
-"""A unix socket in the file system: whose it is, and who may replace or remove it."""
+"""A unix socket in the file system, and the rules for replacing and removing its file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ PATIENCE = 1.0  # seconds that a server may take to accept a connection
 
 
 class UnixSocket:
-    """A socket that listens at a path. It replaces a file that a killed server left behind, and no other.
+    """A socket that listens at a path. It replaces only a file that a killed server left behind.
 
-    Raises UsageError where a server listens there already, or the file is no socket; OSError where it cannot listen.
+    Raises UsageError if a server listens there or the file is not a socket, OSError if it cannot listen.
     """
 
     def __init__(self, path: str) -> None:
@@ -28,8 +28,10 @@ class UnixSocket:
         self._own = self._file()
 
     def remove(self) -> None:
-        """Remove the file, unless it is another server's by now. To be called while the socket is open: a file that
-        comes later cannot have the number of one in use. May be called twice."""
+        """Remove the file unless it belongs to another server by now. A second call does nothing.
+
+        Call it while the socket is open: a newer file cannot have the inode number of an open one.
+        """
         if self._own is not None and self._file() == self._own:
             self._path.unlink(missing_ok=True)
         self._own = None
@@ -46,7 +48,7 @@ class UnixSocket:
         self.socket.listen()
 
     def _refuse_foreign(self) -> None:
-        """Raises UsageError unless the file is a socket that nobody listens on."""
+        """Raise UsageError unless the file is a socket without a listener."""
         if not self._path.is_socket():
             raise UsageError(f"{self._path} exists and is no socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -1,4 +1,4 @@
-"""How long a client may take to read what it is sent: the next piece of a stream, or of an answer in one piece."""
+"""Limits how long a client may take to read the next piece of an answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PART = 1 << 16  # bytes of a whole answer that must be read within the time
 
 
 async def send_within(request: web.Request, sending: Awaitable[object], stall: float) -> None:
-    """Send something; who does not read it within `stall` seconds is given up. Raises ConnectionResetError."""
+    """Send something. A client that does not read it within `stall` seconds is disconnected: ConnectionResetError."""
     try:
         async with asyncio.timeout(stall):
             await sending
@@ -25,7 +25,7 @@ async def send_within(request: web.Request, sending: Awaitable[object], stall: f
 
 
 def write_timeout(stall: float) -> Middleware:
-    """Sends whole answers. aiohttp would keep those that nobody reads, and the connection, for ever."""
+    """Middleware that sends whole answers with that limit, because aiohttp would wait forever."""
 
     @web.middleware
     async def deliver(request: web.Request, handler: Handler) -> web.StreamResponse:
