@@ -198,7 +198,7 @@ def _open_unrecognized(path: Path, folder: Path, graph: OnnxModel, why: LoadErro
     name = path.stem if path.stem not in ("model", "decoder_model_merged") else folder.name
     metadata: dict[str, Any] = {"general.architecture": decoder.config.architecture, "general.name": name}
     metadata |= {"onnx.producer": graph.producer, "onnx.opset": graph.opsets.get("", 0)}
-    metadata |= {"onnx.decoder": f"run operator by operator, since {why}"} | chat_metadata(folder)
+    metadata |= {"onnx.decoder": f"run operator by operator, because {why}"} | chat_metadata(folder)
     runner = partial(GraphModel, decoder, reason=str(why))
     weights = Weights(decoder.config, {})
     return ModelFile(path, weights, metadata, graph.size, text_folder=folder, pre=None, runner=runner)

@@ -194,7 +194,7 @@ def test_from_a_folder_to_text(tmp_path, capsys):
     with load(folder) as model:
         assert model.complete([1, 2, 3], max_tokens=24, ignore_eos=True).ids == by_onnxruntime([1, 2, 3], 24)[0]
         assert model.backend == "onnx/numpy"
-        assert "run operator by operator, since" in model.backend_reason
+        assert "run operator by operator, because" in model.backend_reason
         assert model.context == 64
     with pytest.raises(UsageError, match="none that a GGUF file can state"):
         convert(folder, tmp_path / "out.gguf", "f16")

@@ -1,8 +1,8 @@
-"""Any decoder graph behind the engine's Model protocol.
+"""A decoder graph as an engine model (`runtime.backend.Model`).
 
-This runs graphs that recognition does not know; it is slower than the engine. Each sequence runs on its own. Keys and
-values are stored twice: in the engine's blocks, which sequences may share, and as the graph returned them, so that a
-sequence continues without a copy.
+Runs graphs that recognition does not know, slower than the engine's kernels, one sequence at a time. Keys and values
+are stored twice: in the engine's blocks, which sequences may share, and as the graph returned them, so that a sequence
+continues without a copy.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class GraphModel:
         self._decoder, self.config, self.engine_config, self.block_size = decoder, decoder.config, engine, BLOCK
         reach = min(engine.context or DEFAULT_CONTEXT, self.config.context_length)
         self.n_blocks = -(-max(engine.kv_tokens, reach) // BLOCK)
-        self.description = f"onnx/numpy: run operator by operator, since {reason or 'ternrun does not know its make'}"
-        self.cache_blocks = None  # blocks written from outside would not reach `_recent`
+        self.description = f"onnx/numpy: run operator by operator, because {reason or 'ternrun does not recognize it'}"
+        self.cache_blocks = None  # blocks that others write would not reach `_recent`
         self._pools = [np.zeros((self.n_blocks, BLOCK, p.heads, p.width), p.dtype) for p in decoder.pairs]
         self._recent: list[Recent] = []
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
-        """Logits (n, vocab_size) of the wanted tokens."""
+        """Logits (n, vocab_size) of the requested outputs."""
         out = np.empty((len(batch.outputs), self.config.vocab_size), np.float32)
         tokens, slots, outputs = np.array(batch.tokens), np.array(batch.slots), np.array(batch.outputs, np.int64)
         for slot in dict.fromkeys(batch.slots):
@@ -56,11 +56,11 @@ class GraphModel:
         return out
 
     def decode(self, batch: Batch, steps: int, stops: frozenset[int]) -> list[list[int]]:
-        """Nothing: the caller runs each step by itself."""
+        """Returns nothing, so the caller runs each step by itself."""
         return []
 
     def embed(self, batch: Batch) -> NDArray[np.float32]:
-        """Raises UsageError: the graph has no hidden states among its outputs."""
+        """Raises UsageError: the graph does not return hidden states."""
         raise UsageError("this ONNX decoder gives logits only, no embeddings")
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class GraphModel:
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def _past(self, blocks: tuple[int, ...], start: int) -> list[Array]:
-        """The caches of the first `start` tokens: as the graph gave them, else gathered from the blocks."""
+        """The caches of the first `start` tokens: as the graph returned them, or gathered from the blocks."""
         if not start:
             return self._decoder.empty()
         known = blocks[: -(-start // BLOCK)]
