@@ -107,9 +107,11 @@ def test_byte_dot_products(name: str) -> None:
 def test_four_queries_share_what_is_loaded(name: str, kernel: str, widen: str) -> None:
     """Scores and mixing: sixteen multiply-adds for every four vectors of keys or values, and little beside them."""
     loops = [f for f in hot_loops(name, kernel, "vfmadd231ps") if f[1]["vfmadd231ps"] == 4 * f[1][widen]]
-    assert len(loops) == 4  # others are of two queries
-    lines = KV_SIZE[kernel.partition(".")[2]]  # cache lines of 64 elements, asked for a block ahead
-    assert sorted(count["prefetcht1"] for _, count in loops) == [0, 0, lines, lines]  # where tokens are many: none
+    assert len(loops) >= 4  # scores and mixing, with and without prefetches; LLVM may duplicate the loop of int8 groups
+    lines = KV_SIZE[kernel.partition(".")[2]]  # cache lines of 64 elements, which are prefetched a block ahead
+    prefetches = [count["prefetcht1"] for _, count in loops]
+    assert prefetches.count(lines) == 2
+    assert prefetches.count(0) == len(loops) - 2  # many tokens prefetch nothing
     for loop, count in loops:
         assert count["vfmadd231ps"] == 16
         assert len(loop) - count["vcvtdq2ps"] - count["prefetcht1"] <= 30
