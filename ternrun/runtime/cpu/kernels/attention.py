@@ -25,7 +25,7 @@ from ternrun.runtime.cpu.compile.lanes import iota, splat, zero
 from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, prefetch_far, store, store_scalar
 from ternrun.runtime.cpu.compile.vectors import f32x16, i32x16
 from ternrun.runtime.cpu.kernels.functions import exp, softcapped
-from ternrun.runtime.cpu.kernels.kv_block import BLOCK, GROUP, READ, SLOTS, block_of, key_steps_bytes
+from ternrun.runtime.cpu.kernels.kv_block import BLOCK, GROUP, READ, block_of, key_steps_bytes, position_of, run_end
 from ternrun.runtime.cpu.kernels.queries import (
     DESCRIBED,
     INVERSE,
@@ -43,7 +43,7 @@ f32 = types.float32
 TILE = 4 if build_target() == "avx512" else 1  # queries: with four sums each, sixteen vectors
 AHEAD = 8 * BLOCK  # positions prefetched ahead: computing them takes longer than a memory access
 SCORES = 64 * ((DESCRIBED * TILE + 63) // 64)
-TOKENS, POSITIONS = layout.STATE["tokens"], layout.STATE["positions"]
+TOKENS = layout.STATE["tokens"]
 
 
 @compiled
@@ -58,29 +58,6 @@ def _softmax(p: int, n: int) -> Any:
         store(p + 4 * i, e)
         acc = acc + e
     return total(acc)
-
-
-@compiled
-def _position(args: Any, t: int) -> Any:
-    """The position of token t."""
-    return types.int64(load_scalar(types.int32, load_scalar(types.int64, args.state + POSITIONS) + 4 * t))
-
-
-@compiled
-def _run_end(args: Any, t: int, tokens: int) -> Any:
-    """The end of the run of tokens from t on that are consecutive in one sequence.
-
-    With a window, a run is one token.
-    """
-    slots, end = load_scalar(types.int64, args.state + SLOTS), t + 1
-    while (
-        end < tokens
-        and not args.window
-        and load_scalar(types.int32, slots + 4 * end) == load_scalar(types.int32, slots + 4 * t)
-        and _position(args, end) == _position(args, end - 1) + 1
-    ):
-        end += 1
-    return end
 
 
 def _make_parts(kv: str, *, softcap: bool) -> Any:
@@ -302,7 +279,7 @@ def _make_dispatch(kv: str, *, softcap: bool) -> Any:
             query = min(first + i, last - 1)  # a tile that is not full computes its last query again
             token, h, at = t + query // group, group * head + query % group, queries + DESCRIBED * i
             store_scalar(at + QUERY, args.q + 4 * (args.ldq * token + (dim + 15) // 16 * 16 * h))
-            store_scalar(at + POSITION, _position(args, token))
+            store_scalar(at + POSITION, position_of(args.state, token))
             store_scalar(at + OUT, args.out + 4 * (args.ldo * token + dim * h))
             store_scalar(at + TOKEN, token)
         if not alone:
@@ -340,7 +317,7 @@ def _make_attend(tile: Any) -> Any:
             return 0
         t, number = 0, 0
         while t < tokens:
-            end = _run_end(args, t, tokens)
+            end = run_end(args.state, args.window, t, tokens)
             for head in range(kv_heads):
                 for query in range(0, group * (end - t), TILE):  # dealt out in turn, because later ones see more
                     if number % nt == tid:

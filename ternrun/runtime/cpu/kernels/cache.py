@@ -16,9 +16,9 @@ from ternrun.runtime.cpu.compile.lanes import shuffler, splat, zero
 from ternrun.runtime.cpu.compile.memory_access import load, load_scalar, store, store_scalar
 from ternrun.runtime.cpu.compile.vectors import f32x16
 from ternrun.runtime.cpu.kernels.functions import inverse_rms
-from ternrun.runtime.cpu.kernels.kv_block import BLOCK, WRITE, block_of, key_steps_bytes
+from ternrun.runtime.cpu.kernels.kv_block import BLOCK, WRITE, block_of, key_steps_bytes, position_of
 
-TOKENS, POSITIONS = layout.STATE["tokens"], layout.STATE["positions"]
+TOKENS = layout.STATE["tokens"]
 _even = shuffler(f32x16, tuple(range(0, 32, 2)))
 _odd = shuffler(f32x16, tuple(range(1, 32, 2)))
 _zip_low = shuffler(f32x16, tuple(i // 2 + 16 * (i % 2) for i in range(16)))
@@ -89,7 +89,7 @@ def build(entry: str) -> Callable[..., Any]:
         first, last = share(load_scalar(types.int64, state + TOKENS) * per_token, tid, nt)
         for task in range(first, last):
             t, head = task // per_token, task % per_token
-            position = types.int64(load_scalar(types.int32, load_scalar(types.int64, state + POSITIONS) + 4 * t))
+            position = position_of(state, t)
             _copy_head(args.qkv + 4 * (args.ldq * t + dim * head), dim, x)
             if head < heads + kv_heads:
                 norm = args.q_norm if head < heads else args.k_norm

@@ -21,7 +21,9 @@ from ternrun.runtime.cpu.compile.vectors import f32x16, i8x16, i32x16
 
 f32 = types.float32
 BLOCK, GROUP = layout.KV_BLOCK, layout.KEY_GROUP
-SLOTS, TABLES, TABLE_STRIDE = (layout.STATE[name] for name in ("slots", "tables", "table_stride"))
+POSITIONS, SLOTS, TABLES, TABLE_STRIDE = (
+    layout.STATE[name] for name in ("positions", "slots", "tables", "table_stride")
+)
 
 
 @compiled
@@ -30,6 +32,26 @@ def block_of(state: int, t: int, position: int) -> Any:
     slot = types.int64(load_scalar(types.int32, load_scalar(types.int64, state + SLOTS) + 4 * t))
     row = load_scalar(types.int64, state + TABLES) + 4 * slot * load_scalar(types.int64, state + TABLE_STRIDE)
     return types.int64(load_scalar(types.int32, row + 4 * (position // BLOCK)))
+
+
+@compiled
+def position_of(state: int, t: int) -> Any:
+    """The position of token t in its sequence."""
+    return types.int64(load_scalar(types.int32, load_scalar(types.int64, state + POSITIONS) + 4 * t))
+
+
+@compiled
+def run_end(state: int, window: int, t: int, tokens: int) -> Any:
+    """The end of the run of tokens from t on that are consecutive in one sequence; one token if `window` is set."""
+    slots, end = load_scalar(types.int64, state + SLOTS), t + 1
+    while (
+        end < tokens
+        and not window
+        and load_scalar(types.int32, slots + 4 * end) == load_scalar(types.int32, slots + 4 * t)
+        and position_of(state, end) == position_of(state, end - 1) + 1
+    ):
+        end += 1
+    return end
 
 
 @compiled
