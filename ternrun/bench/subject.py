@@ -76,13 +76,13 @@ class Subject:
     def _time(self, engine: Engine) -> float:
         """Seconds of the engine's next steps, until it has no more work."""
         self.model.cycles = self.cycles
-        before = engine.counts.steps
+        before = engine.counters.steps
         start = time.perf_counter()
         while engine.has_work:
             engine.step()
         seconds = time.perf_counter() - start
         self.model.cycles = {}
-        self.steps += engine.counts.steps - before
+        self.steps += engine.counters.steps - before
         return seconds
 
 

@@ -94,7 +94,7 @@ def test_the_result_depends_on_the_ids_alone(
         wanted = oracle(model, request, context, eos)
         assert (result.ids, result.reason) == (wanted.ids, wanted.reason)
         assert len(result.prompt) == (0 if request.prompt_logprobs is None else len(request.ids) - 1)
-    assert engine._cache.available == model.n_blocks
+    assert engine.cache.available == model.n_blocks
 
 
 @pytest.mark.parametrize("discard", [0, 1])

@@ -91,7 +91,7 @@ def test_forgotten_outputs_free_the_request(driver: Driver) -> None:
         del outputs
     gc.collect()
     soon(lambda: not driver.engine.has_work)
-    assert driver.engine._cache.available == 64
+    assert driver.engine.cache.available == 64
 
 
 def test_a_refused_request_raises_where_it_was_made(driver: Driver) -> None:
@@ -138,7 +138,7 @@ def test_a_fault_of_the_model_reaches_everyone_who_waits_and_the_next_is_served(
             tokens(driver, Request([1]))
     model.fail = False
     assert len(tokens(driver, Request([1], LONG))) == 100
-    assert driver.engine._cache.available == model.n_blocks
+    assert driver.engine.cache.available == model.n_blocks
     driver.close()
 
 

@@ -173,7 +173,7 @@ def test_results_depend_on_the_request_alone(
     assert run(engine, asked, stagger) == want
     assert max(len(b.tokens) for b in model.batches) <= chunk + max_batch
     assert run(engine, asked) == want  # once more, with what the cache now holds
-    assert engine._cache.available == n_blocks
+    assert engine.cache.available == n_blocks
 
 
 def test_a_prefix_that_was_computed_is_not_computed_again() -> None:
@@ -239,7 +239,7 @@ def test_greedy_requests_take_several_steps_in_one_call() -> None:
     engine = Engine(model, EOS)
     assert run(engine, asked) == [oracle(model, request, 128) for request in asked]
     assert max(model.calls) > 8
-    assert engine.counts.steps == len(model.batches)
+    assert engine.counters.steps == len(model.batches)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_abort_frees_everything_at_any_moment() -> None:
             engine.abort(i)
         assert not engine.has_work
         assert engine.step() == []
-        assert engine._cache.available == 16
+        assert engine.cache.available == 16
 
 
 def test_score_reports_every_token_but_the_first() -> None:

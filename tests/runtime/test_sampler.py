@@ -45,7 +45,7 @@ def naive_mass(score: Any, p: Any, mass: float) -> set[int]:
 
 
 class Largest:
-    """A `backend.Kept` of the largest of some logits."""
+    """A `protocol.SparseLogits` of the largest of some logits."""
 
     def __init__(self, x: Any, kept: int) -> None:
         self._x, self._ids = x, np.sort(np.argsort(-x, kind="stable")[:kept]).astype(np.int32)

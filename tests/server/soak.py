@@ -110,7 +110,7 @@ def main() -> int:
 def soak(server: Server, seconds: float, seed: int, share: float = 4) -> int:
     """All of it, and what came of it."""
     engine = server.model.driver.engine
-    blocks, it = engine._cache.available, Soak(server, seed)
+    blocks, it = engine.cache.available, Soak(server, seed)
     began, worked, rounds = time.monotonic(), time.process_time(), 0
     memory: list[int] = []  # after the first round, then at each quarter
     while (spent := time.monotonic() - began) < seconds or not rounds:
@@ -131,13 +131,13 @@ def soak(server: Server, seconds: float, seed: int, share: float = 4) -> int:
     print(f"honest answers: median {slow[len(slow) // 2][0]:.2f} s, slowest {slowest}")
     told = ", ".join(f"{size / 1e6:.0f}" for size in (*memory, late))
     print(f"memory in MB, first round, quarters, end: {told}; {used:.2f} of a core was used")
-    free = engine._cache.available
+    free = engine.cache.available
     print(f"places taken {engine.load}, sequences {server.service.sequences}, blocks free {free} of {blocks}")
     faults = {
         "a request was answered with 500": any(name.endswith("500") for name in it.counts),
         "the honest client's answer changed": len(it.answers) != 1,
         "places were lost": engine.load != (0, 0) or bool(server.service.sequences or server.service.answers),
-        "blocks were lost": engine._cache.available != blocks,
+        "blocks were lost": engine.cache.available != blocks,
         "memory grew": late > early + max(20e6, 0.05 * early),
     }
     found = [fault for fault, seen in faults.items() if seen]

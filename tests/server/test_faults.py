@@ -35,7 +35,7 @@ def hasty(path: Path) -> Any:
 
 
 def test_two_hundred_clients_vanish(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    blocks = server.model.driver.engine._cache.available
+    blocks = server.model.driver.engine.cache.available
     rng = random.Random(1)
 
     async def crowd() -> None:
@@ -46,7 +46,7 @@ def test_two_hundred_clients_vanish(server: Server, caplog: pytest.LogCaptureFix
 
     asyncio.run(crowd())
     wait_for(lambda: idle(server))
-    assert server.model.driver.engine._cache.available == blocks
+    assert server.model.driver.engine.cache.available == blocks
     assert server.service.answers == set()
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
     assert server.complete("hello", max_tokens=3)["usage"]["completion_tokens"] == 3

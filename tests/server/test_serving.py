@@ -59,7 +59,7 @@ def send(server: Server, body: dict[str, Any], path: str = "/v1/completions") ->
 def test_clients_that_leave_give_their_places_back(
     server: Server, stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    blocks, totals = server.model.driver.engine._cache.available, server.service.metrics.totals
+    blocks, totals = server.model.driver.engine.cache.available, server.service.metrics.totals
     before = totals.generated
     for _ in range(20):
         connections = [send(server, LONG | {"stream": stream}) for _ in range(3)]
@@ -68,7 +68,7 @@ def test_clients_that_leave_give_their_places_back(
         for connection in connections:
             connection.close()
     wait_for(lambda: idle(server))
-    assert server.model.driver.engine._cache.available == blocks
+    assert server.model.driver.engine.cache.available == blocks
     assert server.service.answers == set()
     assert totals.generated - before < 20 * 3 * LONG["max_tokens"] / 2  # not run to their end for nobody
     assert not [record for record in caplog.records if record.levelname == "ERROR"]

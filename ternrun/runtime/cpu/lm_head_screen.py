@@ -108,7 +108,7 @@ class LMHeadScreen:
 
 
 class ScreenedLogits:
-    """Implements `backend.Kept`. Callers usually need only `best`, so ids and logits are built on request."""
+    """Implements `protocol.SparseLogits`. Callers usually need only `best`, so ids and logits are built on request."""
 
     __slots__ = ("_logits", "_row", "_screen", "best")
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ternrun.runtime.engine.scheduler import Chunk
+from ternrun.runtime.engine.scheduler import Chunk
 
 
 @dataclass(slots=True)
@@ -31,5 +29,5 @@ class Counters:
     @classmethod
     def total(cls, several: Iterable[Counters]) -> Counters:
         """The sum over several engines."""
-        rows = [astuple(counts) for counts in several]
+        rows = [astuple(counters) for counters in several]
         return cls(*map(sum, zip(*rows, strict=True)))

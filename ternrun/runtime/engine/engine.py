@@ -62,25 +62,20 @@ class Engine:
         self.model = model
         self.context = min(options.context or DEFAULT_CONTEXT, room)  # tokens a sequence may reach
         self._eos_ids = eos_ids
-        self._cache = KVCache(model.n_blocks, model.block_size, self.context)
+        self.cache = KVCache(model.n_blocks, model.block_size, self.context)  # for the thread that calls `step` only
         whole = not model.config.causal
-        self._scheduler = Scheduler(self._cache, options.max_batch, options.prefill_chunk, whole=whole)
+        self._scheduler = Scheduler(self.cache, options.max_batch, options.prefill_chunk, whole=whole)
         self._drafter = drafter
         self._breakers = breakers
         self._pace = StepPacer()
         self._sequences: dict[int, Sequence] = {}
         self._ids = itertools.count()
-        self.counts = Counters()
+        self.counters = Counters()
 
     @property
     def max_batch(self) -> int:
         """The largest number of sequences that run together."""
         return self.model.engine_config.max_batch
-
-    @property
-    def cache(self) -> KVCache:
-        """The cache's block tables. Only the thread that calls `step` may use them."""
-        return self._cache
 
     def check(self, request: Request) -> None:
         """Raise UsageError or ContextError for a request that `add` would refuse. Safe from any thread."""
@@ -101,7 +96,7 @@ class Engine:
         sequence = Sequence(
             id=next(self._ids),
             request=request,
-            table=self._cache.table(),
+            table=self.cache.table(),
             seed=int.from_bytes(os.urandom(8), "little") if params.seed is None else params.seed,
             limit=min(len(request.ids) + (0 if request.pooling else params.max_tokens), self.context),
             stops=frozenset(params.stop_ids) | (frozenset() if params.ignore_eos else self._eos_ids),
@@ -111,7 +106,7 @@ class Engine:
             allowed=allowed,
             breakers=self._breaking(params),
             mirostat=Mirostat(params) if params.mirostat else None,
-            keep=logits_needed(params, first, constrained=constrained),
+            top_logits=logits_needed(params, first, constrained=constrained),
             greedy=largest,
             banned=frozenset(bias.ids.tolist()) if largest and bias else frozenset(),
             draft=self._drafter() if self._drafter else None,
@@ -152,10 +147,10 @@ class Engine:
         chunks = self._scheduler.schedule()
         if not chunks:
             return []
-        steps = self._scheduler.ahead(chunks, self._pace.steps)
+        steps = self._scheduler.max_multi_steps(chunks, self._pace.steps)
         if steps > 1 and (done := self._decode(chunks, steps)):
             return done
-        self.counts.add(chunks)
+        self.counters.add(chunks)
         pooled = [chunk for chunk in chunks if chunk.sequence.request.pooling]
         others = [chunk for chunk in chunks if chunk not in pooled] if pooled else chunks
         return self._run(self.model.forward, others) + self._run(self.model.embed, pooled)
@@ -187,7 +182,7 @@ class Engine:
                 sequence.greedy = False
         if not (chosen and chosen[0]):
             return []
-        self.counts.add(chunks, len(chosen[0]))
+        self.counters.add(chunks, len(chosen[0]))
         return [self._accept(chunk.sequence, tokens) for chunk, tokens in zip(chunks, chosen, strict=True)]
 
     def _accept(self, sequence: Sequence, tokens: list[int]) -> StepOutput:
@@ -209,7 +204,7 @@ class Engine:
         except TernrunError as error:  # NaN logits end this request only
             self.abort(sequence.id)
             return StepOutput(sequence.id, finish_reason="error", error=error)
-        self.counts.accepted += sequence.computed - (chunk.start + len(chunk.tokens) - chunk.drafted)
+        self.counters.accepted += sequence.computed - (chunk.start + len(chunk.tokens) - chunk.drafted)
         reason = self._end(sequence, reason)
         processed = min(sequence.computed, len(sequence.request.ids)) if sequence.request.progress else 0
         if not (scores or tokens or reason or processed):
@@ -224,7 +219,7 @@ class Engine:
 
         A sequence whose context is full continues instead if it may drop its middle.
         """
-        self._cache.publish(sequence.table, sequence.ids, sequence.computed)
+        self.cache.publish(sequence.table, sequence.ids, sequence.computed)
         if reason == "length" and sequence.shift(self.context):
             self._scheduler.restart(sequence)
             sequence.draft = self._drafter() if self._drafter else None
@@ -239,7 +234,7 @@ class Engine:
         add_states(sequence, rows, first=chunk.start == 0)
         sequence.computed = chunk.start + len(chunk.tokens)
         if self.model.config.causal:
-            self._cache.publish(sequence.table, sequence.ids, sequence.computed)
+            self.cache.publish(sequence.table, sequence.ids, sequence.computed)
         if sequence.computed < len(sequence.ids):
             return None
         self.abort(sequence.id)

@@ -125,7 +125,7 @@ class Sequence:
     allowed: NDArray[np.bool_] | None = None  # (vocab_size,): of `allowed_token_ids`
     breakers: Breakers = NO_BREAKERS
     mirostat: Mirostat | None = None
-    keep: int = 0  # of the largest logits that decide its next token (`sampler.logits_needed`)
+    top_logits: int = 0  # how many of the largest logits decide its next token; 0: all (`sampler.logits_needed`)
     greedy: bool = False  # its next token is that of the largest logit unless `banned`, and nothing else is asked
     banned: frozenset[int] = frozenset()
     draft: Draft | None = None

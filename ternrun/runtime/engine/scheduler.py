@@ -82,7 +82,7 @@ class Scheduler:
             unready[0].constraint.ready(IDLE_WAIT)
         return chunks
 
-    def ahead(self, chunks: list[Chunk], most: int) -> int:
+    def max_multi_steps(self, chunks: list[Chunk], most: int) -> int:
         """The number of greedy steps, at most `most`, that these chunks can run without a decision in between.
 
         Makes room for their tokens. Returns 1 if there is no room or if a sequence needs more than its largest logit.
@@ -192,7 +192,7 @@ def batch(chunks: list[Chunk]) -> Batch:
     positions: list[int] = []
     slots: list[int] = []
     outputs: list[int] = []
-    keep: list[int] = []
+    top_logits: list[int] = []
     for slot, chunk in enumerate(chunks):
         first, n = len(tokens), len(chunk.tokens)
         tokens += chunk.tokens
@@ -200,7 +200,7 @@ def batch(chunks: list[Chunk]) -> Batch:
         slots += [slot] * n
         if chunk.scored:  # scoring needs all logits
             outputs += range(first + chunk.scored.start, first + chunk.scored.stop)
-            keep += [0] * len(chunk.scored)
+            top_logits += [0] * len(chunk.scored)
         outputs += range(first + chunk.sampled.start, first + chunk.sampled.stop)
-        keep += [chunk.sequence.keep] * len(chunk.sampled)
-    return Batch(tokens, positions, slots, [chunk.sequence.table.row for chunk in chunks], outputs, keep)
+        top_logits += [chunk.sequence.top_logits] * len(chunk.sampled)
+    return Batch(tokens, positions, slots, [chunk.sequence.table.row for chunk in chunks], outputs, top_logits)

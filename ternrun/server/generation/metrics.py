@@ -36,9 +36,9 @@ class Totals:
 
 
 class Metrics:
-    """The registry of one server. `load` returns running and waiting sequences, `counts` the engine's counters."""
+    """The registry of one server. `load` returns running and waiting sequences, `counters` what the engine has done."""
 
-    def __init__(self, load: Callable[[], tuple[int, int]], counts: Callable[[], Counters]) -> None:
+    def __init__(self, load: Callable[[], tuple[int, int]], counters: Callable[[], Counters]) -> None:
         self.totals = Totals()
         self._registry = CollectorRegistry()
         self.requests = Counter(
@@ -60,7 +60,7 @@ class Metrics:
             "ternrun_event_loop_lag_seconds", "How late the event loop came, ten times a second.",
             buckets=_LAGS, registry=self._registry,
         )  # fmt: skip
-        self._registry.register(_Figures(self.totals, load, counts))
+        self._registry.register(_Figures(self.totals, load, counters))
 
     async def watch(self) -> None:
         """Measure the delay of the event loop until cancelled."""
@@ -78,23 +78,23 @@ class Metrics:
 class _Figures(Collector):
     """Metrics that other objects hold, read on each scrape."""
 
-    def __init__(self, totals: Totals, load: Callable[[], tuple[int, int]], counts: Callable[[], Counters]) -> None:
-        self._totals, self._load, self._counts = totals, load, counts
+    def __init__(self, totals: Totals, load: Callable[[], tuple[int, int]], counters: Callable[[], Counters]) -> None:
+        self._totals, self._load, self._counters = totals, load, counters
 
     def collect(self) -> Iterator[Metric]:
         """Metrics for prometheus-client."""
-        totals, (running, waiting), counts = self._totals, self._load(), self._counts()
+        totals, (running, waiting), counters = self._totals, self._load(), self._counters()
         for name, what, value in (
             ("ternrun_prompt_tokens", "Prompt tokens, cached ones included.", totals.prompt),
             ("ternrun_cached_tokens", "Prompt tokens found in the cache.", totals.cached),
             ("ternrun_generated_tokens", "Tokens generated.", totals.generated),
-            ("ternrun_steps", "Steps of the engine.", counts.steps),
-            ("ternrun_step_tokens", "Tokens computed, prompts and guesses included.", counts.tokens),
-            ("ternrun_drafted_tokens", "Tokens guessed ahead.", counts.drafted),
-            ("ternrun_accepted_tokens", "Guesses that were right.", counts.accepted),
-            ("llamacpp:n_decode", "Steps of the engine.", counts.steps),
-            ("llamacpp:spec_decode_num_draft_tokens", "Tokens guessed ahead.", counts.drafted),
-            ("llamacpp:spec_decode_num_accepted_tokens", "Guesses that were right.", counts.accepted),
+            ("ternrun_steps", "Steps of the engine.", counters.steps),
+            ("ternrun_step_tokens", "Tokens computed, prompts and guesses included.", counters.tokens),
+            ("ternrun_drafted_tokens", "Tokens guessed ahead.", counters.drafted),
+            ("ternrun_accepted_tokens", "Guesses that were right.", counters.accepted),
+            ("llamacpp:n_decode", "Steps of the engine.", counters.steps),
+            ("llamacpp:spec_decode_num_draft_tokens", "Tokens guessed ahead.", counters.drafted),
+            ("llamacpp:spec_decode_num_accepted_tokens", "Guesses that were right.", counters.accepted),
             ("llamacpp:prompt_tokens", "Prompt tokens processed.", totals.prompt - totals.cached),
             ("llamacpp:prompt_seconds", "Seconds spent on prompts.", totals.prompt_s),
             ("llamacpp:tokens_predicted", "Tokens generated.", totals.generated),
@@ -104,9 +104,9 @@ class _Figures(Collector):
         for name, what, figure in (
             ("ternrun_sequences_running", "Sequences in the batch.", running),
             ("ternrun_sequences_waiting", "Sequences in the queue.", waiting),
-            ("ternrun_batch_fill", "Sequences a step, on average.", _rate(counts.sequences, counts.steps)),
+            ("ternrun_batch_fill", "Sequences a step, on average.", _rate(counters.sequences, counters.steps)),
             ("ternrun_cache_hits", "Share of prompt tokens found in the cache.", _rate(totals.cached, totals.prompt)),
-            ("llamacpp:n_busy_slots_per_decode", "Sequences a step.", _rate(counts.sequences, counts.steps)),
+            ("llamacpp:n_busy_slots_per_decode", "Sequences a step.", _rate(counters.sequences, counters.steps)),
             ("llamacpp:requests_processing", "Sequences in the batch.", running),
             ("llamacpp:requests_deferred", "Sequences in the queue.", waiting),
             ("llamacpp:prompt_tokens_seconds", "Prompt tokens a second.", _rate(totals.prompt, totals.prompt_s)),

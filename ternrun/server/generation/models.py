@@ -34,7 +34,7 @@ class ModelServices:
     def __init__(self, config: ServerConfig, openers: Mapping[str, Open] | Open) -> None:
         given = openers if isinstance(openers, Mapping) else {config.alias: openers}
         self.config = config
-        self.metrics = Metrics(self._load, self._counts)
+        self.metrics = Metrics(self._load, self._counters)
         self._by_name: dict[str, Service] = {}
         self.all: list[Service] = []
         for names, opener in given.items():
@@ -75,8 +75,8 @@ class ModelServices:
         loads = [service.load_now for service in self.all]
         return sum(running for running, _ in loads), sum(waiting for _, waiting in loads)
 
-    def _counts(self) -> Counters:
-        return Counters.total(service.counts for service in self.all)
+    def _counters(self) -> Counters:
+        return Counters.total(service.counters for service in self.all)
 
 
 SERVICES: web.AppKey[ModelServices] = web.AppKey("services", ModelServices)

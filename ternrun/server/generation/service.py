@@ -168,6 +168,6 @@ class Service:
         return self._model.driver.engine.load if self._model else (0, 0)
 
     @property
-    def counts(self) -> Counters:
+    def counters(self) -> Counters:
         """The engine's counters."""
-        return self._model.driver.engine.counts if self._model else Counters()
+        return self._model.driver.engine.counters if self._model else Counters()
