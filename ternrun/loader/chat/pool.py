@@ -98,12 +98,13 @@ class WorkerPool:
         self._slots = threading.BoundedSemaphore(MAX_WORKERS)
         self._idle: list[Worker] = []
         self._all: set[Worker] = set()
-        self._faults: dict[str, str] = {}  # by key
+        self._faults: dict[str, str] = {}  # by key, oldest first
+        self._lock = threading.Lock()
 
     def compile(self, key: str, source: str) -> None:
         """Raises TemplateError for a source that is damaged or takes too much; at once if it has been tried before."""
-        if key in self._faults:
-            raise TemplateError(self._faults[key])
+        if (fault := self._faults.get(key)) is not None:
+            raise TemplateError(fault)
         self.render(key, source, None)
 
     def render(self, key: str, source: str, names: bytes | None) -> str:
@@ -113,14 +114,21 @@ class WorkerPool:
             try:
                 return worker.ask(key, source, names)
             except TemplateError as e:
-                if names is None and len(self._faults) < MAX_FAULTS:
-                    self._faults[key] = str(e)
+                if names is None:
+                    self._remember(key, str(e))
                 raise
             finally:
                 if worker.is_alive:
                     self._idle.append(worker)
                 else:
                     self._drop(worker)
+
+    def _remember(self, key: str, fault: str) -> None:
+        """Keep the fault of a source, in place of the oldest one if there are too many."""
+        with self._lock:
+            while len(self._faults) >= MAX_FAULTS:
+                del self._faults[next(iter(self._faults))]
+            self._faults[key] = fault
 
     def close(self) -> None:
         """End all processes, also those that are busy: their templates fail."""
